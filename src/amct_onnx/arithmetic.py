@@ -1,0 +1,59 @@
+"""Quantization arithmetic on numpy arrays, one small pure function per formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+INT8_MIN, INT8_MAX = -128, 127
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+FLOAT16_TINY = 2.0**-14
+"""Smallest normal float16."""
+COMMON_DEQUANT_SCALE = FLOAT16_TINY
+"""The one AscendDequant scale of a per-channel Gemm or MatMul.
+
+A power of two, so that int32 -> float32 -> times scale adds no rounding (nor does the device's truncation of the
+scale to 10 mantissa bits); the smallest non-zero accumulator, 1, maps to the smallest normal float16, and the float16
+range is left only by an accumulator beyond 65504 * 2^14, about 2^30.
+"""
+
+Float32 = npt.NDArray[np.float32]
+
+
+def reciprocal(scale_d: np.float32) -> np.float32:
+    """AscendQuant's ``scale`` attribute: float32(1 / scale_d)."""
+    return np.float32(1.0) / np.float32(scale_d)
+
+
+def quantize(values: npt.NDArray[np.generic], scale: Float32, zero_point: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    """Round(values / scale) + zero_point, unsaturated, as int64 (ONNX QuantizeLinear before saturation).
+
+    Args:
+        values: float array.
+        scale: float32, broadcastable against values.
+        zero_point: integers, broadcastable against values.
+    """
+    ratio = values.astype(np.float32, copy=False) / scale
+    np.rint(ratio, out=ratio)
+    limit = np.float32(2**30)
+    return np.clip(ratio, -limit, limit).astype(np.int64) + zero_point.astype(np.int64)
+
+
+def dequantize_scale(scale_d: np.float32, scale_w: Float32) -> Float32:
+    """float32(scale_w * scale_d), shape of scale_w."""
+    return np.asarray(scale_w, np.float32) * np.float32(scale_d)
+
+
+def quantize_bias(bias: npt.NDArray[np.generic], deq_scale: Float32) -> npt.NDArray[np.float64]:
+    """round(bias / deq_scale) with the division in float32, as integer-valued float64 so that overflow stays visible.
+
+    Args:
+        bias: float array [channels].
+        deq_scale: float32, length 1 or channels.
+    """
+    return np.rint(bias.astype(np.float32) / deq_scale).astype(np.float64)
+
+
+def pack_deq_scale(deq_scale: Float32) -> npt.NDArray[np.uint64]:
+    """The float32 bits of each scale, zero-extended to uint64 (shift N and offset_w are 0)."""
+    return np.ascontiguousarray(deq_scale, np.float32).view(np.uint32).astype(np.uint64)

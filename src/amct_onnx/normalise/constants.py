@@ -1,0 +1,113 @@
+"""One lazy evaluator for constants, wherever an exporter hides them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+NOT_DETERMINISTIC = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+
+class ConstantEvaluator:
+    """Evaluates values that depend on no graph input; each value is computed once, on demand.
+
+    An initializer is not read before its content is asked for.
+    """
+
+    def __init__(self, opset: int) -> None:
+        self._opset = opset
+        self._is_constant: dict[ir.Value, bool] = {}
+        self._arrays: dict[ir.Value, npt.NDArray[Any]] = {}
+
+    def is_constant(self, value: ir.Value | None) -> bool:
+        """Whether the value can be computed without running the model (iterative: graphs may be deep)."""
+        if value is None:
+            return False
+        stack = [value]
+        while stack:
+            current = stack[-1]
+            if current in self._is_constant:
+                stack.pop()
+                continue
+            node = current.producer()
+            if node is None:
+                self._is_constant[current] = current.is_initializer() and current.const_value is not None
+            elif node.op_type == "Constant":
+                self._is_constant[current] = True
+            elif node.domain not in ("", "ai.onnx") or node.op_type in NOT_DETERMINISTIC | WITH_BODY or len(node.outputs) != 1:
+                self._is_constant[current] = False
+            else:
+                inputs = [v for v in node.inputs if v is not None]
+                pending = [v for v in inputs if v not in self._is_constant]
+                if pending:
+                    stack.extend(pending)
+                    continue
+                self._is_constant[current] = bool(inputs) and all(self._is_constant[v] for v in inputs)
+        return self._is_constant[value]
+
+    def tensor(self, value: ir.Value) -> ir.TensorProtocol | None:
+        """The unread tensor of an initializer or a Constant node, through Identity; None when it must be computed."""
+        node = value.producer()
+        while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
+            value = node.inputs[0]
+            node = value.producer()
+        if node is None:
+            return value.const_value if self.is_constant(value) else None
+        if node.op_type == "Constant" and "value" in node.attributes:
+            return node.attributes["value"].as_tensor()
+        return None
+
+    def array(self, value: ir.Value) -> npt.NDArray[Any]:
+        """The content of a constant value.
+
+        Raises:
+            ValueError: The value is not constant.
+        """
+        if value in self._arrays:
+            return self._arrays[value]
+        if not self.is_constant(value):
+            raise ValueError(f"tensor '{value.name}' is not constant")
+        tensor = self.tensor(value)
+        if tensor is not None:
+            return tensor.numpy()
+        order: list[ir.Value] = []
+        stack, seen = [value], set[ir.Value]()
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            order.append(current)
+            node = current.producer()
+            if node is not None and current not in self._arrays:
+                stack.extend(v for v in node.inputs if v is not None)
+        for current in reversed(order):
+            if current not in self._arrays and current.producer() is not None:
+                self._arrays[current] = self._run(current)
+        return self._arrays[value]
+
+    def _run(self, value: ir.Value) -> npt.NDArray[Any]:
+        node = value.producer()
+        assert node is not None
+        from onnx.reference import ReferenceEvaluator
+
+        feeds = {}
+        for v in node.inputs:
+            if v is not None:
+                feeds[v.name or ""] = self._arrays[v] if v in self._arrays else self.array(v)
+        proto = ir.to_proto(node)
+        graph = onnx.helper.make_graph(
+            [proto],
+            "constant",
+            [onnx.ValueInfoProto(name=n) for n in feeds],
+            [onnx.ValueInfoProto(name=o) for o in proto.output],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", self._opset)])
+        return np.asarray(ReferenceEvaluator(model).run([value.name or ""], feeds)[0])

@@ -1,0 +1,130 @@
+"""What is planned: quantizers, weights and sites as frozen values, without reference to the graph's nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.report import LayerEntry
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """An activation quantizer; integers of unsigned types are already shifted into the signed range.
+
+    Attributes:
+        scale: float32, shape [] or [channels].
+        zero_point: int64, shape of scale.
+        low, high: smallest and largest integer that the quantizer yields.
+        axis: channel axis when scale is not a scalar.
+        bits: 8 or 16.
+        shift: what was subtracted from the source's integers (128 for uint8, 0 for int8).
+        float_type: element type of the float tensor, FLOAT or FLOAT16.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    low: int
+    high: int
+    axis: int | None = None
+    bits: int = 8
+    shift: int = 0
+    float_type: ir.DataType = ir.DataType.FLOAT
+
+    @property
+    def per_tensor_int8(self) -> bool:
+        """Whether one AscendQuant can hold it."""
+        return self.axis is None and self.bits == 8
+
+    @property
+    def scale_d(self) -> np.float32:
+        """The one scale of a per-tensor quantizer."""
+        return np.float32(self.scale[0])
+
+    @property
+    def offset_d(self) -> int:
+        """The one zero point of a per-tensor quantizer, in int8 range."""
+        return self.zero_point[0]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight, read and quantized only when ``integers`` is called.
+
+    Attributes:
+        integers: returns int8, in the layout that the layer of the output models takes.
+        shape: of the integers.
+        scale: float32 [1] or [output channels].
+        name: initializer name in the source.
+    """
+
+    integers: Callable[[], npt.NDArray[np.int8]]
+    shape: tuple[int, ...]
+    scale: npt.NDArray[np.float32]
+    name: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer that becomes int8, with everything the emitters need.
+
+    Attributes:
+        node: name of the layer.
+        source: name of the float tensor that is quantized.
+        quantizer: of the activation.
+        weight: of the layer.
+        deq_scale: float32 [1] or [output channels], before the split into a common scale and ratios.
+        bias: int32 [output channels], or None.
+        bias_name: name of the bias initializer.
+        add: name of the Add that carries the bias of a MatMul, or None.
+        split_scale: True when AscendDequant gets one scale and a Mul the per-channel ratio.
+        transpose_input: permutation applied to the activation first (Gemm transA), or ().
+        attributes: attributes of the layer in the output models.
+    """
+
+    node: str
+    source: str
+    quantizer: Quantizer
+    weight: Weight
+    deq_scale: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.int32] | None
+    bias_name: str
+    add: str | None
+    split_scale: bool
+    transpose_input: bool
+    attributes: tuple[ir.Attr, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A DequantizeLinear that belongs to no site.
+
+    Attributes:
+        output: name of its output tensor.
+        source: name of the float tensor that its QuantizeLinear reads.
+        quantizer: its factors; None when the value is constant and simply computed.
+        elided: True when removing the pair changes no bit.
+    """
+
+    output: str
+    source: str
+    quantizer: Quantizer | None
+    elided: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The verdict on every candidate layer and every remaining quantizer."""
+
+    sites: tuple[Site, ...]
+    entries: tuple[LayerEntry, ...]
+    pairs: tuple[Pair, ...]
+    outputs: tuple[tuple[str, str, Quantizer], ...]
+    """(QuantizeLinear's output, its source, factors) of each QuantizeLinear that is a graph output."""
+    constants: dict[str, Callable[[], npt.NDArray[np.generic]]]
+    """Dequantized weights of layers that stay float."""
+    warnings: tuple[str, ...]

@@ -1,0 +1,140 @@
+"""plan(graph): a pure function to one verdict per candidate layer and one action per remaining quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.errors import NoQuantizerError
+from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.container import opset_of
+from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
+from amct_onnx.plan.layers import CANDIDATES, EXACT_MOVES, plan_layer
+from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, quantizer_of, raw_factors
+from amct_onnx.plan.weights import Refusal
+from amct_onnx.report import CONVERTED, REFUSED, LayerEntry
+
+
+def make_plan(model: ir.Model) -> Plan:
+    """Decide on every candidate layer and every quantizer; the model is not modified.
+
+    Raises:
+        NoQuantizerError: The model has no Q/DQ nodes.
+        FactorError: A quantizer outside the candidate layers has unusable factors.
+    """
+    constants = ConstantEvaluator(opset_of(model))
+    nodes = list(model.graph)
+    if not any(is_op(n, QUANTIZE, DEQUANTIZE) for n in nodes):
+        raise NoQuantizerError(
+            "The model holds no QuantizeLinear or DequantizeLinear node. Give a QAT model exported with its quantizers."
+        )
+    sites: list[Site] = []
+    entries: list[LayerEntry] = []
+    for node in nodes:
+        if node.op_type not in CANDIDATES or node.domain != "":
+            continue
+        try:
+            site = plan_layer(node, constants)
+        except Refusal as refusal:
+            entries.append(
+                LayerEntry(
+                    name=node.name or "",
+                    op_type=node.op_type,
+                    verdict=REFUSED,
+                    reason=refusal.reason,
+                    detail=refusal.detail,
+                    remedy=refusal.remedy,
+                )
+            )
+        else:
+            sites.append(site)
+            entries.append(_converted(node, site))
+    by_node = {s.node: s for s in sites}
+    pairs: list[Pair] = []
+    lazy: dict[str, Callable[[], npt.NDArray[np.generic]]] = {}
+    for node in nodes:
+        if not is_op(node, DEQUANTIZE):
+            continue
+        output = node.outputs[0]
+        if constants.is_constant(output):
+            lazy[output.name or ""] = _dequantized(output, constants)
+            continue
+        found = quantizer_of(node, constants)
+        if found is None:
+            pairs.append(Pair(output.name or "", "", _without_quantize(node, constants)))
+            continue
+        source, quantizer = found
+        pairs.append(
+            Pair(output.name or "", source.name or "", quantizer, quantizer.per_tensor_int8 and _requantized(output, quantizer, by_node))
+        )
+    outputs = []
+    for node in nodes:
+        if is_op(node, QUANTIZE) and node.outputs[0].is_graph_output() and node.inputs[0] is not None:
+            scale, zero, axis = raw_factors(node, constants)
+            low, high, shift, bits = RANGES[integer_type(node, constants)]
+            quantizer = Quantizer(tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift)
+            outputs.append((node.outputs[0].name or "", node.inputs[0].name or "", quantizer))
+    warnings = tuple(
+        f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
+        for name, _, q in outputs
+        if q.shift == 128
+    )
+    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings)
+
+
+def _converted(node: ir.Node, site: Site) -> LayerEntry:
+    name = node.name or ""
+    deploy = (f"{name}.quant", name, f"{name}.dequant")
+    fake = (*(f"{name}.quant.fakequant.{s}" for s in ("mul", "round", "add", "clip", "sub")), name, f"{name}.fakedequant.mul")
+    return LayerEntry(
+        name=name,
+        op_type=node.op_type,
+        verdict=CONVERTED,
+        granularity="per-channel" if site.deq_scale.size > 1 else "per-tensor",
+        scale_d=float(site.quantizer.scale_d),
+        offset_d=site.quantizer.offset_d,
+        scale_w=tuple(float(s) for s in site.weight.scale),
+        detail="one AscendDequant scale 2^-14 and a Mul with the per-channel ratio" if site.split_scale else "",
+        deploy_nodes=deploy,
+        fake_quant_nodes=fake,
+    )
+
+
+def _dequantized(value: ir.Value, constants: ConstantEvaluator) -> Callable[[], npt.NDArray[np.generic]]:
+    return lambda: constants.array(value)
+
+
+def _without_quantize(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
+    """Factors of a DequantizeLinear whose input is integer by itself."""
+    scale, zero, axis = raw_factors(node, constants)
+    return Quantizer(tuple(scale.tolist()), tuple(zero.tolist()), -(2**31), 2**31 - 1, axis, 32)
+
+
+def _requantized(value: ir.Value, quantizer: Quantizer, sites: dict[str, Site]) -> bool:
+    """Exact elision: every way out of the tensor ends in a site that quantizes again with the same factors.
+
+    Quantization is monotone and idempotent, and the operators on the way only select elements (or clamp at zero,
+    which lies on the grid), so quantizing once, at the end, gives the same integers.
+    """
+    stack, seen = [value], set[ir.Value]()
+    while stack:
+        current = stack.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if current.is_graph_output():
+            return False
+        for use in current.uses():
+            site = sites.get(use.node.name or "")
+            if site is not None and use.idx == 0:
+                same = (site.quantizer.scale, site.quantizer.zero_point) == (quantizer.scale, quantizer.zero_point)
+                if not same or (quantizer.low, quantizer.high) != (site.quantizer.low, site.quantizer.high):
+                    return False
+            elif use.node.op_type in EXACT_MOVES and use.idx == 0 and len(use.node.outputs) == 1:
+                stack.append(use.node.outputs[0])
+            else:
+                return False
+    return True

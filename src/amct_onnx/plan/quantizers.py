@@ -1,0 +1,142 @@
+"""Resolve the quantizer behind a tensor: factors by value, through Identity, Cast and Clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.errors import FactorError, UnsupportedModelError
+from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.plan.factors import Quantizer
+
+RANGES = {
+    ir.DataType.INT8: (-128, 127, 0, 8),
+    ir.DataType.UINT8: (-128, 127, 128, 8),
+    ir.DataType.INT4: (-8, 7, 0, 8),
+    ir.DataType.UINT4: (-8, 7, 8, 8),
+    ir.DataType.INT16: (-32768, 32767, 0, 16),
+    ir.DataType.UINT16: (-32768, 32767, 32768, 16),
+}
+"""Type -> smallest, largest integer after the shift, the shift, bits of the AscendQuant that would hold it."""
+
+QUANTIZE = "QuantizeLinear"
+DEQUANTIZE = "DequantizeLinear"
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether the node is one of the operators, in the default domain or as Q/DQ of com.microsoft."""
+    return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx", "com.microsoft")
+
+
+def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]:
+    """Scale (float32, flat), zero point (flat, same length) and axis (None when per-tensor) of a Q or DQ node.
+
+    Raises:
+        FactorError: Factors that are not constant, not positive and finite, or of unequal length.
+    """
+    scale_value = node.inputs[1]
+    if scale_value is None or not constants.is_constant(scale_value):
+        raise FactorError(f"Node '{node.name}': its scale is not constant. Export the model with fixed (frozen) quantizers.")
+    scale_array = np.asarray(constants.array(scale_value))
+    scale = scale_array.astype(np.float32).reshape(-1)
+    if scale.size == 0 or not np.all(np.isfinite(scale)) or not np.all(scale > 0):
+        bad = scale[~(np.isfinite(scale) & (scale > 0))][:1]
+        raise FactorError(
+            f"Node '{node.name}': scale tensor '{scale_value.name}' holds {bad.tolist() or 'nothing'}; a scale must be "
+            "positive and finite. Calibrate or train the quantizer again."
+        )
+    zero_value = node.inputs[2] if len(node.inputs) > 2 else None
+    zero: npt.NDArray[Any] = np.zeros(scale.shape, np.int64)
+    if zero_value is not None:
+        if not constants.is_constant(zero_value):
+            raise FactorError(f"Node '{node.name}': its zero point is not constant. Export the model with fixed quantizers.")
+        zero = np.asarray(constants.array(zero_value)).astype(np.int64).reshape(-1)
+        if zero.size not in (1, scale.size):
+            raise FactorError(
+                f"Node '{node.name}': {zero.size} zero points for {scale.size} scales. Both must have the same length."
+            )
+        zero = np.broadcast_to(zero, scale.shape).copy()
+    if scale.size == 1:
+        return scale, zero, None
+    if scale_array.ndim > 1 and max(scale_array.shape) != scale.size or "block_size" in node.attributes and (
+        node.attributes["block_size"].as_int() > 0
+    ):
+        raise FactorError(f"Node '{node.name}': blockwise scales are not supported. Use per-tensor or per-channel scales.")
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    return scale, zero, axis
+
+
+def integer_type(node: ir.Node, constants: ConstantEvaluator) -> ir.DataType:
+    """The integer type that a Q yields or a DQ reads."""
+    if node.op_type == QUANTIZE and "output_dtype" in node.attributes and node.attributes["output_dtype"].as_int():
+        return ir.DataType(node.attributes["output_dtype"].as_int())
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    if zero is not None:
+        tensor = constants.tensor(zero)
+        return tensor.dtype if tensor is not None else ir.DataType.from_numpy(constants.array(zero).dtype)
+    if node.op_type == QUANTIZE:
+        return ir.DataType.UINT8
+    value = node.inputs[0]
+    assert value is not None
+    tensor = constants.tensor(value)
+    if tensor is not None:
+        return tensor.dtype
+    producer = value.producer()
+    while is_op(producer, "Identity", "Cast", "Clip") and producer is not None and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
+    if producer is not None and producer.op_type == QUANTIZE:
+        return integer_type(producer, constants)
+    return value.dtype or ir.DataType.INT8
+
+
+def clip_bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, float]:
+    """The constant bounds of a Clip."""
+    bounds = [-np.inf, np.inf]
+    for i in (1, 2):
+        value = node.inputs[i] if len(node.inputs) > i else None
+        if value is not None:
+            bounds[i - 1] = float(np.asarray(constants.array(value)).reshape(-1)[0])
+    for i, name in enumerate(("min", "max")):
+        if name in node.attributes:
+            bounds[i] = float(node.attributes[name].as_float())
+    return bounds[0], bounds[1]
+
+
+def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Quantizer] | None:
+    """The float tensor behind a DequantizeLinear and the factors of the pair; None when no QuantizeLinear is behind it.
+
+    Raises:
+        FactorError: The Q and the DQ of the pair have different factors.
+        UnsupportedModelError: An integer type that no range is known for.
+    """
+    scale, zero, axis = raw_factors(dq, constants)
+    clips = []
+    value = dq.inputs[0]
+    node = value.producer() if value is not None else None
+    while is_op(node, "Identity", "Cast", "Clip") and node is not None and node.inputs[0] is not None:
+        if node.op_type == "Clip":
+            clips.append(clip_bounds(node, constants))
+        node = node.inputs[0].producer()
+    if not is_op(node, QUANTIZE) or node is None or node.inputs[0] is None:
+        return None
+    q_scale, q_zero, q_axis = raw_factors(node, constants)
+    if not (np.array_equal(scale, q_scale) and np.array_equal(zero, q_zero) and axis == q_axis):
+        raise FactorError(
+            f"QuantizeLinear '{node.name}' has scale {q_scale[:4].tolist()} and zero point {q_zero[:4].tolist()}, its "
+            f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. A pair must carry the same "
+            "factors: export the model again."
+        )
+    kind = integer_type(node, constants)
+    if kind not in RANGES:
+        raise UnsupportedModelError(f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits.")
+    low, high, shift, bits = RANGES[kind]
+    for lower, upper in clips:
+        low, high = max(low, int(np.ceil(max(lower, -1e9))) - shift), min(high, int(np.floor(min(upper, 1e9))) - shift)
+    source = node.inputs[0]
+    float_type = source.dtype if source.dtype == ir.DataType.FLOAT16 else ir.DataType.FLOAT
+    return source, Quantizer(
+        tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift, float_type
+    )
