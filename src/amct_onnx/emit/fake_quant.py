@@ -1,0 +1,79 @@
+"""The fake-quant model: the same integers in standard operators, for stock ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from amct_onnx import arithmetic
+from amct_onnx.emit.rewrite import Writer
+from amct_onnx.plan.factors import Quantizer, Site
+
+CHANNEL_AXIS_1 = ("Conv", "ConvTranspose")
+
+
+class FakeQuantWriter(Writer):
+    """Writes Mul -> Round -> Add -> Clip -> Sub -> layer on integer-valued float32 -> Mul."""
+
+    accumulator_dtype = ir.DataType.FLOAT
+
+    def _chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        prefix = f"{name}.fakequant"
+
+        def scalar(label: str, number: float) -> ir.Value:
+            return self.constant(f"{prefix}.{label}", np.asarray(number, np.float32))
+
+        value = self.to_float32(source, quantizer, prefix, at)
+        scale = scalar("scale", float(arithmetic.reciprocal(quantizer.scale_d)))
+        value = self.node("Mul", [value, scale], f"{prefix}.mul", before=at)
+        value = self.node("Round", [value], f"{prefix}.round", before=at)
+        value = self.node("Add", [value, scalar("offset", quantizer.offset_d)], f"{prefix}.add", before=at)
+        bounds = [scalar("min_val", arithmetic.INT8_MIN), scalar("max_val", arithmetic.INT8_MAX)]
+        return self.node("Clip", [value, *bounds], f"{prefix}.clip", before=at)
+
+    def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """The chain up to Sub: q - offset_d, so that zero padding means a true zero."""
+        value = self._chain(source, quantizer, name, at)
+        offset = self.constant(f"{name}.fakequant.sub.offset", np.asarray(quantizer.offset_d, np.float32))
+        value = self.node("Sub", [value, offset], f"{name}.fakequant.sub", before=at)
+        value.shape = source.shape
+        return value
+
+    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """Mul by scale_d; the offset is already gone."""
+        scale = self.constant(f"{name}.scale", np.asarray(quantizer.scale_d, np.float32))
+        value = self.node("Mul", [quantized, scale], f"{name}.fakedequant", before=at)
+        return self.from_float32(value, quantizer, name, at)
+
+    def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
+        """Mul by deq_scale along the channel axis."""
+        name = f"{site.node}.fakedequant"
+        spatial = rank - 2 if self._nodes[site.node].op_type in CHANNEL_AXIS_1 else 0
+        scale = site.deq_scale.reshape([1, -1] + [1] * spatial) if spatial else site.deq_scale
+        value = self.node("Mul", [accumulator, self.constant(f"{name}.dqscale", scale)], f"{name}.mul", after=at)
+        if site.quantizer.float_type == ir.DataType.FLOAT16:
+            value.shape = accumulator.shape
+            attributes = [ir.AttrInt64("to", int(ir.DataType.FLOAT16))]
+            value = self.node("Cast", [value], f"{name}.cast", attributes, ir.DataType.FLOAT16, after=value.producer())
+        return value
+
+    def weight(self, site: Site, at: ir.Node) -> ir.Value:
+        """int8 initializer behind a Cast: a quarter of the size of integer-valued float32."""
+        return self._cast(self.int8_weight(site), f"{site.node}.weight.cast", at)
+
+    def bias(self, site: Site, at: ir.Node) -> ir.Value:
+        """int32 initializer behind a Cast; float32 holds it exactly up to 2^24."""
+        assert site.bias is not None
+        return self._cast(self.constant(site.bias_name, site.bias), f"{site.node}.bias.cast", at)
+
+    def _cast(self, value: ir.Value, name: str, at: ir.Node) -> ir.Value:
+        attributes = [ir.AttrInt64("to", int(ir.DataType.FLOAT))]
+        result = self.node("Cast", [value], name, attributes, before=at)
+        result.shape = value.shape
+        return result
+
+    def output(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """The int8 tensor itself."""
+        value = self._chain(self._clipped(source, quantizer, at), quantizer, f"{name}.quant", at)
+        attributes = [ir.AttrInt64("to", int(ir.DataType.INT8))]
+        return self.node("Cast", [value], f"{name}.quant.cast", attributes, ir.DataType.INT8, before=at)

@@ -1,0 +1,24 @@
+"""The factor record: protobuf text of ScaleOffsetRecord, the ONNX flavour's fields."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amct_onnx.plan.factors import Plan
+
+
+def record_text(plan: Plan) -> str:
+    """One record per converted layer; floats are written with the digits that restore the same float32."""
+    lines: list[str] = []
+    for site in plan.sites:
+        key = site.node.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        lines += ["record {", f'  key: "{key}"', "  value {"]
+        lines += [f"    scale_d: {_text(site.quantizer.scale_d)}", f"    offset_d: {site.quantizer.offset_d}"]
+        lines += [f"    scale_w: {_text(s)}" for s in site.weight.scale]
+        lines += ["    offset_w: 0"] * site.weight.scale.size
+        lines += ["  }", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def _text(number: np.float32) -> str:
+    return np.format_float_scientific(np.float32(number), unique=True, trim="0")

@@ -1,0 +1,317 @@
+"""Apply a plan to a copy of the graph; the two model writers differ only in the operators they put in."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from amct_onnx import arithmetic
+from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
+
+
+class Writer(abc.ABC):
+    """Rewrites one copy of the normalised graph according to a plan."""
+
+    def __init__(self, model: ir.Model, plan: Plan) -> None:
+        self._model = model.clone()
+        self._graph = self._model.graph
+        self._plan = plan
+        self._nodes: dict[str, ir.Node] = {n.name or "": n for n in self._graph}
+        self._values: dict[str, ir.Value] = {v.name or "": v for v in [*self._graph.inputs, *self._graph.initializers.values()]}
+        for node in self._graph:
+            self._values.update({v.name or "": v for v in node.outputs})
+        self._taken = set(self._values)
+        self._node_names = set(self._nodes)
+        self._quantized: dict[tuple[str, Quantizer, bool], ir.Value] = {}
+
+    @abc.abstractmethod
+    def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """The quantized form of a float tensor, as the layer of this model reads it."""
+
+    @abc.abstractmethod
+    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """The float form of what ``quantize`` gave."""
+
+    @abc.abstractmethod
+    def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
+        """The float form of a layer's accumulator; nodes are inserted after ``at``."""
+
+    @abc.abstractmethod
+    def weight(self, site: Site, at: ir.Node) -> ir.Value:
+        """The layer's weight input."""
+
+    @abc.abstractmethod
+    def bias(self, site: Site, at: ir.Node) -> ir.Value:
+        """The layer's bias input."""
+
+    @abc.abstractmethod
+    def output(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """The int8 tensor of a QuantizeLinear at a graph output."""
+
+    def rewrite(self) -> ir.Model:
+        """The rewritten model."""
+        for name, compute in self._plan.constants.items():
+            value = self._values[name]
+            if value.uses() or value.is_graph_output():
+                tensor = ir.LazyTensor(
+                    lambda c=compute, n=name: ir.tensor(np.asarray(c()), name=n),  # type: ignore[misc]
+                    dtype=value.dtype or ir.DataType.FLOAT,
+                    shape=ir.Shape(np.asarray(compute()).shape),
+                    name=name,
+                )
+                self._replace(value, self.initializer(f"{name}.folded", tensor))
+        # what sites and pairs read is looked up before anything moves
+        sources = {s.node: self._values[s.source] for s in self._plan.sites}
+        for pair in self._plan.pairs:
+            self._pair(pair)
+        for site in self._plan.sites:
+            self._site(site, sources[site.node])
+        for out, source, quantizer in self._plan.outputs:
+            old = self._values[out]
+            producer = old.producer()
+            assert producer is not None
+            self._replace(old, self.output(self._current(self._values[source]), quantizer, producer.name or out, producer))
+        RemoveUnusedNodesPass()(self._model)
+        for name in [n for n, v in self._graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
+            del self._graph.initializers[name]
+        used = {n.domain for n in ir.traversal.RecursiveGraphIterator(self._graph)} | {""}
+        version = self._model.opset_imports.get("", self._model.opset_imports.get("ai.onnx", 0))
+        for domain in list(self._model.opset_imports):
+            if domain not in used:
+                del self._model.opset_imports[domain]
+        self._model.opset_imports[""] = version
+        self._model.graph.sort()
+        return self._model
+
+    # -- what the writers share ------------------------------------------------------------------------------------
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        attributes: Iterable[ir.Attr] = (),
+        dtype: ir.DataType = ir.DataType.FLOAT,
+        *,
+        after: ir.Node | None = None,
+        before: ir.Node | None = None,
+    ) -> ir.Value:
+        """Insert a node with one output."""
+        name = self._unique(name, self._node_names)
+        new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name)
+        new.outputs[0].name = self._unique(f"{name}.output0", self._taken)
+        new.outputs[0].type = ir.TensorType(dtype)
+        if before is not None:
+            self._graph.insert_before(before, new)
+        elif after is not None:
+            self._graph.insert_after(after, new)
+        return new.outputs[0]
+
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """Register an initializer under a name that is still free."""
+        name = self._unique(name, self._taken)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
+        tensor.name = name
+        self._graph.register_initializer(value)
+        return value
+
+    def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+        """Register a small initializer from an array."""
+        return self.initializer(name, ir.tensor(array))
+
+    def int8_weight(self, site: Site) -> ir.Value:
+        """The layer's integers, computed when they are written."""
+        weight = site.weight
+        tensor = ir.LazyTensor(
+            lambda: ir.tensor(weight.integers(), name=weight.name),
+            dtype=ir.DataType.INT8,
+            shape=ir.Shape(weight.shape),
+            name=weight.name,
+        )
+        return self.initializer(weight.name, tensor)
+
+    def _unique(self, base: str, taken: set[str]) -> str:
+        name, suffix = base, 1
+        while name in taken:
+            name, suffix = f"{base}_{suffix}", suffix + 1
+        taken.add(name)
+        return name
+
+    def _current(self, value: ir.Value) -> ir.Value:
+        """What stands now for a tensor of the source that may have been replaced."""
+        while "replaced_by" in value.meta:
+            value = value.meta["replaced_by"]
+        return value
+
+    def _replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Let every reader of old read new; a graph output keeps its name."""
+        if old.is_graph_output():
+            name = old.name or ""
+            if new.is_graph_output() or new.is_graph_input() or new.is_initializer():
+                producer = old.producer()
+                new = self.node("Identity", [new], f"{name}.identity", dtype=new.dtype or ir.DataType.FLOAT, after=producer)
+            new.shape = old.shape
+            old.name = self._unique(f"{name}.replaced", self._taken)
+            new.name = name
+            if new.dtype is None or new.dtype.is_floating_point():
+                new.type = old.type
+        elif new.shape is None:
+            new.shape = old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        old.meta["replaced_by"] = new
+
+    def _pair(self, pair: Pair) -> None:
+        old = self._values[pair.output]
+        at = old.producer()
+        assert at is not None
+        if not old.uses() and not old.is_graph_output():
+            return
+        if all(self._is_site_input(use.node, use.idx) for use in old.uses()) and not old.is_graph_output():
+            return
+        quantizer = pair.quantizer
+        assert quantizer is not None
+        if not pair.source:
+            integer = at.inputs[0]
+            assert integer is not None
+            new = self._float_dequantize(integer, quantizer, f"{at.name}.fakequant", at)
+            self._replace(old, new)
+            return
+        source = self._current(self._values[pair.source])
+        if pair.elided:
+            self._replace(old, source)
+        elif quantizer.per_tensor_int8:
+            clipped = self._clipped(source, quantizer, at)
+            key = (clipped.name or "", quantizer, True)
+            if key not in self._quantized:
+                self._quantized[key] = self.quantize(clipped, quantizer, f"{at.name}.quant", at)
+            self._replace(old, self.antiquantize(self._quantized[key], quantizer, f"{at.name}.antiquant", at))
+        else:
+            self._replace(old, self._float_chain(source, quantizer, f"{at.name}.fakequant", at))
+
+    def _is_site_input(self, node: ir.Node, index: int) -> bool:
+        return index == 0 and any(s.node == node.name for s in self._sites_by_node.get(node.name or "", ()))
+
+    @property
+    def _sites_by_node(self) -> dict[str, tuple[Site, ...]]:
+        if not hasattr(self, "_site_index"):
+            self._site_index = {s.node: (s,) for s in self._plan.sites}
+        return self._site_index
+
+    def _clipped(self, source: ir.Value, quantizer: Quantizer, at: ir.Node) -> ir.Value:
+        """A narrower range is an int8 quantizer behind a Clip whose bounds lie on the grid."""
+        if (quantizer.low, quantizer.high) == (arithmetic.INT8_MIN, arithmetic.INT8_MAX):
+            return source
+        key = (source.name or "", quantizer, False)
+        if key not in self._quantized:
+            kind = np.float16 if quantizer.float_type == ir.DataType.FLOAT16 else np.float32
+            bounds = [
+                self.constant(
+                    f"{at.name}.clip.{label}", np.asarray(np.float32(limit - quantizer.offset_d) * quantizer.scale_d, kind)
+                )
+                for label, limit in (("min", quantizer.low), ("max", quantizer.high))
+            ]
+            self._quantized[key] = self.node(
+                "Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at
+            )
+        return self._quantized[key]
+
+    def _float_chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """Quantize and dequantize in float: 16-bit and per-channel factors, which no AscendQuant holds."""
+
+        def factor(label: str, values: Sequence[float]) -> ir.Value:
+            array = np.asarray(values, np.float32)
+            if quantizer.axis is None:
+                array = array.reshape(())
+            else:
+                rank = len(source.shape) if source.shape is not None else 4
+                shape = [1] * rank
+                shape[quantizer.axis % rank] = -1
+                array = array.reshape(shape)
+            return self.constant(f"{name}.{label}", array)
+
+        scale = factor("scale", quantizer.scale)
+        zero = np.asarray(quantizer.zero_point, np.float32)
+        value = self.to_float32(source, quantizer, name, at)
+        value = self.node("Div", [value, scale], f"{name}.div", before=at)
+        value = self.node("Round", [value], f"{name}.round", before=at)
+        low, high = factor("low", quantizer.low - zero), factor("high", quantizer.high - zero)
+        value = self.node("Max", [value, low], f"{name}.max", before=at)
+        value = self.node("Min", [value, high], f"{name}.min", before=at)
+        value = self.node("Mul", [value, scale], f"{name}.mul", before=at)
+        return self.from_float32(value, quantizer, name, at)
+
+    def _float_dequantize(self, integer: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """A DequantizeLinear of an integer tensor, in float operators (per-tensor or last-axis factors)."""
+        value = self.node("Cast", [integer], f"{name}.cast", [ir.AttrInt64("to", int(ir.DataType.FLOAT))], before=at)
+        shape = [1] * (len(integer.shape) if integer.shape is not None else 1)
+        if quantizer.axis is not None:
+            shape[quantizer.axis % len(shape)] = -1
+        zero = np.asarray(quantizer.zero_point, np.float32).reshape(shape)
+        scale = np.asarray(quantizer.scale, np.float32).reshape(shape)
+        value = self.node("Sub", [value, self.constant(f"{name}.zero", zero)], f"{name}.sub", before=at)
+        return self.node("Mul", [value, self.constant(f"{name}.scale", scale)], f"{name}.mul", before=at)
+
+    def to_float32(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """Cast a float16 tensor up."""
+        if quantizer.float_type != ir.DataType.FLOAT16:
+            return source
+        return self.node("Cast", [source], f"{name}.cast", [ir.AttrInt64("to", int(ir.DataType.FLOAT))], before=at)
+
+    def from_float32(self, value: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """Cast back down to the source's float16."""
+        if quantizer.float_type != ir.DataType.FLOAT16:
+            return value
+        attributes = [ir.AttrInt64("to", int(ir.DataType.FLOAT16))]
+        return self.node("Cast", [value], f"{name}.cast_back", attributes, ir.DataType.FLOAT16, before=at)
+
+    def _site(self, site: Site, source: ir.Value) -> None:
+        node = self._nodes[site.node]
+        source = self._clipped(self._current(source), site.quantizer, node)
+        if site.transpose_input:
+            key = (f"{source.name}^T", site.quantizer, True)
+            if key not in self._quantized:
+                perm = [ir.AttrInt64s("perm", [1, 0])]
+                turned = self.node(
+                    "Transpose", [source], f"{site.node}.transpose", perm, site.quantizer.float_type, before=node
+                )
+                self._quantized[key] = self.quantize(turned, site.quantizer, f"{site.node}.quant", node)
+        else:
+            key = (source.name or "", site.quantizer, True)
+            if key not in self._quantized:
+                self._quantized[key] = self.quantize(source, site.quantizer, f"{site.node}.quant", node)
+        inputs = [self._quantized[key], self.weight(site, node)]
+        tail, add = node, self._nodes[site.add] if site.add is not None else None
+        if site.bias is not None and add is None:
+            inputs.append(self.bias(site, node))
+        attributes = list(site.attributes)
+        if node.op_type == "Gemm":
+            attributes = [ir.AttrInt64("transB", 0)] if "transB" in node.attributes else []
+        new = ir.Node("", node.op_type, inputs, attributes, num_outputs=1, name=node.name, doc_string=node.doc_string)
+        old = node.outputs[0]
+        shape, last = old.shape, old
+        new.outputs[0].name = self._unique(f"{site.node}_output0" if old.is_graph_output() else f"{site.node}.acc", self._taken)
+        self._accumulator_type(new.outputs[0], shape)
+        self._graph.insert_after(node, new)
+        result, tail = new.outputs[0], new
+        if add is not None:
+            last = add.outputs[0]
+            out = self.node("Add", [result, self.bias(site, new)], f"{site.add}", after=add)
+            producer = out.producer()
+            assert producer is not None
+            self._accumulator_type(out, last.shape)
+            add.name, producer.name = f"{add.name}.source", add.name
+            result, tail = out, producer
+        rank = len(site.weight.shape)
+        result = self.dequantize(result, site, rank, tail)
+        self._replace(last, result)
+
+    def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:
+        value.shape = shape
+        value.type = ir.TensorType(self.accumulator_dtype)
+
+    accumulator_dtype: ir.DataType = ir.DataType.INT32
