@@ -55,16 +55,6 @@ class Writer(abc.ABC):
 
     def rewrite(self) -> ir.Model:
         """The rewritten model."""
-        for name, compute in self._plan.constants.items():
-            value = self._values[name]
-            if value.uses() or value.is_graph_output():
-                tensor = ir.LazyTensor(
-                    lambda c=compute, n=name: ir.tensor(np.asarray(c()), name=n),  # type: ignore[misc]
-                    dtype=value.dtype or ir.DataType.FLOAT,
-                    shape=ir.Shape(np.asarray(compute()).shape),
-                    name=name,
-                )
-                self._replace(value, self.initializer(f"{name}.folded", tensor))
         # what sites and pairs read is looked up before anything moves
         sources = {s.node: self._values[s.source] for s in self._plan.sites}
         for pair in self._plan.pairs:
@@ -76,6 +66,13 @@ class Writer(abc.ABC):
             producer = old.producer()
             assert producer is not None
             self._replace(old, self.output(self._current(self._values[source]), quantizer, producer.name or out, producer))
+        RemoveUnusedNodesPass()(self._model)
+        for name, compute in self._plan.constants.items():
+            value = self._values[name]
+            producer = value.producer()
+            if producer is None or producer.graph is None or not (value.uses() or value.is_graph_output()):
+                continue
+            self._replace(value, self.constant(f"{name}.folded", np.asarray(compute())))
         RemoveUnusedNodesPass()(self._model)
         for name in [n for n, v in self._graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
             del self._graph.initializers[name]
