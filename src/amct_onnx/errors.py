@@ -29,3 +29,7 @@ class UnsupportedModelError(AmctError, ValueError):
 
 class OutputError(AmctError, OSError):
     """The outputs could not be written; earlier outputs are untouched."""
+
+
+class SettingError(AmctError, ValueError):
+    """A log level or another setting has a value that it cannot have."""

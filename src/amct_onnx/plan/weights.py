@@ -104,20 +104,20 @@ def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> Reso
             )
     tensor = constants.tensor(source)
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
-    if axis is not None:
-        axis %= len(shape)
+    source_axis = None if axis is None else axis % len(shape)
+    axis = source_axis
 
     def integers() -> npt.NDArray[np.int8]:
         array: npt.NDArray[Any] = constants.array(source)
         if quantizer is not None:
             layout = [1] * array.ndim
-            if axis is not None:
+            if source_axis is not None:
                 # a grouped ConvTranspose may hold one scale per output channel, axis 1 being Cout / group
-                layout[axis] = scale.size
-            if axis is not None and scale.size != array.shape[axis]:
-                groups = scale.size // array.shape[axis]
+                layout[source_axis] = scale.size
+            if source_axis is not None and scale.size != array.shape[source_axis]:
+                groups = scale.size // array.shape[source_axis]
                 parts = zip(np.split(array, groups, axis=0), np.split(scale, groups), strict=True)
-                layout[axis] = array.shape[axis]
+                layout[source_axis] = array.shape[source_axis]
                 q = np.concatenate([quantize(p, s.reshape(layout), np.zeros(1, np.int64)) for p, s in parts])
             else:
                 q = quantize(array, scale.reshape(layout), np.zeros(1, np.int64))

@@ -1,0 +1,35 @@
+"""Turn QAT ONNX models into Ascend deploy models; heavy libraries are imported on first use (PEP 562)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amct_onnx.convert_model import convert_qat_model
+    from amct_onnx.log import set_logging_level
+    from amct_onnx.report import ConversionReport
+
+    AMCT_SO: Any
+
+__version__ = "0.1.0"
+__all__ = ["AMCT_SO", "ConversionReport", "__version__", "convert_qat_model", "set_logging_level"]
+_HOMES = {
+    "convert_qat_model": "amct_onnx.convert_model",
+    "set_logging_level": "amct_onnx.log",
+    "ConversionReport": "amct_onnx.report",
+    "AMCT_SO": "amct_onnx.session_options",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'amct_onnx' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

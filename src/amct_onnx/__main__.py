@@ -1,0 +1,7 @@
+"""python -m amct_onnx."""
+
+import sys
+
+from amct_onnx.cli import main
+
+sys.exit(main())
