@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from deploy_evaluator import attributes
-from golden_models import FLOAT_CASES, GOLDENS, QAT_CASES, Factors, golden_qdq, parse_record
 from onnx import numpy_helper
 
 from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.report import ConversionReport
+from deploy_evaluator import attributes
+from golden_models import FLOAT_CASES, GOLDENS, QAT_CASES, Factors, golden_qdq, parse_record
 
 # The reference quantises a shared weight twice.
 WRONG_REFERENCE = {"conv_shared_weight"}

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from deploy_evaluator import Evaluator, Stats, op_types, run
-from golden_models import FLOAT_CASES, GOLDENS, MODEL_CASES, MODELS, QAT_CASES, golden_qdq
 
 from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.report import ConversionReport
+from deploy_evaluator import Evaluator, Stats, op_types, run
+from golden_models import FLOAT_CASES, GOLDENS, MODEL_CASES, MODELS, QAT_CASES, golden_qdq
 
 ASCEND = {"AscendQuant", "AscendDequant", "AscendAntiQuant"}
 # The reference fake-quant files that are wrong (a weight quantised twice), cannot be loaded (the ai.onnx opset is

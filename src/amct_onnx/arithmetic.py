@@ -25,7 +25,9 @@ def reciprocal(scale_d: np.float32) -> np.float32:
     return np.float32(1.0) / np.float32(scale_d)
 
 
-def quantize(values: npt.NDArray[np.generic], scale: Float32, zero_point: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+def quantize(
+    values: npt.NDArray[np.generic], scale: Float32, zero_point: npt.NDArray[np.generic]
+) -> npt.NDArray[np.int64]:
     """Round(values / scale) + zero_point, unsaturated, as int64 (ONNX QuantizeLinear before saturation).
 
     Args:
@@ -36,7 +38,8 @@ def quantize(values: npt.NDArray[np.generic], scale: Float32, zero_point: npt.ND
     ratio = values.astype(np.float32, copy=False) / scale
     np.rint(ratio, out=ratio)
     limit = np.float32(2**30)
-    return np.clip(ratio, -limit, limit).astype(np.int64) + zero_point.astype(np.int64)
+    result: npt.NDArray[np.int64] = np.clip(ratio, -limit, limit).astype(np.int64) + zero_point.astype(np.int64)
+    return result
 
 
 def dequantize_scale(scale_d: np.float32, scale_w: Float32) -> Float32:
@@ -51,7 +54,8 @@ def quantize_bias(bias: npt.NDArray[np.generic], deq_scale: Float32) -> npt.NDAr
         bias: float array [channels].
         deq_scale: float32, length 1 or channels.
     """
-    return np.rint(bias.astype(np.float32) / deq_scale).astype(np.float64)
+    result: npt.NDArray[np.float64] = np.rint(bias.astype(np.float32) / deq_scale).astype(np.float64)
+    return result
 
 
 def pack_deq_scale(deq_scale: Float32) -> npt.NDArray[np.uint64]:

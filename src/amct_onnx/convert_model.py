@@ -86,7 +86,9 @@ def convert_qat_model(
     write_all(files)
     step(STAGES, STAGES)
     for entry in report.refused:
-        get_logger("Convert").warning("Layer %s stays float (%s): %s. %s", entry.name, entry.reason, entry.detail, entry.remedy)
+        get_logger("Convert").warning(
+            "Layer %s stays float (%s): %s. %s", entry.name, entry.reason, entry.detail, entry.remedy
+        )
     for warning in report.warnings:
         get_logger("Convert").warning("%s", warning)
     for path in paths[:2]:
@@ -103,7 +105,9 @@ def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
 
     def entry(pair: Pair) -> ResidualEntry:
         if pair.elided:
-            return ResidualEntry(pair.source, "elided", "its readers quantize with the same factors: removing it is exact")
+            return ResidualEntry(
+                pair.source, "elided", "its readers quantize with the same factors: removing it is exact"
+            )
         if pair.quantizer is not None and pair.quantizer.per_tensor_int8 and pair.source:
             detail = "shared with an int8 layer" if pair.source in consumed else ""
             return ResidualEntry(pair.source, "anti-quant", detail)

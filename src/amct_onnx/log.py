@@ -43,9 +43,7 @@ def set_logging_level(print_level: str = "info", save_level: str = "info") -> No
             raise SettingError(f"'{name}' is no log level. Use one of {', '.join(LEVELS)}.")
     _chosen.update(print=print_level, save=save_level)
     for handler in _root.handlers:
-        handler.setLevel(
-            _level("save", "") if isinstance(handler, logging.FileHandler) else _level("print", "")
-        )
+        handler.setLevel(_level("save", "") if isinstance(handler, logging.FileHandler) else _level("print", ""))
 
 
 def start_log() -> None:

@@ -56,6 +56,4 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
             )
         end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
         if end > target.stat().st_size or (tensor.length is not None and tensor.length < tensor.nbytes):
-            raise ModelFileError(
-                f"{path}: tensor '{value.name}' lies beyond the end of '{target}'. The data file is truncated: copy it again."
-            )
+            raise ModelFileError(f"{path}: tensor '{value.name}' lies beyond the end of '{target}'. Copy it again.")

@@ -41,7 +41,9 @@ def write_all(files: dict[Path, Callable[[Path], None]]) -> None:
         if isinstance(error, OutputError):
             raise
         where = error.filename or next(reversed(files))
-        raise OutputError(f"{where}: cannot be written ({error.strerror or error}). Choose a writable save_path.") from error
+        raise OutputError(
+            f"{where}: cannot be written ({error.strerror or error}). Choose a writable save_path."
+        ) from error
     finally:
         for path in temporary.values():
             with contextlib.suppress(FileNotFoundError):

@@ -22,10 +22,13 @@ class Writer(abc.ABC):
         self._graph = self._model.graph
         self._plan = plan
         self._nodes: dict[str, ir.Node] = {n.name or "": n for n in self._graph}
-        self._values: dict[str, ir.Value] = {v.name or "": v for v in [*self._graph.inputs, *self._graph.initializers.values()]}
+        self._values: dict[str, ir.Value] = {
+            v.name or "": v for v in [*self._graph.inputs, *self._graph.initializers.values()]
+        }
         for node in self._graph:
             self._values.update({v.name or "": v for v in node.outputs})
         self._taken = set(self._values)
+        self._site_names = {s.node for s in plan.sites}
         self._node_names = set(self._nodes)
         self._quantized: dict[tuple[str, Quantizer, bool], ir.Value] = {}
 
@@ -65,7 +68,9 @@ class Writer(abc.ABC):
             old = self._values[out]
             producer = old.producer()
             assert producer is not None
-            self._replace(old, self.output(self._current(self._values[source]), quantizer, producer.name or out, producer))
+            self._replace(
+                old, self.output(self._current(self._values[source]), quantizer, producer.name or out, producer)
+            )
         RemoveUnusedNodesPass()(self._model)
         for name, compute in self._plan.constants.items():
             value = self._values[name]
@@ -112,7 +117,9 @@ class Writer(abc.ABC):
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """Register an initializer under a name that is still free."""
         name = self._unique(name, self._taken)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
+        value = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
         tensor.name = name
         self._graph.register_initializer(value)
         return value
@@ -151,7 +158,9 @@ class Writer(abc.ABC):
             name = old.name or ""
             if new.is_graph_output() or new.is_graph_input() or new.is_initializer():
                 producer = old.producer()
-                new = self.node("Identity", [new], f"{name}.identity", dtype=new.dtype or ir.DataType.FLOAT, after=producer)
+                new = self.node(
+                    "Identity", [new], f"{name}.identity", dtype=new.dtype or ir.DataType.FLOAT, after=producer
+                )
             new.shape = old.shape
             old.name = self._unique(f"{name}.replaced", self._taken)
             new.name = name
@@ -191,13 +200,7 @@ class Writer(abc.ABC):
             self._replace(old, self._float_chain(source, quantizer, f"{at.name}.fakequant", at))
 
     def _is_site_input(self, node: ir.Node, index: int) -> bool:
-        return index == 0 and any(s.node == node.name for s in self._sites_by_node.get(node.name or "", ()))
-
-    @property
-    def _sites_by_node(self) -> dict[str, tuple[Site, ...]]:
-        if not hasattr(self, "_site_index"):
-            self._site_index = {s.node: (s,) for s in self._plan.sites}
-        return self._site_index
+        return index == 0 and (node.name or "") in self._site_names
 
     def _clipped(self, source: ir.Value, quantizer: Quantizer, at: ir.Node) -> ir.Value:
         """A narrower range is an int8 quantizer behind a Clip whose bounds lie on the grid."""
@@ -208,7 +211,8 @@ class Writer(abc.ABC):
             kind = np.float16 if quantizer.float_type == ir.DataType.FLOAT16 else np.float32
             bounds = [
                 self.constant(
-                    f"{at.name}.clip.{label}", np.asarray(np.float32(limit - quantizer.offset_d) * quantizer.scale_d, kind)
+                    f"{at.name}.clip.{label}",
+                    np.asarray(np.float32(limit - quantizer.offset_d) * quantizer.scale_d, kind),
                 )
                 for label, limit in (("min", quantizer.low), ("max", quantizer.high))
             ]
@@ -220,7 +224,7 @@ class Writer(abc.ABC):
     def _float_chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """Quantize and dequantize in float: 16-bit and per-channel factors, which no AscendQuant holds."""
 
-        def factor(label: str, values: Sequence[float]) -> ir.Value:
+        def factor(label: str, values: npt.ArrayLike) -> ir.Value:
             array = np.asarray(values, np.float32)
             if quantizer.axis is None:
                 array = array.reshape(())
@@ -291,7 +295,9 @@ class Writer(abc.ABC):
         new = ir.Node("", node.op_type, inputs, attributes, num_outputs=1, name=node.name, doc_string=node.doc_string)
         old = node.outputs[0]
         shape, last = old.shape, old
-        new.outputs[0].name = self._unique(f"{site.node}_output0" if old.is_graph_output() else f"{site.node}.acc", self._taken)
+        new.outputs[0].name = self._unique(
+            f"{site.node}_output0" if old.is_graph_output() else f"{site.node}.acc", self._taken
+        )
         self._accumulator_type(new.outputs[0], shape)
         self._graph.insert_after(node, new)
         result, tail = new.outputs[0], new

@@ -44,7 +44,11 @@ class ConstantEvaluator:
                 self._is_constant[current] = current.is_initializer() and current.const_value is not None
             elif node.op_type == "Constant":
                 self._is_constant[current] = True
-            elif node.domain not in ("", "ai.onnx") or node.op_type in NOT_DETERMINISTIC | WITH_BODY or len(node.outputs) != 1:
+            elif (
+                node.domain not in ("", "ai.onnx")
+                or node.op_type in NOT_DETERMINISTIC | WITH_BODY
+                or len(node.outputs) != 1
+            ):
                 self._is_constant[current] = False
             else:
                 inputs = [v for v in node.inputs if v is not None]

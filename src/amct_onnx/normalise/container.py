@@ -26,7 +26,9 @@ def normalise_container(model: ir.Model) -> ir.Model:
     try:
         TopologicalSortPass()(model)
     except ValueError as error:
-        raise UnsupportedModelError(f"The graph cannot be sorted ({error}). It holds a cycle; export it again.") from error
+        raise UnsupportedModelError(
+            f"The graph cannot be sorted ({error}). It holds a cycle; export it again."
+        ) from error
     _name_uniquely(model)
     return model
 
@@ -46,7 +48,7 @@ def _older_opset_raised(model: ir.Model) -> ir.Model:
         converted = onnx.version_converter.convert_version(ir.to_proto(model), OLDEST_OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own classes
         raise UnsupportedModelError(
-            f"Opset {opset_of(model)} cannot be raised to {OLDEST_OPSET} ({error}). Export the model with opset 11 to 18."
+            f"Opset {opset_of(model)} cannot be raised to {OLDEST_OPSET} ({error}). Export with opset 11 to 18."
         ) from error
     return ir.from_proto(converted)
 

@@ -25,7 +25,12 @@ def dequantize_before_moves(model: ir.Model) -> None:
             if move.op_type not in MOVES or (const is not None and const.size > 1) or not _leads_to_quantizer(source):
                 break
             early = ir.Node(
-                "", "DequantizeLinear", [source, *dq.inputs[1:]], [], num_outputs=1, name=f"{dq.name}/before_{move.name}"
+                "",
+                "DequantizeLinear",
+                [source, *dq.inputs[1:]],
+                [],
+                num_outputs=1,
+                name=f"{dq.name}/before_{move.name}",
             )
             moved = ir.Node(
                 "",

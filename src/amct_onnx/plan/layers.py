@@ -17,7 +17,21 @@ from amct_onnx.plan.weights import Refusal, ResolvedWeight, resolve_weight
 
 CANDIDATES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 EXACT_MOVES = frozenset(
-    {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Expand", "MaxPool", "Identity", "Relu", "DepthToSpace", "SpaceToDepth"}
+    {
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Gather",
+        "Expand",
+        "MaxPool",
+        "Identity",
+        "Relu",
+        "DepthToSpace",
+        "SpaceToDepth",
+    }
 )
 """Operators whose output lies on the grid of their one quantized input: quantizing it again changes no bit."""
 
@@ -51,12 +65,14 @@ def find_quantizer(value: ir.Value | None, constants: ConstantEvaluator) -> tupl
         )
     if quantizer.bits != 8:
         raise Refusal(
-            "activation-16-bit", f"its input '{value.name}' is quantized to 16 bits", "Quantize the activation to 8 bits."
+            "activation-16-bit",
+            f"its input '{value.name}' is quantized to 16 bits",
+            "Quantize the activation to 8 bits.",
         )
     if not quantizer.low <= quantizer.offset_d <= quantizer.high:
         raise Refusal(
             "activation-zero-point",
-            f"the zero point {quantizer.offset_d} of its input '{value.name}' lies outside [{quantizer.low}, {quantizer.high}]",
+            f"the zero point {quantizer.offset_d} of '{value.name}' lies outside [{quantizer.low}, {quantizer.high}]",
             "Train with a range that includes zero.",
         )
     return (value, dataclasses.replace(quantizer, low=-128, high=127)) if moved else (source, quantizer)
@@ -93,7 +109,7 @@ def plan_layer(node: ir.Node, constants: ConstantEvaluator) -> Site:
     if axis is not None and axis != channel_axis:
         raise Refusal(
             "weight-axis",
-            f"the scales of its weight '{resolved.name}' belong to axis {axis}, not to the output channels (axis {channel_axis})",
+            f"the scales of '{resolved.name}' belong to axis {axis}; the output channels are axis {channel_axis}",
             "Quantize the weight along its output channels.",
         )
     if scale.size not in (1, channels):
@@ -208,6 +224,11 @@ def _exact_bias(
         return None
     scale, zero, _ = raw_factors(node, constants)
     integers = np.asarray(constants.array(node.inputs[0])).reshape(-1)
-    if integers.dtype != np.int32 or np.any(zero) or not np.array_equal(*np.broadcast_arrays(scale, deq_scale)):
+    if integers.dtype != np.int32 or np.any(zero) or not _same_scale(scale, deq_scale):
         return None
     return np.broadcast_to(integers, np.broadcast_shapes(integers.shape, deq_scale.shape)).astype(np.float64)
+
+
+def _same_scale(scale: npt.NDArray[np.float32], deq_scale: npt.NDArray[np.float32]) -> bool:
+    """Equal by value; one of the two may be per-tensor."""
+    return (1 in (scale.size, deq_scale.size) or scale.size == deq_scale.size) and bool(np.all(scale == deq_scale))

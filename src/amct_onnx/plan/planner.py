@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.errors import NoQuantizerError
+from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.container import opset_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
@@ -31,6 +31,7 @@ def make_plan(model: ir.Model) -> Plan:
         raise NoQuantizerError(
             "The model holds no QuantizeLinear or DequantizeLinear node. Give a QAT model exported with its quantizers."
         )
+    _refuse_operators(nodes)
     sites: list[Site] = []
     entries: list[LayerEntry] = []
     for node in nodes:
@@ -68,14 +69,21 @@ def make_plan(model: ir.Model) -> Plan:
             continue
         source, quantizer = found
         pairs.append(
-            Pair(output.name or "", source.name or "", quantizer, quantizer.per_tensor_int8 and _requantized(output, quantizer, by_node))
+            Pair(
+                output.name or "",
+                source.name or "",
+                quantizer,
+                quantizer.per_tensor_int8 and _requantized(output, quantizer, by_node),
+            )
         )
     outputs = []
     for node in nodes:
         if is_op(node, QUANTIZE) and node.outputs[0].is_graph_output() and node.inputs[0] is not None:
             scale, zero, axis = raw_factors(node, constants)
             low, high, shift, bits = RANGES[integer_type(node, constants)]
-            quantizer = Quantizer(tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift)
+            quantizer = Quantizer(
+                tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift
+            )
             outputs.append((node.outputs[0].name or "", node.inputs[0].name or "", quantizer))
     warnings = tuple(
         f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
@@ -85,10 +93,27 @@ def make_plan(model: ir.Model) -> Plan:
     return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings)
 
 
+INTEGER_OPERATORS = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "QAttention"})
+
+
+def _refuse_operators(nodes: list[ir.Node]) -> None:
+    """Integer operators have no ATC plugin and no form in the outputs."""
+    for node in nodes:
+        if node.op_type.startswith("QLinear") or node.op_type in INTEGER_OPERATORS:
+            raise UnsupportedModelError(
+                f"Node '{node.name}' is a {node.op_type}: QOperator format and dynamic quantization cannot "
+                "be converted. Export the model in QDQ format (QuantizeLinear/DequantizeLinear) with static factors."
+            )
+
+
 def _converted(node: ir.Node, site: Site) -> LayerEntry:
     name = node.name or ""
     deploy = (f"{name}.quant", name, f"{name}.dequant")
-    fake = (*(f"{name}.quant.fakequant.{s}" for s in ("mul", "round", "add", "clip", "sub")), name, f"{name}.fakedequant.mul")
+    fake = (
+        *(f"{name}.quant.fakequant.{s}" for s in ("mul", "round", "add", "clip", "sub")),
+        name,
+        f"{name}.fakedequant.mul",
+    )
     return LayerEntry(
         name=name,
         op_type=node.op_type,

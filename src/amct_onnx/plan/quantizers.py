@@ -31,7 +31,9 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
     return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx", "com.microsoft")
 
 
-def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]:
+def raw_factors(
+    node: ir.Node, constants: ConstantEvaluator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]:
     """Scale (float32, flat), zero point (flat, same length) and axis (None when per-tensor) of a Q or DQ node.
 
     Raises:
@@ -39,7 +41,9 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> tuple[npt.NDArra
     """
     scale_value = node.inputs[1]
     if scale_value is None or not constants.is_constant(scale_value):
-        raise FactorError(f"Node '{node.name}': its scale is not constant. Export the model with fixed (frozen) quantizers.")
+        raise FactorError(
+            f"Node '{node.name}': its scale is not constant. Export the model with fixed (frozen) quantizers."
+        )
     scale_array = np.asarray(constants.array(scale_value))
     scale = scale_array.astype(np.float32).reshape(-1)
     if scale.size == 0 or not np.all(np.isfinite(scale)) or not np.all(scale > 0):
@@ -52,7 +56,9 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> tuple[npt.NDArra
     zero: npt.NDArray[Any] = np.zeros(scale.shape, np.int64)
     if zero_value is not None:
         if not constants.is_constant(zero_value):
-            raise FactorError(f"Node '{node.name}': its zero point is not constant. Export the model with fixed quantizers.")
+            raise FactorError(
+                f"Node '{node.name}': its zero point is not constant. Export the model with fixed quantizers."
+            )
         zero = np.asarray(constants.array(zero_value)).astype(np.int64).reshape(-1)
         if zero.size not in (1, scale.size):
             raise FactorError(
@@ -61,10 +67,15 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> tuple[npt.NDArra
         zero = np.broadcast_to(zero, scale.shape).copy()
     if scale.size == 1:
         return scale, zero, None
-    if scale_array.ndim > 1 and max(scale_array.shape) != scale.size or "block_size" in node.attributes and (
-        node.attributes["block_size"].as_int() > 0
+    if (
+        scale_array.ndim > 1
+        and max(scale_array.shape) != scale.size
+        or "block_size" in node.attributes
+        and (node.attributes["block_size"].as_int() > 0)
     ):
-        raise FactorError(f"Node '{node.name}': blockwise scales are not supported. Use per-tensor or per-channel scales.")
+        raise FactorError(
+            f"Node '{node.name}': blockwise scales are not supported. Use per-tensor or per-channel scales."
+        )
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     return scale, zero, axis
 
@@ -126,12 +137,14 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     if not (np.array_equal(scale, q_scale) and np.array_equal(zero, q_zero) and axis == q_axis):
         raise FactorError(
             f"QuantizeLinear '{node.name}' has scale {q_scale[:4].tolist()} and zero point {q_zero[:4].tolist()}, its "
-            f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. A pair must carry the same "
+            f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. A pair must have equal "
             "factors: export the model again."
         )
     kind = integer_type(node, constants)
     if kind not in RANGES:
-        raise UnsupportedModelError(f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits.")
+        raise UnsupportedModelError(
+            f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits."
+        )
     low, high, shift, bits = RANGES[kind]
     for lower, upper in clips:
         low, high = max(low, int(np.ceil(max(lower, -1e9))) - shift), min(high, int(np.floor(min(upper, 1e9))) - shift)

@@ -71,7 +71,9 @@ def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> Reso
     scale, zero, axis = raw_factors(dq, constants)
     kind = integer_type(dq, constants)
     if kind not in RANGES or RANGES[kind][3] != 8:
-        raise Refusal("weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits.")
+        raise Refusal(
+            "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
+        )
     low, high, shift, _ = RANGES[kind]
     if np.any(zero != shift):
         raise Refusal(
@@ -99,7 +101,7 @@ def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> Reso
         if not (np.array_equal(q_scale, scale) and np.array_equal(q_zero, zero) and q_axis == axis):
             raise Refusal(
                 "weight-factors-differ",
-                f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight have different factors",
+                f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
                 "Export the model again with equal factors.",
             )
     tensor = constants.tensor(source)
