@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from deploy_evaluator import run
-from golden_models import MODELS
 from onnx import TensorProto, helper, numpy_helper
 
 import amct_onnx
 from amct_onnx.errors import FactorError, ModelFileError, ModelNotFoundError, NoQuantizerError, OutputError
+from deploy_evaluator import evaluate
+from golden_models import MODELS
 
 TIDY = MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx"
 
@@ -149,7 +149,7 @@ def test_gemm_alpha_beta_trans_a_per_channel_is_exact(tmp_path: Path, transpose:
     x = np.random.default_rng(1).normal(size=(3, 7) if transpose else (7, 3)).astype(np.float32) * 8
     expected = ort.InferenceSession(str(source), amct_onnx.AMCT_SO).run(None, {"x": x})[0]
     fake = ort.InferenceSession(report.fake_quant_model, amct_onnx.AMCT_SO).run(None, {"x": x})[0]
-    np.testing.assert_array_equal(fake, run(Path(report.deploy_model), {"x": x})["y"])
+    np.testing.assert_array_equal(fake, evaluate(Path(report.deploy_model), {"x": x})["y"])
     # half a step of the bias (scale_d * alpha * scale_w <= 0.005) and float32 rounding of sums below 100
     assert np.abs(fake - expected).max() <= 0.5 * 0.1 * 0.5 * 0.1 + 1e-4
     gemm = next(n for n in onnx.load(report.deploy_model).graph.node if n.op_type == "Gemm")
@@ -167,7 +167,8 @@ def test_per_channel_activation_stays_float_and_exact(tmp_path: Path) -> None:
 
 
 def test_import_creates_nothing_and_is_light(tmp_path: Path) -> None:
-    code = "import sys, amct_onnx; print([m for m in ('numpy', 'onnx', 'onnx_ir', 'onnxruntime', 'rich') if m in sys.modules])"
+    heavy = ("numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "google.protobuf")
+    code = f"import sys, amct_onnx; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert not list(tmp_path.iterdir())
