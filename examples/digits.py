@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from rich.console import Console
+from rich.table import Table
 
 import amct_onnx
 from amct_onnx.screen import print_report
@@ -28,10 +30,14 @@ def main() -> None:
     with np.load(HERE / "digitsnet" / "testset.npz") as data:
         images, labels = data["x"], data["y"]
     before, after = scores(SOURCE, images), scores(report.fake_quant_model, images)
+    table = Table("Model", "Right", "Top-1", "Largest difference", "Largest score", title=f"{len(labels)} test images")
     for name, result in (("source", before), ("fake-quant", after)):
         right = int((result.argmax(axis=1) == labels).sum())
-        print(f"{name:>10}: {right} of {len(labels)} right ({right / len(labels):.1%})")
-    print(f"largest difference of a score: {np.abs(before - after).max():.3g} of {np.abs(before).max():.3g}")
+        difference = float(np.abs(result - before).max())
+        table.add_row(
+            name, str(right), f"{right / len(labels):.1%}", f"{difference:.3g}", f"{np.abs(result).max():.3g}"
+        )
+    Console().print(table)
 
 
 if __name__ == "__main__":

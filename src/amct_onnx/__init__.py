@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as good as typing's for type checkers, without its import time
 if TYPE_CHECKING:
+    from typing import Any
+
     from amct_onnx.convert_model import convert_qat_model
+    from amct_onnx.errors import (
+        AmctError,
+        FactorError,
+        ModelFileError,
+        ModelNotFoundError,
+        NoQuantizerError,
+        OutputError,
+        SettingError,
+        UnsupportedModelError,
+    )
     from amct_onnx.log import set_logging_level
     from amct_onnx.report import ConversionReport
 
     AMCT_SO: Any
 
 __version__ = "0.1.0"
-__all__ = ["AMCT_SO", "ConversionReport", "__version__", "convert_qat_model", "set_logging_level"]
+__all__ = [
+    "AMCT_SO",
+    "AmctError",
+    "ConversionReport",
+    "FactorError",
+    "ModelFileError",
+    "ModelNotFoundError",
+    "NoQuantizerError",
+    "OutputError",
+    "SettingError",
+    "UnsupportedModelError",
+    "__version__",
+    "convert_qat_model",
+    "set_logging_level",
+]
 _HOMES = {
     "convert_qat_model": "amct_onnx.convert_model",
     "set_logging_level": "amct_onnx.log",
     "ConversionReport": "amct_onnx.report",
     "AMCT_SO": "amct_onnx.session_options",
+    "AmctError": "amct_onnx.errors",
+    "FactorError": "amct_onnx.errors",
+    "ModelFileError": "amct_onnx.errors",
+    "ModelNotFoundError": "amct_onnx.errors",
+    "NoQuantizerError": "amct_onnx.errors",
+    "OutputError": "amct_onnx.errors",
+    "SettingError": "amct_onnx.errors",
+    "UnsupportedModelError": "amct_onnx.errors",
 }
 
 

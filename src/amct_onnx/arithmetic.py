@@ -22,7 +22,8 @@ Float32 = npt.NDArray[np.float32]
 
 def reciprocal(scale_d: np.float32) -> np.float32:
     """AscendQuant's ``scale`` attribute: float32(1 / scale_d)."""
-    return np.float32(1.0) / np.float32(scale_d)
+    with np.errstate(over="ignore"):
+        return np.float32(1.0) / np.float32(scale_d)
 
 
 def quantize(

@@ -36,13 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _convert(arguments)
     except KeyboardInterrupt:
-        print("amct_onnx: interrupted; nothing was written.", file=sys.stderr)
+        print("amct_onnx: interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (AmctError, OSError, MemoryError) as error:
+    except Exception as error:
         if arguments.debug or os.environ.get("AMCT_LOG_LEVEL", "").upper() == "DEBUG":
-            raise
-        print(f"amct_onnx: error: {error or 'out of memory'}", file=sys.stderr)
+            import traceback
+
+            traceback.print_exc()
+        print(f"amct_onnx: error: {_paragraph(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
+
+
+def _paragraph(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, (AmctError, OSError)):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {error}. Run again with --debug for the traceback."
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -70,6 +80,6 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True, soft_wrap=True), transient=True) as bar:
         task = bar.add_task("Converting")
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -26,10 +26,10 @@ def get_logger(module: str) -> _ModuleLogger:
 
 
 def _level(kind: str, variable: str) -> int:
-    name = _chosen.get(kind, os.environ.get(variable, "INFO")).upper()
-    if name not in LEVELS:
+    name = _chosen.get(kind, os.environ.get(variable, "INFO"))
+    if name.upper() not in LEVELS:
         raise SettingError(f"{variable}: '{name}' is no log level. Use one of {', '.join(LEVELS)}.")
-    return int(getattr(logging, name))
+    return int(getattr(logging, name.upper()))
 
 
 def set_logging_level(print_level: str = "info", save_level: str = "info") -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from amct_onnx.report import CONVERTED, ConversionReport
 
-PLAIN_WIDTH = 240
+PLAIN_WIDTH = 10_000
 """Columns when the output is no terminal, so that names stay whole."""
 
 

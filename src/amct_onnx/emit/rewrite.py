@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx import arithmetic
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 
 
@@ -30,6 +31,7 @@ class Writer(abc.ABC):
         self._taken = set(self._values)
         self._site_names = {s.node for s in plan.sites}
         self._node_names = set(self._nodes)
+        self._wished: list[tuple[ir.Value, str]] = []
         self._quantized: dict[tuple[str, Quantizer, bool], ir.Value] = {}
 
     @abc.abstractmethod
@@ -87,8 +89,25 @@ class Writer(abc.ABC):
             if domain not in used:
                 del self._model.opset_imports[domain]
         self._model.opset_imports[""] = version
-        self._model.graph.sort()
+        self._graph.sort()
+        self._give_wished_names()
+        for node in ir.traversal.RecursiveGraphIterator(self._graph):
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                raise UnsupportedModelError(
+                    f"Node '{node.name}' ({node.op_type}) has no form in the outputs: what reads it is no "
+                    "DequantizeLinear. Export the model with each QuantizeLinear followed by its DequantizeLinear."
+                )
         return self._model
+
+    def _give_wished_names(self) -> None:
+        """Source names that the removed half of the graph had occupied go to what stands in its place."""
+        values = {v.name for n in ir.traversal.RecursiveGraphIterator(self._graph) for v in n.outputs}
+        values |= {v.name for v in [*self._graph.inputs, *self._graph.initializers.values()]}
+        for value, name in self._wished:
+            if value.name != name and name not in values and not value.is_graph_output():
+                values.discard(value.name)
+                values.add(name)
+                value.name = name
 
     # -- what the writers share ------------------------------------------------------------------------------------
 
@@ -116,12 +135,13 @@ class Writer(abc.ABC):
 
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """Register an initializer under a name that is still free."""
-        name = self._unique(name, self._taken)
+        wished, name = name, self._unique(name, self._taken)
         value = ir.Value(
             name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
         )
         tensor.name = name
         self._graph.register_initializer(value)
+        self._wished.append((value, wished))
         return value
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
@@ -298,6 +318,8 @@ class Writer(abc.ABC):
         new.outputs[0].name = self._unique(
             f"{site.node}_output0" if old.is_graph_output() else f"{site.node}.acc", self._taken
         )
+        if not old.is_graph_output():
+            self._wished.append((new.outputs[0], old.name or ""))
         self._accumulator_type(new.outputs[0], shape)
         self._graph.insert_after(node, new)
         result, tail = new.outputs[0], new
@@ -306,6 +328,10 @@ class Writer(abc.ABC):
             out = self.node("Add", [result, self.bias(site, new)], f"{site.add}", after=add)
             producer = out.producer()
             assert producer is not None
+            if last.is_graph_output():
+                out.name = self._unique(f"{site.add}_output0", self._taken)
+            else:
+                self._wished.append((out, last.name or ""))
             self._accumulator_type(out, last.shape)
             add.name, producer.name = f"{add.name}.source", add.name
             result, tail = out, producer

@@ -8,7 +8,10 @@ from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
 
-OLDEST_OPSET = 13
+OLDEST_OPSET = 11
+"""Of the fake-quant model: Clip with three inputs, Round."""
+RAISED_OPSET = 13
+"""What a model below OLDEST_OPSET is raised to."""
 NEWEST_OPSET = 18
 """ATC's Conv, ConvTranspose, Gemm and MatMul plugins are registered for opset 8..18; fake-quant needs 11."""
 
@@ -42,13 +45,13 @@ def opset_of(model: ir.Model) -> int:
 
 
 def _older_opset_raised(model: ir.Model) -> ir.Model:
-    if opset_of(model) >= 11:
+    if opset_of(model) >= OLDEST_OPSET:
         return model
     try:
-        converted = onnx.version_converter.convert_version(ir.to_proto(model), OLDEST_OPSET)
+        converted = onnx.version_converter.convert_version(ir.to_proto(model), RAISED_OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own classes
         raise UnsupportedModelError(
-            f"Opset {opset_of(model)} cannot be raised to {OLDEST_OPSET} ({error}). Export with opset 11 to 18."
+            f"Opset {opset_of(model)} cannot be raised to {RAISED_OPSET} ({error}). Export with opset 11 to 18."
         ) from error
     return ir.from_proto(converted)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.arithmetic import reciprocal
 from amct_onnx.report import LayerEntry
 
 
@@ -37,8 +38,8 @@ class Quantizer:
 
     @property
     def per_tensor_int8(self) -> bool:
-        """Whether one AscendQuant can hold it."""
-        return self.axis is None and self.bits == 8
+        """Whether one AscendQuant can hold it; its scale attribute is the reciprocal, which must be finite."""
+        return self.axis is None and self.bits == 8 and bool(np.isfinite(reciprocal(self.scale_d)))
 
     @property
     def scale_d(self) -> np.float32:

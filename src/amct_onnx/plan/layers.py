@@ -69,6 +69,12 @@ def find_quantizer(value: ir.Value | None, constants: ConstantEvaluator) -> tupl
             f"its input '{value.name}' is quantized to 16 bits",
             "Quantize the activation to 8 bits.",
         )
+    if not quantizer.per_tensor_int8:
+        raise Refusal(
+            "activation-scale-range",
+            f"the scale {quantizer.scale_d} of its input '{value.name}' has no finite float32 reciprocal",
+            "Calibrate the quantizer again: the scale is subnormal.",
+        )
     if not quantizer.low <= quantizer.offset_d <= quantizer.high:
         raise Refusal(
             "activation-zero-point",
@@ -187,8 +193,9 @@ def _bias(node: ir.Node, channels: int, constants: ConstantEvaluator) -> tuple[i
     if other is None or not constants.is_constant(other):
         return None, None
     shape = constants.array(other).shape
+    rank = len(output.shape) if output.shape is not None else 2
     # a bias of more axes than the product would raise the rank of the result
-    if not shape or shape[-1] != channels or int(np.prod(shape)) != channels or len(shape) > 2:
+    if not shape or shape[-1] != channels or int(np.prod(shape)) != channels or len(shape) > rank:
         return None, None
     return add, other
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -98,12 +98,24 @@ INTEGER_OPERATORS = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeL
 
 def _refuse_operators(nodes: list[ir.Node]) -> None:
     """Integer operators have no ATC plugin and no form in the outputs."""
+    for inner in (n for outer in nodes for n in _inside(outer)):
+        if is_op(inner, QUANTIZE, DEQUANTIZE):
+            raise UnsupportedModelError(
+                f"Node '{inner.name}' ({inner.op_type}) lies in the body of an If, Loop or Scan: these are not "
+                "converted. Export the model without control flow, or move the quantizers out of the body."
+            )
     for node in nodes:
         if node.op_type.startswith("QLinear") or node.op_type in INTEGER_OPERATORS:
             raise UnsupportedModelError(
                 f"Node '{node.name}' is a {node.op_type}: QOperator format and dynamic quantization cannot "
                 "be converted. Export the model in QDQ format (QuantizeLinear/DequantizeLinear) with static factors."
             )
+
+
+def _inside(node: ir.Node) -> Iterator[ir.Node]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from ir.traversal.RecursiveGraphIterator(attribute.as_graph())
 
 
 def _converted(node: ir.Node, site: Site) -> LayerEntry:

@@ -1,0 +1,149 @@
+"""The command line as a user types it: options, exit codes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import amct_onnx
+from amct_onnx import cli, convert_model
+from golden_models import MODELS
+from test_errors import qdq_model
+
+TIDY = MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx"
+
+
+def command(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AMCT_")} | variables
+    line = [sys.executable, "-m", "amct_onnx", *map(str, arguments)]
+    return subprocess.run(line, env=environment, capture_output=True, text=True)
+
+
+def test_version() -> None:
+    assert command("--version").stdout == f"amct_onnx {amct_onnx.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"]])
+def test_help(tmp_path: Path, arguments: list[str]) -> None:
+    result = command(*arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "convert" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["convert"], ["convert", "--model", "m"], ["quantize"]])
+def test_wrong_usage_is_exit_2(arguments: list[str]) -> None:
+    result = command(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize(("save", "record"), [("--save_path", "--record_file"), ("--save-path", "--record-file")])
+def test_both_spellings(tmp_path: Path, joined: bool, save: str, record: str) -> None:
+    pairs = {"--model": TIDY, save: "out/m", record: "out/r.txt"}
+    arguments = [f"{k}={v}" for k, v in pairs.items()] if joined else [str(x) for kv in pairs.items() for x in kv]
+    assert command("convert", *arguments).returncode == 0
+    expected = ["m_deploy_model.onnx", "m_fake_quant_model.onnx", "m_quant.json", "r.txt"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == expected
+
+
+def test_table_names_every_layer_and_has_no_escapes() -> None:
+    result = command("convert", "--model", TIDY, "--save_path", "m", "--strict")
+    assert result.returncode == 0
+    for entry in json.loads(Path("m_quant.json").read_text())["layers"]:
+        assert entry["name"] in result.stdout
+    assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_json_is_pure_at_the_loudest_log_level() -> None:
+    result = command("convert", "--model", TIDY, "--save_path", "m", "--json", AMCT_LOG_LEVEL="debug")
+    assert json.loads(result.stdout)["summary"] == "7 of 7 candidate layers are int8."
+    assert "The model file is saved in" in result.stderr
+
+
+def bad_model(folder: Path, kind: str) -> Path:
+    model = folder / "in.onnx"
+    if kind == "directory":
+        model.mkdir()
+    elif kind == "no onnx":
+        model.write_text("no onnx file")
+    return model
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "no onnx"])
+def test_bad_model_is_one_line_and_exit_2(tmp_path: Path, kind: str) -> None:
+    model = bad_model(tmp_path, kind)
+    result = command("convert", "--model", model, "--save_path", "out/m")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"amct_onnx: error: {model}")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("flags", "variables"), [(["--debug"], {}), ([], {"AMCT_LOG_LEVEL": "Debug"})])
+def test_traceback_on_request_keeps_exit_2(flags: list[str], variables: dict[str, str]) -> None:
+    result = command("convert", "--model", "none.onnx", "--save_path", "m", *flags, **variables)
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("amct_onnx: error: none.onnx")
+
+
+def test_bad_log_level_is_exit_2() -> None:
+    result = command("convert", "--model", TIDY, "--save_path", "m", AMCT_LOG_LEVEL="loud")
+    assert result.returncode == 2
+    assert result.stderr.startswith("amct_onnx: error: AMCT_LOG_LEVEL: 'loud'")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    result = command("convert", "--model", TIDY, "--save_path", "locked/m")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("amct_onnx: error: ")
+
+
+def test_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    result = command("convert", "--model", TIDY, "--save_path", "file/m")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, "amct_onnx: interrupted."),
+        (MemoryError(), 2, "amct_onnx: error: out of memory"),
+        (OSError(28, "No space left on device"), 2, "amct_onnx: error: [Errno 28] No space left on device"),
+        (
+            RuntimeError("odd"),
+            2,
+            "amct_onnx: error: unexpected RuntimeError: odd. Run again with --debug for the traceback.",
+        ),
+    ],
+)
+def test_failures_inside_the_conversion(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.delenv("AMCT_LOG_LEVEL", raising=False)
+    monkeypatch.setattr(convert_model, "convert_qat_model", fail)
+    assert cli.main(["convert", "--model", "x", "--save_path", "m"]) == code
+    assert capsys.readouterr() == ("", text + "\n")
+
+
+def test_strict_fails_when_a_layer_stays_float(tmp_path: Path) -> None:
+    arguments = ("convert", "--model", qdq_model(tmp_path, scale=[0.1, 0.2, 0.3]), "--save_path", "m")
+    assert command(*arguments).returncode == 0
+    result = command(*arguments, "--strict")
+    assert result.returncode == 1
+    assert "float: activation-per-channel" in result.stdout

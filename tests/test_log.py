@@ -1,0 +1,100 @@
+"""Log lines, levels and the log file, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import amct_onnx
+
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - (DEBUG|INFO|WARNING|ERROR) - \[AMCT\]:\[Utils\]: text")
+EACH = """
+from amct_onnx.log import get_logger, start_log
+start_log()
+start_log()
+for level in ("debug", "info", "warning", "error"):
+    getattr(get_logger("Utils"), level)("text")
+"""
+ALL = ["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+def run(code: str = EACH, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AMCT_")} | variables
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+def file_lines(folder: Path) -> list[str]:
+    return (folder / "amct_log" / "amct_onnx.log").read_text().splitlines()
+
+
+def levels_in_file(folder: Path) -> list[str]:
+    matches = [LINE.fullmatch(line) for line in file_lines(folder)]
+    return [match[1] if match else "no match" for match in matches]
+
+
+def screen(levels: list[str]) -> list[str]:
+    return [f"{level} - [AMCT]:[Utils]: text" for level in levels]
+
+
+def test_default_is_info_on_stderr_and_in_the_file(tmp_path: Path) -> None:
+    result = run()
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == screen(ALL[1:])
+    assert levels_in_file(tmp_path) == ALL[1:]
+
+
+def test_modes_of_folder_and_file(tmp_path: Path) -> None:
+    run()
+    assert (tmp_path / "amct_log").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "amct_log" / "amct_onnx.log").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title])
+def test_each_variable_sets_its_own_level(tmp_path: Path, index: int, spelling: object) -> None:
+    assert callable(spelling)
+    result = run(AMCT_LOG_LEVEL=spelling(ALL[index]), AMCT_LOG_FILE_LEVEL=spelling(ALL[3 - index]))
+    assert result.stderr.splitlines() == screen(ALL[index:])
+    assert levels_in_file(tmp_path) == ALL[3 - index :]
+
+
+@pytest.mark.parametrize("variable", ["AMCT_LOG_LEVEL", "AMCT_LOG_FILE_LEVEL"])
+def test_bad_variable_is_named_with_its_value(tmp_path: Path, variable: str) -> None:
+    result = run(**{variable: "loud"})
+    assert f"SettingError: {variable}: 'loud' is no log level" in result.stderr
+    assert not (tmp_path / "amct_log").exists()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_set_logging_level_wins_over_the_environment(tmp_path: Path, late: bool) -> None:
+    change = "import amct_onnx; amct_onnx.set_logging_level('Error', 'debug')\n"
+    start = "from amct_onnx.log import start_log; start_log()\n" if late else ""
+    result = run(start + change + EACH, AMCT_LOG_LEVEL="debug", AMCT_LOG_FILE_LEVEL="error")
+    assert result.stderr.splitlines() == screen(["ERROR"])
+    assert levels_in_file(tmp_path) == ALL
+
+
+def test_set_logging_level_refuses_other_words() -> None:
+    with pytest.raises(amct_onnx.SettingError, match="'loud'"):
+        amct_onnx.set_logging_level("loud")
+    with pytest.raises(ValueError, match="'loud'"):
+        amct_onnx.set_logging_level("info", "loud")
+
+
+def test_log_folder_that_cannot_be_made_leaves_the_screen(tmp_path: Path) -> None:
+    (tmp_path / "amct_log").write_text("a file is in the way")
+    result = run()
+    assert result.returncode == 0
+    first, *rest = result.stderr.splitlines()
+    assert first.startswith("WARNING - [AMCT]:[Utils]: No log file: ")
+    assert rest == screen(ALL[1:])
+
+
+def test_root_logger_gets_nothing() -> None:
+    result = run("import logging; logging.basicConfig(format='root %(message)s', level=0)\n" + EACH)
+    assert "root " not in result.stderr
