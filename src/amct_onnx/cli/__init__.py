@@ -1,0 +1,54 @@
+"""The command line: one module per verb, each with ``add_parser`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from amct_onnx import __version__
+from amct_onnx.cli import convert
+from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from amct_onnx.errors import AmctError
+
+VERBS = (convert,)
+"""Modules of the verbs, in the order in which --help lists them."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="amct_onnx", description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts."
+    )
+    parser.add_argument("--version", action="version", version=f"amct_onnx {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for module in VERBS:
+        verb = module.add_parser(verbs)
+        verb.add_argument("--debug", action="store_true", help="show tracebacks")
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code, see ``exit_codes``."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("amct_onnx: interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if arguments.debug or os.environ.get("AMCT_LOG_LEVEL", "").upper() == "DEBUG":
+            import traceback
+
+            traceback.print_exc()
+        print(f"amct_onnx: error: {_paragraph(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def _paragraph(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, (AmctError, OSError)):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {error}. Run again with --debug for the traceback."
