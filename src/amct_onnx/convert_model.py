@@ -12,8 +12,7 @@ from amct_onnx.emit.fake_quant import FakeQuantWriter
 from amct_onnx.emit.record import record_text
 from amct_onnx.errors import OutputError
 from amct_onnx.log import get_logger, start_log
-from amct_onnx.normalise.container import normalise_container
-from amct_onnx.normalise.integer_moves import dequantize_before_moves
+from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.read import read_model
@@ -48,8 +47,7 @@ def convert_qat_model(
     step = progress or (lambda done, total: None)
     model = read_model(model_file)
     step(1, STAGES)
-    model = normalise_container(model)
-    dequantize_before_moves(model)
+    model = normalise(model)
     step(2, STAGES)
     plan = make_plan(model)
     step(3, STAGES)

@@ -1,0 +1,25 @@
+"""The rules that turn every exporter's dialect into one form, in the order in which they apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from amct_onnx.normalise.container import normalise_container
+from amct_onnx.normalise.integer_moves import dequantize_before_moves
+
+RULES: tuple[Callable[[ir.Model], None], ...] = (dequantize_before_moves,)
+"""Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""
+
+
+def normalise(model: ir.Model) -> ir.Model:
+    """Return the model in canonical form: opset 11..18, named and sorted nodes, plain Q/DQ pairs.
+
+    Raises:
+        UnsupportedModelError: See the rules.
+    """
+    model = normalise_container(model)
+    for rule in RULES:
+        rule(model)
+    return model
