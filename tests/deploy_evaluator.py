@@ -36,6 +36,8 @@ MOVERS = {
     "DepthToSpace",
     "SpaceToDepth",
 }
+FLOATS = {0: np.float32, 1: np.float16}
+"""GE's numbers of the result types."""
 CHANNEL_AXIS = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1}
 
 
@@ -176,6 +178,7 @@ class Evaluator:
         self.constants: set[str] = set()
         self.offset: dict[str, int] = {}
         self.axis: dict[str, int] = {}
+        self.producer: dict[str, str] = {}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All graph outputs."""
@@ -187,6 +190,27 @@ class Evaluator:
         for node in graph.node:
             self.step(node)
         return {o.name: self.values[o.name] for o in graph.output}
+
+    def body(self, graph: onnx.GraphProto, inputs: Iterable[Array] = ()) -> list[Array]:
+        """Outputs of the body of an If or Loop, which sees all values around it."""
+        for tensor in graph.initializer:
+            self.values[tensor.name] = numpy_helper.to_array(tensor)
+            self.constants.add(tensor.name)
+        self.values.update(dict(zip([i.name for i in graph.input], inputs, strict=True)))
+        for node in graph.node:
+            self.step(node)
+        return [self.values[o.name] for o in graph.output]
+
+    def loop(self, node: onnx.NodeProto, values: list[Array | None]) -> None:
+        """Loop with a trip count and a condition; carried values only."""
+        carried, trip = [v for v in values[2:] if v is not None], 0
+        go_on = values[1] is None or bool(values[1])
+        graph = attributes(node)["body"]
+        while go_on and (values[0] is None or trip < int(values[0])):
+            results = self.body(graph, [np.asarray(trip, np.int64), np.asarray(True), *carried])
+            assert len(results) == 1 + len(carried), f"{node.name}: scan outputs are not evaluated"
+            go_on, carried, trip = bool(results[0]), results[1:], trip + 1
+        self.values.update(dict(zip(node.output, carried, strict=True)))
 
     def step(self, node: onnx.NodeProto) -> None:
         """Evaluate one node."""
@@ -203,17 +227,23 @@ class Evaluator:
             self.values[node.output[0]] = _int32(values[0].astype(np.int64) + values[1].astype(np.int64), node.name)
             source = next(n for n in node.input if n in self.axis)
             self.axis[node.output[0]] = self.axis[source]
-            layer = next(n.name for n in self.model.graph.node if source in n.output)
+            layer = self.producer[source]
             other = values[1 - list(node.input).index(source)]
             assert other.dtype == np.int32
             self.stats.bounds[layer] += float(np.abs(other.astype(np.int64)).max(initial=0))
+        elif node.op_type == "If":
+            branch = attributes(node)["then_branch" if bool(values[0]) else "else_branch"]
+            self.values.update(dict(zip(node.output, self.body(branch), strict=True)))
+        elif node.op_type == "Loop":
+            self.loop(node, values)
         else:
             self.ordinary(node, values)
 
     def quant(self, node: onnx.NodeProto, x: Array) -> None:
-        """q = clip(round(x * scale) + offset, -128, 127), all in float32."""
+        """q = clip(round(x * scale) + offset, -128, 127), all in float32 (a float16 input is cast up)."""
         attrs = attributes(node)
-        assert x.dtype == np.float32, f"{node.name}: input is {x.dtype}"
+        assert x.dtype in (np.float32, np.float16), f"{node.name}: input is {x.dtype}"
+        x = x.astype(np.float32)
         assert attrs["dst_type"] == b"INT8"
         assert node.domain == ""
         offset = np.float32(attrs["offset"])
@@ -232,7 +262,7 @@ class Evaluator:
             shape = [1] * acc.ndim
             shape[self.axis[node.input[0]]] = len(scale)
             scale = scale.reshape(shape)
-        self.values[node.output[0]] = acc.astype(np.float32) * scale
+        self.values[node.output[0]] = (acc.astype(np.float32) * scale).astype(FLOATS[attributes(node).get("dtype", 0)])
         self.stats.dequants += 1
 
     def antiquant(self, node: onnx.NodeProto, q: Array) -> None:
@@ -240,7 +270,8 @@ class Evaluator:
         attrs = attributes(node)
         assert q.dtype == np.int8, f"{node.name}: input is {q.dtype}"
         offset = self.offset[node.input[0]]
-        self.values[node.output[0]] = (q.astype(np.float32) - np.float32(offset)) * np.float32(attrs["scale"])
+        floats = (q.astype(np.float32) - np.float32(offset)) * np.float32(attrs["scale"])
+        self.values[node.output[0]] = floats.astype(FLOATS[attrs.get("dtype", 0)])
         assert abs(float(attrs["offset"])) == abs(offset), f"{node.name}: offset {attrs['offset']} for {offset}"
         self.stats.antiquants += 1
 
@@ -262,6 +293,7 @@ class Evaluator:
             acc, bound = acc + wide, bound + np.abs(wide)
         self.values[node.output[0]] = _int32(acc, node.name)
         self.axis[node.output[0]] = CHANNEL_AXIS[node.op_type]
+        self.producer[node.output[0]] = node.name
         self.stats.bounds[node.name] = float(bound.max(initial=0))
 
     def ordinary(self, node: onnx.NodeProto, values: list[Array | None]) -> None:

@@ -29,7 +29,7 @@ class DeployWriter(Writer):
         attributes = [
             ir.AttrFloat32("scale", float(quantizer.scale_d)),
             ir.AttrFloat32("offset", float(quantizer.offset_d)),
-            ir.AttrInt64("dtype", _ge_dtype(quantizer)),
+            ir.AttrInt64("dtype", _ge_dtype(quantizer.float_type)),
         ]
         return self.node("AscendAntiQuant", [quantized], name, attributes, quantizer.float_type, before=at)
 
@@ -40,8 +40,8 @@ class DeployWriter(Writer):
         if site.split_scale:
             scale = np.asarray([arithmetic.COMMON_DEQUANT_SCALE], np.float32)
         parameter = self.constant(f"{name}.param", arithmetic.pack_deq_scale(scale))
-        attributes = [ir.AttrInt64("dtype", _ge_dtype(site.quantizer))]
-        kind = site.quantizer.float_type
+        attributes = [ir.AttrInt64("dtype", _ge_dtype(site.float_type))]
+        kind = site.float_type
         value = self.node("AscendDequant", [accumulator, parameter], name, attributes, kind, after=at)
         if site.split_scale:
             value.shape = accumulator.shape
@@ -66,6 +66,6 @@ class DeployWriter(Writer):
         return self.quantize(self._clipped(source, quantizer, at), quantizer, f"{name}.quant", at)
 
 
-def _ge_dtype(quantizer: Quantizer) -> int:
+def _ge_dtype(kind: ir.DataType) -> int:
     """GE's DataType number of the float result: 0 float, 1 float16."""
-    return 1 if quantizer.float_type == ir.DataType.FLOAT16 else 0
+    return 1 if kind == ir.DataType.FLOAT16 else 0

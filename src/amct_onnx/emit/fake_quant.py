@@ -51,7 +51,7 @@ class FakeQuantWriter(Writer):
         spatial = rank - 2 if self._nodes[site.node].op_type in CHANNEL_AXIS_1 else 0
         scale = site.deq_scale.reshape([1, -1] + [1] * spatial) if spatial else site.deq_scale
         value = self.node("Mul", [accumulator, self.constant(f"{name}.dqscale", scale)], f"{name}.mul", after=at)
-        if site.quantizer.float_type == ir.DataType.FLOAT16:
+        if site.float_type == ir.DataType.FLOAT16:
             value.shape = accumulator.shape
             attributes = [ir.AttrInt64("to", int(ir.DataType.FLOAT16))]
             value = self.node("Cast", [value], f"{name}.cast", attributes, ir.DataType.FLOAT16, after=value.producer())

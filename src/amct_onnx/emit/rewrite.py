@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx import arithmetic
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.container import bodies
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 
 
@@ -22,17 +23,19 @@ class Writer(abc.ABC):
         self._model = model.clone()
         self._graph = self._model.graph
         self._plan = plan
-        self._nodes: dict[str, ir.Node] = {n.name or "": n for n in self._graph}
-        self._values: dict[str, ir.Value] = {
-            v.name or "": v for v in [*self._graph.inputs, *self._graph.initializers.values()]
-        }
-        for node in self._graph:
+        nodes = list(ir.traversal.RecursiveGraphIterator(self._graph))
+        self._nodes: dict[str, ir.Node] = {n.name or "": n for n in nodes}
+        self._values: dict[str, ir.Value] = {}
+        for graph in self._graphs():
+            self._values.update({v.name or "": v for v in [*graph.inputs, *graph.initializers.values()]})
+        for node in nodes:
             self._values.update({v.name or "": v for v in node.outputs})
         self._taken = set(self._values)
         self._site_names = {s.node for s in plan.sites}
         self._node_names = set(self._nodes)
         self._wished: list[tuple[ir.Value, str]] = []
-        self._quantized: dict[tuple[str, Quantizer, bool], ir.Value] = {}
+        self._quantized: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
+        self._weights: dict[tuple[object, ...], ir.Value] = {}
 
     @abc.abstractmethod
     def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
@@ -81,8 +84,9 @@ class Writer(abc.ABC):
                 continue
             self._replace(value, self.constant(f"{name}.folded", np.asarray(compute())))
         RemoveUnusedNodesPass()(self._model)
-        for name in [n for n, v in self._graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
-            del self._graph.initializers[name]
+        for graph in self._graphs():
+            for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
+                del graph.initializers[name]
         used = {n.domain for n in ir.traversal.RecursiveGraphIterator(self._graph)} | {""}
         version = self._model.opset_imports.get("", self._model.opset_imports.get("ai.onnx", 0))
         for domain in list(self._model.opset_imports):
@@ -102,12 +106,15 @@ class Writer(abc.ABC):
     def _give_wished_names(self) -> None:
         """Source names that the removed half of the graph had occupied go to what stands in its place."""
         values = {v.name for n in ir.traversal.RecursiveGraphIterator(self._graph) for v in n.outputs}
-        values |= {v.name for v in [*self._graph.inputs, *self._graph.initializers.values()]}
+        values |= {v.name for g in self._graphs() for v in [*g.inputs, *g.initializers.values()]}
         for value, name in self._wished:
             if value.name != name and name not in values and not value.is_graph_output():
                 values.discard(value.name)
                 values.add(name)
                 value.name = name
+
+    def _graphs(self) -> list[ir.Graph]:
+        return [self._graph, *bodies(self._graph)]
 
     # -- what the writers share ------------------------------------------------------------------------------------
 
@@ -127,10 +134,12 @@ class Writer(abc.ABC):
         new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name)
         new.outputs[0].name = self._unique(f"{name}.output0", self._taken)
         new.outputs[0].type = ir.TensorType(dtype)
+        at = before or after
+        assert at is not None and at.graph is not None
         if before is not None:
-            self._graph.insert_before(before, new)
-        elif after is not None:
-            self._graph.insert_after(after, new)
+            at.graph.insert_before(at, new)
+        else:
+            at.graph.insert_after(at, new)
         return new.outputs[0]
 
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
@@ -149,15 +158,18 @@ class Writer(abc.ABC):
         return self.initializer(name, ir.tensor(array))
 
     def int8_weight(self, site: Site) -> ir.Value:
-        """The layer's integers, computed when they are written."""
+        """The layer's integers, computed when they are written; layers with the same integers share them."""
         weight = site.weight
+        if weight.key in self._weights:
+            return self._weights[weight.key]
         tensor = ir.LazyTensor(
             lambda: ir.tensor(weight.integers(), name=weight.name),
             dtype=ir.DataType.INT8,
             shape=ir.Shape(weight.shape),
             name=weight.name,
         )
-        return self.initializer(weight.name, tensor)
+        self._weights[weight.key] = self.initializer(weight.name, tensor)
+        return self._weights[weight.key]
 
     def _unique(self, base: str, taken: set[str]) -> str:
         name, suffix = base, 1
@@ -211,11 +223,8 @@ class Writer(abc.ABC):
         if pair.elided:
             self._replace(old, source)
         elif quantizer.per_tensor_int8:
-            clipped = self._clipped(source, quantizer, at)
-            key = (clipped.name or "", quantizer, True)
-            if key not in self._quantized:
-                self._quantized[key] = self.quantize(clipped, quantizer, f"{at.name}.quant", at)
-            self._replace(old, self.antiquantize(self._quantized[key], quantizer, f"{at.name}.antiquant", at))
+            quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
+            self._replace(old, self.antiquantize(quantized, quantizer, f"{at.name}.antiquant", at))
         else:
             self._replace(old, self._float_chain(source, quantizer, f"{at.name}.fakequant", at))
 
@@ -226,7 +235,7 @@ class Writer(abc.ABC):
         """A narrower range is an int8 quantizer behind a Clip whose bounds lie on the grid."""
         if (quantizer.low, quantizer.high) == (arithmetic.INT8_MIN, arithmetic.INT8_MAX):
             return source
-        key = (source.name or "", quantizer, False)
+        key = (source.name or "", quantizer, "clip", id(at.graph))
         if key not in self._quantized:
             kind = np.float16 if quantizer.float_type == ir.DataType.FLOAT16 else np.float32
             bounds = [
@@ -278,36 +287,33 @@ class Writer(abc.ABC):
         return self.node("Mul", [value, self.constant(f"{name}.scale", scale)], f"{name}.mul", before=at)
 
     def to_float32(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
-        """Cast a float16 tensor up."""
-        if quantizer.float_type != ir.DataType.FLOAT16:
+        """Cast a tensor of another float type."""
+        if quantizer.float_type == ir.DataType.FLOAT:
             return source
         return self.node("Cast", [source], f"{name}.cast", [ir.AttrInt64("to", int(ir.DataType.FLOAT))], before=at)
 
     def from_float32(self, value: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
-        """Cast back down to the source's float16."""
-        if quantizer.float_type != ir.DataType.FLOAT16:
+        """Cast back to the source's float type."""
+        kind = quantizer.float_type
+        if kind == ir.DataType.FLOAT:
             return value
-        attributes = [ir.AttrInt64("to", int(ir.DataType.FLOAT16))]
-        return self.node("Cast", [value], f"{name}.cast_back", attributes, ir.DataType.FLOAT16, before=at)
+        return self.node("Cast", [value], f"{name}.cast_back", [ir.AttrInt64("to", int(kind))], kind, before=at)
 
     def _site(self, site: Site, source: ir.Value) -> None:
         node = self._nodes[site.node]
-        source = self._clipped(self._current(source), site.quantizer, node)
+        source = self._current(source)
         if site.transpose_input:
-            key = (f"{source.name}^T", site.quantizer, True)
+            key = (source.name or "", site.quantizer, "transpose", id(node.graph))
             if key not in self._quantized:
                 perm = [ir.AttrInt64s("perm", [1, 0])]
-                turned = self.node(
+                self._quantized[key] = self.node(
                     "Transpose", [source], f"{site.node}.transpose", perm, site.quantizer.float_type, before=node
                 )
-                self._quantized[key] = self.quantize(turned, site.quantizer, f"{site.node}.quant", node)
-        else:
-            key = (source.name or "", site.quantizer, True)
-            if key not in self._quantized:
-                self._quantized[key] = self.quantize(source, site.quantizer, f"{site.node}.quant", node)
-        inputs = [self._quantized[key], self.weight(site, node)]
-        tail, add = node, self._nodes[site.add] if site.add is not None else None
-        if site.bias is not None and add is None:
+            source = self._quantized[key]
+        inputs = [self._shared_quantize(source, site.quantizer, f"{site.node}.quant", node), self.weight(site, node)]
+        # only MatMul has no bias input of its own
+        behind = site.bias is not None and node.op_type == "MatMul"
+        if site.bias is not None and not behind:
             inputs.append(self.bias(site, node))
         attributes = list(site.attributes)
         if node.op_type == "Gemm":
@@ -321,23 +327,42 @@ class Writer(abc.ABC):
         if not old.is_graph_output():
             self._wished.append((new.outputs[0], old.name or ""))
         self._accumulator_type(new.outputs[0], shape)
-        self._graph.insert_after(node, new)
+        assert node.graph is not None
+        node.graph.insert_after(node, new)
         result, tail = new.outputs[0], new
-        if add is not None:
-            last = add.outputs[0]
-            out = self.node("Add", [result, self.bias(site, new)], f"{site.add}", after=add)
-            producer = out.producer()
+        absorbed = [self._nodes[name] for name in site.absorbed]
+        if absorbed:
+            last = absorbed[-1].outputs[0]
+        if behind:
+            result = self._bias_add(site, new, absorbed)
+            producer = result.producer()
             assert producer is not None
-            if last.is_graph_output():
-                out.name = self._unique(f"{site.add}_output0", self._taken)
+            tail = producer
+        self._replace(last, self.dequantize(result, site, len(site.weight.shape), tail))
+
+    def _bias_add(self, site: Site, layer: ir.Node, absorbed: list[ir.Node]) -> ir.Value:
+        """The Add of a MatMul's int32 bias, under the name of the source's Add."""
+        source = next((n for n in absorbed if n.op_type == "Add"), None)
+        name = (source.name if source is not None else None) or f"{site.node}.bias_add"
+        out = self.node("Add", [layer.outputs[0], self.bias(site, layer)], name, after=layer)
+        producer = out.producer()
+        assert producer is not None
+        self._accumulator_type(out, layer.outputs[0].shape)
+        if source is not None:
+            source.name, producer.name = f"{source.name}.source", source.name
+            if source.outputs[0].is_graph_output():
+                out.name = self._unique(f"{name}_output0", self._taken)
             else:
-                self._wished.append((out, last.name or ""))
-            self._accumulator_type(out, last.shape)
-            add.name, producer.name = f"{add.name}.source", add.name
-            result, tail = out, producer
-        rank = len(site.weight.shape)
-        result = self.dequantize(result, site, rank, tail)
-        self._replace(last, result)
+                self._wished.append((out, source.outputs[0].name or ""))
+        return out
+
+    def _shared_quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+        """One quantizer for all readers in one graph that quantize the same tensor alike."""
+        source = self._clipped(source, quantizer, at)
+        key = (source.name or "", quantizer, "quant", id(at.graph))
+        if key not in self._quantized:
+            self._quantized[key] = self.quantize(source, quantizer, name, at)
+        return self._quantized[key]
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:
         value.shape = shape

@@ -10,12 +10,18 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.errors import FactorError
+
 NOT_DETERMINISTIC = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 IR_VERSION = 10
 """Of the one-node models that compute a constant; read by every supported onnxruntime."""
 WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+
+WIDENING = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT32, ir.DataType.INT64})
+"""Targets of a Cast that numpy and ONNX agree on for every value that a constant may hold."""
 
 
 class ConstantEvaluator:
@@ -84,21 +90,35 @@ class ConstantEvaluator:
         tensor = self.tensor(value)
         if tensor is not None:
             return tensor.numpy()
-        order: list[ir.Value] = []
-        stack, seen = [value], set[ir.Value]()
+        stack = [value]
         while stack:
-            current = stack.pop()
-            if current in seen:
-                continue
-            seen.add(current)
-            order.append(current)
+            current = stack[-1]
             node = current.producer()
-            if node is not None and current not in self._arrays:
-                stack.extend(v for v in node.inputs if v is not None)
-        for current in reversed(order):
-            if current not in self._arrays and current.producer() is not None:
-                self._arrays[current] = self._run(current)
+            if current in self._arrays or node is None:
+                stack.pop()
+                continue
+            pending = [v for v in node.inputs if v is not None and v not in self._arrays and v.producer() is not None]
+            if pending:
+                stack.extend(pending)
+            else:
+                self._arrays[stack.pop()] = self._evaluate(node)
         return self._arrays[value]
+
+    def _evaluate(self, node: ir.Node) -> npt.NDArray[Any]:
+        """One node whose inputs are known; the operators that exporters repeat for each quantizer need no session."""
+        inputs = [None if v is None else self._known(v) for v in node.inputs]
+        if node.op_type == "Identity" and inputs[0] is not None:
+            return inputs[0]
+        if node.op_type == "DequantizeLinear" and inputs[0] is not None and inputs[1] is not None:
+            return dequantize_constant(node, inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None)
+        if node.op_type == "Cast" and inputs[0] is not None:
+            to = ir.DataType(node.attributes["to"].as_int())
+            if to in WIDENING and inputs[0].dtype.kind in "fiub" and inputs[0].dtype != np.float64:
+                return inputs[0].astype(to.numpy())
+        return self._run(node.outputs[0])
+
+    def _known(self, value: ir.Value) -> npt.NDArray[Any]:
+        return self._arrays[value] if value in self._arrays else self.array(value)
 
     def _run(self, value: ir.Value) -> npt.NDArray[Any]:
         node = value.producer()
@@ -106,7 +126,7 @@ class ConstantEvaluator:
         feeds = {}
         for v in node.inputs:
             if v is not None:
-                feeds[v.name or ""] = self._arrays[v] if v in self._arrays else self.array(v)
+                feeds[v.name or ""] = self._known(v)
         proto = ir.to_proto(node)
         graph = onnx.helper.make_graph(
             [proto],
@@ -122,6 +142,43 @@ class ConstantEvaluator:
         options.log_severity_level = 4
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return np.asarray(session.run(None, feeds)[0])
+
+
+def dequantize_constant(
+    node: ir.Node,
+    integers: npt.NDArray[Any],
+    scale: npt.NDArray[Any],
+    zero_point: npt.NDArray[Any] | None,
+) -> npt.NDArray[Any]:
+    """DequantizeLinear: (integers - zero_point) * scale, in the type of scale, of integers' shape.
+
+    Per-tensor, per-channel along ``axis`` and blockwise along ``axis`` (``block_size``), as in ONNX opset 21.
+
+    Raises:
+        FactorError: Factors that fit neither the tensor nor its axis.
+    """
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    block = node.attributes["block_size"].as_int() if "block_size" in node.attributes else 0
+
+    def spread(factor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if factor.size == 1:
+            return factor.reshape([1] * integers.ndim)
+        if block:
+            return np.take(np.repeat(factor, block, axis=axis), range(integers.shape[axis]), axis=axis)
+        layout = [1] * integers.ndim
+        layout[axis] = -1
+        return factor.reshape(layout)
+
+    try:
+        values = integers.astype(np.int64 if integers.dtype.itemsize > 2 else np.int32)
+        if zero_point is not None:
+            values = values - spread(np.asarray(zero_point).astype(values.dtype))
+        return np.asarray((values.astype(np.float32) * spread(scale).astype(np.float32)).astype(scale.dtype))
+    except (ValueError, IndexError) as error:
+        raise FactorError(
+            f"Node '{node.name}': scale of shape {list(scale.shape)} fits no axis {axis} of a tensor of shape "
+            f"{list(integers.shape)}. Export the model again."
+        ) from error
 
 
 def _typed(name: str, array: npt.NDArray[Any]) -> onnx.ValueInfoProto:

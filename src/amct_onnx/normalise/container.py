@@ -81,17 +81,41 @@ def _newer_opset_relabelled(model: ir.Model) -> None:
 
 
 def _name_uniquely(model: ir.Model) -> None:
-    taken = {v.name for v in model.graph.inputs}
+    """One name per node and per value in the whole model, bodies included; only names in bodies ever change.
+
+    Initializers that are also listed as graph inputs are inputs no longer: ATC makes them constants.
+    """
+    constants = {v.name for v in model.graph.initializers.values()}
+    for value in [v for v in model.graph.inputs if v.name in constants]:
+        model.graph.inputs.remove(value)
+    values = {v.name for v in [*model.graph.inputs, *model.graph.initializers.values()]}
+    values |= {v.name for node in model.graph for v in node.outputs}
+    for graph in bodies(model.graph):
+        for value in [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]:
+            if value.name:
+                value.name = _free(value.name, values)
+    nodes: set[str | None] = {v.name for v in model.graph.inputs}
     for index, node in enumerate(ir.traversal.RecursiveGraphIterator(model.graph)):
         if node.domain == "ai.onnx":
             node.domain = ""
-        base = node.name or f"{node.op_type}_{index}"
-        name, suffix = base, 1
-        while name in taken:
-            name, suffix = f"{base}_{suffix}", suffix + 1
-        taken.add(name)
-        node.name = name
-    constants = {v.name for v in model.graph.initializers.values()}
-    for position in reversed(range(len(model.graph.inputs))):
-        if model.graph.inputs[position].name in constants:
-            del model.graph.inputs[position]
+        node.name = _free(node.name or f"{node.op_type}_{index}", nodes)
+
+
+def _free(base: str, taken: set[str | None]) -> str:
+    name, suffix = base, 1
+    while name in taken:
+        name, suffix = f"{base}_{suffix}", suffix + 1
+    taken.add(name)
+    return name
+
+
+def bodies(graph: ir.Graph) -> list[ir.Graph]:
+    """The bodies of all If, Loop and Scan nodes in a graph, nested ones too."""
+    found = []
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                found.append(attribute.as_graph())
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                found.extend(attribute.as_graphs())
+    return found

@@ -13,8 +13,9 @@ MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "S
 
 def dequantize_before_moves(model: ir.Model) -> None:
     """Rewrite the graph in place; per-tensor quantizers only (a per-channel axis would move too)."""
-    graph = model.graph
-    for dq in [n for n in graph if n.op_type == "DequantizeLinear"]:
+    for dq in [n for n in ir.traversal.RecursiveGraphIterator(model.graph) if n.op_type == "DequantizeLinear"]:
+        graph = dq.graph
+        assert graph is not None
         while True:
             value, scale = dq.inputs[0], dq.inputs[1]
             move = value.producer() if value is not None else None

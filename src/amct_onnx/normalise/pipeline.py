@@ -7,9 +7,10 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from amct_onnx.normalise.container import normalise_container
+from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.integer_moves import dequantize_before_moves
 
-RULES: tuple[Callable[[ir.Model], None], ...] = (dequantize_before_moves,)
+RULES: tuple[Callable[[ir.Model], None], ...] = (drop_casts_around_quantizers, dequantize_before_moves)
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""
 
 

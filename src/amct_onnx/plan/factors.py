@@ -39,7 +39,13 @@ class Quantizer:
     @property
     def per_tensor_int8(self) -> bool:
         """Whether one AscendQuant can hold it; its scale attribute is the reciprocal, which must be finite."""
-        return self.axis is None and self.bits == 8 and bool(np.isfinite(reciprocal(self.scale_d)))
+        held = self.float_type in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+        return self.axis is None and self.bits == 8 and held and bool(np.isfinite(reciprocal(self.scale_d)))
+
+    def same_grid(self, other: Quantizer) -> bool:
+        """Whether both yield the same integers for every float."""
+        mine = (self.scale, self.zero_point, self.low, self.high, self.axis)
+        return mine == (other.scale, other.zero_point, other.low, other.high, other.axis)
 
     @property
     def scale_d(self) -> np.float32:
@@ -61,12 +67,14 @@ class Weight:
         shape: of the integers.
         scale: float32 [1] or [output channels].
         name: initializer name in the source.
+        key: equal for two layers whose integers are the same tensor.
     """
 
     integers: Callable[[], npt.NDArray[np.int8]]
     shape: tuple[int, ...]
     scale: npt.NDArray[np.float32]
     name: str
+    key: tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,12 @@ class Site:
         deq_scale: float32 [1] or [output channels], before the split into a common scale and ratios.
         bias: int32 [output channels], or None.
         bias_name: name of the bias initializer.
-        add: name of the Add that carries the bias of a MatMul, or None.
+        absorbed: names of the nodes behind the layer that bias and deq_scale stand for, in order.
         split_scale: True when AscendDequant gets one scale and a Mul the per-channel ratio.
-        transpose_input: permutation applied to the activation first (Gemm transA), or ().
+        transpose_input: whether the activation is transposed first (Gemm transA).
+        float_type: element type of the layer's result, FLOAT or FLOAT16.
         attributes: attributes of the layer in the output models.
+        detail: what the ledger says beyond the figures.
     """
 
     node: str
@@ -94,10 +104,12 @@ class Site:
     deq_scale: npt.NDArray[np.float32]
     bias: npt.NDArray[np.int32] | None
     bias_name: str
-    add: str | None
+    absorbed: tuple[str, ...]
     split_scale: bool
     transpose_input: bool
+    float_type: ir.DataType
     attributes: tuple[ir.Attr, ...]
+    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.plan.factors import Quantizer
 
 RANGES = {
@@ -149,7 +150,5 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     for lower, upper in clips:
         low, high = max(low, int(np.ceil(max(lower, -1e9))) - shift), min(high, int(np.floor(min(upper, 1e9))) - shift)
     source = node.inputs[0]
-    float_type = source.dtype if source.dtype == ir.DataType.FLOAT16 else ir.DataType.FLOAT
-    return source, Quantizer(
-        tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift, float_type
-    )
+    zero_point = tuple(int(z) - shift for z in zero)
+    return source, Quantizer(tuple(scale.tolist()), zero_point, low, high, axis, bits, shift, float_type_of(source))

@@ -1,7 +1,8 @@
-"""Resolve a layer's weight: float -> Q -> DQ or integers -> DQ, with Clip, Cast, Identity and Transpose in between."""
+"""Resolve a layer's weight to int8: Q/DQ pair, integers behind a DQ, or floats that lie on a grid already."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import quantize
+from amct_onnx.arithmetic import INT8_MAX, INT8_MIN, quantize
+from amct_onnx.errors import FactorError
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.plan.grid_weights import recover_grid
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, clip_bounds, integer_type, is_op, raw_factors
+
+REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""What may stand between a weight's DequantizeLinear and its layer."""
 
 
 class Refusal(Exception):
@@ -33,6 +39,8 @@ class ResolvedWeight:
         scale: float32 [1] or [n].
         axis: the axis that scale belongs to; None when per-tensor.
         name: of the initializer.
+        key: equal for two weights with the same integers.
+        detail: what the ledger says about the weight; empty for the ordinary case.
     """
 
     integers: Callable[[], npt.NDArray[np.int8]]
@@ -40,34 +48,48 @@ class ResolvedWeight:
     scale: npt.NDArray[np.float32]
     axis: int | None
     name: str
+    key: tuple[object, ...]
+    detail: str = ""
 
 
-def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> ResolvedWeight:
+def resolve_weight(
+    value: ir.Value | None, channel_axis: int, constants: ConstantEvaluator, *, grid_weights: bool
+) -> ResolvedWeight:
     """Follow a weight input up to its constant.
 
+    Args:
+        value: second input of the layer.
+        channel_axis: axis of the output channels in the layer's own layout.
+        constants: evaluator of the graph.
+        grid_weights: whether float weights without Q/DQ that lie on an int8 grid are taken.
+
     Raises:
-        Refusal: The weight is not constant, not quantized, asymmetric or not of 8 bits or fewer.
+        Refusal: The weight is not constant, not quantized, or no symmetric int8 holds it.
+        FactorError: Scales that are not positive and finite.
     """
     if value is None or not constants.is_constant(value):
         raise Refusal(
             "weight-not-constant",
             f"its second input '{value.name if value else ''}' is not a constant",
-            "Only layers with a constant weight become int8; two activations stay float.",
+            "Only layers with a constant weight become int8.",
         )
-    permutations: list[tuple[int, ...]] = []
+    chain: list[ir.Node] = []
     node = value.producer()
-    while is_op(node, "Transpose", "Identity", "Cast") and node is not None and node.inputs[0] is not None:
-        if node.op_type == "Transpose":
-            perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
-            permutations.append(tuple(perm) if perm else ())
+    while is_op(node, *REARRANGING) and node is not None and node.inputs[0] is not None:
+        chain.append(node)
         node = node.inputs[0].producer()
-    if not is_op(node, DEQUANTIZE) or node is None or node.inputs[0] is None:
+    if node is None or not is_op(node, DEQUANTIZE) or node.inputs[0] is None:
+        return _on_a_grid(value, channel_axis, constants, grid_weights)
+    return _rearranged(_behind_dequantize(node, value, constants), chain, constants)
+
+
+def _behind_dequantize(dq: ir.Node, value: ir.Value, constants: ConstantEvaluator) -> ResolvedWeight:
+    if "block_size" in dq.attributes and dq.attributes["block_size"].as_int() > 0:
         raise Refusal(
-            "weight-not-quantized",
-            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear",
-            "Train the layer with a weight quantizer.",
+            "weight-blockwise",
+            f"its weight '{value.name}' has one scale per block of {dq.attributes['block_size'].as_int()} elements",
+            "Quantize the weight per tensor or per output channel.",
         )
-    dq = node
     scale, zero, axis = raw_factors(dq, constants)
     kind = integer_type(dq, constants)
     if kind not in RANGES or RANGES[kind][3] != 8:
@@ -75,27 +97,7 @@ def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> Reso
             "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
         )
     low, high, shift, _ = RANGES[kind]
-    if np.any(zero != shift):
-        raise Refusal(
-            "weight-asymmetric",
-            f"the zero point of its weight '{value.name}' is {int(zero[zero != shift][0])}, not {shift}",
-            "Train with symmetric weights: Ascend requires offset_w = 0.",
-        )
-    assert dq.inputs[0] is not None
-    source = dq.inputs[0]
-    clips: list[tuple[float, float]] = []
-    quantizer: ir.Node | None = None
-    while True:
-        producer = source.producer()
-        if not is_op(producer, "Identity", "Cast", "Clip", QUANTIZE) or producer is None or producer.inputs[0] is None:
-            break
-        if producer.op_type == QUANTIZE:
-            quantizer = producer
-            source = producer.inputs[0]
-            break
-        if producer.op_type == "Clip":
-            clips.append(clip_bounds(producer, constants))
-        source = producer.inputs[0]
+    source, quantizer, clips = _quantized_source(dq, constants)
     if quantizer is not None:
         q_scale, q_zero, q_axis = raw_factors(quantizer, constants)
         if not (np.array_equal(q_scale, scale) and np.array_equal(q_zero, zero) and q_axis == axis):
@@ -106,36 +108,158 @@ def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> Reso
             )
     tensor = constants.tensor(source)
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
-    source_axis = None if axis is None else axis % len(shape)
-    axis = source_axis
+    if axis is not None:
+        if not -len(shape) <= axis < len(shape):
+            raise FactorError(
+                f"Node '{dq.name}': axis {axis} does not exist in the weight '{source.name}' of shape {list(shape)}. "
+                "Export the model again."
+            )
+        axis %= len(shape)
+        if scale.size % shape[axis] or (scale.size != shape[axis] and shape[0] % (scale.size // shape[axis])):
+            raise FactorError(
+                f"Node '{dq.name}': {scale.size} scales do not fit axis {axis} of the weight '{source.name}' of shape "
+                f"{list(shape)}. Export the model again."
+            )
+    zero = zero - shift
 
     def integers() -> npt.NDArray[np.int8]:
         array: npt.NDArray[Any] = constants.array(source)
+        q: npt.NDArray[Any]
         if quantizer is not None:
-            layout = [1] * array.ndim
-            if source_axis is not None:
-                # a grouped ConvTranspose may hold one scale per output channel, axis 1 being Cout / group
-                layout[source_axis] = scale.size
-            if source_axis is not None and scale.size != array.shape[source_axis]:
-                groups = scale.size // array.shape[source_axis]
-                parts = zip(np.split(array, groups, axis=0), np.split(scale, groups), strict=True)
-                layout[source_axis] = array.shape[source_axis]
-                q = np.concatenate([quantize(p, s.reshape(layout), np.zeros(1, np.int64)) for p, s in parts])
-            else:
-                q = quantize(array, scale.reshape(layout), np.zeros(1, np.int64))
-            q = np.clip(q, low, high)
+            q = np.clip(quantize(array, _spread(scale, array.shape, axis), _spread(zero, array.shape, axis)), low, high)
         else:
             q = array.astype(np.int16) - shift
         for lower, upper in clips:
             q = np.clip(q, lower - shift, upper - shift)
-        result = q.astype(np.int8)
-        for perm in reversed(permutations):
-            result = result.transpose(perm or None)
-        return np.ascontiguousarray(result)
+        if np.any(zero):
+            q = q - _spread(zero, array.shape, axis)
+            _refuse_wide(q, value, zero)
+        return q.astype(np.int8)
 
-    rank = len(shape)
-    for perm in reversed(permutations):
-        order = perm or tuple(reversed(range(rank)))
-        shape = tuple(shape[p] for p in order)
-        axis = None if axis is None else order.index(axis)
-    return ResolvedWeight(integers, shape, scale, axis, source.name or "weight")
+    detail = ""
+    if np.any(zero):
+        integers()
+        detail = "asymmetric weight moved to zero point 0, which int8 holds for these values"
+    key = (source.name, scale.tobytes(), zero.tobytes(), axis, tuple(clips))
+    return ResolvedWeight(integers, shape, scale, axis, source.name or "weight", key, detail)
+
+
+def _refuse_wide(integers: npt.NDArray[Any], value: ir.Value, zero: npt.NDArray[Any]) -> None:
+    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+    if low < INT8_MIN or high > INT8_MAX:
+        raise Refusal(
+            "weight-asymmetric",
+            f"its weight '{value.name}' has zero point {int(zero[np.flatnonzero(zero)[0]])} (in int8 range), and its "
+            f"integers less their zero point reach from {low} to {high}, beyond int8",
+            "Train with symmetric weights: Ascend requires offset_w = 0.",
+        )
+
+
+def _quantized_source(
+    dq: ir.Node, constants: ConstantEvaluator
+) -> tuple[ir.Value, ir.Node | None, list[tuple[float, float]]]:
+    """The constant behind a DQ, the QuantizeLinear over it (None for integers) and the bounds of Clips between."""
+    assert dq.inputs[0] is not None
+    source = dq.inputs[0]
+    clips: list[tuple[float, float]] = []
+    while True:
+        producer = source.producer()
+        if producer is None or not is_op(producer, "Identity", "Cast", "Clip", QUANTIZE) or producer.inputs[0] is None:
+            return source, None, clips
+        if producer.op_type == QUANTIZE:
+            return producer.inputs[0], producer, clips
+        if producer.op_type == "Clip":
+            clips.append(clip_bounds(producer, constants))
+        source = producer.inputs[0]
+
+
+def _spread(factor: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[Any]:
+    """A flat factor made broadcastable against a weight.
+
+    A grouped ConvTranspose may hold one factor per output channel while its axis 1 counts those of one group only.
+    """
+    layout = [1] * len(shape)
+    if axis is None:
+        return factor.reshape(layout)
+    if factor.size == shape[axis]:
+        layout[axis] = -1
+        return factor.reshape(layout)
+    groups = factor.size // shape[axis]
+    layout[0], layout[axis] = groups, shape[axis]
+    return np.repeat(factor.reshape(layout), shape[0] // groups, axis=0)
+
+
+def _rearranged(weight: ResolvedWeight, chain: list[ir.Node], constants: ConstantEvaluator) -> ResolvedWeight:
+    """The weight behind Transposes, Casts and reshapes; ``chain`` runs from the layer back to the DQ."""
+    for node in reversed(chain):
+        if node.op_type == "Transpose":
+            weight = _transposed(weight, node)
+        elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+            weight = _reshaped(weight, node, constants)
+    return weight
+
+
+def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
+    rank = len(weight.shape)
+    perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(rank)))
+    return dataclasses.replace(
+        weight,
+        integers=lambda: np.ascontiguousarray(weight.integers().transpose(perm)),
+        shape=tuple(weight.shape[p] for p in perm),
+        axis=None if weight.axis is None else perm.index(weight.axis),
+        key=(*weight.key, perm),
+    )
+
+
+def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluator) -> ResolvedWeight:
+    shape = tuple(constants.array(node.outputs[0]).shape)
+    axis = weight.axis
+    if axis is not None:
+        # the channels keep an axis of their own when as many elements lie before and behind them as ever
+        before, length = int(np.prod(weight.shape[:axis])), weight.shape[axis]
+        fits = [a for a in range(len(shape)) if shape[a] == length and int(np.prod(shape[:a])) == before]
+        if not fits:
+            raise Refusal(
+                "weight-axis",
+                f"{node.op_type} '{node.name}' mixes the channels that the scales of '{weight.name}' belong to",
+                "Quantize the weight per tensor, or in the layout of the layer.",
+            )
+        axis = fits[0]
+    return dataclasses.replace(
+        weight,
+        integers=lambda: weight.integers().reshape(shape),
+        shape=shape,
+        axis=axis,
+        key=(*weight.key, "reshape", shape),
+    )
+
+
+def _on_a_grid(value: ir.Value, channel_axis: int, constants: ConstantEvaluator, wanted: bool) -> ResolvedWeight:
+    remedy = "Train the layer with a weight quantizer."
+    if not wanted:
+        raise Refusal(
+            "weight-not-quantized", f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear", remedy
+        )
+    array = constants.array(value)
+    found = recover_grid(array, channel_axis)
+    if found is None:
+        raise Refusal(
+            "weight-not-quantized",
+            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and lies on no int8 grid",
+            remedy,
+        )
+    scale, axis = found
+
+    def integers() -> npt.NDArray[np.int8]:
+        floats = constants.array(value)
+        return quantize(floats, _spread(scale, floats.shape, axis), np.zeros(1, np.int64)).astype(np.int8)
+
+    return ResolvedWeight(
+        integers,
+        tuple(array.shape),
+        scale,
+        axis,
+        value.name or "weight",
+        (value.name, scale.tobytes()),
+        "float weight without Q/DQ that lies on an int8 grid: integers and scale recovered from its values",
+    )

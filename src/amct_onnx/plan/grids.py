@@ -1,0 +1,227 @@
+"""Which tensors lie on the grid of a quantizer: behind its pair, and on through everything that only moves elements.
+
+Two facts carry this module. Quantization is idempotent: a tensor on the grid may be quantized again with the same
+factors without changing a bit. It is monotone: it commutes with every operator that selects or orders elements. So a
+quantizer moves freely through those operators, in both directions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.plan.factors import Quantizer
+from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, clip_bounds, is_op, quantizer_of
+
+FIRST_INPUT_MOVES = frozenset(
+    {
+        "Identity",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Split",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Expand",
+        "Tile",
+        "MaxPool",
+        "GlobalMaxPool",
+        "ReduceMax",
+        "ReduceMin",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "ReverseSequence",
+        "Compress",
+        "Relu",
+        "Clip",
+        "Pad",
+        "Resize",
+        "Cast",
+    }
+)
+"""Operators that only select or order the elements of their first input (some under conditions)."""
+ALL_INPUT_MOVES = frozenset({"Concat", "Max", "Min"})
+"""Operators that only select among the elements of all their inputs."""
+
+
+def moved_inputs(node: ir.Node, quantizer: Quantizer, constants: ConstantEvaluator) -> tuple[int, ...]:
+    """Positions of the inputs that must lie on the grid for all outputs to lie on it; () when the node leaves it."""
+    if node.domain != "" or not node.inputs or node.inputs[0] is None:
+        return ()
+    kind = node.op_type
+    if kind in ALL_INPUT_MOVES:
+        return tuple(range(len(node.inputs)))
+    if kind == "Where":
+        return (1, 2)
+    if kind not in FIRST_INPUT_MOVES:
+        return ()
+    if kind == "Cast" and not _keeps_floats(node):
+        return ()
+    if kind == "MaxPool" and len(node.outputs) > 1:
+        return ()
+    if kind == "Relu" and not on_grid(0.0, quantizer):
+        return ()
+    if kind == "Clip" and not _clips_on_grid(*_bounds(node, constants), quantizer):
+        return ()
+    if kind == "Pad" and not _pads_on_grid(node, quantizer, constants):
+        return ()
+    if kind == "Resize" and not _selects_nearest(node):
+        return ()
+    return (0,)
+
+
+def _ends(quantizer: Quantizer) -> tuple[np.float32, np.float32]:
+    low, high = (
+        np.float32(limit - quantizer.offset_d) * quantizer.scale_d for limit in (quantizer.low, quantizer.high)
+    )
+    return low, high
+
+
+def on_grid(number: float, quantizer: Quantizer) -> bool:
+    """Whether a number is exactly one of the quantizer's values."""
+    lowest, highest = _ends(quantizer)
+    if not lowest <= number <= highest:
+        return False
+    steps = np.rint(np.float32(number) / quantizer.scale_d)
+    return bool(steps * quantizer.scale_d == np.float32(number))
+
+
+def _clips_on_grid(lower: float, upper: float, quantizer: Quantizer) -> bool:
+    """Each bound is a value of the grid, or never bites."""
+    lowest, highest = _ends(quantizer)
+    return bool(lower <= lowest or on_grid(lower, quantizer)) and bool(upper >= highest or on_grid(upper, quantizer))
+
+
+def _keeps_floats(node: ir.Node) -> bool:
+    """Casts between float32 and float16: a grid of 8 bits survives float16's 11 bits when quantized again."""
+    return node.attributes["to"].as_int() in (int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16))
+
+
+def _bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, float]:
+    if not all(v is None or constants.is_constant(v) for v in node.inputs[1:]):
+        return np.nan, np.nan
+    return clip_bounds(node, constants)
+
+
+def _pads_on_grid(node: ir.Node, quantizer: Quantizer, constants: ConstantEvaluator) -> bool:
+    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
+    if mode != "constant":
+        return True
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    if fill is None:
+        return on_grid(0.0, quantizer)
+    return constants.is_constant(fill) and on_grid(float(np.asarray(constants.array(fill)).reshape(-1)[0]), quantizer)
+
+
+def _selects_nearest(node: ir.Node) -> bool:
+    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
+    transformation = node.attributes.get("coordinate_transformation_mode")
+    return mode == "nearest" and (transformation is None or transformation.as_string() != "tf_crop_and_resize")
+
+
+class Grids:
+    """Finds, and remembers, the quantizer on whose grid a tensor lies."""
+
+    def __init__(self, constants: ConstantEvaluator) -> None:
+        self._constants = constants
+        self._pairs: dict[ir.Node, tuple[ir.Value, Quantizer] | None] = {}
+        self._found: dict[ir.Value, Quantizer | None] = {}
+
+    def pair(self, node: ir.Node | None) -> tuple[ir.Value, Quantizer] | None:
+        """The float tensor and the factors of the Q/DQ pair that ends in a DequantizeLinear; else None.
+
+        Raises:
+            FactorError: See quantizer_of.
+        """
+        if node is None or not is_op(node, DEQUANTIZE):
+            return None
+        if node not in self._pairs:
+            self._pairs[node] = quantizer_of(node, self._constants)
+        return self._pairs[node]
+
+    def of(self, value: ir.Value | None) -> Quantizer | None:
+        """The per-tensor quantizer on whose grid the tensor lies, or None."""
+        if value is None:
+            return None
+        stack = [value]
+        while stack:
+            current = stack[-1]
+            node = current.producer()
+            if current in self._found:
+                stack.pop()
+                continue
+            pair = self.pair(node)
+            if pair is not None:
+                self._found[stack.pop()] = pair[1]
+                continue
+            candidates = self._candidates(node)
+            pending = [v for v in candidates if v not in self._found]
+            if pending:
+                # a cycle cannot be: the graph is sorted
+                stack.extend(pending)
+                continue
+            self._found[stack.pop()] = self._common(node, candidates)
+        return self._found[value]
+
+    def _candidates(self, node: ir.Node | None) -> list[ir.Value]:
+        """What the node's outputs could owe their grid to, before the factors are known."""
+        if node is None or node.domain != "":
+            return []
+        if node.op_type in ALL_INPUT_MOVES:
+            return [v for v in node.inputs if v is not None]
+        if node.op_type == "Where":
+            return [v for v in node.inputs[1:] if v is not None]
+        return [v for v in node.inputs[:1] if v is not None and node.op_type in FIRST_INPUT_MOVES]
+
+    def _common(self, node: ir.Node | None, candidates: list[ir.Value]) -> Quantizer | None:
+        first = self._found[candidates[0]] if candidates else None
+        if node is None or first is None or first.axis is not None:
+            return None
+        others = [self._found[v] for v in candidates[1:]]
+        if not all(other is not None and other.same_grid(first) for other in others):
+            return None
+        return first if moved_inputs(node, first, self._constants) else None
+
+    def requantized(self, value: ir.Value, quantizer: Quantizer, sites: dict[str, Quantizer]) -> bool:
+        """Exact elision: every way out of the tensor ends where it is quantized again with the same factors.
+
+        Args:
+            value: output of a DequantizeLinear.
+            quantizer: its factors.
+            sites: the quantizer of each int8 layer, by node name.
+        """
+        stack, seen = [value], set[ir.Value]()
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current.is_graph_output():
+                return False
+            for use in current.uses():
+                node = use.node
+                site = sites.get(node.name or "")
+                if site is not None and use.idx == 0:
+                    if not site.same_grid(quantizer):
+                        return False
+                elif is_op(node, QUANTIZE) and use.idx == 0:
+                    if not self._quantizes_alike(node, quantizer):
+                        return False
+                elif use.idx in moved_inputs(node, quantizer, self._constants):
+                    stack.extend(node.outputs)
+                else:
+                    return False
+        return True
+
+    def _quantizes_alike(self, node: ir.Node, quantizer: Quantizer) -> bool:
+        """Whether every DequantizeLinear behind a QuantizeLinear closes a pair of the same factors."""
+        readers = [use.node for use in node.outputs[0].uses()]
+        if not readers or node.outputs[0].is_graph_output():
+            return False
+        pairs = [self.pair(reader) for reader in readers]
+        return all(pair is not None and pair[1].same_grid(quantizer) for pair in pairs)
