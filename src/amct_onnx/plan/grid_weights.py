@@ -22,32 +22,35 @@ SAMPLE = 64
 """Elements of a channel that choose m before all of them decide."""
 
 
-def recover_grid(weight: npt.NDArray[Any], channel_axis: int) -> tuple[npt.NDArray[np.float32], int | None] | None:
+def recover_grid(
+    weight: npt.NDArray[Any], channel_axis: int, largest_integer: int = LARGEST
+) -> tuple[npt.NDArray[np.float32], int | None] | None:
     """The scale, per-tensor if one fits all (axis None), else one per channel of ``channel_axis``.
 
     Args:
         weight: float array of any shape.
         channel_axis: axis of the output channels.
+        largest_integer: magnitude up to which integers are searched; 128 for what int8 holds.
 
     Returns:
-        (scale float32 [1] or [channels], axis or None), or None when the weight lies on no int8 grid.
+        (scale float32 [1] or [channels], axis or None), or None when the weight lies on no such grid.
     """
     if weight.size == 0 or weight.dtype not in (np.float32, np.float16) or not np.all(np.isfinite(weight)):
         return None
-    whole = _scales(weight.reshape(1, -1))
+    whole = _scales(weight.reshape(1, -1), largest_integer)
     if whole is not None:
         return whole, None
     channels = np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1)
-    scale = _scales(channels)
+    scale = _scales(channels, largest_integer)
     return None if scale is None else (scale, channel_axis)
 
 
-def _scales(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
+def _scales(rows: npt.NDArray[Any], limit: int) -> npt.NDArray[np.float32] | None:
     """One scale per row, or None if any row lies on no grid."""
     largest = np.abs(rows).max(axis=1).astype(np.float64)
     scale = np.zeros(len(rows), np.float64)
     for index in np.flatnonzero(largest):
-        found = _scale(rows[index], largest[index])
+        found = _scale(rows[index], largest[index], limit)
         if found is None:
             return None
         scale[index] = found
@@ -56,17 +59,17 @@ def _scales(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
     return scale.astype(np.float32)
 
 
-def _scale(row: npt.NDArray[Any], largest: float) -> float | None:
+def _scale(row: npt.NDArray[Any], largest: float, limit: int) -> float | None:
     sample = row[np.flatnonzero(row)[:SAMPLE]].astype(np.float64) / largest
-    multiples = np.outer(np.arange(1, LARGEST + 1), sample)
-    fits = np.abs(multiples - np.rint(multiples)).max(axis=1) <= TOLERANCE * np.arange(1, LARGEST + 1)
+    multiples = np.outer(np.arange(1, limit + 1), sample)
+    fits = np.abs(multiples - np.rint(multiples)).max(axis=1) <= TOLERANCE * np.arange(1, limit + 1)
     for m in (np.flatnonzero(fits) + 1).tolist():
         exact = row.astype(np.float64)
         integers = np.rint(exact * (m / largest))
         if np.abs(exact - integers * (largest / m)).max() > TOLERANCE * largest or integers.max() == LARGEST:
             continue
         # a coarse grid is also every finer one; the finest rounds the bias least
-        finer = (LARGEST - 1) // m if m < LARGEST else 1
+        finer = max(1, (LARGEST - 1) // m)
         scale = float(exact @ integers) / float(integers @ integers) / finer
         # the float32 scale must give the same integers
         if np.array_equal(np.rint(row.astype(np.float32) / np.float32(scale)), integers * finer):

@@ -242,6 +242,12 @@ def _on_a_grid(value: ir.Value, channel_axis: int, constants: ConstantEvaluator,
         )
     array = constants.array(value)
     found = recover_grid(array, channel_axis)
+    if found is None and recover_grid(array, channel_axis, 255) is not None:
+        raise Refusal(
+            "weight-asymmetric",
+            f"its weight '{value.name}' lies on a grid of 8 bits whose integers leave int8 (an asymmetric range)",
+            "Train with symmetric weights: Ascend requires offset_w = 0.",
+        )
     if found is None:
         raise Refusal(
             "weight-not-quantized",
