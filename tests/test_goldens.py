@@ -107,14 +107,14 @@ def compare(report: ConversionReport, reference: Path, record: dict[str, Factors
 @pytest.mark.parametrize("name", [n for n in FLOAT_CASES if n not in WRONG_REFERENCE])
 def test_float_case_matches_reference(name: str, tmp_path: Path) -> None:
     source, _ = golden_qdq(name, tmp_path)
-    report = convert_qat_model(str(source), str(tmp_path / "out" / "m"))
+    report = convert_qat_model(str(source), str(tmp_path / "out" / "m"), keep_conv1d=True)
     compare(report, GOLDENS / name / "m_deploy_model.onnx", parse_record((GOLDENS / name / "record.txt").read_text()))
 
 
 @pytest.mark.parametrize("name", QAT_CASES)
 def test_qat_case_matches_reference(name: str, tmp_path: Path) -> None:
     case = GOLDENS / "qat" / name
-    report = convert_qat_model(str(case / "qat.onnx"), str(tmp_path / "m"))
+    report = convert_qat_model(str(case / "qat.onnx"), str(tmp_path / "m"), keep_conv1d=True)
     compare(report, case / "m_deploy_model.onnx", parse_record((case / "record.txt").read_text()))
 
 

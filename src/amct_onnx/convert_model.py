@@ -15,6 +15,7 @@ from amct_onnx.log import get_logger, start_log
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.planner import make_plan
+from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.read import read_model
 from amct_onnx.report import ConversionReport, ResidualEntry
 from amct_onnx.write import save_model, write_all
@@ -27,6 +28,9 @@ def convert_qat_model(
     save_path: str | os.PathLike[str],
     record_file: str | os.PathLike[str] | None = None,
     *,
+    grid_weights: bool = True,
+    gemm_per_channel: str = "mul",
+    keep_conv1d: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert a QAT model with Q/DQ pairs into a deploy model and a fake-quant model.
@@ -35,6 +39,11 @@ def convert_qat_model(
         model_file: the .onnx file.
         save_path: folder and name prefix; with a trailing slash the files get no prefix.
         record_file: path of the factor record to write; none is written when None.
+        grid_weights: take float weights without Q/DQ that lie on an int8 grid (TensorFlow QAT through tf2onnx).
+        gemm_per_channel: what a Gemm or MatMul with one weight scale per output channel becomes: "mul" (one
+            AscendDequant scale and a float Mul, exact on every product), "vector" (deq_scale of length N, for products
+            and versions that take it) or "refuse" (it stays float, the vendor's rule).
+        keep_conv1d: leave 1-D convolutions 1-D in the deploy model instead of holding them as 2-D of height 1.
         progress: called with the number of stages done and of all stages.
 
     Returns:
@@ -43,13 +52,14 @@ def convert_qat_model(
     Raises:
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
+    settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d)
     start_log()
     step = progress or (lambda done, total: None)
     model = read_model(model_file)
     step(1, STAGES)
     model = normalise(model)
     step(2, STAGES)
-    plan = make_plan(model)
+    plan = make_plan(model, settings)
     step(3, STAGES)
     deploy, fake_quant = DeployWriter(model, plan).rewrite(), FakeQuantWriter(model, plan).rewrite()
     step(4, STAGES)

@@ -20,6 +20,21 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--model", required=True, help="the .onnx file with QuantizeLinear/DequantizeLinear")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the outputs")
     add_option(parser, "--record_file", help="write the factor record to this file")
+    add_option(
+        parser,
+        "--grid_weights",
+        choices=("on", "off"),
+        default="on",
+        help="take float weights without Q/DQ that lie on an int8 grid (default: on)",
+    )
+    add_option(
+        parser,
+        "--gemm_per_channel",
+        choices=("mul", "vector", "refuse"),
+        default="mul",
+        help="a Gemm or MatMul with a scale per channel: one scale and a Mul (default), a vector deq_scale, or float",
+    )
+    add_option(parser, "--keep_conv1d", action="store_true", help="leave 1-D convolutions 1-D in the deploy model")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
     add_option(parser, "--strict", action="store_true", help="exit with 1 when a layer stays float")
     return parser
@@ -30,7 +45,15 @@ def run(arguments: argparse.Namespace) -> int:
     from amct_onnx.convert_model import convert_qat_model
 
     with _progress() as progress:
-        report = convert_qat_model(arguments.model, arguments.save_path, arguments.record_file, progress=progress)
+        report = convert_qat_model(
+            arguments.model,
+            arguments.save_path,
+            arguments.record_file,
+            grid_weights=arguments.grid_weights == "on",
+            gemm_per_channel=arguments.gemm_per_channel,
+            keep_conv1d=arguments.keep_conv1d,
+            progress=progress,
+        )
     if arguments.json:
         import json
 

@@ -54,12 +54,72 @@ class DeployWriter(Writer):
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
         """int8 initializer."""
-        return self.int8_weight(site)
+        shape = site.weight.shape
+        return self.int8_weight(site, (*shape[:2], 1, *shape[2:]) if site.as_2d else shape)
 
     def bias(self, site: Site, at: ir.Node) -> ir.Value:
         """int32 initializer."""
         assert site.bias is not None
         return self.constant(site.bias_name, site.bias)
+
+    def lift(self, source: ir.Value, site: Site, at: ir.Node) -> ir.Value:
+        """[N, C, L] -> [N, C, 1, L] for a convolution held as 2-D.
+
+        ATC would do so itself, but between AscendQuant and the convolution, where it breaks the offset's compensation.
+        """
+        if not site.as_2d:
+            return source
+        return self._shared(
+            source,
+            site.quantizer,
+            "unsqueeze",
+            at,
+            lambda: self._axis_2("Unsqueeze", source, f"{site.node}.unsqueeze", source.dtype, before=at),
+        )
+
+    def lifted(self, shape: ir.Shape | None, site: Site) -> ir.Shape | None:
+        """With the axis that ``lift`` inserts."""
+        if shape is None or not site.as_2d:
+            return shape
+        return ir.Shape([*shape[:2], 1, *shape[2:]])
+
+    def lower(self, result: ir.Value, site: Site) -> ir.Value:
+        """[N, C, 1, L] -> [N, C, L]."""
+        if not site.as_2d:
+            return result
+        return self._axis_2("Squeeze", result, f"{site.node}.squeeze", result.dtype, after=result.producer())
+
+    def _axis_2(
+        self,
+        op_type: str,
+        value: ir.Value,
+        name: str,
+        dtype: ir.DataType | None,
+        *,
+        before: ir.Node | None = None,
+        after: ir.Node | None = None,
+    ) -> ir.Value:
+        """Squeeze or Unsqueeze of axis 2, an attribute below opset 13 and an input from there on."""
+        kind = dtype or ir.DataType.FLOAT
+        if self._model.opset_imports[""] < 13:
+            attributes = [ir.AttrInt64s("axes", [2])]
+            return self.node(op_type, [value], name, attributes, kind, before=before, after=after)
+        axes = self.constant(f"{name}.axes", np.asarray([2], np.int64))
+        return self.node(op_type, [value, axes], name, (), kind, before=before, after=after)
+
+    def attributes(self, site: Site) -> list[ir.Attr]:
+        """A convolution held as 2-D has height 1: kernel 1, stride 1, dilation 1, no padding."""
+        if not site.as_2d:
+            return super().attributes(site)
+        return [self._lifted_attribute(a) for a in super().attributes(site)]
+
+    def _lifted_attribute(self, attribute: ir.Attr) -> ir.Attr:
+        name = attribute.name
+        if name == "pads":
+            begin, end = attribute.as_ints()
+            return ir.AttrInt64s(name, [0, begin, 0, end])
+        height = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0}
+        return ir.AttrInt64s(name, [height[name], *attribute.as_ints()]) if name in height else attribute
 
     def output(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """AscendQuant whose int8 result is the graph output."""

@@ -59,7 +59,7 @@ class FakeQuantWriter(Writer):
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
         """int8 initializer behind a Cast: a quarter of the size of integer-valued float32."""
-        return self._cast(self.int8_weight(site), f"{site.node}.weight.cast", at)
+        return self._cast(self.int8_weight(site, site.weight.shape), f"{site.node}.weight.cast", at)
 
     def bias(self, site: Site, at: ir.Node) -> ir.Value:
         """int32 initializer behind a Cast; float32 holds it exactly up to 2^24."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,10 @@ class Writer(abc.ABC):
             self._values.update({v.name or "": v for v in node.outputs})
         self._taken = set(self._values)
         self._site_names = {s.node for s in plan.sites}
-        self._node_names = set(self._nodes)
+        # ATC names the graph inputs' nodes after them
+        self._node_names = {*self._nodes, *(v.name or "" for v in self._graph.inputs)}
         self._wished: list[tuple[ir.Value, str]] = []
-        self._quantized: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
+        self._made: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
 
     @abc.abstractmethod
@@ -56,6 +57,22 @@ class Writer(abc.ABC):
     @abc.abstractmethod
     def bias(self, site: Site, at: ir.Node) -> ir.Value:
         """The layer's bias input."""
+
+    def lift(self, source: ir.Value, site: Site, at: ir.Node) -> ir.Value:
+        """The float tensor in the rank in which this model holds the layer."""
+        return source
+
+    def lifted(self, shape: ir.Shape | None, site: Site) -> ir.Shape | None:
+        """A shape of the source in the rank in which this model holds the layer."""
+        return shape
+
+    def lower(self, result: ir.Value, site: Site) -> ir.Value:
+        """The float result in the source's rank."""
+        return result
+
+    def attributes(self, site: Site) -> list[ir.Attr]:
+        """Attributes of the layer in this model."""
+        return list(site.attributes)
 
     @abc.abstractmethod
     def output(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
@@ -157,19 +174,19 @@ class Writer(abc.ABC):
         """Register a small initializer from an array."""
         return self.initializer(name, ir.tensor(array))
 
-    def int8_weight(self, site: Site) -> ir.Value:
+    def int8_weight(self, site: Site, shape: tuple[int, ...]) -> ir.Value:
         """The layer's integers, computed when they are written; layers with the same integers share them."""
         weight = site.weight
-        if weight.key in self._weights:
-            return self._weights[weight.key]
-        tensor = ir.LazyTensor(
-            lambda: ir.tensor(weight.integers(), name=weight.name),
-            dtype=ir.DataType.INT8,
-            shape=ir.Shape(weight.shape),
-            name=weight.name,
-        )
-        self._weights[weight.key] = self.initializer(weight.name, tensor)
-        return self._weights[weight.key]
+        key = (*weight.key, shape)
+        if key not in self._weights:
+            tensor = ir.LazyTensor(
+                lambda: ir.tensor(weight.integers().reshape(shape), name=weight.name),
+                dtype=ir.DataType.INT8,
+                shape=ir.Shape(shape),
+                name=weight.name,
+            )
+            self._weights[key] = self.initializer(weight.name, tensor)
+        return self._weights[key]
 
     def _unique(self, base: str, taken: set[str]) -> str:
         name, suffix = base, 1
@@ -235,20 +252,17 @@ class Writer(abc.ABC):
         """A narrower range is an int8 quantizer behind a Clip whose bounds lie on the grid."""
         if (quantizer.low, quantizer.high) == (arithmetic.INT8_MIN, arithmetic.INT8_MAX):
             return source
-        key = (source.name or "", quantizer, "clip", id(at.graph))
-        if key not in self._quantized:
-            kind = np.float16 if quantizer.float_type == ir.DataType.FLOAT16 else np.float32
-            bounds = [
-                self.constant(
-                    f"{at.name}.clip.{label}",
-                    np.asarray(np.float32(limit - quantizer.offset_d) * quantizer.scale_d, kind),
-                )
-                for label, limit in (("min", quantizer.low), ("max", quantizer.high))
-            ]
-            self._quantized[key] = self.node(
-                "Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at
+        return self._shared(source, quantizer, "clip", at, lambda: self._clip(source, quantizer, at))
+
+    def _clip(self, source: ir.Value, quantizer: Quantizer, at: ir.Node) -> ir.Value:
+        kind = np.float16 if quantizer.float_type == ir.DataType.FLOAT16 else np.float32
+        bounds = [
+            self.constant(
+                f"{at.name}.clip.{label}", np.asarray(np.float32(limit - quantizer.offset_d) * quantizer.scale_d, kind)
             )
-        return self._quantized[key]
+            for label, limit in (("min", quantizer.low), ("max", quantizer.high))
+        ]
+        return self.node("Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at)
 
     def _float_chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """Quantize and dequantize in float: 16-bit and per-channel factors, which no AscendQuant holds."""
@@ -303,19 +317,16 @@ class Writer(abc.ABC):
         node = self._nodes[site.node]
         source = self._current(source)
         if site.transpose_input:
-            key = (source.name or "", site.quantizer, "transpose", id(node.graph))
-            if key not in self._quantized:
-                perm = [ir.AttrInt64s("perm", [1, 0])]
-                self._quantized[key] = self.node(
-                    "Transpose", [source], f"{site.node}.transpose", perm, site.quantizer.float_type, before=node
-                )
-            source = self._quantized[key]
+            source = self._shared(
+                source, site.quantizer, "transpose", node, lambda: self._transpose(source, site, node)
+            )
+        source = self.lift(source, site, node)
         inputs = [self._shared_quantize(source, site.quantizer, f"{site.node}.quant", node), self.weight(site, node)]
         # only MatMul has no bias input of its own
         behind = site.bias is not None and node.op_type == "MatMul"
         if site.bias is not None and not behind:
             inputs.append(self.bias(site, node))
-        attributes = list(site.attributes)
+        attributes = self.attributes(site)
         if node.op_type == "Gemm":
             attributes = [ir.AttrInt64("transB", 0)] if "transB" in node.attributes else []
         new = ir.Node("", node.op_type, inputs, attributes, num_outputs=1, name=node.name, doc_string=node.doc_string)
@@ -326,7 +337,7 @@ class Writer(abc.ABC):
         )
         if not old.is_graph_output():
             self._wished.append((new.outputs[0], old.name or ""))
-        self._accumulator_type(new.outputs[0], shape)
+        self._accumulator_type(new.outputs[0], self.lifted(shape, site))
         assert node.graph is not None
         node.graph.insert_after(node, new)
         result, tail = new.outputs[0], new
@@ -338,7 +349,7 @@ class Writer(abc.ABC):
             producer = result.producer()
             assert producer is not None
             tail = producer
-        self._replace(last, self.dequantize(result, site, len(site.weight.shape), tail))
+        self._replace(last, self.lower(self.dequantize(result, site, len(site.weight.shape), tail), site))
 
     def _bias_add(self, site: Site, layer: ir.Node, absorbed: list[ir.Node]) -> ir.Value:
         """The Add of a MatMul's int32 bias, under the name of the source's Add."""
@@ -356,13 +367,23 @@ class Writer(abc.ABC):
                 self._wished.append((out, source.outputs[0].name or ""))
         return out
 
+    def _transpose(self, source: ir.Value, site: Site, at: ir.Node) -> ir.Value:
+        perm = [ir.AttrInt64s("perm", [1, 0])]
+        return self.node("Transpose", [source], f"{site.node}.transpose", perm, site.quantizer.float_type, before=at)
+
     def _shared_quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """One quantizer for all readers in one graph that quantize the same tensor alike."""
         source = self._clipped(source, quantizer, at)
-        key = (source.name or "", quantizer, "quant", id(at.graph))
-        if key not in self._quantized:
-            self._quantized[key] = self.quantize(source, quantizer, name, at)
-        return self._quantized[key]
+        return self._shared(source, quantizer, "quant", at, lambda: self.quantize(source, quantizer, name, at))
+
+    def _shared(
+        self, source: ir.Value, quantizer: Quantizer, what: str, at: ir.Node, make: Callable[[], ir.Value]
+    ) -> ir.Value:
+        """What was made of a tensor once, for all readers in one graph."""
+        key = (source.name or "", quantizer, what, id(at.graph))
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:
         value.shape = shape

@@ -7,10 +7,15 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from amct_onnx.normalise.container import normalise_container
+from amct_onnx.normalise.conv_attributes import spell_out_convolutions
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.integer_moves import dequantize_before_moves
 
-RULES: tuple[Callable[[ir.Model], None], ...] = (drop_casts_around_quantizers, dequantize_before_moves)
+RULES: tuple[Callable[[ir.Model], None], ...] = (
+    drop_casts_around_quantizers,
+    dequantize_before_moves,
+    spell_out_convolutions,
+)
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""
 
 

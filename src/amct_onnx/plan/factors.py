@@ -94,6 +94,7 @@ class Site:
         transpose_input: whether the activation is transposed first (Gemm transA).
         float_type: element type of the layer's result, FLOAT or FLOAT16.
         attributes: attributes of the layer in the output models.
+        as_2d: whether the deploy model holds a 1-D convolution as a 2-D one of height 1.
         detail: what the ledger says beyond the figures.
     """
 
@@ -109,6 +110,7 @@ class Site:
     transpose_input: bool
     float_type: ir.DataType
     attributes: tuple[ir.Attr, ...]
+    as_2d: bool = False
     detail: str = ""
 
 

@@ -88,6 +88,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
             "None: Ascend multiplies int8 activations by constant weights only.",
         )
     source, quantizer = find_quantizer(node.inputs[0], grids)
+    attributes = _attributes(node)
     turned = bool(node.op_type == "Gemm" and _attr(node, "transB", 0))
     channel_axis = 0 if node.op_type == "Conv" or turned else 1
     resolved = resolve_weight(node.inputs[1], channel_axis, constants, grid_weights=settings.grid_weights)
@@ -123,7 +124,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     else:
         raise Refusal("gemm-alpha", f"its alpha {alpha} would turn the weight -128 into 128", "Use a positive alpha.")
     bias_value = tail.bias or own or _addend_of(tail)
-    split = node.op_type in ("Gemm", "MatMul") and deq_scale.size > 1
+    split = _split_scale(node, deq_scale, settings)
     return Site(
         node=node.name or "",
         source=source.name or "",
@@ -136,9 +137,23 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         split_scale=split,
         transpose_input=bool(node.op_type == "Gemm" and _attr(node, "transA", 0)),
         float_type=float_type_of(node.outputs[0]) if node.outputs[0].dtype else float_type_of(node.inputs[0] or source),
-        attributes=_attributes(node, resolved),
+        attributes=attributes,
+        as_2d=len(resolved.shape) == 3 and node.op_type.startswith("Conv") and not settings.keep_conv1d,
         detail="; ".join(_details(resolved, tail, split)),
     )
+
+
+def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: PlanSettings) -> bool:
+    """Whether AscendDequant gets one scale and a Mul the ratio: a Gemm or MatMul with a scale per channel."""
+    if node.op_type not in ("Gemm", "MatMul") or deq_scale.size == 1 or settings.gemm_per_channel == "vector":
+        return False
+    if settings.gemm_per_channel == "refuse":
+        raise Refusal(
+            "gemm-per-channel",
+            f"its weight has {deq_scale.size} scales, and gemm_per_channel is 'refuse'",
+            "Quantize the weight per tensor, or convert with gemm_per_channel 'mul' or 'vector'.",
+        )
+    return True
 
 
 def _details(weight: ResolvedWeight, tail: Tail, split: bool) -> list[str]:
@@ -240,20 +255,17 @@ def _attr(node: ir.Node, name: str, default: Any) -> Any:
     return node.attributes[name].value if name in node.attributes else default
 
 
-def _attributes(node: ir.Node, weight: ResolvedWeight) -> tuple[ir.Attr, ...]:
-    """Every attribute spelled out that ATC needs (kernel_shape, strides, pads, dilations, group)."""
-    if node.op_type in ("Conv", "ConvTranspose"):
-        spatial = len(weight.shape) - 2
-        result = dict(node.attributes)
-        result.setdefault("kernel_shape", ir.AttrInt64s("kernel_shape", list(weight.shape[2:])))
-        result.setdefault("strides", ir.AttrInt64s("strides", [1] * spatial))
-        result.setdefault("dilations", ir.AttrInt64s("dilations", [1] * spatial))
-        result.setdefault("group", ir.AttrInt64("group", 1))
-        if _attr(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID") and "output_shape" not in result:
-            result.pop("auto_pad", None)
-            result.setdefault("pads", ir.AttrInt64s("pads", [0] * 2 * spatial))
-        return tuple(result.values())
-    return ()
+def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
+    """Of the layer in the output models; normalisation has spelled out those of convolutions."""
+    if not node.op_type.startswith("Conv"):
+        return ()
+    if {"auto_pad", "output_shape"} & node.attributes.keys() or "pads" not in node.attributes:
+        raise Refusal(
+            "padding-unknown",
+            "its padding depends on the size of its input, which the model does not declare",
+            "Export the model with explicit pads, or with fixed spatial axes.",
+        )
+    return tuple(node.attributes.values())
 
 
 def _output_rank(node: ir.Node) -> int:

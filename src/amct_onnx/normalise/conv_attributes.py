@@ -1,0 +1,126 @@
+"""Conv and ConvTranspose with every attribute spelled out and padding in numbers: what ATC reads, it reads literally.
+
+ATC guesses the rank of a Conv without kernel_shape, and a ConvTranspose with output_shape or auto_pad changes how the
+compiler reads the other ones of the file. The formulas of auto_pad and output_shape are those of the ONNX operators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+SAME = ("SAME_UPPER", "SAME_LOWER")
+
+
+def spell_out_convolutions(model: ir.Model) -> None:
+    """Rewrite attributes in place; auto_pad and output_shape stay only where the input's size is unknown."""
+    convolutions = [
+        n
+        for n in ir.traversal.RecursiveGraphIterator(model.graph)
+        if n.op_type in ("Conv", "ConvTranspose") and n.domain == ""
+    ]
+    if any(_kernel(n) is None or (_needs_input_size(n) and _spatial_size(n) is None) for n in convolutions):
+        ShapeInferencePass()(model)
+    for node in convolutions:
+        kernel = _kernel(node)
+        if kernel:
+            _spell_out(node, kernel)
+
+
+def _spell_out(node: ir.Node, kernel: list[int]) -> None:
+    spatial = len(kernel)
+    strides = _ints(node, "strides", [1] * spatial)
+    dilations = _ints(node, "dilations", [1] * spatial)
+    if strides is None or dilations is None or not len(strides) == len(dilations) == spatial:
+        return
+    node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", kernel)
+    node.attributes["strides"] = ir.AttrInt64s("strides", strides)
+    node.attributes["dilations"] = ir.AttrInt64s("dilations", dilations)
+    if "group" not in node.attributes:
+        node.attributes["group"] = ir.AttrInt64("group", 1)
+    extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
+    resolve = _transpose_padding if node.op_type == "ConvTranspose" else _conv_padding
+    resolved = resolve(node, extents, strides)
+    if resolved is None:
+        return
+    pads, output_padding = resolved
+    node.attributes.pop("auto_pad", None)
+    node.attributes.pop("output_shape", None)
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+    if output_padding is not None:
+        node.attributes["output_padding"] = ir.AttrInt64s("output_padding", output_padding)
+
+
+def _conv_padding(node: ir.Node, extents: list[int], strides: list[int]) -> tuple[list[int], None] | None:
+    """Pads [begins, ends]: SAME keeps ceil(input / stride) outputs, the odd one at the end for SAME_UPPER."""
+    mode = _mode(node)
+    if mode not in SAME:
+        pads = _ints(node, "pads", [0] * 2 * len(extents)) if mode == "NOTSET" else [0] * 2 * len(extents)
+        return None if pads is None else (pads, None)
+    # with stride 1 the padding does not depend on the input's size
+    size = _spatial_size(node) or ([1] * len(extents) if all(s == 1 for s in strides) else None)
+    if size is None:
+        return None
+    totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(size, strides, extents, strict=True)]
+    return _halves(totals, upper=mode == "SAME_UPPER"), None
+
+
+def _transpose_padding(
+    node: ir.Node, extents: list[int], strides: list[int]
+) -> tuple[list[int], list[int] | None] | None:
+    """Pads and output_padding for output_shape: total = stride * (input - 1) + output_padding + extent - output."""
+    mode, wanted = _mode(node), _ints(node, "output_shape", None)
+    extra = _ints(node, "output_padding", [0] * len(extents)) or [0] * len(extents)
+    given = extra if "output_padding" in node.attributes else None
+    if wanted is None and mode not in SAME:
+        pads = _ints(node, "pads", [0] * 2 * len(extents)) if mode == "NOTSET" else [0] * 2 * len(extents)
+        return None if pads is None else (pads, given)
+    if wanted is None:
+        # SAME gives input * stride whatever the input's size; onnxruntime does not extend an output that is shorter
+        totals = [max(x + e - s, 0) for e, s, x in zip(extents, strides, extra, strict=True)]
+        return _halves(totals, upper=mode == "SAME_UPPER"), given
+    size = _spatial_size(node)
+    if size is None:
+        return None
+    full = zip(size, strides, extents, extra, wanted[-len(extents) :], strict=True)
+    totals = [s * (n - 1) + x + e - w for n, s, e, x, w in full]
+    if any(t < 0 for t in totals):
+        given = [x + max(-t, 0) for x, t in zip(extra, totals, strict=True)]
+    return _halves([max(t, 0) for t in totals], upper=mode == "SAME_UPPER"), given
+
+
+def _halves(totals: list[int], *, upper: bool) -> list[int]:
+    small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+    return small + large if upper else large + small
+
+
+def _mode(node: ir.Node) -> str:
+    return node.attributes["auto_pad"].as_string() if "auto_pad" in node.attributes else "NOTSET"
+
+
+def _ints(node: ir.Node, name: str, default: Any) -> list[int] | None:
+    return [int(i) for i in node.attributes[name].as_ints()] if name in node.attributes else default
+
+
+def _kernel(node: ir.Node) -> list[int] | None:
+    if "kernel_shape" in node.attributes:
+        return _ints(node, "kernel_shape", None)
+    return _sizes(node.inputs[1]) if len(node.inputs) > 1 else None
+
+
+def _needs_input_size(node: ir.Node) -> bool:
+    return _mode(node) in SAME or "output_shape" in node.attributes
+
+
+def _spatial_size(node: ir.Node) -> list[int] | None:
+    return _sizes(node.inputs[0])
+
+
+def _sizes(value: ir.Value | None) -> list[int] | None:
+    """The axes from the third on, when every one of them is known."""
+    if value is None or value.shape is None or len(value.shape) < 3:
+        return None
+    sizes = [d for d in value.shape[2:] if isinstance(d, int)]
+    return sizes if len(sizes) == len(value.shape) - 2 else None

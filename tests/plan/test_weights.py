@@ -1,0 +1,128 @@
+"""Every form in which a weight may reach its layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from deploy_evaluator import op_types
+from written_models import Array, convert_and_compare, write_model
+
+RNG = np.random.default_rng(0)
+ACTIVATION = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
+
+
+def source(body: str, constants: dict[str, Array], folder: Path, *, opset: int = 17) -> Path:
+    text = f"g (float[n, 6] x) => (float[n, 4] y) {{ {ACTIVATION} {body} }}"
+    return write_model(folder / "m.onnx", text, {"s": np.float32(0.05), "z": np.int8(3)} | constants, opset=opset)
+
+
+def feeds() -> dict[str, Array]:
+    return {"x": np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)}
+
+
+def int8_weights(deploy: onnx.ModelProto) -> list[Array]:
+    return [a for t in deploy.graph.initializer if (a := numpy_helper.to_array(t)).dtype == np.int8]
+
+
+INTEGERS = RNG.integers(-100, 101, (6, 4)).astype(np.int8)
+SCALES = RNG.uniform(0.005, 0.02, 4).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("body", "constants"),
+    [
+        ("e = DequantizeLinear <axis = 1> (w, sw) y = MatMul(d, e)", {"w": INTEGERS}),
+        ("t = DequantizeLinear <axis = 0> (w, sw) e = Transpose(t) y = MatMul(d, e)", {"w": INTEGERS.T}),
+        ("t = DequantizeLinear <axis = -1> (w, sw) e = Identity(t) y = MatMul(d, e)", {"w": INTEGERS}),
+        (
+            "t = DequantizeLinear <axis = 1> (w, sw) e = Reshape(t, two) y = MatMul(d, e)",
+            {"w": INTEGERS.reshape(6, 4, 1), "two": np.array([6, 4])},
+        ),
+        (
+            "t = DequantizeLinear <axis = 1> (w, sw) a = Squeeze(t, ax) e = Unsqueeze(a, ax) f = Squeeze(e, ax) "
+            "y = MatMul(d, f)",
+            {"w": INTEGERS.reshape(6, 4, 1), "ax": np.array([2])},
+        ),
+        ("p = QuantizeLinear <axis = 1> (w, sw, zw) e = DequantizeLinear <axis = 1> (p, sw, zw) y = MatMul(d, e)", {}),
+    ],
+    ids=["axis 1", "transposed", "negative axis", "reshaped", "squeezed", "float with Q/DQ"],
+)
+def test_forms_of_one_weight_give_the_same_integers(body: str, constants: dict[str, Array], tmp_path: Path) -> None:
+    shared = {"sw": SCALES, "zw": np.zeros(4, np.int8), "w": (INTEGERS * SCALES).astype(np.float32)}
+    used = {k: v for k, v in (shared | constants).items() if k in body}
+    report, deploy = convert_and_compare(source(body, used, tmp_path), feeds(), units=0)
+    assert len(report.converted) == 1
+    assert np.array_equal(int8_weights(deploy)[0], INTEGERS)
+
+
+def test_asymmetric_weight_that_fits_int8_is_moved_exactly(tmp_path: Path) -> None:
+    weight = RNG.integers(20, 250, (6, 4)).astype(np.uint8)
+    constants = {"w": weight, "sw": np.float32(0.01), "zw": np.uint8(140)}
+    body = "e = DequantizeLinear(w, sw, zw) y = MatMul(d, e)"
+    report, deploy = convert_and_compare(source(body, constants, tmp_path), feeds(), units=0)
+    assert "asymmetric" in report.converted[0].detail
+    assert np.array_equal(int8_weights(deploy)[0], weight.astype(np.int16) - 140)
+
+
+def test_asymmetric_weight_beyond_int8_is_refused_with_its_range(tmp_path: Path) -> None:
+    weight = np.array([0, 255, 3, 4] * 6, np.uint8).reshape(6, 4)
+    constants = {"w": weight, "sw": np.float32(0.01), "zw": np.uint8(100)}
+    body = "e = DequantizeLinear(w, sw, zw) y = MatMul(d, e)"
+    report, _ = convert_and_compare(source(body, constants, tmp_path), feeds(), units=0)
+    assert report.refused[0].reason == "weight-asymmetric" and "from -100 to 155" in report.refused[0].detail
+
+
+def test_tied_weight_is_int8_where_its_scales_are_output_channels(tmp_path: Path) -> None:
+    text = f"""g (float[n, 6] x, float[n, 4] u) => (float[n, 4] y, float[n, 6] v) {{
+        {ACTIVATION}
+        e = DequantizeLinear <axis = 1> (w, sw)
+        y = MatMul(d, e)
+        p = QuantizeLinear(u, s, z) r = DequantizeLinear(p, s, z)
+        t = Transpose(e)
+        v = MatMul(r, t)
+    }}"""
+    constants = {"s": np.float32(0.05), "z": np.int8(3), "w": INTEGERS, "sw": SCALES}
+    path = write_model(tmp_path / "m.onnx", text, constants)
+    inputs = feeds() | {"u": RNG.normal(size=(5, 4)).astype(np.float32)}
+    report, _ = convert_and_compare(path, inputs, units=0)
+    assert len(report.converted) == 1 and [e.reason for e in report.refused] == ["weight-axis"]
+
+
+def test_layers_that_share_a_weight_share_one_initializer(tmp_path: Path) -> None:
+    body = "e = DequantizeLinear <axis = 1> (w, sw) a = MatMul(d, e) b = MatMul(d, e) y = Add(a, b)"
+    report, deploy = convert_and_compare(source(body, {"w": INTEGERS, "sw": SCALES}, tmp_path), feeds(), units=0)
+    assert len(report.converted) == 2 and len(int8_weights(deploy)) == 1
+
+
+def test_blockwise_weight_is_refused_and_stays_right(tmp_path: Path) -> None:
+    body = "e = DequantizeLinear <axis = 0, block_size = 2> (w, sw) y = MatMul(d, e)"
+    constants = {"w": INTEGERS, "sw": RNG.uniform(0.005, 0.02, (3, 4)).astype(np.float32)}
+    report, deploy = convert_and_compare(source(body, constants, tmp_path, opset=21), feeds(), units=0)
+    assert report.refused[0].reason == "weight-blockwise"
+    assert op_types(deploy.graph.node) == {"AscendQuant", "AscendAntiQuant", "MatMul"}
+
+
+def test_float_weight_on_a_grid_is_recovered_or_left(tmp_path: Path) -> None:
+    body = "y = MatMul(d, w)"
+    constants = {"w": (INTEGERS * SCALES).astype(np.float32)}
+    report, deploy = convert_and_compare(source(body, constants, tmp_path), feeds(), units=0)
+    assert "recovered" in report.converted[0].detail
+    restored = int8_weights(deploy)[0] * np.asarray(report.converted[0].scale_w, np.float32)
+    # one rounding of s * q, and s itself is recovered to within 2^-24
+    np.testing.assert_allclose(restored, constants["w"], rtol=2.0**-22, atol=0)
+    left, _ = convert_and_compare(source(body, constants, tmp_path), feeds(), units=0, grid_weights=False)
+    assert left.refused[0].reason == "weight-not-quantized"
+
+
+def test_two_activations_are_refused(tmp_path: Path) -> None:
+    text = f"""g (float[n, 6] x) => (float[n, n] y) {{
+        {ACTIVATION} t = Transpose(d) y = MatMul(d, t)
+    }}"""
+    path = write_model(tmp_path / "m.onnx", text, {"s": np.float32(0.05), "z": np.int8(3)})
+    report, _ = convert_and_compare(path, feeds(), units=0)
+    assert report.refused[0].reason == "activation-by-activation"
