@@ -90,11 +90,11 @@ def plan_layer(node: ir.Node, constants: ConstantEvaluator) -> Site:
     Raises:
         Refusal: The layer stays float.
     """
-    if node.op_type == "ConvTranspose" and _rank(node) == 5:
-        raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
     source, quantizer = find_quantizer(node.inputs[0], constants)
     resolved = resolve_weight(node.inputs[1], constants)
     integers, shape, scale, axis = resolved.integers, resolved.shape, resolved.scale, resolved.axis
+    if node.op_type == "ConvTranspose" and len(shape) == 5:
+        raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
     alpha, beta = np.float32(1), np.float32(1)
     if node.op_type == "Gemm":
         alpha, beta = np.float32(_attr(node, "alpha", 1.0)), np.float32(_attr(node, "beta", 1.0))
@@ -145,14 +145,6 @@ def plan_layer(node: ir.Node, constants: ConstantEvaluator) -> Site:
         transpose_input=bool(node.op_type == "Gemm" and _attr(node, "transA", 0)),
         attributes=_attributes(node, resolved),
     )
-
-
-def _rank(node: ir.Node) -> int:
-    weight = node.inputs[1]
-    if weight is not None and weight.shape is not None:
-        return len(weight.shape)
-    kernel = node.attributes.get("kernel_shape")
-    return len(kernel.as_ints()) + 2 if kernel is not None else 0
 
 
 def _attr(node: ir.Node, name: str, default: Any) -> Any:
