@@ -33,6 +33,9 @@ class Writer(abc.ABC):
         self._node_names = set(self._nodes)
         self._wished: list[tuple[ir.Value, str]] = []
         self._quantized: dict[tuple[str, Quantizer, bool], ir.Value] = {}
+        self._made: list[ir.Node] = []
+        self._chains: dict[ir.Value, list[ir.Node]] = {}
+        self._site_nodes: dict[str, list[ir.Node]] = {}
 
     @abc.abstractmethod
     def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
@@ -99,6 +102,10 @@ class Writer(abc.ABC):
                 )
         return self._model
 
+    def nodes_of(self, site_name: str) -> tuple[str, ...]:
+        """Names of the nodes that stand for a layer: its quantizer (maybe shared), itself, what follows it."""
+        return tuple(n.name or "" for n in self._site_nodes.get(site_name, ()))
+
     def _give_wished_names(self) -> None:
         """Source names that the removed half of the graph had occupied go to what stands in its place."""
         values = {v.name for n in ir.traversal.RecursiveGraphIterator(self._graph) for v in n.outputs}
@@ -127,6 +134,7 @@ class Writer(abc.ABC):
         new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name)
         new.outputs[0].name = self._unique(f"{name}.output0", self._taken)
         new.outputs[0].type = ir.TensorType(dtype)
+        self._made.append(new)
         if before is not None:
             self._graph.insert_before(before, new)
         elif after is not None:
@@ -214,7 +222,9 @@ class Writer(abc.ABC):
             clipped = self._clipped(source, quantizer, at)
             key = (clipped.name or "", quantizer, True)
             if key not in self._quantized:
+                start = len(self._made)
                 self._quantized[key] = self.quantize(clipped, quantizer, f"{at.name}.quant", at)
+                self._chains[self._quantized[key]] = self._made[start:]
             self._replace(old, self.antiquantize(self._quantized[key], quantizer, f"{at.name}.antiquant", at))
         else:
             self._replace(old, self._float_chain(source, quantizer, f"{at.name}.fakequant", at))
@@ -293,6 +303,7 @@ class Writer(abc.ABC):
     def _site(self, site: Site, source: ir.Value) -> None:
         node = self._nodes[site.node]
         source = self._clipped(self._current(source), site.quantizer, node)
+        start = len(self._made)
         if site.transpose_input:
             key = (f"{source.name}^T", site.quantizer, True)
             if key not in self._quantized:
@@ -305,6 +316,9 @@ class Writer(abc.ABC):
             key = (source.name or "", site.quantizer, True)
             if key not in self._quantized:
                 self._quantized[key] = self.quantize(source, site.quantizer, f"{site.node}.quant", node)
+        # a chain that an earlier layer made serves this one too
+        chain = self._chains.setdefault(self._quantized[key], self._made[start:])
+        start = len(self._made)
         inputs = [self._quantized[key], self.weight(site, node)]
         tail, add = node, self._nodes[site.add] if site.add is not None else None
         if site.bias is not None and add is None:
@@ -337,6 +351,7 @@ class Writer(abc.ABC):
             result, tail = out, producer
         rank = len(site.weight.shape)
         result = self.dequantize(result, site, rank, tail)
+        self._site_nodes[site.node] = [*chain, new, *self._made[start:]]
         self._replace(last, result)
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:
