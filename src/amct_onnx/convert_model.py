@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from amct_onnx.emit.deploy import DeployWriter
@@ -61,7 +62,8 @@ def convert_qat_model(
     step(2, STAGES)
     plan = make_plan(model, settings)
     step(3, STAGES)
-    deploy, fake_quant = DeployWriter(model, plan).rewrite(), FakeQuantWriter(model, plan).rewrite()
+    deploy_writer, fake_quant_writer = DeployWriter(model, plan), FakeQuantWriter(model, plan)
+    deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
     step(4, STAGES)
     text = os.fspath(save_path)
     folder = Path(os.path.realpath(text if text.endswith(("/", os.sep)) else os.path.dirname(text) or "."))
@@ -79,7 +81,14 @@ def convert_qat_model(
         fake_quant_model=str(paths[1]),
         ledger_file=str(paths[2]),
         record_file=None if record is None else str(record),
-        layers=plan.entries,
+        layers=tuple(
+            replace(
+                entry,
+                deploy_nodes=deploy_writer.nodes_of(entry.name),
+                fake_quant_nodes=fake_quant_writer.nodes_of(entry.name),
+            )
+            for entry in plan.entries
+        ),
         residuals=_residuals(plan),
         warnings=plan.warnings,
     )

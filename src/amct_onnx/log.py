@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amct_onnx.errors import SettingError
 
@@ -15,7 +16,13 @@ _root = logging.getLogger("amct_onnx")
 _chosen: dict[str, str] = {}
 
 
-class _ModuleLogger(logging.LoggerAdapter[logging.Logger]):
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter  # Python 3.10 cannot subscript it
+
+
+class _ModuleLogger(_Adapter):
     def process(self, msg: object, kwargs: object) -> tuple[str, object]:  # type: ignore[override]
         return f"[AMCT]:[{(self.extra or {})['module_name']}]: {msg}", kwargs
 

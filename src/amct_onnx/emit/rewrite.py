@@ -37,6 +37,9 @@ class Writer(abc.ABC):
         self._wished: list[tuple[ir.Value, str]] = []
         self._made: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
+        self._inserted: list[ir.Node] = []
+        self._chains: dict[ir.Value, list[ir.Node]] = {}
+        self._site_nodes: dict[str, list[ir.Node]] = {}
 
     @abc.abstractmethod
     def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
@@ -120,6 +123,10 @@ class Writer(abc.ABC):
                 )
         return self._model
 
+    def nodes_of(self, site_name: str) -> tuple[str, ...]:
+        """Names of the nodes that stand for a layer: its quantizer (maybe shared), itself, what follows it."""
+        return tuple(n.name or "" for n in self._site_nodes.get(site_name, ()))
+
     def _give_wished_names(self) -> None:
         """Source names that the removed half of the graph had occupied go to what stands in its place."""
         values = {v.name for n in ir.traversal.RecursiveGraphIterator(self._graph) for v in n.outputs}
@@ -151,6 +158,7 @@ class Writer(abc.ABC):
         new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name)
         new.outputs[0].name = self._unique(f"{name}.output0", self._taken)
         new.outputs[0].type = ir.TensorType(dtype)
+        self._inserted.append(new)
         at = before or after
         assert at is not None and at.graph is not None
         if before is not None:
@@ -321,7 +329,9 @@ class Writer(abc.ABC):
                 source, site.quantizer, "transpose", node, lambda: self._transpose(source, site, node)
             )
         source = self.lift(source, site, node)
-        inputs = [self._shared_quantize(source, site.quantizer, f"{site.node}.quant", node), self.weight(site, node)]
+        quantized = self._shared_quantize(source, site.quantizer, f"{site.node}.quant", node)
+        start = len(self._inserted)
+        inputs = [quantized, self.weight(site, node)]
         # only MatMul has no bias input of its own
         behind = site.bias is not None and node.op_type == "MatMul"
         if site.bias is not None and not behind:
@@ -349,7 +359,9 @@ class Writer(abc.ABC):
             producer = result.producer()
             assert producer is not None
             tail = producer
-        self._replace(last, self.lower(self.dequantize(result, site, len(site.weight.shape), tail), site))
+        result = self.lower(self.dequantize(result, site, len(site.weight.shape), tail), site)
+        self._site_nodes[site.node] = [*self._chains[quantized], new, *self._inserted[start:]]
+        self._replace(last, result)
 
     def _bias_add(self, site: Site, layer: ir.Node, absorbed: list[ir.Node]) -> ir.Value:
         """The Add of a MatMul's int32 bias, under the name of the source's Add."""
@@ -379,10 +391,12 @@ class Writer(abc.ABC):
     def _shared(
         self, source: ir.Value, quantizer: Quantizer, what: str, at: ir.Node, make: Callable[[], ir.Value]
     ) -> ir.Value:
-        """What was made of a tensor once, for all readers in one graph."""
+        """What was made of a tensor once, for all readers in one graph; the ledger names its nodes for each."""
         key = (source.name or "", quantizer, what, id(at.graph))
         if key not in self._made:
+            start = len(self._inserted)
             self._made[key] = make()
+            self._chains[self._made[key]] = [*self._chains.get(source, []), *self._inserted[start:]]
         return self._made[key]
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:

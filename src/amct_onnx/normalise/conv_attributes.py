@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
@@ -22,7 +23,8 @@ def spell_out_convolutions(model: ir.Model) -> None:
         if n.op_type in ("Conv", "ConvTranspose") and n.domain == ""
     ]
     if any(_kernel(n) is None or (_needs_input_size(n) and _spatial_size(n) is None) for n in convolutions):
-        ShapeInferencePass()(model)
+        # types are not checked: the canonical form has Q/DQ on float16 at any opset
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
     for node in convolutions:
         kernel = _kernel(node)
         if kernel:
@@ -107,7 +109,14 @@ def _ints(node: ir.Node, name: str, default: Any) -> list[int] | None:
 def _kernel(node: ir.Node) -> list[int] | None:
     if "kernel_shape" in node.attributes:
         return _ints(node, "kernel_shape", None)
-    return _sizes(node.inputs[1]) if len(node.inputs) > 1 else None
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    # exporters declare no shapes inside a weight's Q/DQ pair, but the elements are those of the initializer
+    while weight is not None and _sizes(weight) is None:
+        producer = weight.producer()
+        if producer is None or producer.op_type not in ELEMENTWISE:
+            break
+        weight = producer.inputs[0]
+    return _sizes(weight)
 
 
 def _needs_input_size(node: ir.Node) -> bool:

@@ -79,8 +79,6 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         Refusal: The layer stays float.
         FactorError: A quantizer with unusable factors.
     """
-    if node.op_type == "ConvTranspose" and _rank(node) == 5:
-        raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
     if node.op_type in ("MatMul", "Gemm") and not any(constants.is_constant(v) for v in node.inputs[:2]):
         raise Refusal(
             "activation-by-activation",
@@ -92,6 +90,8 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     turned = bool(node.op_type == "Gemm" and _attr(node, "transB", 0))
     channel_axis = 0 if node.op_type == "Conv" or turned else 1
     resolved = resolve_weight(node.inputs[1], channel_axis, constants, grid_weights=settings.grid_weights)
+    if node.op_type == "ConvTranspose" and len(resolved.shape) == 5:
+        raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
     if node.op_type == "MatMul" and len(resolved.shape) != 2:
         raise Refusal(
             "matmul-weight-rank", f"its weight has {len(resolved.shape)} axes", "Only 2-D weights are accepted."
@@ -241,14 +241,6 @@ def _weight(
         resolved.name,
         (*resolved.key, turned, signs.tobytes() if np.any(signs != 1) else b""),
     )
-
-
-def _rank(node: ir.Node) -> int:
-    weight = node.inputs[1]
-    if weight is not None and weight.shape is not None:
-        return len(weight.shape)
-    kernel = node.attributes.get("kernel_shape")
-    return len(kernel.as_ints()) + 2 if kernel is not None else 0
 
 
 def _attr(node: ir.Node, name: str, default: Any) -> Any:

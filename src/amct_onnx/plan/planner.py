@@ -122,15 +122,8 @@ def _refuse_operators(nodes: list[ir.Node]) -> None:
 
 
 def _converted(node: ir.Node, site: Site) -> LayerEntry:
-    name = node.name or ""
-    deploy = (f"{name}.quant", name, f"{name}.dequant")
-    fake = (
-        *(f"{name}.quant.fakequant.{s}" for s in ("mul", "round", "add", "clip", "sub")),
-        name,
-        f"{name}.fakedequant.mul",
-    )
     return LayerEntry(
-        name=name,
+        name=node.name or "",
         op_type=node.op_type,
         verdict=CONVERTED,
         granularity="per-channel" if site.deq_scale.size > 1 else "per-tensor",
@@ -138,8 +131,6 @@ def _converted(node: ir.Node, site: Site) -> LayerEntry:
         offset_d=site.quantizer.offset_d,
         scale_w=tuple(float(s) for s in site.weight.scale),
         detail=site.detail,
-        deploy_nodes=deploy,
-        fake_quant_nodes=fake,
     )
 
 

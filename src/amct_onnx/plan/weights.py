@@ -106,6 +106,15 @@ def _behind_dequantize(dq: ir.Node, value: ir.Value, constants: ConstantEvaluato
                 f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
                 "Export the model again with equal factors.",
             )
+        floats = constants.array(source)
+        # min and max pass a NaN on and need no memory of the weight's size
+        if floats.size and not np.isfinite([floats.min(), floats.max()]).all():
+            position = [int(i) for i in np.argwhere(~np.isfinite(floats))[0]]
+            raise Refusal(
+                "weight-not-finite",
+                f"its weight '{source.name}' holds {floats[tuple(position)]} at {position}: no integer stands for it",
+                "Train or export the model again.",
+            )
     tensor = constants.tensor(source)
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
     if axis is not None:
