@@ -16,8 +16,8 @@ from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import CANDIDATES, plan_layer
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, raw_factors
+from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
-from amct_onnx.plan.weights import Refusal
 from amct_onnx.report import CONVERTED, REFUSED, LayerEntry
 
 

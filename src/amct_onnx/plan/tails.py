@@ -128,3 +128,9 @@ def _arithmetic(
 def _array(value: ir.Value | None, constants: ConstantEvaluator) -> npt.NDArray[Any]:
     assert value is not None
     return np.asarray(constants.array(value)).astype(np.float64)
+
+
+def addend_of(tail: Tail) -> ir.Value | None:
+    """The tensor that names the bias of an absorbed BatchNormalization."""
+    norms = [n for n in tail.nodes if n.op_type == "BatchNormalization"]
+    return norms[-1].inputs[2] if norms else None

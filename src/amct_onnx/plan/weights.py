@@ -16,17 +16,10 @@ from amct_onnx.errors import FactorError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.plan.grid_weights import recover_grid
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, clip_bounds, integer_type, is_op, raw_factors
+from amct_onnx.plan.refusal import Refusal
 
 REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """What may stand between a weight's DequantizeLinear and its layer."""
-
-
-class Refusal(Exception):
-    """A layer cannot become int8: reason code, what is at fault, what would help."""
-
-    def __init__(self, reason: str, detail: str, remedy: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail, self.remedy = reason, detail, remedy
 
 
 @dataclass(frozen=True)

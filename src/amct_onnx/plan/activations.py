@@ -1,0 +1,62 @@
+"""Resolve the activation of a layer: the float tensor to quantize, and the factors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.plan.factors import Quantizer
+from amct_onnx.plan.grids import Grids
+from amct_onnx.plan.refusal import Refusal
+
+
+def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quantizer]:
+    """The float tensor to quantize in front of a layer, and the factors.
+
+    Behind data movement the tensor itself is returned: its values already lie on the grid.
+
+    Raises:
+        Refusal: No quantizer of 8 bits, per-tensor, is there.
+    """
+    pair = grids.pair(value.producer()) if value is not None else None
+    quantizer = pair[1] if pair is not None else grids.of(value)
+    if value is None or quantizer is None:
+        raise Refusal(
+            "activation-not-quantized",
+            f"its input '{value.name if value else ''}' has no QuantizeLinear/DequantizeLinear",
+            "Train the layer with an activation quantizer.",
+        )
+    if quantizer.axis is not None:
+        raise Refusal(
+            "activation-per-channel",
+            f"its input '{value.name}' is quantized per channel",
+            "Quantize the activation per tensor.",
+        )
+    if quantizer.bits != 8:
+        raise Refusal(
+            "activation-16-bit",
+            f"its input '{value.name}' is quantized to 16 bits",
+            "Quantize the activation to 8 bits.",
+        )
+    source = pair[0] if pair is not None else value
+    kind = float_type_of(source)
+    quantizer = dataclasses.replace(quantizer, float_type=kind)
+    if kind not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        raise Refusal(
+            "float-type", f"its input '{value.name}' is {kind.name}", "Export the model in float32 or float16."
+        )
+    if not quantizer.per_tensor_int8:
+        raise Refusal(
+            "activation-scale-range",
+            f"the scale {quantizer.scale_d} of its input '{value.name}' has no finite float32 reciprocal",
+            "Calibrate the quantizer again: the scale is subnormal.",
+        )
+    if not quantizer.low <= quantizer.offset_d <= quantizer.high:
+        raise Refusal(
+            "activation-zero-point",
+            f"the zero point {quantizer.offset_d} of '{value.name}' lies outside [{quantizer.low}, {quantizer.high}]",
+            "Train with a range that includes zero.",
+        )
+    return source, quantizer

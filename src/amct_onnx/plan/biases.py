@@ -1,0 +1,71 @@
+"""The int32 bias of a layer: round(bias / (scale_d * scale_w)), or integers that were so already."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx import arithmetic
+from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.plan.quantizers import DEQUANTIZE, is_op, raw_factors
+from amct_onnx.plan.refusal import Refusal
+from amct_onnx.plan.tails import EMPTY, Tail, addend_of
+
+
+def plan_bias(
+    own: ir.Value | None,
+    tail: Tail,
+    beta: float,
+    alpha: float,
+    deq_scale: npt.NDArray[np.float32],
+    channels: int,
+    constants: ConstantEvaluator,
+) -> npt.NDArray[np.int32] | None:
+    """The int32 bias [channels] of the layer and what its tail adds; None when there is neither."""
+    if own is None and tail.addend is None:
+        return None
+    single = own if tail is EMPTY else tail.bias if own is None else None
+    exact = None
+    if single is not None and beta == 1 and alpha == 1:
+        exact = _exact_bias(single, deq_scale, constants)
+    name = next((v.name for v in (single, own, addend_of(tail)) if v is not None), "")
+    if exact is None:
+        total = np.zeros(channels)
+        if own is not None:
+            array = np.asarray(constants.array(own)).astype(np.float64)
+            if array.size not in (1, channels):
+                raise Refusal(
+                    "bias-shape", f"its bias '{own.name}' has shape {array.shape}", f"Use a bias of shape [{channels}]."
+                )
+            total = total + array.reshape(-1) * beta * tail.factor
+        if tail.addend is not None:
+            total = total + tail.addend
+        exact = arithmetic.quantize_bias(total, deq_scale)
+    bad = np.flatnonzero(~((exact >= arithmetic.INT32_MIN) & (exact <= arithmetic.INT32_MAX)))
+    if bad.size:
+        raise Refusal(
+            "bias-overflow",
+            f"its bias '{name}' quantizes to {exact[bad[0]]:.0f} in channel {bad[0]}, beyond int32",
+            "Use a larger weight or activation scale in that channel, or a smaller bias.",
+        )
+    return np.broadcast_to(exact, (channels,)).astype(np.int32)
+
+
+def _exact_bias(
+    value: ir.Value, deq_scale: npt.NDArray[np.float32], constants: ConstantEvaluator
+) -> npt.NDArray[np.float64] | None:
+    """The integers of an int32 DQ whose scale is already scale_d * scale_w: taken over unchanged."""
+    node = value.producer()
+    if not is_op(node, DEQUANTIZE) or node is None or node.inputs[0] is None:
+        return None
+    scale, zero, _ = raw_factors(node, constants)
+    integers = np.asarray(constants.array(node.inputs[0])).reshape(-1)
+    if integers.dtype != np.int32 or np.any(zero) or not _same_scale(scale, deq_scale):
+        return None
+    return np.broadcast_to(integers, np.broadcast_shapes(integers.shape, deq_scale.shape)).astype(np.float64)
+
+
+def _same_scale(scale: npt.NDArray[np.float32], deq_scale: npt.NDArray[np.float32]) -> bool:
+    """Equal by value; one of the two may be per-tensor."""
+    return (1 in (scale.size, deq_scale.size) or scale.size == deq_scale.size) and bool(np.all(scale == deq_scale))
