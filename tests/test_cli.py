@@ -176,3 +176,9 @@ def test_replaced_files_are_named_after_they_were_replaced(tmp_path: Path) -> No
         assert f"WARNING - [AMCT]:[Utils]: The existing file {tmp_path}/m_{kind} is replaced" in again.stderr
     failed = command("convert", "--model", TIDY, "--save_path", "m", "--record_file", "m_quant.json")
     assert failed.returncode == 2 and "is replaced" not in failed.stderr
+
+
+def test_residuals_hold_no_quantizer_of_a_converted_layer(tmp_path: Path) -> None:
+    """One quantized layer leaves no quantizer over."""
+    report = amct_onnx.convert_qat_model(qdq_model(tmp_path), tmp_path / "m")
+    assert len(report.converted) == 1 and report.residuals == ()

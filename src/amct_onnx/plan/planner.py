@@ -63,6 +63,8 @@ def make_plan(model: ir.Model) -> Plan:
         if constants.is_constant(output):
             lazy[output.name or ""] = _dequantized(output, constants)
             continue
+        if not output.is_graph_output() and all(u.idx == 0 and u.node.name in by_node for u in output.uses()):
+            continue  # it belongs to the layers that read it
         found = quantizer_of(node, constants)
         if found is None:
             pairs.append(Pair(output.name or "", "", _without_quantize(node, constants)))
