@@ -147,3 +147,38 @@ def test_strict_fails_when_a_layer_stays_float(tmp_path: Path) -> None:
     result = command(*arguments, "--strict")
     assert result.returncode == 1
     assert "float: activation-per-channel" in result.stdout
+
+
+@pytest.mark.parametrize("record", ["out/m_deploy_model.onnx", "out/m_quant.json", "out", TIDY, "n" * 300])
+def test_record_that_cannot_be_written_leaves_everything_as_it_was(tmp_path: Path, record: str | Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "m_deploy_model.onnx").write_text("earlier")
+    before = TIDY.read_bytes()
+    with pytest.raises(amct_onnx.OutputError):
+        amct_onnx.convert_qat_model(TIDY, tmp_path / "out" / "m", record)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["m_deploy_model.onnx"]
+    assert (tmp_path / "out" / "m_deploy_model.onnx").read_text() == "earlier"
+    assert TIDY.read_bytes() == before
+
+
+@pytest.mark.parametrize("save_path", [".", "./", "inner/..", ""])
+def test_a_path_that_can_only_be_a_folder_gives_no_prefix(tmp_path: Path, save_path: str) -> None:
+    (tmp_path / "inner").mkdir()
+    report = amct_onnx.convert_qat_model(TIDY, save_path)
+    assert Path(report.deploy_model) == tmp_path / "deploy_model.onnx"
+
+
+def test_replaced_files_are_named_after_they_were_replaced(tmp_path: Path) -> None:
+    assert "is replaced" not in command("convert", "--model", TIDY, "--save_path", "m").stderr
+    again = command("convert", "--model", TIDY, "--save_path", "m")
+    assert again.returncode == 0
+    for kind in ("deploy_model.onnx", "fake_quant_model.onnx", "quant.json"):
+        assert f"WARNING - [AMCT]:[Utils]: The existing file {tmp_path}/m_{kind} is replaced" in again.stderr
+    failed = command("convert", "--model", TIDY, "--save_path", "m", "--record_file", "m_quant.json")
+    assert failed.returncode == 2 and "is replaced" not in failed.stderr
+
+
+def test_residuals_hold_no_quantizer_of_a_converted_layer(tmp_path: Path) -> None:
+    """One quantized layer leaves no quantizer over."""
+    report = amct_onnx.convert_qat_model(qdq_model(tmp_path), tmp_path / "m")
+    assert len(report.converted) == 1 and report.residuals == ()

@@ -22,6 +22,8 @@ from amct_onnx.report import ConversionReport, ResidualEntry
 from amct_onnx.write import save_model, write_all
 
 STAGES = 5
+MAX_NAME_BYTES = 255
+"""Longest file name of the usual file systems."""
 
 
 def convert_qat_model(
@@ -65,16 +67,10 @@ def convert_qat_model(
     deploy_writer, fake_quant_writer = DeployWriter(model, plan), FakeQuantWriter(model, plan)
     deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
     step(4, STAGES)
-    text = os.fspath(save_path)
-    folder = Path(os.path.realpath(text if text.endswith(("/", os.sep)) else os.path.dirname(text) or "."))
-    prefix = "" if text.endswith(("/", os.sep)) or not text else os.path.basename(text) + "_"
-    paths = [folder / f"{prefix}{kind}" for kind in ("deploy_model.onnx", "fake_quant_model.onnx", "quant.json")]
+    paths = _output_paths(os.fspath(save_path))
     record = None if record_file is None else Path(os.path.realpath(record_file))
-    for target in [*paths, *([record] if record else [])]:
-        if target == Path(os.path.realpath(model_file)):
-            raise OutputError(f"{target}: is the input model itself. Choose another save_path.")
-        if target.exists():
-            get_logger("Utils").warning("The existing file %s is replaced", target)
+    targets = [*paths, *([record] if record else [])]
+    replaced = _check_targets(targets, Path(os.path.realpath(model_file)))
     report = ConversionReport(
         model_file=os.fspath(model_file),
         deploy_model=str(paths[0]),
@@ -102,6 +98,8 @@ def convert_qat_model(
         files[record] = lambda p: _write_text(p, record_text(plan))
     write_all(files)
     step(STAGES, STAGES)
+    for path in replaced:
+        get_logger("Utils").warning("The existing file %s is replaced", path)
     for entry in report.refused:
         get_logger("Convert").warning(
             "Layer %s stays float (%s): %s. %s", entry.name, entry.reason, entry.detail, entry.remedy
@@ -111,6 +109,41 @@ def convert_qat_model(
     for path in paths[:2]:
         get_logger("Utils").info("The model file is saved in %s", path)
     return report
+
+
+def _output_paths(save_path: str) -> list[Path]:
+    """Deploy model, fake-quant model and ledger; a path that ends in a slash, ``.`` or ``..`` is a folder."""
+    name = os.path.basename(save_path)
+    is_folder = name in ("", os.curdir, os.pardir)
+    folder = Path(os.path.realpath((save_path if is_folder else os.path.dirname(save_path)) or os.curdir))
+    prefix = "" if is_folder else f"{name}_"
+    return [folder / f"{prefix}{kind}" for kind in ("deploy_model.onnx", "fake_quant_model.onnx", "quant.json")]
+
+
+def _check_targets(targets: list[Path], model_file: Path) -> list[Path]:
+    """The targets that exist already.
+
+    Raises:
+        OutputError: A target is the input model, a folder, another target, or a name that no file can have.
+    """
+    replaced = []
+    for index, target in enumerate(targets):
+        if target == model_file:
+            raise OutputError(f"{target}: is the input model itself. Choose another save_path or record_file.")
+        if target in targets[:index]:
+            raise OutputError(f"{target}: the record would overwrite another output. Choose another record_file.")
+        try:
+            if target.is_dir():
+                raise OutputError(f"{target}: is a folder. Choose another save_path or record_file.")
+            if target.exists():
+                replaced.append(target)
+            if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
+                raise OutputError(f"{target}: the file name is too long. Choose a shorter save_path or record_file.")
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"{target}: no file can have this name ({error}). Choose another.") from error
+    return replaced
 
 
 def _write_text(path: Path, text: str) -> None:

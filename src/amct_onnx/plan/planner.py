@@ -70,6 +70,8 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         if constants.is_constant(output):
             lazy[output.name or ""] = _dequantized(output, constants)
             continue
+        if not output.is_graph_output() and all(u.idx == 0 and u.node.name in by_node for u in output.uses()):
+            continue  # it belongs to the layers that read it
         found = grids.pair(node)
         if found is None:
             pairs.append(Pair(output.name or "", "", _without_quantize(node, constants)))
