@@ -31,7 +31,7 @@ def make_plan(model: ir.Model) -> Plan:
         raise NoQuantizerError(
             "The model holds no QuantizeLinear or DequantizeLinear node. Give a QAT model exported with its quantizers."
         )
-    _refuse_operators(nodes)
+    _refuse_bodies(nodes)
     sites: list[Site] = []
     entries: list[LayerEntry] = []
     for node in nodes:
@@ -93,22 +93,13 @@ def make_plan(model: ir.Model) -> Plan:
     return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings)
 
 
-INTEGER_OPERATORS = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "QAttention"})
-
-
-def _refuse_operators(nodes: list[ir.Node]) -> None:
-    """Integer operators have no ATC plugin and no form in the outputs."""
+def _refuse_bodies(nodes: list[ir.Node]) -> None:
+    """Quantizers in the body of a control-flow operator have no form in the outputs."""
     for inner in (n for outer in nodes for n in _inside(outer)):
         if is_op(inner, QUANTIZE, DEQUANTIZE):
             raise UnsupportedModelError(
                 f"Node '{inner.name}' ({inner.op_type}) lies in the body of an If, Loop or Scan: these are not "
                 "converted. Export the model without control flow, or move the quantizers out of the body."
-            )
-    for node in nodes:
-        if node.op_type.startswith("QLinear") or node.op_type in INTEGER_OPERATORS:
-            raise UnsupportedModelError(
-                f"Node '{node.name}' is a {node.op_type}: QOperator format and dynamic quantization cannot "
-                "be converted. Export the model in QDQ format (QuantizeLinear/DequantizeLinear) with static factors."
             )
 
 
