@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from amct_onnx import arithmetic
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.refused import noted_refusal
 from amct_onnx.plan.factors import Quantizer, Site, Weight
 from amct_onnx.plan.quantizers import DEQUANTIZE, is_op, quantizer_of, raw_factors
 from amct_onnx.plan.weights import Refusal, ResolvedWeight, resolve_weight
@@ -90,6 +91,9 @@ def plan_layer(node: ir.Node, constants: ConstantEvaluator) -> Site:
     Raises:
         Refusal: The layer stays float.
     """
+    note = noted_refusal(node)
+    if note is not None:
+        raise Refusal(*note)
     if node.op_type == "ConvTranspose" and _rank(node) == 5:
         raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
     source, quantizer = find_quantizer(node.inputs[0], constants)
