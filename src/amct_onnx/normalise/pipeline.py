@@ -7,11 +7,17 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from amct_onnx.normalise.container import normalise_container
+from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.foreign_quantizers import express_foreign_quantizers
 from amct_onnx.normalise.integer_moves import dequantize_before_moves
 from amct_onnx.normalise.qoperator import expand_qoperators
 
-RULES: tuple[Callable[[ir.Model], None], ...] = (express_foreign_quantizers, expand_qoperators, dequantize_before_moves)
+RULES: tuple[Callable[[ir.Model], None], ...] = (
+    express_foreign_quantizers,
+    expand_qoperators,
+    expand_dynamic_quantization,
+    dequantize_before_moves,
+)
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""
 
 

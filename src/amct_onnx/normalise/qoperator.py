@@ -44,7 +44,7 @@ def _is_unknown(node: ir.Node) -> bool:
     return node.op_type.startswith(("QLinear", "QOrdered")) or node.op_type in UNKNOWN
 
 
-UNKNOWN = frozenset({"QAttention", "QEmbedLayerNormalization", "MulInteger", "DynamicQuantizeLSTM"})
+UNKNOWN = frozenset({"QAttention", "QEmbedLayerNormalization", "MulInteger"})
 
 
 class _Rewriter:
