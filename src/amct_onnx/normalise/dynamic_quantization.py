@@ -19,9 +19,9 @@ import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.container import opset_of
 from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
 from amct_onnx.normalise.integer_moves import MOVES
+from amct_onnx.normalise.opset import opset_of
 from amct_onnx.normalise.refused import note_refusal
 
 REASON = "dynamic-quantization"

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.container import opset_of
 from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
+from amct_onnx.normalise.opset import opset_of
 
 DOMAINS = ("", "com.microsoft")
 

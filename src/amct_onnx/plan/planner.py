@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.container import opset_of
+from amct_onnx.normalise.opset import opset_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.layers import CANDIDATES, EXACT_MOVES, plan_layer
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, quantizer_of, raw_factors
