@@ -106,7 +106,9 @@ class _Lowering:
     def run(self) -> None:
         """Rewrite the model in place."""
         nodes = list(ir.traversal.RecursiveGraphIterator(self._model.graph))
-        if any(v.dtype is None or v.shape is None for n in nodes for v in n.outputs if n.op_type != "Constant"):
+        silent = any(v.dtype is None or v.shape is None for n in nodes for v in n.outputs if n.op_type != "Constant")
+        # onnx's inference crashes on inputs without a type
+        if silent and all(v.type is not None for v in self._model.graph.inputs):
             # whether opset 18 takes a node may depend on a type or rank that the model does not state
             ShapeInferencePass()(self._model)
         self._lower(nodes, self._version)
