@@ -17,6 +17,8 @@ NOT_DETERMINISTIC = frozenset(
 )
 IR_VERSION = 10
 """Of the one-node models that compute a constant; read by every supported onnxruntime."""
+QDQ_OPSET = 21
+"""Of a QuantizeLinear or DequantizeLinear that is computed; each version takes what the versions before it took."""
 WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -134,8 +136,10 @@ class ConstantEvaluator:
             [_typed(n, array) for n, array in feeds.items()],
             [onnx.ValueInfoProto(name=o) for o in proto.output],
         )
+        # per-channel factors and 4- and 16-bit integers are newer than the opsets in which models hold them
+        opset = QDQ_OPSET if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
         model = onnx.helper.make_model(
-            graph, opset_imports=[onnx.helper.make_opsetid("", self._opset)], ir_version=IR_VERSION
+            graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION
         )
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -8,10 +8,16 @@ import onnx_ir as ir
 
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
+from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
+from amct_onnx.normalise.foreign_quantizers import express_foreign_quantizers
 from amct_onnx.normalise.integer_moves import dequantize_before_moves
+from amct_onnx.normalise.qoperator import expand_qoperators
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
+    express_foreign_quantizers,
+    expand_qoperators,
+    expand_dynamic_quantization,
     drop_casts_around_quantizers,
     dequantize_before_moves,
     spell_out_convolutions,

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from amct_onnx import arithmetic
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.normalise.refused import noted_refusal
 from amct_onnx.plan.activations import find_quantizer
 from amct_onnx.plan.biases import plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight
@@ -31,6 +32,9 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         Refusal: The layer stays float.
         FactorError: A quantizer with unusable factors.
     """
+    note = noted_refusal(node)
+    if note is not None:
+        raise Refusal(*note)
     if node.op_type in ("MatMul", "Gemm") and not any(constants.is_constant(v) for v in node.inputs[:2]):
         raise Refusal(
             "activation-by-activation",

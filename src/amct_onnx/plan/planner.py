@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.container import opset_of
 from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.normalise.opset import opset_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import CANDIDATES, plan_layer
@@ -38,7 +38,6 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         raise NoQuantizerError(
             "The model holds no QuantizeLinear or DequantizeLinear node. Give a QAT model exported with its quantizers."
         )
-    _refuse_operators(nodes)
     sites: list[Site] = []
     entries: list[LayerEntry] = []
     for node in nodes:
@@ -108,19 +107,6 @@ def _output_quantizer(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
     assert node.inputs[0] is not None
     kind = float_type_of(node.inputs[0])
     return Quantizer(tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift, kind)
-
-
-INTEGER_OPERATORS = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "QAttention"})
-
-
-def _refuse_operators(nodes: list[ir.Node]) -> None:
-    """Integer operators have no ATC plugin and no form in the outputs."""
-    for node in nodes:
-        if node.op_type.startswith("QLinear") or node.op_type in INTEGER_OPERATORS:
-            raise UnsupportedModelError(
-                f"Node '{node.name}' is a {node.op_type}: QOperator format and dynamic quantization cannot "
-                "be converted. Export the model in QDQ format (QuantizeLinear/DequantizeLinear) with static factors."
-            )
 
 
 def _converted(node: ir.Node, site: Site) -> LayerEntry:

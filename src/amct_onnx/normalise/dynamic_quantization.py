@@ -1,0 +1,234 @@
+"""Dynamic quantization in float operators: DynamicQuantizeLinear, ConvInteger, MatMulInteger, com.microsoft's fusions.
+
+ATC has no plugin for these operators, and a scale that is computed from each input has no AscendQuant. The rest of the
+model still converts, so a dynamic layer becomes a float layer on integer-valued tensors, and its refusal is noted. The
+integers and the result are those of the source while every accumulator stays below 2^24 in magnitude, where float32
+holds integers exactly; beyond, sums are rounded to 24 bits.
+
+A ConvInteger or MatMulInteger behind a QuantizeLinear with constant factors is static: it becomes
+DequantizeLinear -> Conv or MatMul, which the planner takes, and division by the scale gives the integers back (rounding
+removes what the two float32 operations added).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
+from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
+from amct_onnx.normalise.integer_moves import MOVES
+from amct_onnx.normalise.opset import opset_of
+from amct_onnx.normalise.refused import note_refusal
+
+REASON = "dynamic-quantization"
+REMEDY = "Quantize the activation with a static scale: calibrate or train it, and export with QuantizeLinear."
+
+
+def expand_dynamic_quantization(model: ir.Model) -> None:
+    """Rewrite the operators in place and note the refusal on each layer.
+
+    Raises:
+        NoQuantizerError: The model is quantized dynamically only.
+    """
+    nodes = [n for n in nodes_of(model) if n.domain in ("", "com.microsoft")]
+    found = [n for n in nodes if n.op_type in RULES]
+    if not found:
+        return
+    named = f"'{found[0].name}' ({found[0].op_type})"
+    rewriter = _Rewriter(model)
+    for node in nodes:
+        if node.op_type in RULES:
+            RULES[node.op_type](rewriter, node)
+        elif node.op_type == "DequantizeLinear" and node.inputs[1] in rewriter.dynamic_scales:
+            rewriter.dequantize(node)
+    if not any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in nodes_of(model)):
+        raise NoQuantizerError(
+            f"Node {named}: the model is quantized dynamically, its scales are computed from each input. Nothing can "
+            "become int8: export the model with static quantizers (QuantizeLinear/DequantizeLinear)."
+        )
+
+
+class _Rewriter:
+    def __init__(self, model: ir.Model) -> None:
+        self.edit = GraphEditor(model)
+        self.constants = ConstantEvaluator(opset_of(model))
+        self.dynamic_scales: set[ir.Value | None] = set()
+
+    def quantize(self, node: ir.Node) -> None:
+        """DynamicQuantizeLinear: the range of x with zero in it gets the integers 0..255."""
+        integers, scale, zero = self._quantize(node, _required(node, 0))
+        values = [self._cast(node, integers, ir.DataType.UINT8), scale, self._cast(node, zero, ir.DataType.UINT8)]
+        self.dynamic_scales.add(scale)
+        self.edit.replace(node, values)
+
+    def _quantize(self, node: ir.Node, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Integer-valued float tensors q and zero point, and the scale (ONNX DynamicQuantizeLinear)."""
+        none, most = self._constant(node, 0.0), self._constant(node, 255.0)
+        flat = [ir.AttrInt64("keepdims", 0)]
+        low = self._op(node, "Min", self.edit.node("ReduceMin", [x], node, "min", flat), none)
+        high = self._op(node, "Max", self.edit.node("ReduceMax", [x], node, "max", flat), none)
+        span = self._op(node, "Sub", high, low)
+        # all zeros: any scale will do, and onnxruntime takes 1
+        empty = self._op(node, "Equal", span, none)
+        step = self._op(node, "Div", span, most)
+        scale = self.edit.node("Where", [empty, self._constant(node, 1.0), step], node, "scale")
+        scale.type, scale.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+        zero = self._op(node, "Div", self._op(node, "Sub", none, low), scale)
+        zero = self.edit.node("Round", [zero], node, "zero_point")
+        zero = self._op(node, "Min", self._op(node, "Max", zero, none), most)
+        q = self.edit.node("Round", [self._op(node, "Div", x, scale)], node, "round")
+        q = self._op(node, "Add", q, zero)
+        q = self._op(node, "Min", self._op(node, "Max", q, none), most)
+        q.type, q.shape = ir.TensorType(ir.DataType.FLOAT), x.shape
+        return q, scale, zero
+
+    def dequantize(self, node: ir.Node) -> None:
+        """A DequantizeLinear at a dynamic scale; what reads it stays float."""
+        x, scale = _required(node, 0), _required(node, 1)
+        value = self._op(node, "Mul", self._centred(node, x, _input(node, 2)), scale, last=True)
+        for use in node.outputs[0].uses():
+            self._note(use.node, node)
+        self.edit.replace(node, [value])
+
+    def layer(self, node: ir.Node) -> None:
+        """ConvInteger, MatMulInteger: x, w, zero point of x, zero point of w; an int32 result."""
+        x, w = _required(node, 0), _required(node, 1)
+        static = self._static(node, x, _input(node, 2))
+        if static is None:
+            self._note(node, node)
+            left, scale = self._centred(node, x, _input(node, 2)), None
+            right = self._centred(node, w, _input(node, 3))
+        else:
+            left, scale = static
+            one = self._constant(node, 1.0)
+            zero = _input(node, 3)
+            factors = [w, one] if zero is None else [w, one, zero]
+            right = self.edit.node("DequantizeLinear", factors, node, "w.dequantize", self._weight_axis(node, zero))
+        value = self._product(node, left, right)
+        if scale is not None:
+            value = self.edit.node("Round", [self._op(node, "Div", value, scale)], node, "integers")
+        self.edit.replace(node, [self._cast(node, value, ir.DataType.INT32)])
+
+    def integer_to_float(self, node: ir.Node) -> None:
+        """MatMulIntegerToFloat: a, b, scale of a, scale of b, zero point of a, zero point of b, bias."""
+        left = self._centred(node, _required(node, 0), _input(node, 4))
+        right = self._centred(node, _required(node, 1), _input(node, 5))
+        self._scaled(node, left, right, (_required(node, 2), _required(node, 3)), _input(node, 6))
+
+    def dynamic_matmul(self, node: ir.Node) -> None:
+        """DynamicQuantizeMatMul: a (float), b, scale of b, zero point of b, bias."""
+        integers, scale, zero = self._quantize(node, _required(node, 0))
+        right = self._centred(node, _required(node, 1), _input(node, 3))
+        left = self._op(node, "Sub", integers, zero)
+        self._scaled(node, left, right, (scale, _required(node, 2)), _input(node, 4))
+
+    def refuse(self, node: ir.Node) -> None:
+        """What has no float form here."""
+        raise UnsupportedModelError(
+            f"Node '{node.name}' is a {node.op_type}, a dynamically quantized operator without a float form. {REMEDY}"
+        )
+
+    # -- what they share -------------------------------------------------------------------------------------------
+
+    def _scaled(
+        self, node: ir.Node, left: ir.Value, right: ir.Value, scales: tuple[ir.Value, ir.Value], bias: ir.Value | None
+    ) -> None:
+        self._note(node, node)
+        value = self._product(node, left, right)
+        value = self._op(node, "Mul", value, self._op(node, "Mul", *scales))
+        self.edit.replace(node, [value if bias is None else self._op(node, "Add", value, bias)])
+
+    def _product(self, node: ir.Node, left: ir.Value, right: ir.Value) -> ir.Value:
+        """The float layer under the node's name; it takes over what is noted on the node."""
+        convolution = node.op_type.startswith("Conv")
+        attributes = list(node.attributes.values()) if convolution else []
+        value = self.edit.node("Conv" if convolution else "MatMul", [left, right], node, attributes=attributes)
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), node.outputs[0].shape
+        layer = value.producer()
+        assert layer is not None
+        layer.meta.update(node.meta)
+        return value
+
+    def _note(self, layer: ir.Node, cause: ir.Node) -> None:
+        note_refusal(layer, REASON, f"its activation is quantized by {cause.op_type} at run time", REMEDY)
+
+    def _static(self, node: ir.Node, x: ir.Value, zero: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
+        """The dequantized activation and its scale, when a QuantizeLinear with constant, scalar factors is behind x."""
+        producer = x.producer()
+        while producer is not None and producer.op_type in MOVES and producer.inputs[0] is not None:
+            producer = producer.inputs[0].producer()
+        if producer is None or producer.op_type != "QuantizeLinear":
+            return None
+        scale, own_zero = producer.inputs[1], _input(producer, 2)
+        if scale is None or not self.constants.is_constant(scale) or self.constants.array(scale).size != 1:
+            return None
+        own, other = self._integer(own_zero), self._integer(zero)
+        if own is None or own != other:
+            return None
+        factors = [x, scale] if own_zero is None else [x, scale, own_zero]
+        value = self.edit.node("DequantizeLinear", factors, node, "x.dequantize")
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), x.shape
+        return value, scale
+
+    def _integer(self, zero: ir.Value | None) -> int | None:
+        if zero is None:
+            return 0
+        return int(self.constants.array(zero).reshape(-1)[0]) if self.constants.is_constant(zero) else None
+
+    def _weight_axis(self, node: ir.Node, zero: ir.Value | None) -> list[ir.Attr]:
+        if zero is None or not self.constants.is_constant(zero) or self.constants.array(zero).size == 1:
+            return []
+        return [ir.AttrInt64("axis", 0 if node.op_type == "ConvInteger" else -1)]
+
+    def _centred(self, node: ir.Node, value: ir.Value, zero: ir.Value | None) -> ir.Value:
+        """Value minus zero point, in float; a vector of zero points lies along the output channels or rows."""
+        result = self._cast(node, value, ir.DataType.FLOAT)
+        if zero is None or (self.constants.is_constant(zero) and not np.any(self.constants.array(zero))):
+            return result
+        centre = self._cast(node, zero, ir.DataType.FLOAT)
+        first, size = value is node.inputs[0], zero.shape.numpy() if zero.shape is not None else ()
+        if size and size[0] != 1 and len(size) == 1 and (first or node.op_type == "ConvInteger"):
+            rank = len(value.shape) if value.shape is not None else 4
+            shape = np.asarray([-1, 1] if first else [-1, *[1] * (rank - 1)], np.int64)
+            centre = self.edit.node(
+                "Reshape", [centre, self.edit.constant(f"{node.name}/shape", shape)], node, "zero_point.reshape"
+            )
+        return self._op(node, "Sub", result, centre)
+
+    def _cast(self, node: ir.Node, value: ir.Value, kind: ir.DataType) -> ir.Value:
+        result = self.edit.node("Cast", [value], node, f"to_{kind.name.lower()}", [ir.AttrInt64("to", int(kind))])
+        result.type, result.shape = ir.TensorType(kind), value.shape
+        return result
+
+    def _op(self, node: ir.Node, op_type: str, left: ir.Value, right: ir.Value, *, last: bool = False) -> ir.Value:
+        return self.edit.node(op_type, [left, right], node, "" if last else op_type.lower())
+
+    def _constant(self, node: ir.Node, number: float) -> ir.Value:
+        return self.edit.constant(f"{node.name}/{number:g}", np.asarray(number, np.float32))
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
+def _required(node: ir.Node, index: int) -> ir.Value:
+    value = _input(node, index)
+    if value is None:
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}) lacks its input {index}. Export the model again."
+        )
+    return value
+
+
+RULES: dict[str, Callable[[_Rewriter, ir.Node], None]] = {
+    "DynamicQuantizeLinear": _Rewriter.quantize,
+    "ConvInteger": _Rewriter.layer,
+    "MatMulInteger": _Rewriter.layer,
+    "MatMulIntegerToFloat": _Rewriter.integer_to_float,
+    "DynamicQuantizeMatMul": _Rewriter.dynamic_matmul,
+    "DynamicQuantizeLSTM": _Rewriter.refuse,
+}

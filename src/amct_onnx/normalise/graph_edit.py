@@ -1,0 +1,90 @@
+"""Insert and replace nodes under free names, in the graph or the body that holds the node at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+
+class GraphEditor:
+    """Edits one model; collects its names once, so that each edit costs the same in a large graph."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+        self._node_names = {n.name for n in nodes}
+        self._value_names = {v.name for v in [*model.graph.inputs, *model.graph.initializers.values()]}
+        for node in nodes:
+            self._value_names.update(v.name for v in node.outputs)
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH:
+                    body = attribute.as_graph()
+                    self._value_names.update(v.name for v in [*body.inputs, *body.initializers.values()])
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        at: ir.Node,
+        label: str = "",
+        attributes: Iterable[ir.Attr] = (),
+        like: ir.Value | None = None,
+    ) -> ir.Value:
+        """Insert a one-output node of the default domain in front of ``at``.
+
+        Args:
+            op_type: of the node.
+            inputs: of the node; None stands for an omitted input.
+            at: the node that is replaced; the new one is named after it.
+            label: appended to the name; without it the node takes over the name of ``at``, which must be removed.
+            attributes: of the node.
+            like: gives the result its type and shape.
+        """
+        name = at.name or op_type
+        if label:
+            name = _free(f"{name}/{label}", self._node_names)
+        new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name, doc_string=at.doc_string)
+        result = new.outputs[0]
+        result.name = _free(f"{name}:0", self._value_names)
+        if like is not None:
+            result.type, result.shape = like.type, like.shape
+        assert at.graph is not None
+        at.graph.insert_before(at, new)
+        return result
+
+    def constant(self, name: str, content: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+        """Register an initializer; it lies in the outermost graph, where every body sees it."""
+        tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content)
+        name = _free(name, self._value_names)
+        tensor.name = name
+        value = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
+        self._model.graph.register_initializer(value)
+        return value
+
+    def replace(self, node: ir.Node, results: Sequence[ir.Value]) -> None:
+        """Let the readers of a node's outputs read ``results``, which take over names, types and shapes."""
+        for old, new in zip(node.outputs, results, strict=True):
+            new.name, old.name = old.name, None
+            new.type = old.type or new.type
+            new.shape = old.shape or new.shape
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+
+
+def nodes_of(model: ir.Model) -> list[ir.Node]:
+    """Every node of the graph and of the bodies of its If, Loop and Scan nodes; the graph may change meanwhile."""
+    return list(ir.traversal.RecursiveGraphIterator(model.graph))
+
+
+def _free(base: str, taken: set[str | None]) -> str:
+    name, suffix = base, 1
+    while name in taken:
+        name, suffix = f"{base}_{suffix}", suffix + 1
+    taken.add(name)
+    return name

@@ -1,0 +1,335 @@
+"""Bring the default domain's opset into 11..18, node by node.
+
+ATC's Conv, ConvTranspose, Gemm and MatMul plugins are registered for opset 8..18; the fake-quant model needs 11 (Clip
+with three inputs, Round). A node of a newer opset is
+
+- relabelled, when its operator in opset 18 is the same: same inputs, outputs and attributes, types that opset 18 takes,
+  and attributes that opset 18 lacks absent or at their default value;
+- rewritten, when it differs in a way that opset 18 can say (REWRITES);
+- replaced by the function body that the ONNX specification gives for it;
+- else the reason for a refusal. Schemas and bodies are those of the installed onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.defs import OpSchema
+from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+
+from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.constants import ConstantEvaluator
+
+OLDEST_OPSET = 11
+"""Of the fake-quant model: Clip with three inputs, Round."""
+RAISED_OPSET = 13
+"""What a model below OLDEST_OPSET is raised to."""
+NEWEST_OPSET = 18
+"""ATC's Conv, ConvTranspose, Gemm and MatMul plugins are registered for opset 8..18; fake-quant needs 11."""
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+"""Stay as they are: neither is left in the outputs, and the planner knows every version."""
+BODY_DOMAIN = "amct_onnx.body"
+"""Of the functions that hold specification bodies until they are inlined."""
+
+
+def opset_of(model: ir.Model) -> int:
+    """The version of the default domain.
+
+    Raises:
+        UnsupportedModelError: The model imports none.
+    """
+    versions = [v for d, v in model.opset_imports.items() if d in ("", "ai.onnx")]
+    if not versions:
+        raise UnsupportedModelError("The model imports no opset of the default domain. Export it again.")
+    return versions[0]
+
+
+def normalise_opset(model: ir.Model) -> ir.Model:
+    """Return the model with a default opset of 11..18 under the domain name "", bodies of control flow included.
+
+    Raises:
+        UnsupportedModelError: A node that the opset of the outputs cannot express.
+    """
+    version = opset_of(model)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.domain == "ai.onnx":
+            node.domain = ""
+    model.opset_imports.pop("ai.onnx", None)
+    model.opset_imports[""] = version
+    if version < OLDEST_OPSET:
+        return _raised(model, version)
+    if version > NEWEST_OPSET:
+        _Lowering(model, version).run()
+    return model
+
+
+def _raised(model: ir.Model, version: int) -> ir.Model:
+    """By onnx's converter; what it leaves in a form that the new opset does not know is refused."""
+    try:
+        result = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), RAISED_OPSET))
+    except Exception as error:  # the converter raises RuntimeError and its own classes
+        raise UnsupportedModelError(
+            f"Opset {version} cannot be raised to {RAISED_OPSET} ({error}). Export with opset 11 to 18."
+        ) from error
+    for name, value in model.graph.initializers.items():
+        if name in result.graph.initializers:  # external data is found again by the tensor that was read
+            result.graph.initializers[name].const_value = value.const_value
+    for node in ir.traversal.RecursiveGraphIterator(result.graph):
+        if node.domain != "":
+            continue
+        new, old = _schema(node.op_type, RAISED_OPSET), _schema(node.op_type, version)
+        if old is None:
+            continue  # no operator of the specification: nobody's opset
+        if new is None or new.deprecated or set(node.attributes) - set(new.attributes) or _wrong_count(node, new):
+            raise _refusal(node, version, RAISED_OPSET, "the converter of onnx leaves it in its old form")
+    return result
+
+
+class _Lowering:
+    """Lowers one model from a newer opset to NEWEST_OPSET."""
+
+    def __init__(self, model: ir.Model, version: int) -> None:
+        newest = onnx.defs.onnx_opset_version()
+        if version > newest:
+            raise UnsupportedModelError(
+                f"The model is of opset {version}; the installed onnx {onnx.__version__} knows {newest} at most. "
+                "Install a newer onnx, or export with opset 18 or lower."
+            )
+        self._model = model
+        self._version = version
+        self._bodies = 0
+
+    def run(self) -> None:
+        """Rewrite the model in place."""
+        nodes = list(ir.traversal.RecursiveGraphIterator(self._model.graph))
+        silent = any(v.dtype is None or v.shape is None for n in nodes for v in n.outputs if n.op_type != "Constant")
+        # onnx's inference crashes on inputs without a type
+        if silent and all(v.type is not None for v in self._model.graph.inputs):
+            # whether opset 18 takes a node may depend on a type or rank that the model does not state
+            ShapeInferencePass()(self._model)
+        self._lower(nodes, self._version)
+        self._model.opset_imports[""] = NEWEST_OPSET
+        if self._bodies:
+            InlinePass(lambda function: function.domain == BODY_DOMAIN)(self._model)
+            self._model.opset_imports.pop(BODY_DOMAIN, None)
+            _cast_like_to_cast(ir.traversal.RecursiveGraphIterator(self._model.graph))
+
+    def _lower(self, nodes: Iterable[ir.Node], version: int) -> None:
+        for node in nodes:
+            if node.domain == "" and node.op_type not in QUANTIZERS:
+                self._lower_node(node, version)
+
+    def _lower_node(self, node: ir.Node, version: int) -> None:
+        new, old = _schema(node.op_type, version), _schema(node.op_type, NEWEST_OPSET)
+        if new is None or (old is not None and new.since_version == old.since_version):
+            return  # the same operator, or one that is not of the specification
+        why = REWRITES[node.op_type](node, self._model) if node.op_type in REWRITES else ""
+        if old is None:
+            why = "it does not exist there"
+        elif not why:
+            why = _difference(node, new, old)
+        if why and not self._replaced_by_body(node, new, version):
+            raise _refusal(node, version, NEWEST_OPSET, why)
+
+    def _replaced_by_body(self, node: ir.Node, schema: Any, version: int) -> bool:
+        """Turn the node into a call of its specification body; False when there is none."""
+        for name, attribute in schema.attributes.items():
+            if name not in node.attributes and attribute.default_value.name:
+                node.attributes[name] = ir.serde.deserialize_attribute(attribute.default_value)
+        proto = _body(node, schema, version)
+        if proto is None:
+            return False
+        produced = {o for n in proto.node for o in n.output}
+        wanted = [o for o in proto.output[: len(node.outputs)] if o in produced]
+        if not wanted or len(wanted) < len([v for v in node.outputs if v.name]):
+            return False  # onnx leaves a body empty whose form depends on an unknown type
+        del proto.output[len(wanted) :]
+        node.resize_outputs(len(wanted))
+        self._bodies += 1
+        proto.domain, proto.name = BODY_DOMAIN, f"{node.op_type}_{self._bodies}"
+        imported = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), version)
+        for opset in proto.opset_import:
+            if opset.domain in ("", "ai.onnx"):
+                opset.version = NEWEST_OPSET
+        function = ir.serde.deserialize_function(proto)
+        node.domain, node.op_type, node.version = BODY_DOMAIN, proto.name, None
+        self._model.functions[function.identifier()] = function
+        self._model.opset_imports[BODY_DOMAIN] = 1
+        if imported > NEWEST_OPSET:
+            self._lower(list(ir.traversal.RecursiveGraphIterator(function.graph)), imported)
+        return True
+
+
+def _schema(op_type: str, version: int) -> OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _refusal(node: ir.Node, source: int, target: int, why: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Node '{node.name}': operator {node.op_type} of opset {source} has no form in opset {target}, that of the "
+        f"output models: {why}. Export the model with opset {NEWEST_OPSET} or lower, or without this operator."
+    )
+
+
+def _wrong_count(node: ir.Node, schema: OpSchema) -> bool:
+    return not schema.min_input <= len(node.inputs) <= schema.max_input
+
+
+def _difference(node: ir.Node, new: OpSchema, old: OpSchema) -> str:
+    """Why the node cannot be read as one of the old operator, or nothing; drops new attributes at their default."""
+    for mine, theirs in ((new.inputs, old.inputs), (new.outputs, old.outputs)):
+        # more inputs than before are all right while they are not used
+        for a, b in zip(mine, theirs, strict=False):
+            if a.option != b.option or a.is_homogeneous != b.is_homogeneous:
+                return f"'{a.name}' is another parameter there"
+    if len(node.inputs) > old.max_input or len(node.outputs) > old.max_output:
+        return "it has more inputs or outputs than there"
+    for name in [n for n in node.attributes if n not in old.attributes]:
+        if node.attributes[name] != ir.serde.deserialize_attribute(new.attributes[name].default_value):
+            return f"attribute '{name}' does not exist there"
+        del node.attributes[name]
+    for name, attribute in old.attributes.items():
+        now = new.attributes.get(name)
+        if name not in node.attributes and (now is None or attribute.default_value != now.default_value):
+            return f"attribute '{name}' has another default there"
+    allowed = {c.type_param_str: c.allowed_type_strs for c in old.type_constraints}
+    for values, parameters in ((node.inputs, old.inputs), (node.outputs, old.outputs)):
+        for index, value in enumerate(values):
+            if value is None or value.dtype is None or not parameters or not isinstance(value.type, ir.TensorType):
+                continue
+            kind = parameters[min(index, len(parameters) - 1)].type_str
+            if f"tensor({value.dtype.name.lower()})" not in allowed.get(kind, [kind]):
+                return f"tensor '{value.name}' of type {value.dtype.name} is not allowed there"
+    return ""
+
+
+def _body(node: ir.Node, schema: Any, version: int) -> onnx.FunctionProto | None:
+    """The newest body of the operator that the source's opset may use."""
+    fixed = [v for v in schema.function_opset_versions if v <= version]
+    if fixed:
+        return _parsed(schema.get_function_with_opset_version(max(fixed)))
+    built = [v for v in schema.context_dependent_function_opset_versions if v <= version]
+    if not built:
+        return None
+    types = [b"" if v is None else ir.to_proto(v).type.SerializeToString() for v in node.inputs]
+    content = ir.to_proto(node).SerializeToString()
+    try:
+        return _parsed(schema.get_context_dependent_function_with_opset_version(max(built), content, types))
+    except Exception:  # onnx raises its own classes when a type that the body depends on is unknown
+        return None
+
+
+def _parsed(content: bytes) -> onnx.FunctionProto:
+    proto = onnx.FunctionProto()
+    proto.ParseFromString(content)
+    return proto
+
+
+def _cast_like_to_cast(nodes: Iterable[ir.Node]) -> None:
+    """Specification bodies are written for every type with CastLike; here the type is known."""
+    for node in nodes:
+        like = node.inputs[1] if node.op_type == "CastLike" and node.domain == "" else None
+        if like is not None and like.dtype is not None:
+            node.op_type = "Cast"
+            node.attributes["to"] = ir.AttrInt64("to", int(like.dtype))
+            node.resize_inputs(1)
+
+
+# -- operators that opset 18 says in another way; each returns why it cannot, or nothing ---------------------------
+
+
+def _average_pool(node: ir.Node, model: ir.Model) -> str:
+    if "dilations" in node.attributes:
+        if any(d != 1 for d in node.attributes["dilations"].as_ints()):
+            return "attribute 'dilations' does not exist there"
+        del node.attributes["dilations"]
+    return ""
+
+
+def _cast(node: ir.Node, model: ir.Model) -> str:
+    """Saturate and round_mode speak of float8 types alone, which opset 18 does not have."""
+    for name in ("saturate", "round_mode"):
+        node.attributes.pop(name, None)
+    kind = ir.DataType(node.attributes["to"].as_int()).name
+    allowed = onnx.defs.get_schema("Cast", NEWEST_OPSET, "").type_constraints[1].allowed_type_strs
+    return "" if f"tensor({kind.lower()})" in allowed else f"type {kind} does not exist there"
+
+
+def _cast_like(node: ir.Node, model: ir.Model) -> str:
+    for name in ("saturate", "round_mode"):
+        node.attributes.pop(name, None)
+    return ""
+
+
+def _dft(node: ir.Node, model: ir.Model) -> str:
+    """The axis was an attribute with another default."""
+    axis = node.inputs[2] if len(node.inputs) > 2 else None
+    constants = ConstantEvaluator(NEWEST_OPSET)
+    if axis is not None and not constants.is_constant(axis):
+        return "its axis is an attribute there, and not constant here"
+    number = -2 if axis is None else int(np.asarray(constants.array(axis)).reshape(-1)[0])
+    if len(node.inputs) > 2:
+        node.resize_inputs(2)
+    node.attributes["axis"] = ir.AttrInt64("axis", number)
+    return ""
+
+
+def _grid_sample(node: ir.Node, model: ir.Model) -> str:
+    """The modes were named after two axes, and there were no more."""
+    grid = node.inputs[1]
+    if grid is None or grid.shape is None or len(grid.shape) != 4:
+        return "only inputs of four axes are allowed there, and the model does not tell"
+    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "linear"
+    node.attributes["mode"] = ir.AttrString("mode", {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode))
+    return ""
+
+
+def _group_normalization(node: ir.Node, model: ir.Model) -> str:
+    return "its scale and bias belong to groups there, to channels here"
+
+
+def _mod(node: ir.Node, model: ir.Model) -> str:
+    value = node.inputs[0]
+    if "fmod" in node.attributes and node.attributes["fmod"].as_int():
+        return ""
+    if value is None or value.dtype is None or value.dtype.is_floating_point():
+        return "fmod = 0 is for integers there"
+    return ""
+
+
+def _pad(node: ir.Node, model: ir.Model) -> str:
+    wrap = "mode" in node.attributes and node.attributes["mode"].as_string() == "wrap"
+    return "mode 'wrap' does not exist there" if wrap else ""
+
+
+def _resize(node: ir.Node, model: ir.Model) -> str:
+    name = "coordinate_transformation_mode"
+    symmetric = name in node.attributes and node.attributes[name].as_string() == "half_pixel_symmetric"
+    return f"{name} 'half_pixel_symmetric' does not exist there" if symmetric else ""
+
+
+def _space_to_depth(node: ir.Node, model: ir.Model) -> str:
+    if "mode" in node.attributes and node.attributes["mode"].as_string() == "DCR":
+        del node.attributes["mode"]
+    return ""
+
+
+REWRITES: dict[str, Callable[[ir.Node, ir.Model], str]] = {
+    "AveragePool": _average_pool,
+    "Cast": _cast,
+    "CastLike": _cast_like,
+    "DFT": _dft,
+    "GridSample": _grid_sample,
+    "GroupNormalization": _group_normalization,
+    "Mod": _mod,
+    "Pad": _pad,
+    "Resize": _resize,
+    "SpaceToDepth": _space_to_depth,
+}
