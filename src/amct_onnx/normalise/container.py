@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.graph_edit import FreeNames
 from amct_onnx.normalise.opset import normalise_opset
 
 
@@ -29,14 +30,9 @@ def normalise_container(model: ir.Model) -> ir.Model:
 
 
 def _name_uniquely(model: ir.Model) -> None:
-    taken = {v.name for v in model.graph.inputs}
+    names = FreeNames(v.name for v in model.graph.inputs)
     for index, node in enumerate(ir.traversal.RecursiveGraphIterator(model.graph)):
-        base = node.name or f"{node.op_type}_{index}"
-        name, suffix = base, 1
-        while name in taken:
-            name, suffix = f"{base}_{suffix}", suffix + 1
-        taken.add(name)
-        node.name = name
+        node.name = names.take(node.name or f"{node.op_type}_{index}")
     constants = {v.name for v in model.graph.initializers.values()}
     for position in reversed(range(len(model.graph.inputs))):
         if model.graph.inputs[position].name in constants:

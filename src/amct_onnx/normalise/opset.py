@@ -156,6 +156,12 @@ class _Lowering:
             if opset.domain in ("", "ai.onnx"):
                 opset.version = NEWEST_OPSET
         function = ir.serde.deserialize_function(proto)
+        # the inliner searches long for a free name when every body uses the same ones
+        prefix = f"{node.name or node.op_type}/{self._bodies}"
+        for index, inner in enumerate(ir.traversal.RecursiveGraphIterator(function.graph)):
+            inner.name = f"{prefix}/{inner.op_type}_{index}"
+            for value in inner.outputs:
+                value.name = f"{prefix}/{value.name}" if value.name else value.name
         node.domain, node.op_type, node.version = BODY_DOMAIN, proto.name, None
         self._model.functions[function.identifier()] = function
         self._model.opset_imports[BODY_DOMAIN] = 1
