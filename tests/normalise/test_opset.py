@@ -151,6 +151,14 @@ BY_REFERENCE: dict[str, Case] = {
         "a b d",
         {},
     ),
+    "Range, default written out": (
+        "Range",
+        27,
+        {"a": np.asarray(1, np.float32), "b": np.asarray(9, np.float32), "d": np.asarray(2, np.float32)},
+        {},
+        "a b d",
+        dict(stash_type=1),
+    ),
     "SpaceToDepth": ("SpaceToDepth", 28, {"x": IMAGE}, {}, "x", dict(blocksize=2, mode="CRD")),
     "Mod of integers": (
         "Mod",
@@ -189,6 +197,37 @@ def test_body_holds_plain_operators() -> None:
     after = check(CASES["Gelu"], results)
     kinds = {n.op_type for n in after.graph.node}
     assert "Erf" in kinds and not kinds & {"CastLike", "Gelu"} and not after.functions
+
+
+def test_new_attribute_at_its_default_is_dropped() -> None:
+    assert [n.op_type for n in check(BY_REFERENCE["Range, default written out"], reference).graph.node] == ["Range"]
+
+
+def test_four_bit_weight_in_a_constant_node_is_no_obstacle(tmp_path: Path) -> None:
+    """As exporters of opset 21 write it."""
+    integers = RNG.integers(-8, 7, (3, 4, 1, 1)).astype(np.int8)
+    weight = helper.make_tensor("w", TensorProto.INT4, integers.shape, integers.reshape(-1).tolist())
+    nodes = [
+        helper.make_node("Constant", [], ["w"], "constant", value=weight),
+        helper.make_node("DequantizeLinear", ["w", "ws"], ["wd"], "w_dq"),
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "q"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], "dq"),
+        helper.make_node("Conv", ["d", "wd"], ["y"], "conv"),
+    ]
+    constants = {"ws": np.asarray(0.1, np.float32), "s": np.asarray(0.02, np.float32), "z": np.asarray(0, np.int8)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, IMAGE.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(a, n) for n, a in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "source.onnx")
+    report = convert_qat_model(tmp_path / "source.onnx", tmp_path / "m")
+    assert [e.name for e in report.converted] == ["conv"] and not report.refused
+    (fake,) = run(report.fake_quant_model, {"x": IMAGE}).values()
+    np.testing.assert_allclose(fake, results(model, {"x": IMAGE})[0], rtol=2e-5, atol=2e-6)
 
 
 def test_bodies_of_control_flow_are_lowered() -> None:

@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.graph_edit import FreeNames
 from amct_onnx.normalise.opset import normalise_opset
 
 
@@ -36,25 +37,15 @@ def _name_uniquely(model: ir.Model) -> None:
     constants = {v.name for v in model.graph.initializers.values()}
     for value in [v for v in model.graph.inputs if v.name in constants]:
         model.graph.inputs.remove(value)
-    values = {v.name for v in [*model.graph.inputs, *model.graph.initializers.values()]}
-    values |= {v.name for node in model.graph for v in node.outputs}
+    outer = [*model.graph.inputs, *model.graph.initializers.values(), *(v for n in model.graph for v in n.outputs)]
+    values = FreeNames(v.name for v in outer)
     for graph in bodies(model.graph):
         for value in [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]:
             if value.name:
-                value.name = _free(value.name, values)
-    nodes: set[str | None] = {v.name for v in model.graph.inputs}
+                value.name = values.take(value.name)
+    nodes = FreeNames(v.name for v in model.graph.inputs)
     for index, node in enumerate(ir.traversal.RecursiveGraphIterator(model.graph)):
-        if node.domain == "ai.onnx":
-            node.domain = ""
-        node.name = _free(node.name or f"{node.op_type}_{index}", nodes)
-
-
-def _free(base: str, taken: set[str | None]) -> str:
-    name, suffix = base, 1
-    while name in taken:
-        name, suffix = f"{base}_{suffix}", suffix + 1
-    taken.add(name)
-    return name
+        node.name = nodes.take(node.name or f"{node.op_type}_{index}")
 
 
 def bodies(graph: ir.Graph) -> list[ir.Graph]:

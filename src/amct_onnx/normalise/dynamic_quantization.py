@@ -43,7 +43,7 @@ def expand_dynamic_quantization(model: ir.Model) -> None:
     for node in nodes:
         if node.op_type in RULES:
             RULES[node.op_type](rewriter, node)
-        elif node.op_type == "DequantizeLinear" and node.inputs[1] in rewriter.dynamic_scales:
+        elif node.op_type == "DequantizeLinear" and _input(node, 1) in rewriter.dynamic_scales:
             rewriter.dequantize(node)
     if not any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in nodes_of(model)):
         raise NoQuantizerError(

@@ -15,14 +15,15 @@ class GraphEditor:
     def __init__(self, model: ir.Model) -> None:
         self._model = model
         nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
-        self._node_names = {n.name for n in nodes}
-        self._value_names = {v.name for v in [*model.graph.inputs, *model.graph.initializers.values()]}
+        values = [*model.graph.inputs, *model.graph.initializers.values()]
         for node in nodes:
-            self._value_names.update(v.name for v in node.outputs)
+            values.extend(node.outputs)
             for attribute in node.attributes.values():
                 if attribute.type == ir.AttributeType.GRAPH:
                     body = attribute.as_graph()
-                    self._value_names.update(v.name for v in [*body.inputs, *body.initializers.values()])
+                    values.extend([*body.inputs, *body.initializers.values()])
+        self._node_names = FreeNames(n.name for n in nodes)
+        self._value_names = FreeNames(v.name for v in values)
 
     def node(
         self,
@@ -45,10 +46,10 @@ class GraphEditor:
         """
         name = at.name or op_type
         if label:
-            name = _free(f"{name}/{label}", self._node_names)
+            name = self._node_names.take(f"{name}/{label}")
         new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name, doc_string=at.doc_string)
         result = new.outputs[0]
-        result.name = _free(f"{name}:0", self._value_names)
+        result.name = self._value_names.take(f"{name}:0")
         if like is not None:
             result.type, result.shape = like.type, like.shape
         assert at.graph is not None
@@ -58,7 +59,7 @@ class GraphEditor:
     def constant(self, name: str, content: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
         """Register an initializer; it lies in the outermost graph, where every body sees it."""
         tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content)
-        name = _free(name, self._value_names)
+        name = self._value_names.take(name)
         tensor.name = name
         value = ir.Value(
             name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
@@ -82,9 +83,18 @@ def nodes_of(model: ir.Model) -> list[ir.Node]:
     return list(ir.traversal.RecursiveGraphIterator(model.graph))
 
 
-def _free(base: str, taken: set[str | None]) -> str:
-    name, suffix = base, 1
-    while name in taken:
-        name, suffix = f"{base}_{suffix}", suffix + 1
-    taken.add(name)
-    return name
+class FreeNames:
+    """Gives out names that are not taken: the wished one, or the wished one with the next suffix."""
+
+    def __init__(self, taken: Iterable[str | None] = ()) -> None:
+        self._taken = set(taken)
+        self._last: dict[str, int] = {}
+
+    def take(self, wished: str) -> str:
+        """The free name nearest to the wished one; taken from now on."""
+        name = wished
+        while name in self._taken:
+            self._last[wished] = self._last.get(wished, 0) + 1
+            name = f"{wished}_{self._last[wished]}"
+        self._taken.add(name)
+        return name
