@@ -172,3 +172,18 @@ def test_import_creates_nothing_and_is_light(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_input_that_nothing_makes_is_named(tmp_path: Path, sparse: bool) -> None:
+    source = qdq_model(tmp_path)
+    model = onnx.load(source)
+    model.graph.node.add(op_type="Add", input=["y", "missing"], output=["z"], name="reader")
+    model.graph.output[0].name = "z"
+    if sparse:
+        values = numpy_helper.from_array(np.ones(2, np.float32), "missing")
+        positions = numpy_helper.from_array(np.asarray([1, 3]), "positions")
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, positions, [5]))
+    onnx.save(model, source)
+    with pytest.raises(ModelFileError, match=r"'reader' \(Add\) reads 'missing'"):
+        amct_onnx.convert_qat_model(source, tmp_path / "m")
