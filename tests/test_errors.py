@@ -18,6 +18,7 @@ import amct_onnx
 from amct_onnx.errors import FactorError, ModelFileError, ModelNotFoundError, NoQuantizerError, OutputError
 from deploy_evaluator import evaluate
 from golden_models import MODELS
+from qdq_builder import QdqBuilder
 
 TIDY = MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx"
 
@@ -187,3 +188,22 @@ def test_input_that_nothing_makes_is_named(tmp_path: Path, sparse: bool) -> None
     onnx.save(model, source)
     with pytest.raises(ModelFileError, match=r"'reader' \(Add\) reads 'missing'"):
         amct_onnx.convert_qat_model(source, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"), [([3, 1], "bias-shape"), ([3, 3], "bias-shape"), ([1, 3], None), ([1, 1], None), ([], None)]
+)
+def test_gemm_bias_that_is_not_per_channel_is_refused(tmp_path: Path, shape: list[int], reason: str | None) -> None:
+    b = QdqBuilder()
+    x = b.activation(b.input("x", [3, 4]), 0.25, np.asarray(3, np.int8))
+    w = b.weight(np.arange(12, dtype=np.int8).reshape(4, 3), 0.5)
+    # multiples of scale_d * scale_w, so that source and result are equal
+    bias = b.constant((np.arange(np.prod(shape, dtype=int)).reshape(shape) * 0.125 - 1).astype(np.float32))
+    b.output(b.node("Gemm", [x, w, bias], "gemm", "y"))
+    source = b.save(tmp_path)
+    report = amct_onnx.convert_qat_model(source, tmp_path / "m")
+    assert [e.reason for e in report.layers] == [reason]
+    feeds = {"x": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
+    expected = ort.InferenceSession(str(source), amct_onnx.AMCT_SO).run(None, feeds)[0]
+    fake = ort.InferenceSession(report.fake_quant_model, amct_onnx.AMCT_SO).run(None, feeds)[0]
+    np.testing.assert_array_equal(fake, expected)

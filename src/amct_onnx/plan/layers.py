@@ -198,7 +198,8 @@ def _quantize_bias(
     bias = _exact_bias(value, beta, deq_scale, constants)
     if bias is None:
         array = np.asarray(constants.array(value))
-        if array.size not in (1, channels):
+        # [channels, 1] is one number for each row of a Gemm's output, not for each channel
+        if array.size != 1 and (array.size != channels or array.shape[-1] != channels):
             raise Refusal(
                 "bias-shape", f"its bias '{value.name}' has shape {array.shape}", f"Use a bias of shape [{channels}]."
             )
