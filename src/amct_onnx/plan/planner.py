@@ -82,7 +82,13 @@ def make_plan(model: ir.Model) -> Plan:
     for node in nodes:
         if is_op(node, QUANTIZE) and node.outputs[0].is_graph_output() and node.inputs[0] is not None:
             scale, zero, axis = raw_factors(node, constants)
-            low, high, shift, bits = RANGES[integer_type(node, constants)]
+            kind = integer_type(node, constants)
+            if kind not in (ir.DataType.INT8, ir.DataType.UINT8) or axis is not None:
+                raise UnsupportedModelError(
+                    f"Node '{node.name}' quantizes graph output '{node.outputs[0].name}' to {kind.name} with "
+                    f"{scale.size} scales: AscendQuant gives int8 with one. Quantize the output per tensor to 8 bits."
+                )
+            low, high, shift, bits = RANGES[kind]
             quantizer = Quantizer(
                 tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift
             )
