@@ -18,6 +18,7 @@ import amct_onnx
 from amct_onnx.errors import FactorError, ModelFileError, ModelNotFoundError, NoQuantizerError, OutputError
 from deploy_evaluator import evaluate
 from golden_models import MODELS
+from qdq_builder import QdqBuilder
 
 TIDY = MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx"
 
@@ -172,3 +173,48 @@ def test_import_creates_nothing_and_is_light(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_input_that_nothing_makes_is_named(tmp_path: Path, sparse: bool) -> None:
+    source = qdq_model(tmp_path)
+    model = onnx.load(source)
+    model.graph.node.add(op_type="Add", input=["y", "missing"], output=["z"], name="reader")
+    model.graph.output[0].name = "z"
+    if sparse:
+        values = numpy_helper.from_array(np.ones(2, np.float32), "missing")
+        positions = numpy_helper.from_array(np.asarray([1, 3]), "positions")
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, positions, [5]))
+    onnx.save(model, source)
+    with pytest.raises(ModelFileError, match=r"'reader' \(Add\) reads 'missing'"):
+        amct_onnx.convert_qat_model(source, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"), [([3, 1], "bias-shape"), ([3, 3], "bias-shape"), ([1, 3], None), ([1, 1], None), ([], None)]
+)
+def test_gemm_bias_that_is_not_per_channel_is_refused(tmp_path: Path, shape: list[int], reason: str | None) -> None:
+    b = QdqBuilder()
+    x = b.activation(b.input("x", [3, 4]), 0.25, np.asarray(3, np.int8))
+    w = b.weight(np.arange(12, dtype=np.int8).reshape(4, 3), 0.5)
+    # multiples of scale_d * scale_w, so that source and result are equal
+    bias = b.constant((np.arange(np.prod(shape, dtype=int)).reshape(shape) * 0.125 - 1).astype(np.float32))
+    b.output(b.node("Gemm", [x, w, bias], "gemm", "y"))
+    source = b.save(tmp_path)
+    report = amct_onnx.convert_qat_model(source, tmp_path / "m")
+    assert [e.reason for e in report.layers] == [reason]
+    feeds = {"x": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
+    expected = ort.InferenceSession(str(source), amct_onnx.AMCT_SO).run(None, feeds)[0]
+    fake = ort.InferenceSession(report.fake_quant_model, amct_onnx.AMCT_SO).run(None, feeds)[0]
+    np.testing.assert_array_equal(fake, expected)
+
+
+@pytest.mark.parametrize(("kind", "count"), [(np.int16, 1), (np.int8, 4), (np.uint8, 4)])
+def test_quantized_output_that_ascend_quant_cannot_give_is_an_error(tmp_path: Path, kind: type, count: int) -> None:
+    b = QdqBuilder(21)
+    shape = () if count == 1 else (count,)
+    factors = [b.constant(np.full(shape, 0.5, np.float32)), b.constant(np.full(shape, 3, kind))]
+    q = b.node("QuantizeLinear", [b.input("x", [2, 4]), *factors], "quantize", "y")
+    b.output(q, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), [2, 4])
+    with pytest.raises(amct_onnx.UnsupportedModelError, match="'quantize' quantizes graph output 'y'"):
+        amct_onnx.convert_qat_model(b.save(tmp_path), tmp_path / "m")

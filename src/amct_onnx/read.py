@@ -32,8 +32,20 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
         ) from error
     if not model.opset_imports or not list(model.graph.outputs):
         raise ModelFileError(f"{path}: not an ONNX model with a graph and outputs. Export the model again.")
+    _check_inputs(model, path)
     _check_external_data(model, path)
     return model
+
+
+def _check_inputs(model: ir.Model, path: Path) -> None:
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for value in node.inputs:
+            if value is None or value.producer() is not None or value.is_graph_input() or value.is_initializer():
+                continue
+            raise ModelFileError(
+                f"{path}: node '{node.name}' ({node.op_type}) reads '{value.name}', which is no input, initializer or "
+                "output of another node (sparse initializers are not supported). Export the model again."
+            )
 
 
 def _check_external_data(model: ir.Model, path: Path) -> None:

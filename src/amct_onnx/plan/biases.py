@@ -26,6 +26,10 @@ def plan_bias(
     if own is None and tail.addend is None:
         return None
     single = own if tail is EMPTY else tail.bias if own is None else None
+    shape = constants.array(own).shape if own is not None else ()
+    # [channels, 1] is one number for each row of a Gemm's output, not for each channel
+    if own is not None and int(np.prod(shape)) != 1 and (int(np.prod(shape)) != channels or shape[-1] != channels):
+        raise Refusal("bias-shape", f"its bias '{own.name}' has shape {shape}", f"Use a bias of shape [{channels}].")
     exact = None
     if single is not None and beta == 1 and alpha == 1:
         exact = _exact_bias(single, deq_scale, constants)
@@ -34,10 +38,6 @@ def plan_bias(
         total = np.zeros(channels)
         if own is not None:
             array = np.asarray(constants.array(own)).astype(np.float64)
-            if array.size not in (1, channels):
-                raise Refusal(
-                    "bias-shape", f"its bias '{own.name}' has shape {array.shape}", f"Use a bias of shape [{channels}]."
-                )
             total = total + array.reshape(-1) * beta * tail.factor
         if tail.addend is not None:
             total = total + tail.addend

@@ -103,7 +103,13 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
 
 def _output_quantizer(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
     scale, zero, axis = raw_factors(node, constants)
-    low, high, shift, bits = RANGES[integer_type(node, constants)]
+    integers = integer_type(node, constants)
+    if integers not in (ir.DataType.INT8, ir.DataType.UINT8) or axis is not None:
+        raise UnsupportedModelError(
+            f"Node '{node.name}' quantizes graph output '{node.outputs[0].name}' to {integers.name} with "
+            f"{scale.size} scales: AscendQuant gives int8 with one. Quantize the output per tensor to 8 bits."
+        )
+    low, high, shift, bits = RANGES[integers]
     assert node.inputs[0] is not None
     kind = float_type_of(node.inputs[0])
     return Quantizer(tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift, kind)
