@@ -37,9 +37,22 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
         raise ModelFileError(
             f"{path}: not a valid ONNX model ({type(cause).__name__}: {cause}). Export or download the model again."
         ) from error
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise ModelFileError(f"{path}: a name in it is no UTF-8 text. Export or download the model again.")
     if not model.opset_imports and not len(model.graph):
         raise ModelFileError(f"{path}: not an ONNX model with a graph. Export or download the model again.")
     return model
+
+
+def _texts(model: ir.Model) -> Iterator[object]:
+    """Names; protobuf hands malformed ones out as bytes."""
+    yield from model.opset_imports
+    for graph in [model.graph, *model.graph.subgraphs()]:
+        yield from graph.initializers
+        yield from (v.name or "" for v in [*graph.inputs, *graph.outputs])
+    for node in model.graph.all_nodes():
+        yield from (node.name or "", node.op_type, node.domain, *node.attributes)
+        yield from (v.name or "" for v in node.outputs)
 
 
 @contextmanager

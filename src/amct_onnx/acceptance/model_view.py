@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+Value = TypeVar("Value", float, int, str, tuple[int, ...])
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 CUBE = (*CONVOLUTIONS, "Gemm", "MatMul")
@@ -90,8 +92,7 @@ class IntegerLayer:
     def offset(self) -> float:
         """The activation's zero point; 0 when there is none."""
         quant = self.quants[0] or self.quants[1]
-        value = attribute(quant, "offset") if quant is not None else None
-        return float(value) if isinstance(value, (int, float)) else 0.0
+        return attribute(quant, "offset", 0.0) if quant is not None else 0.0
 
     @property
     def channels(self) -> int | None:
@@ -102,7 +103,7 @@ class IntegerLayer:
         if self.node.op_type == "Conv":
             return shape[0]
         if self.node.op_type == "ConvTranspose":
-            return shape[1] * int(attribute(self.node, "group", 1))
+            return shape[1] * attribute(self.node, "group", 1)
         if self.node.op_type == "Gemm" and attribute(self.node, "transB", 0):
             return shape[0]
         return shape[-1]
@@ -116,16 +117,40 @@ def weight_shape(layer: IntegerLayer) -> tuple[int, ...] | None:
     if not layer.weight_moves:
         return shape
     if len(layer.weight_moves) == 1 and layer.weight_moves[0].op_type == "Transpose":
-        order = attribute(layer.weight_moves[0], "perm") or list(reversed(range(len(shape))))
+        order = attribute(layer.weight_moves[0], "perm", ()) or tuple(reversed(range(len(shape))))
         if sorted(order) == list(range(len(shape))):
             return tuple(shape[i] for i in order)
     return None
 
 
-def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """The value of an attribute, whatever its type; default when it is absent or a reference."""
+_STORED_AS = {
+    float: ir.AttributeType.FLOAT,
+    int: ir.AttributeType.INT,
+    str: ir.AttributeType.STRING,
+    tuple: ir.AttributeType.INTS,
+}
+
+
+def attribute(node: ir.Node, name: str, default: Value) -> Value:
+    """The value of an attribute as ATC's plugins take it: default when it is absent or stored as another type.
+
+    Args:
+        node: the node.
+        name: of the attribute.
+        default: its type (float, int, str, or a tuple of int) is the one in which the attribute must be stored.
+    """
     found = node.attributes.get(name)
-    return default if found is None or found.is_ref() else found.value
+    if found is None or found.is_ref() or found.type != _STORED_AS[type(default)]:
+        return default
+    value = tuple(found.value) if isinstance(default, tuple) else found.value
+    return value if isinstance(value, type(default)) else default
+
+
+def _held(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor of a Constant node."""
+    found = node.attributes.get("value")
+    value = None if found is None or found.is_ref() else found.value
+    return value if isinstance(value, ir.TensorProtocol) else None
 
 
 def attribute_type(node: ir.Node, name: str) -> ir.AttributeType | None:
@@ -151,8 +176,7 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     node = value.producer()
     if node is None or node.op_type != "Constant":
         return None
-    found = attribute(node, "value")
-    return found if isinstance(found, ir.TensorProtocol) else None
+    return _held(node)
 
 
 def array(tensor: ir.TensorProtocol | None, most: int = 1 << 22) -> npt.NDArray[Any] | None:
@@ -236,8 +260,8 @@ class ModelView:
                 if value.const_value is not None:
                     yield name, value.const_value, None
         for node in self._by_type.get("Constant", ()):
-            found = attribute(node, "value")
-            if isinstance(found, ir.TensorProtocol):
+            found = _held(node)
+            if found is not None:
                 yield (node.outputs[0].name or "" if node.outputs else ""), found, node
 
     @property

@@ -42,12 +42,16 @@ RECIPROCAL_TOLERANCE = 1e-6
 
 def _number(node: ir.Node, name: str) -> float | None:
     """A FLOAT attribute, as the plugin takes it; None when it is absent or of another type."""
-    return float(attribute(node, name)) if attribute_type(node, name) == ir.AttributeType.FLOAT else None
+    return attribute(node, name, 0.0) if attribute_type(node, name) == ir.AttributeType.FLOAT else None
 
 
 def _flag(node: ir.Node, name: str) -> bool:
-    value = attribute(node, name, 0)
-    return isinstance(value, (int, float)) and value != 0
+    return attribute(node, name, 0) != 0
+
+
+def _dst_type(node: ir.Node) -> str:
+    """dst_type as the plugin reads it: without trailing blanks."""
+    return attribute(node, "dst_type", "").rstrip(" ")
 
 
 def scale_lost(view: ModelView) -> Iterator[Hit]:
@@ -93,9 +97,9 @@ def offset_value(view: ModelView) -> Iterator[Hit]:
     """Offset that is no integer of the int8 range."""
     for node in view.nodes(QUANT, ANTIQUANT):
         offset = _number(node, "offset")
-        if offset is None or attribute(node, "dst_type") == "INT16":
+        if offset is None or _dst_type(node) == "INT16":
             continue
-        low, high = (-8, 7) if attribute(node, "dst_type") == "INT4" else (-128, 127)
+        low, high = (-8, 7) if _dst_type(node) == "INT4" else (-128, 127)
         if not (math.isfinite(offset) and offset == math.floor(offset) and low <= offset <= high):
             yield Hit(f"its offset is {offset}, not an integer from {low} to {high}", view.names[node])
 
@@ -106,22 +110,23 @@ def dst_type_unknown(view: ModelView) -> Iterator[Hit]:
         kind = attribute_type(node, "dst_type")
         if kind is None:
             continue
-        value = attribute(node, "dst_type")
-        if kind != ir.AttributeType.STRING or str(value).rstrip(" ") not in DST_TYPES:
-            yield Hit(f"its dst_type is {value!r}", view.names[node])
+        if kind != ir.AttributeType.STRING:
+            yield Hit(f"its dst_type is stored as {kind.name}", view.names[node])
+        elif _dst_type(node) not in DST_TYPES:
+            yield Hit(f"its dst_type is '{attribute(node, 'dst_type', '')}'", view.names[node])
 
 
 def dst_type_int16(view: ModelView) -> Iterator[Hit]:
     """dst_type INT16."""
     for node in view.nodes(QUANT):
-        if str(attribute(node, "dst_type", "")).rstrip(" ") == "INT16":
+        if _dst_type(node) == "INT16":
             yield Hit("its dst_type is INT16", view.names[node])
 
 
 def int4(view: ModelView) -> Iterator[Hit]:
     """4-bit activations or weights."""
     for node in view.nodes(QUANT):
-        if str(attribute(node, "dst_type", "")).rstrip(" ") == "INT4":
+        if _dst_type(node) == "INT4":
             yield Hit("its dst_type is INT4", view.names[node])
     for layer in view.layers:
         if layer.weight is not None and layer.weight.dtype == ir.DataType.INT4:
@@ -148,7 +153,7 @@ def rounding(view: ModelView) -> Iterator[Hit]:
     for node in view.nodes(QUANT):
         mode = attribute(node, "round_mode", "Round")
         if mode != "Round":
-            yield Hit(f"its round_mode is {mode!r}", view.names[node])
+            yield Hit(f"its round_mode is '{mode}'", view.names[node])
 
 
 def result_type(view: ModelView) -> Iterator[Hit]:
@@ -157,7 +162,7 @@ def result_type(view: ModelView) -> Iterator[Hit]:
         kind = attribute_type(node, "dtype")
         if kind is None:
             continue
-        value = attribute(node, "dtype")
+        value = attribute(node, "dtype", GE_FLOAT)
         allowed = (GE_FLOAT, GE_FLOAT16, GE_BFLOAT16) if node.op_type == DEQUANT else (GE_FLOAT, GE_FLOAT16)
         if kind != ir.AttributeType.INT:
             yield Hit(f"its dtype is stored as {kind.name}", view.names[node])
@@ -168,7 +173,7 @@ def result_type(view: ModelView) -> Iterator[Hit]:
 def result_bfloat16(view: ModelView) -> Iterator[Hit]:
     """AscendDequant to bfloat16."""
     for node in view.nodes(DEQUANT):
-        if attribute(node, "dtype") == GE_BFLOAT16:
+        if attribute(node, "dtype", GE_FLOAT) == GE_BFLOAT16:
             yield Hit("its dtype is 27, bfloat16", view.names[node])
 
 

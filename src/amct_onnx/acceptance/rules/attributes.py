@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import onnx
 import onnx_ir as ir
 
-from amct_onnx.acceptance.model_view import CONVOLUTIONS, IntegerLayer, ModelView, attribute
+from amct_onnx.acceptance.model_view import CONVOLUTIONS, CUBE, IntegerLayer, ModelView, attribute
 from amct_onnx.acceptance.report import ERROR, WARNING
 from amct_onnx.acceptance.rule import Hit, Rule
 
@@ -21,11 +22,24 @@ FREE_PADDING = ("NOTSET", "VALID")
 
 def _kernel_rank(node: ir.Node) -> int | None:
     """Number of spatial axes, from kernel_shape or the weight; None when neither tells."""
-    kernel = attribute(node, "kernel_shape")
-    if kernel is not None:
+    kernel = attribute(node, "kernel_shape", ())
+    if kernel:
         return len(kernel)
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     return len(weight.shape) - 2 if weight is not None and weight.shape is not None else None
+
+
+def mistyped(view: ModelView) -> Iterator[Hit]:
+    """An attribute of another type than the operator's schema says."""
+    for op_type in CUBE:
+        schema = onnx.defs.get_schema(op_type)
+        for node in view.nodes(op_type):
+            for name, found in node.attributes.items():
+                if name not in schema.attributes or found.is_ref():
+                    continue
+                expected = str(schema.attributes[name].type).rsplit(".", 1)[-1]
+                if found.type.name != expected:
+                    yield Hit(f"its {name} is stored as {found.type.name}, not {expected}", view.names[node])
 
 
 def conv_without_geometry(view: ModelView) -> Iterator[Hit]:
@@ -52,8 +66,8 @@ def transpose_kernel_shape(view: ModelView) -> Iterator[Hit]:
 def odd_pads(view: ModelView) -> Iterator[Hit]:
     """Pads of odd length."""
     for node in view.nodes(*CONVOLUTIONS):
-        pads = attribute(node, "pads")
-        if pads is not None and len(pads) % 2:
+        pads = attribute(node, "pads", ())
+        if len(pads) % 2:
             yield Hit(f"its pads are {list(pads)}", view.names[node])
 
 
@@ -95,8 +109,8 @@ def gemm_alpha_dropped(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its alpha is {alpha} and it has no C", view.names[node])
 
 
-def _is_one(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isclose(value, 1.0, rel_tol=2.0**-23)
+def _is_one(value: float) -> bool:
+    return math.isclose(value, 1.0, rel_tol=2.0**-23)
 
 
 def _gemms(view: ModelView) -> Iterator[IntegerLayer]:
@@ -136,6 +150,15 @@ def transpose_dilation(view: ModelView) -> Iterator[Hit]:
 
 
 RULES = (
+    Rule(
+        id="attribute-type",
+        severity=ERROR,
+        title="Attribute stored as another type",
+        why="The plugins look at name and type: an attribute of another type is passed over as if it were not there.",
+        source=f"{CONV_PLUGIN}; {TRANSPOSE_PLUGIN}; {GEMM_PLUGIN}",
+        remedy="Store the attribute as ONNX defines it.",
+        find=mistyped,
+    ),
     Rule(
         id="conv-geometry",
         severity=ERROR,

@@ -43,8 +43,8 @@ def _cubes(view: ModelView, *op_types: str) -> Iterator[IntegerLayer]:
 
 def _spatial(layer: IntegerLayer) -> int | None:
     """Number of spatial axes of a convolution."""
-    kernel = attribute(layer.node, "kernel_shape")
-    if kernel is not None:
+    kernel = attribute(layer.node, "kernel_shape", ())
+    if kernel:
         return len(kernel)
     return len(layer.weight.shape) - 2 if layer.weight is not None else None
 
@@ -66,7 +66,7 @@ def two_activations(view: ModelView) -> Iterator[Hit]:
             continue
         for quant in layer.quants:
             offset = attribute(quant, "offset", 0.0) if quant is not None else 0.0
-            if isinstance(offset, (int, float)) and offset:
+            if offset:
                 yield Hit(f"both inputs are activations, and the offset of one is {offset:g}", view.names[layer.node])
                 break
 
@@ -323,7 +323,7 @@ def small_channels(view: ModelView) -> Iterator[Hit]:
     for layer in _cubes(view, "Conv"):
         shape = weight_shape(layer)
         group = attribute(layer.node, "group", 1)
-        if shape is not None and len(shape) > 2 and isinstance(group, int) and shape[1] * group <= SMALL_CHANNELS:
+        if shape is not None and len(shape) > 2 and shape[1] * group <= SMALL_CHANNELS:
             yield Hit(f"it has {shape[1] * group} input channels", view.names[layer.node])
 
 
@@ -351,12 +351,14 @@ def odd_int4(view: ModelView) -> Iterator[Hit]:
     for node in view.nodes(QUANT):
         value = node.inputs[0] if node.inputs else None
         shape = static_shape(value.shape) if value is not None else None
-        if str(attribute(node, "dst_type", "")).rstrip(" ") == "INT4" and shape and shape[-1] % 2:
+        if attribute(node, "dst_type", "").rstrip(" ") == "INT4" and shape and shape[-1] % 2:
             yield Hit(f"the last dimension of its input is {shape[-1]}", view.names[node])
 
 
-_CHAIN_REMEDY = "Move the operator in front of AscendQuant or behind AscendDequant; fold a bias as a 1-D int32 "
-"initializer of its own."
+_CHAIN_REMEDY = (
+    "Move the operator in front of AscendQuant or behind AscendDequant; store a bias as a 1-D int32 initializer of its "
+    "own."
+)
 _CONV_1D_WHY = (
     "The plugin makes Unsqueeze, Conv2D, Squeeze of it, so that operators stand between AscendQuant, the layer and "
     "AscendDequant; a pass reorders them on some products only."
