@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from amct_onnx.acceptance.document import with_tables
 from amct_onnx.acceptance.products import PRODUCTS, product_of
 from amct_onnx.acceptance.report import ERROR, NOTE, WARNING
 from amct_onnx.errors import ModelFileError, ModelNotFoundError, SettingError
-from deploy_models import good_model, node, set_attribute
+from deploy_models import good_model, make_external, node, set_attribute
 from golden_models import GOLDENS, MODEL_CASES, MODELS
 
 GOLDEN_DEPLOYS = sorted(GOLDENS.glob("**/m_deploy_model.onnx"))
@@ -129,6 +130,15 @@ def test_long_chain_of_moves_is_quick() -> None:
         previous = f"i{index}"
     Path("m.onnx").write_bytes(model.SerializeToString())
     assert amct_onnx.check("m.onnx").passed
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipe_as_external_data_does_not_block() -> None:
+    model = good_model()
+    make_external(model, "conv.dequant.param", "pipe")
+    os.mkfifo("pipe")
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    assert "external-missing" in {f.rule for f in amct_onnx.check("m.onnx").findings}
 
 
 @pytest.mark.parametrize("content", [b"", b"no onnx file", GOLDEN_DEPLOYS[0].read_bytes()[:300]])

@@ -155,12 +155,7 @@ def _(model: onnx.ModelProto) -> None:
     make_external(model, "conv.w", "short.bin")
 
 
-@breaks("external-outside")
-def _(model: onnx.ModelProto) -> None:
-    make_external(model, "conv.w", "../weights.bin")
-
-
-@breaks("external-outside")
+@breaks("external-absolute")
 def _(model: onnx.ModelProto) -> None:
     make_external(model, "conv.w", str(Path("weights.bin").resolve()))
 

@@ -5,6 +5,7 @@ Nothing here computes or copies weights; tensors are read only by rules that ask
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
 
 def array(tensor: ir.TensorProtocol | None, most: int = 1 << 22) -> npt.NDArray[Any] | None:
     """The numbers of a tensor of at most ``most`` elements; None when they are missing, too many or malformed."""
-    if tensor is None:
+    if tensor is None or (isinstance(tensor, ir.ExternalTensor) and not os.path.isfile(tensor.path)):
         return None
     try:
         return np.asarray(tensor.numpy()) if tensor.size <= most else None

@@ -158,7 +158,7 @@ PRODUCTS = (
     ),
     Product(
         name="950",
-        isa="V350",
+        isa="V300",
         soc_versions=("Ascend950PR_9599", "Ascend950PR_9589", "Ascend950PR_957b", "Ascend950DT_9591"),
         pattern=r"Ascend950((PR|DT)(_\w+)?)?|Ascend910_95\w\w",
         float16_chain=False,

@@ -43,7 +43,7 @@ CODES: dict[str, ErrorCode] = {
     "E10041": ErrorCode(
         "the model cannot be loaded",
         "Check the path, that external data lies beside the model, and that the file is below 2 GB.",
-        ("external-missing", "external-outside", "file-too-large"),
+        ("external-missing", "external-absolute", "file-too-large"),
     ),
     "E10049": ErrorCode("--input_shape has another number of dimensions than the input", "Give every dimension."),
     "E10052": ErrorCode("the AIPP configuration is invalid", "Compare sizes and format with the model's input."),

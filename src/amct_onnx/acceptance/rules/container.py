@@ -171,13 +171,11 @@ def external_missing(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its data lies beyond the end of '{tensor.location}'", tensor=name)
 
 
-def external_outside(view: ModelView) -> Iterator[Hit]:
-    """External data whose location is no plain path below the model's folder."""
+def external_absolute(view: ModelView) -> Iterator[Hit]:
+    """External data whose location is an absolute path."""
     for name, tensor, _ in view.tensors():
-        if isinstance(tensor, ir.ExternalTensor):
-            where = Path(tensor.location)
-            if where.is_absolute() or ".." in where.parts:
-                yield Hit(f"its data file is '{tensor.location}'", tensor=name)
+        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.location).is_absolute():
+            yield Hit(f"its data file is '{tensor.location}'", tensor=name)
 
 
 def _external_path(view: ModelView, tensor: ir.ExternalTensor) -> Path:
@@ -346,13 +344,13 @@ RULES = (
         find=external_missing,
     ),
     Rule(
-        id="external-outside",
+        id="external-absolute",
         severity=ERROR,
-        title="External data outside the model's folder",
+        title="External data under an absolute path",
         why="ATC puts the model's folder in front of the location as it stands, so an absolute path leads nowhere.",
         source=f"{PARSER} (SetExternalPath)",
         remedy="Save the model again with its data in the same folder.",
-        find=external_outside,
+        find=external_absolute,
     ),
     Rule(
         id="external-parameter",
