@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.acceptance.checker import check
 from amct_onnx.acceptance.products import PRODUCTS
-from amct_onnx.acceptance.report import ERROR, CheckReport
+from amct_onnx.acceptance.report import ERROR, NOTE, CheckReport
 from amct_onnx.acceptance.rule import Rule
 from amct_onnx.acceptance.rules import RULES
 from deploy_models import (
@@ -696,6 +696,36 @@ def test_pad_that_fills_with_the_offset_is_accepted() -> None:
     set_initializer(model, "fill", np.array(3, np.int8))
     insert_behind(model, "conv.quant.out", "Pad", ["pads", "fill"])
     assert {f.rule for f in checked(model).findings} == ALWAYS
+
+
+def test_chain_ends_at_the_next_quantizer() -> None:
+    """The next layer's AscendDequant is not taken for this one's."""
+    model = good_model()
+    node(model, "sigmoid1").input[0] = "conv.out"
+    model.graph.node.remove(node(model, "conv.dequant"))
+    found = {(f.rule, f.node) for f in checked(model).findings if f.severity != NOTE}
+    assert found == {("not-dequantized", "conv")}
+
+
+def test_int4_layer_with_the_vendors_cast_bias() -> None:
+    model = good_model()
+    set_attribute(model, "conv.quant", dst_type="INT4")
+    insert_behind(model, "conv.b", "Cast", to=TensorProto.FLOAT)
+    assert {f.rule for f in checked(model).findings} == ALWAYS | {"int4"}
+    set_attribute(model, "conv.quant", dst_type="INT8")
+    assert "bias-variable" in {f.rule for f in checked(model).findings}
+
+
+def test_accumulator_adds_each_channel_its_own_bias() -> None:
+    """The large bias belongs to the channel of small weights."""
+    model = good_model()
+    weight = np.full((140_000, 2), 100, np.int8)
+    weight[:, 1] = 1
+    set_initializer(model, "matmul.w", weight)
+    set_initializer(model, "matmul.b", np.array([0, 2_000_000_000], np.int32))
+    assert "accumulator" not in {f.rule for f in checked(model).findings}
+    set_initializer(model, "matmul.b", np.array([2_000_000_000, 0], np.int32))
+    assert "accumulator" in {f.rule for f in checked(model).findings}
 
 
 def test_accumulator_is_settled_by_the_weights_themselves() -> None:

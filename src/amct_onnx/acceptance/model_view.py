@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-Value = TypeVar("Value", float, int, str, tuple[int, ...])
+Stored = TypeVar("Stored", float, int, str, tuple[int, ...])
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 CUBE = (*CONVOLUTIONS, "Gemm", "MatMul")
@@ -132,7 +132,7 @@ _STORED_AS = {
 }
 
 
-def attribute(node: ir.Node, name: str, default: Value) -> Value:
+def attribute(node: ir.Node, name: str, default: Stored) -> Stored:
     """The value of an attribute as ATC's plugins take it: default when it is absent or stored as another type.
 
     Args:
@@ -230,7 +230,6 @@ class ModelView:
         self.scopes = tuple(_scopes(model.graph))
         self.names: dict[ir.Node, str] = {}
         self._by_type: dict[str, list[ir.Node]] = {}
-        self._scope_of: dict[ir.Graph, Scope] = {s.graph: s for s in self.scopes}
         unnamed = 0
         for scope in self.scopes:
             for node in scope.graph:
@@ -275,10 +274,6 @@ class ModelView:
         """Version of the default domain; None when it is not imported."""
         found = [v for d, v in self.model.opset_imports.items() if d in ("", "ai.onnx")]
         return found[0] if found else None
-
-    def scope(self, node: ir.Node) -> Scope:
-        """The scope that holds a node."""
-        return self._scope_of[node.graph] if isinstance(node.graph, ir.Graph) else self.scopes[0]
 
     def _layers(self) -> Iterator[IntegerLayer]:
         for node in self.nodes(*CUBE, POOL):
@@ -346,9 +341,9 @@ class ModelView:
 
 
 def _reaches_dequant(node: ir.Node) -> bool:
-    """Whether a chain of single readers ends at an AscendDequant."""
+    """Whether a chain of single readers ends at an AscendDequant, before the next quantizer or layer."""
     for _ in range(STEPS):
-        if not node.outputs:
+        if not node.outputs or node.op_type in (QUANT, ANTIQUANT, *CUBE):
             return False
         uses = list(node.outputs[0].uses())
         if any(u.node.op_type == DEQUANT for u in uses):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.acceptance.model_view import (
@@ -19,6 +20,7 @@ from amct_onnx.acceptance.model_view import (
     array,
     attribute,
     constant,
+    data_input,
     static_shape,
     weight_shape,
 )
@@ -115,8 +117,21 @@ def bias_type(view: ModelView) -> Iterator[Hit]:
 def bias_variable(view: ModelView) -> Iterator[Hit]:
     """A bias that is no constant."""
     for layer in _cubes(view):
-        if layer.bias is not None and constant(layer.bias) is None:
+        if layer.bias is not None and constant(layer.bias) is None and not _cast_for_int4(layer):
             yield Hit("its bias is not a constant", view.names[layer.node], layer.bias.name or "")
+
+
+def _cast_for_int4(layer: IntegerLayer) -> bool:
+    """The vendor's tool casts the int32 bias of an int4 layer to float."""
+    cast = layer.bias.producer() if layer.bias is not None else None
+    quant = layer.quants[0]
+    return (
+        cast is not None
+        and cast.op_type == "Cast"
+        and constant(data_input(cast)) is not None
+        and quant is not None
+        and attribute(quant, "dst_type", "") == "INT4"
+    )
 
 
 def bias_shape(view: ModelView) -> Iterator[Hit]:
@@ -155,18 +170,18 @@ def accumulator(view: ModelView) -> Iterator[Hit]:
         tensor, channels = layer.weight, layer.channels
         if tensor is None or not channels or tensor.dtype != ir.DataType.INT8:
             continue
-        bias = array(constant(layer.bias))
-        largest = float(np.abs(bias.astype(np.float64)).max()) if bias is not None and bias.size else 0.0
+        values = array(constant(layer.bias))
+        bias = np.abs(np.zeros(1) if values is None or not values.size else values.reshape(-1).astype(np.float64))
         reach = -INT8_MIN + abs(layer.offset)
-        bound = tensor.size / channels * -INT8_MIN * reach + largest
+        bound = tensor.size / channels * -INT8_MIN * reach + float(bias.max())
         if bound > INT32_MAX:
-            bound = _exact_bound(layer, reach, largest)
+            bound = _exact_bound(layer, reach, bias)
         if bound > INT32_MAX:
             yield Hit(f"its sum may reach {bound:.4g}, int32 ends at {INT32_MAX}", view.names[layer.node])
 
 
-def _exact_bound(layer: IntegerLayer, reach: float, largest: float) -> float:
-    """Largest sum of |weight| over one output channel, times the activation's reach, plus the largest bias."""
+def _exact_bound(layer: IntegerLayer, reach: float, bias: npt.NDArray[np.float64]) -> float:
+    """Largest sum of |weight| over one output channel, times the activation's reach, plus the channel's |bias|."""
     assert layer.weight is not None
     weight = array(layer.weight, most=1 << 40)
     if weight is None or weight.ndim < 2:
@@ -185,7 +200,8 @@ def _exact_bound(layer: IntegerLayer, reach: float, largest: float) -> float:
         np.abs(rows[i : i + step].astype(np.int16)).reshape(min(step, len(rows) - i), -1).sum(axis=1, dtype=np.int64)
         for i in range(0, len(rows), step)
     ]
-    return float(max(int(s.max()) for s in sums)) * reach + largest
+    reached = np.concatenate(sums) * reach
+    return float((reached + (bias if bias.size == reached.size else bias.max())).max())
 
 
 # -- the chain -----------------------------------------------------------------------------------------------------
