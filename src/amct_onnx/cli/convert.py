@@ -21,7 +21,9 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the outputs")
     add_option(parser, "--record_file", help="write the factor record to this file")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
-    add_option(parser, "--strict", action="store_true", help="exit with 1 when a layer stays float")
+    add_option(
+        parser, "--strict", action="store_true", help="exit with 1 when a layer stays float or the check finds an error"
+    )
     return parser
 
 
@@ -39,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         from amct_onnx.screen import print_report
 
         print_report(report, sys.stdout)
-    return EXIT_CHECK_FAILED if arguments.strict and report.refused else EXIT_DONE
+    rejected = report.check is not None and not report.check.passed
+    return EXIT_CHECK_FAILED if arguments.strict and (report.refused or rejected) else EXIT_DONE
 
 
 @contextmanager
