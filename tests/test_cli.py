@@ -28,11 +28,11 @@ def test_version() -> None:
     assert command("--version").stdout == f"amct_onnx {amct_onnx.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["check", "--help"], ["atc", "--help"]])
 def test_help(tmp_path: Path, arguments: list[str]) -> None:
     result = command(*arguments)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "convert" in result.stdout
+    assert (arguments[0] if arguments[1:] else "convert") in result.stdout
     assert not list(tmp_path.iterdir())
 
 

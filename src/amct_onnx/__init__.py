@@ -6,6 +6,8 @@ TYPE_CHECKING = False  # as good as typing's for type checkers, without its impo
 if TYPE_CHECKING:
     from typing import Any
 
+    from amct_onnx.acceptance.checker import check
+    from amct_onnx.acceptance.report import CheckReport, Finding
     from amct_onnx.convert_model import convert_qat_model
     from amct_onnx.errors import (
         AmctError,
@@ -26,8 +28,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AMCT_SO",
     "AmctError",
+    "CheckReport",
     "ConversionReport",
     "FactorError",
+    "Finding",
     "ModelFileError",
     "ModelNotFoundError",
     "NoQuantizerError",
@@ -35,10 +39,14 @@ __all__ = [
     "SettingError",
     "UnsupportedModelError",
     "__version__",
+    "check",
     "convert_qat_model",
     "set_logging_level",
 ]
 _HOMES = {
+    "check": "amct_onnx.acceptance.checker",
+    "CheckReport": "amct_onnx.acceptance.report",
+    "Finding": "amct_onnx.acceptance.report",
     "convert_qat_model": "amct_onnx.convert_model",
     "set_logging_level": "amct_onnx.log",
     "ConversionReport": "amct_onnx.report",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from amct_onnx.acceptance.checker import check
+from amct_onnx.acceptance.report import ERROR
 from amct_onnx.emit.deploy import DeployWriter
 from amct_onnx.emit.fake_quant import FakeQuantWriter
 from amct_onnx.emit.record import record_text
@@ -87,6 +89,7 @@ def convert_qat_model(
         ),
         residuals=_residuals(plan),
         warnings=plan.warnings,
+        check=check(deploy),
     )
     ledger = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
     files: dict[Path, Callable[[Path], None]] = {
@@ -106,6 +109,9 @@ def convert_qat_model(
         )
     for warning in report.warnings:
         get_logger("Convert").warning("%s", warning)
+    for finding in report.check.of(ERROR) if report.check is not None else ():
+        place = finding.node or finding.tensor or "the model"
+        get_logger("Check").error("%s: %s: %s. %s", place, finding.title, finding.detail, finding.remedy)
     for path in paths[:2]:
         get_logger("Utils").info("The model file is saved in %s", path)
     return report

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from amct_onnx.acceptance.report import CheckReport
+
 LEDGER_SCHEMA_VERSION = 1
 
 CONVERTED = "converted"
@@ -63,7 +65,10 @@ class ResidualEntry:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """The result of one conversion; ``to_dict`` is the ledger file's content."""
+    """The result of one conversion; ``to_dict`` is the ledger file's content.
+
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every product.
+    """
 
     model_file: str
     deploy_model: str
@@ -73,6 +78,7 @@ class ConversionReport:
     layers: tuple[LayerEntry, ...]
     residuals: tuple[ResidualEntry, ...]
     warnings: tuple[str, ...] = ()
+    check: CheckReport | None = None
 
     @property
     def converted(self) -> tuple[LayerEntry, ...]:
@@ -94,4 +100,9 @@ class ConversionReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values; the schema is docs/ledger.md."""
-        return {"schema_version": LEDGER_SCHEMA_VERSION, **asdict(self), "summary": self.summary()}
+        return {
+            "schema_version": LEDGER_SCHEMA_VERSION,
+            **asdict(self),
+            "check": None if self.check is None else self.check.to_dict(),
+            "summary": self.summary(),
+        }

@@ -37,4 +37,6 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
         console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())))
     for warning in report.warnings:
         console.print(Text(f"Warning: {warning}"), soft_wrap=True)
+    if report.check is not None:
+        console.print(Text(report.check.summary()), soft_wrap=True)
     console.print(Text(report.summary()), soft_wrap=True)

@@ -36,7 +36,9 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     add_option(parser, "--keep_conv1d", action="store_true", help="leave 1-D convolutions 1-D in the deploy model")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
-    add_option(parser, "--strict", action="store_true", help="exit with 1 when a layer stays float")
+    add_option(
+        parser, "--strict", action="store_true", help="exit with 1 when a layer stays float or the check finds an error"
+    )
     return parser
 
 
@@ -62,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         from amct_onnx.screen import print_report
 
         print_report(report, sys.stdout)
-    return EXIT_CHECK_FAILED if arguments.strict and report.refused else EXIT_DONE
+    rejected = report.check is not None and not report.check.passed
+    return EXIT_CHECK_FAILED if arguments.strict and (report.refused or rejected) else EXIT_DONE
 
 
 @contextmanager

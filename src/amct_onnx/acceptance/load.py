@@ -1,0 +1,67 @@
+"""Read a model for checking: unlike a conversion, missing data or outputs are findings here and no reason to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+
+from amct_onnx.errors import ModelFileError, ModelNotFoundError
+
+
+def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
+    """Load a model without touching its external data.
+
+    Raises:
+        ModelNotFoundError: The file does not exist.
+        ModelFileError: The file is no ONNX model.
+    """
+    path = Path(model_file)
+    if not path.exists():
+        raise ModelNotFoundError(f"{path}: no such file. Give the path of the .onnx model to check.")
+    if not path.is_file():
+        raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to check.")
+    try:
+        with _quiet():
+            model = ir.load(path)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
+    except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ModelFileError(
+            f"{path}: not a valid ONNX model ({type(cause).__name__}: {cause}). Export or download the model again."
+        ) from error
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise ModelFileError(f"{path}: a name in it is no UTF-8 text. Export or download the model again.")
+    if not model.opset_imports and not len(model.graph):
+        raise ModelFileError(f"{path}: not an ONNX model with a graph. Export or download the model again.")
+    return model
+
+
+def _texts(model: ir.Model) -> Iterator[object]:
+    """Names; protobuf hands malformed ones out as bytes."""
+    yield from model.opset_imports
+    for graph in [model.graph, *model.graph.subgraphs()]:
+        yield from graph.initializers
+        yield from (v.name or "" for v in [*graph.inputs, *graph.outputs])
+    for node in model.graph.all_nodes():
+        yield from (node.name or "", node.op_type, node.domain, *node.attributes)
+        yield from (v.name or "" for v in node.outputs)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnx-ir logs what it repairs; the rules report the same things with a remedy."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,37 @@
+"""amct_onnx check: say whether ATC would take a deploy model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
+from amct_onnx.cli.options import add_option
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    """Declare the verb and its options."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "check", help="say whether ATC would take a deploy model, whoever wrote it"
+    )
+    add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
+    add_option(parser, "--soc_version", help="check for this product only, for example Ascend310P3 (default: all)")
+    add_option(parser, "--json", action="store_true", help="print the findings as JSON instead of a table")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, print the findings."""
+    from amct_onnx.acceptance.checker import check
+
+    report = check(arguments.model, arguments.soc_version)
+    if arguments.json:
+        import json
+
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        from amct_onnx.acceptance.screen import print_check
+
+        print_check(report, sys.stdout)
+    return EXIT_DONE if report.passed else EXIT_CHECK_FAILED
