@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from amct_onnx.convert_model import convert_qat_model
+    from amct_onnx.device.session import DeploySession
     from amct_onnx.errors import (
         AmctError,
         FactorError,
@@ -27,6 +28,7 @@ __all__ = [
     "AMCT_SO",
     "AmctError",
     "ConversionReport",
+    "DeploySession",
     "FactorError",
     "ModelFileError",
     "ModelNotFoundError",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 _HOMES = {
     "convert_qat_model": "amct_onnx.convert_model",
+    "DeploySession": "amct_onnx.device.session",
     "set_logging_level": "amct_onnx.log",
     "ConversionReport": "amct_onnx.report",
     "AMCT_SO": "amct_onnx.session_options",

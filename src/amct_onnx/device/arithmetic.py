@@ -1,4 +1,4 @@
-"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that a product follows.
+"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that products follow.
 
 Quantizing functions return float32 that holds integers of [-128, 127]; a NaN stays a NaN, because no public source says
 what a device makes of it and a number in its place would hide it. ``device/operators.py`` says the same in ONNX
@@ -88,8 +88,9 @@ def quantize_float32(x: FloatArray, scale: float, offset: int, sqrt_mode: bool =
 
     Args:
         x: float32 or float16, any shape.
-        scale: reciprocal of the quantizer's scale; with ``sqrt_mode`` the effective scale is float32(scale * scale).
+        scale: reciprocal of the quantizer's scale.
         offset: zero point, -128..127.
+        sqrt_mode: the effective scale is float32(scale * scale).
 
     Source: the vendor's fake-quant chain; ONNX QuantizeLinear rounds before adding as well.
     """
@@ -196,6 +197,7 @@ def antiquantize_float32(q: IntArray, scale: float, offset: int, sqrt_mode: bool
         q: int8, any shape.
         scale: the quantizer's scale.
         offset: the ONNX attribute, +zero point; ATC's plugin flips its sign.
+        sqrt_mode: multiply twice.
 
     Source: ops-nn, ascend_anti_quant_proto.h, and its Ascend 950 kernel.
     """

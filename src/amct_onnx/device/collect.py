@@ -43,9 +43,7 @@ class Collector:
     def clear(self) -> None:
         """Forget all runs."""
         with self._lock:
-            self._counts = [
-                LayerCounts(c.name, *((0, 0, 0) if c.size else (None, None, None)), 0) for c in self._counters
-            ]
+            self._counts = [_nothing(c) for c in self._counters]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,6 +60,11 @@ class Collector:
         """The sums so far, in graph order."""
         with self._lock:
             return tuple(self._counts)
+
+
+def _nothing(counters: Counters) -> LayerCounts:
+    start = 0 if counters.size else None
+    return LayerCounts(counters.name, start, start, start, 0)
 
 
 def _added(counts: LayerCounts, names: Counters, results: Mapping[str, npt.NDArray[Any]]) -> LayerCounts:

@@ -104,7 +104,7 @@ def largest_sum(sums: WeightSums, offset: int, bias: Int64) -> int:
 
 
 def worst_accumulator(sums: WeightSums, offset: int, bias: Int64) -> int:
-    """max over channels of |bias| + |offset * sum(w)| + 128 * sum(|w|): the device folds the offset into the bias.
+    """Max over channels of |bias| + |offset * sum(w)| + 128 * sum(|w|): the device folds the offset into the bias.
 
     ``bias`` has shape [channels] or [1].
     """

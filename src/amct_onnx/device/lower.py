@@ -36,8 +36,8 @@ from amct_onnx.normalise.container import opset_of
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 AVERAGES = frozenset({"AveragePool", "GlobalAveragePool"})
 MOVES = frozenset(
-    "DepthToSpace Expand Flatten Gather GatherElements GatherND Identity MaxPool GlobalMaxPool Reshape Slice SpaceToDepth "
-    "Split Squeeze Tile Transpose Unsqueeze".split()
+    "DepthToSpace Expand Flatten Gather GatherElements GatherND Identity MaxPool GlobalMaxPool Reshape Slice "
+    "SpaceToDepth Split Squeeze Tile Transpose Unsqueeze".split()
 )
 """Operators that only select elements of their first input; float32 in place of int8 changes nothing."""
 ROLL_BACK_CHANNELS = 16
@@ -188,7 +188,8 @@ class _Lowering:
         if not {"", "ai.onnx"} & set(model.opset_imports):
             model.opset_imports[""] = ASSUMED_OPSET
             self._warnings.append(
-                f"The file imports no opset of the default domain, ATC will refuse it; opset {ASSUMED_OPSET} is assumed."
+                f"The file imports no opset of the default domain, ATC will refuse it; opset {ASSUMED_OPSET} is "
+                "assumed."
             )
         opset = opset_of(model)
         if opset < OLDEST_OPSET:
@@ -265,7 +266,8 @@ class _Lowering:
             self._antiquant(node)
         elif op_type.startswith("Ascend"):
             raise UnsupportedModelError(
-                f"Node '{node.name}': {op_type} has no place in a deploy model before ATC and is not simulated. Convert "
+                f"Node '{node.name}': {op_type} has no place in a deploy model before ATC and is not simulated. "
+                "Convert "
                 "the QAT model again."
             )
         elif op_type in LAYERS and (held is not None or self._is_int8(node, 1)):
@@ -310,7 +312,8 @@ class _Lowering:
                 return held.value
             if not held.integral:
                 raise UnsupportedModelError(
-                    f"Tensor '{held.value.name}': the integers of an int8 average are not public; only AscendDequant can "
+                    f"Tensor '{held.value.name}': the integers of an int8 average are not public; only "
+                    "AscendDequant can "
                     "read it here. Keep this layer in float."
                 )
         if held.integer is None:
@@ -396,7 +399,8 @@ class _Lowering:
         packed = self._constants.array(parameter)
         if packed.ndim != 1 or packed.dtype not in (np.uint64, np.float16, np.float32) or not packed.size:
             raise UnsupportedModelError(
-                f"Node '{node.name}' (AscendDequant): its deq_scale is {packed.dtype} of shape {list(packed.shape)}; ATC "
+                f"Node '{node.name}' (AscendDequant): its deq_scale is {packed.dtype} of shape "
+                f"{list(packed.shape)}; ATC "
                 "takes uint64 of shape [1] or [channels]."
             )
         scale, shift, offset_w = unpack_deq_scale(packed)
@@ -434,7 +438,8 @@ class _Lowering:
             )
         if layer.sums is not None and layer.sums.positive.size not in (1, scale.size):
             raise UnsupportedModelError(
-                f"Node '{node.name}' (AscendDequant): {scale.size} scales for {layer.sums.positive.size} output channels "
+                f"Node '{node.name}' (AscendDequant): {scale.size} scales for {layer.sums.positive.size} output "
+                "channels "
                 f"of '{layer.node.name}'. Write the model again."
             )
         if axis == -1:
@@ -445,7 +450,8 @@ class _Lowering:
         kind = _integer(node, "dtype", GE_FLOAT)
         if kind not in (GE_FLOAT, GE_FLOAT16):
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}): dtype {kind} is not simulated, only 0 (float) and 1 (float16) are."
+                f"Node '{node.name}' ({node.op_type}): dtype {kind} is not simulated, only 0 (float) and 1 "
+                "(float16) are."
             )
         if kind == GE_FLOAT16:
             result = self._emit.cast(result, ir.DataType.FLOAT16)
@@ -511,7 +517,8 @@ class _Lowering:
             bias = self._constants.array(other)
             if bias.dtype != np.int32:
                 raise UnsupportedModelError(
-                    f"Node '{node.name}': adds {bias.dtype} to the int32 accumulator of '{held.layer.node.name}'. Write "
+                    f"Node '{node.name}': adds {bias.dtype} to the int32 accumulator of '{held.layer.node.name}'. "
+                    "Write "
                     "the model again."
                 )
             wide = np.abs(bias.astype(np.int64))
@@ -544,7 +551,8 @@ class _Lowering:
             raise UnsupportedModelError(f"Node '{node.name}' ({node.op_type}) lacks an input. Write the model again.")
         if not self._is_int8(node, 1):
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}): reads int8 but its weight '{weight.name}' is not int8. Write the "
+                f"Node '{node.name}' ({node.op_type}): reads int8 but its weight '{weight.name}' is not int8. Write "
+                "the "
                 "model again."
             )
         if node.op_type == "Gemm" and (_float(node, "alpha", 1.0) != 1.0 or _float(node, "beta", 1.0) != 1.0):
@@ -597,7 +605,8 @@ class _Lowering:
         found = []
         if held.moved and held.offset:
             found.append(
-                f"'{held.moved[-1]}' stands between AscendQuant and the layer: by public sources ATC then does not fold the "
+                f"'{held.moved[-1]}' stands between AscendQuant and the layer: by public sources ATC then does not "
+                "fold the "
                 f"offset {held.offset}; the simulation does"
             )
         if held.quantizer is None:
@@ -615,7 +624,8 @@ class _Lowering:
         array = self._constants.array(value)
         if array.dtype != np.int32:
             raise UnsupportedModelError(
-                f"Node '{node.name}': its bias '{value.name}' is {array.dtype}, a layer on int8 needs int32. Convert the "
+                f"Node '{node.name}': its bias '{value.name}' is {array.dtype}, a layer on int8 needs int32. "
+                "Convert the "
                 "model again."
             )
         return array
@@ -794,7 +804,8 @@ def _factors(node: ir.Node) -> tuple[float, int]:
         attribute = node.attributes.get(name)
         if attribute is None or attribute.type != ir.AttributeType.FLOAT:
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}): attribute '{name}' is missing or no FLOAT, ATC would read 0. Write "
+                f"Node '{node.name}' ({node.op_type}): attribute '{name}' is missing or no FLOAT, ATC would read 0. "
+                "Write "
                 "it as a FLOAT."
             )
         numbers.append(attribute.as_float())

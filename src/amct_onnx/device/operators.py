@@ -1,7 +1,7 @@
 """The rules of ``arithmetic`` as standard ONNX operators, one function for each.
 
-An int8 tensor travels as float32 that holds q - offset ("centred"): padding with zero is then right, and a layer needs no
-correction for the offset.
+An int8 tensor travels as float32 that holds q - offset ("centred"): padding with zero is then right, and a layer needs
+no correction for the offset.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ PRODUCTS = {
             (
                 *_EVERY_CHIP,
                 _HALF,
-                "Where the product with the float16 scale is rounded (one unit in the last place); simulated once, last.",
+                "Where the product with the float16 scale is rounded (1 unit in the last place); simulated once, last.",
                 "Whether one scale below 2^-14 sends all channels into sqrt_mode; simulated so.",
                 _FUSION,
             ),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
@@ -111,7 +110,7 @@ class DeploySession:
         self._taps = lowered.taps
         self._collects_layers = LAYERS in wanted
         self._collector = Collector(lowered.counters) if COUNTS in wanted else None
-        self._session: ort.InferenceSession | None = _open(lowered, sess_options)
+        self._session: ort.InferenceSession | None = open_lowered(lowered, sess_options)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
@@ -182,11 +181,13 @@ class DeploySession:
         self._session = None
 
     def __enter__(self) -> DeploySession:
+        """The session itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close it."""
         self.close()
 
     def _open_session(self) -> ort.InferenceSession:
@@ -207,18 +208,21 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
         read = ir.from_proto(onnx.load_model_from_string(model))
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
         raise ModelFileError(
-            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or its path."
+            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or "
+            "its path."
         ) from error
     if not read.opset_imports or not list(read.graph.outputs):
         raise ModelFileError("The bytes hold no ONNX model with a graph and outputs. Write the model again.")
     return read
 
 
-def _open(lowered: Lowered, sess_options: ort.SessionOptions | None) -> ort.InferenceSession:
+def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> ort.InferenceSession:
+    """An onnxruntime session of a lowered model under the pinned options."""
     model = lowered.model
     if weight_bytes(model) > INLINE_LIMIT:
         raise UnsupportedModelError(
-            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated in one "
+            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated "
+            "in one "
             "session. Split it."
         )
     ir.external_data.load_to_model(model)
