@@ -25,8 +25,8 @@ class LayerFacts:
         quantizer: name of the AscendQuant that it reads, "" when it reads another int8 tensor.
         dequantizer: name of its AscendDequant, "" when there is none.
         scale, offset: of that AscendQuant (scale is the reciprocal of scale_d); None without one.
-        kernel: ``float32`` (proven exact), ``integer`` (ConvInteger, MatMulInteger), ``split`` (weight in digits, each
-            proven exact in float32) or ``average`` (an int8 AveragePool, in float32).
+        kernel: ``float32`` (proven exact), ``split`` (parts of the input channels, each proven exact in float32, summed
+            in int32), ``integer`` (ConvInteger, MatMulInteger) or ``average`` (an int8 AveragePool, in float32).
         largest_sum: bound of any partial sum of (q - offset) * w plus |bias|; at most 2^24 for kernel ``float32``. None
             when both operands are activations.
         worst_accumulator: |bias| + |offset * sum(w)| + 128 * sum(|w|), the device's bound; None as above.

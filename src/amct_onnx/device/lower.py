@@ -7,7 +7,7 @@ integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -562,7 +562,7 @@ class _Lowering:
             )
         held = self._held_int8(value, node)
         constant = weight not in self._int8 and self._constants.is_constant(weight)
-        sums, bias, rank = None, np.zeros(1, np.int64), 2
+        sums, bias, rank, array = None, np.zeros(1, np.int64), 2, None
         bias_array = self._bias(node)
         if bias_array is not None:
             bias = np.abs(bias_array.astype(np.int64)).reshape(-1)
@@ -581,21 +581,26 @@ class _Lowering:
             )
         layer = _Layer(node, held, sums, bias, "float32", rank, self._layer_warnings(node, held))
         self._layers.append(layer)
-        bound = layer.bound()
         self._emit.before(node)
-        if (
-            bound is not None
-            and bound <= EXACT_IN_FLOAT32
-            and not (self._integer_kernels and node.op_type != "ConvTranspose")
-        ):
+        bound = layer.bound()
+        parts = self._parts(node, array, held.offset) if array is not None else None
+        if self._integer_kernels and node.op_type != "ConvTranspose":
+            bound = parts = None
+        result, in_float = node.outputs[0], False
+        if bound is not None and bound <= EXACT_IN_FLOAT32:
             self._float_kernel(node, held, weight, bias_array)
-            result, in_float = node.outputs[0], True
-        elif node.op_type == "ConvTranspose":
+            in_float = True
+        elif array is not None and parts is not None:
             layer.kernel = "split"
-            result, in_float = self._split_kernel(node, layer, held, bias_array), False
-        else:
+            result = self._split_kernel(node, held, array, parts, bias_array)
+        elif node.op_type != "ConvTranspose":
             layer.kernel = "integer"
-            result, in_float = self._integer_kernel(node, held, weight, bias_array, rank), False
+            result = self._integer_kernel(node, held, weight, bias_array, rank)
+        else:
+            raise UnsupportedModelError(
+                f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX operator "
+                "computes exactly for ConvTranspose. Use a smaller kernel."
+            )
         axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
         made = _Accumulator(result, in_float, layer, axis)
         layer.accumulator = made
@@ -671,37 +676,42 @@ class _Lowering:
         self._replaced.append(node)
         return result
 
-    def _split_kernel(self, node: ir.Node, layer: _Layer, held: _Int8, bias: npt.NDArray[Any] | None) -> ir.Value:
-        """A ConvTranspose beyond 2^24, for which no integer operator exists.
+    def _parts(self, node: ir.Node, weight: npt.NDArray[Any], offset: int) -> int | None:
+        """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums."""
+        if _integer(node, "transA", 0):
+            return None
+        group, transposed = _integer(node, "group", 1), bool(_integer(node, "transB", 0))
+        for count in (1, 2, 3, 4, 6, 8):
+            slices = _channel_slices(node.op_type, weight, group, transposed, count)
+            sums = (weight_sums(node.op_type, part, group, transposed) for _, part in slices)
+            if all(largest_sum(s, offset, np.zeros(1, np.int64)) <= EXACT_IN_FLOAT32 for s in sums):
+                return count
+        return None
 
-        w = sum of 2^(b*i) * digit_i, each digit's ConvTranspose proven exact in float32, summed in int32.
+    def _split_kernel(
+        self, node: ir.Node, held: _Int8, weight: npt.NDArray[Any], parts: int, bias: npt.NDArray[Any] | None
+    ) -> ir.Value:
+        """The layer on parts of its input channels, each proven exact in float32, summed in int32.
+
+        Costs about as much as the layer in one piece, ConvInteger several times that; there is no integer ConvTranspose.
         """
-        weight, group = node.inputs[1], _integer(node, "group", 1)
-        assert weight is not None
-        array = self._constants.array(weight).astype(np.int64)
-        for bits in (4, 2, 1):
-            digits = _digits(array, bits)
-            zero = np.zeros(1, np.int64)
-            if all(
-                largest_sum(weight_sums("ConvTranspose", d, group), held.offset, zero) <= EXACT_IN_FLOAT32
-                for d in digits
-            ):
-                break
-        else:
-            raise UnsupportedModelError(
-                f"Node '{node.name}': its accumulator may leave int32, which cannot be simulated. Split the layer."
-            )
+        convolution = node.op_type in ("Conv", "ConvTranspose")
+        slices = _channel_slices(
+            node.op_type, weight, _integer(node, "group", 1), bool(_integer(node, "transB", 0)), parts
+        )
         total: ir.Value | None = None
-        for index, digit in enumerate(digits):
-            factor = self._emit.cast(self._emit.constant(digit.astype(np.int8)), ir.DataType.FLOAT)
-            part = self._emit.node("ConvTranspose", [held.value, factor], node.attributes.values())
-            part = self._emit.cast(part, ir.DataType.INT32)
-            if index:
-                part = self._emit.node("Mul", [part, self._emit.constant(np.int32(1 << (bits * index)))])
-            total = part if total is None else self._emit.node("Add", [total, part])
+        for channels, part in slices:
+            source = held.value
+            if parts > 1:
+                axis = [ir.AttrInt64("axis", 1 if convolution else -1)]
+                source = self._emit.node("Gather", [source, self._emit.constant(channels)], axis)
+            factor = self._emit.cast(self._emit.constant(np.ascontiguousarray(part)), ir.DataType.FLOAT)
+            result = self._emit.node(node.op_type, [source, factor], node.attributes.values())
+            result = self._emit.cast(result, ir.DataType.INT32)
+            total = result if total is None else self._emit.node("Add", [total, result])
         assert total is not None
         if bias is not None:
-            shape = [-1] + [1] * (array.ndim - 2)
+            shape = [-1] + [1] * (weight.ndim - 2) if convolution else bias.shape
             total = self._emit.node("Add", [total, self._emit.constant(bias.reshape(shape))])
         self._replaced.append(node)
         return total
@@ -788,13 +798,23 @@ class _Lowering:
         return [*sums, emit.node("Size", [quantized.rounded])]
 
 
-def _digits(weight: npt.NDArray[np.int64], bits: int) -> list[npt.NDArray[np.int64]]:
-    """Digits of base 2^bits, lowest first, the last one signed: weight = sum(digit_i << bits * i)."""
-    digits = []
-    for _ in range(8 // bits - 1):
-        digits.append(weight & ((1 << bits) - 1))
-        weight = weight >> bits
-    return [*digits, weight]
+def _channel_slices(
+    op_type: str, weight: npt.NDArray[Any], group: int, transposed: bool, count: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+    """(input channels, their weights) of each of ``count`` parts; a part takes the same share of every group."""
+    if op_type == "Conv":
+        axis = 1
+    elif op_type == "ConvTranspose":
+        weight = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+        axis = 1
+    else:
+        axis = 1 if transposed else max(weight.ndim - 2, 0)
+    size = weight.shape[axis]
+    for share in np.array_split(np.arange(size), min(count, size)):
+        part = np.take(weight, share, axis=axis)
+        if op_type == "ConvTranspose":
+            part = part.reshape(-1, *part.shape[2:])
+        yield (np.arange(group)[:, None] * size + share).reshape(-1), part
 
 
 def _factors(node: ir.Node) -> tuple[float, int]:
