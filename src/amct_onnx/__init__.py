@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from amct_onnx.device.session import DeploySession
     from amct_onnx.errors import (
         AmctError,
+        DataError,
         FactorError,
         ModelFileError,
         ModelNotFoundError,
@@ -28,6 +29,7 @@ __all__ = [
     "AMCT_SO",
     "AmctError",
     "ConversionReport",
+    "DataError",
     "DeploySession",
     "FactorError",
     "ModelFileError",
@@ -47,6 +49,7 @@ _HOMES = {
     "ConversionReport": "amct_onnx.report",
     "AMCT_SO": "amct_onnx.session_options",
     "AmctError": "amct_onnx.errors",
+    "DataError": "amct_onnx.errors",
     "FactorError": "amct_onnx.errors",
     "ModelFileError": "amct_onnx.errors",
     "ModelNotFoundError": "amct_onnx.errors",

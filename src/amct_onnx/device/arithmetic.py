@@ -70,6 +70,13 @@ def float16_scale(scale: npt.ArrayLike, sqrt_mode: bool = False) -> tuple[Float3
     return half(wide), sqrt_mode
 
 
+def effective_scale(scale: float, sqrt_mode: bool) -> np.float32:
+    """float32(scale), or float32(scale * scale) with ``sqrt_mode``: the host squares it for the Ascend 950."""
+    factor = np.float32(scale)
+    with np.errstate(over="ignore"):
+        return factor * factor if sqrt_mode else factor
+
+
 def half(values: npt.ArrayLike) -> Float32:
     """float32(float16(values)): round to nearest even, infinity beyond 65504."""
     with np.errstate(over="ignore"):
@@ -95,7 +102,7 @@ def quantize_float32(x: FloatArray, scale: float, offset: int, sqrt_mode: bool =
     Source: the vendor's fake-quant chain; ONNX QuantizeLinear rounds before adding as well.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        product = x.astype(np.float32, copy=False) * _effective(scale, sqrt_mode)
+        product = x.astype(np.float32, copy=False) * effective_scale(scale, sqrt_mode)
         return _saturate(np.rint(product) + np.float32(offset))
 
 
@@ -105,7 +112,7 @@ def quantize_float32_offset_first(x: FloatArray, scale: float, offset: int, sqrt
     Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        product = x.astype(np.float32, copy=False) * _effective(scale, sqrt_mode)
+        product = x.astype(np.float32, copy=False) * effective_scale(scale, sqrt_mode)
         return _saturate(np.rint(product + np.float32(offset)))
 
 
@@ -123,16 +130,11 @@ def quantize_float16(x: FloatArray, scale: float, offset: int, sqrt_mode: bool =
         return _saturate(np.rint(value + np.float16(offset)))
 
 
-def _effective(scale: float, sqrt_mode: bool) -> np.float32:
-    factor = np.float32(scale)
-    return factor * factor if sqrt_mode else factor
-
-
 # -- AscendDequant ----------------------------------------------------------------------------------------------------
 
 
 def _scaled(accumulator: IntArray, factor: Float32, sqrt_mode: bool, relu: bool) -> Float32:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         value: Float32 = accumulator.astype(np.float32) * factor
         if relu:
             value = np.maximum(value, np.float32(0))
@@ -201,7 +203,7 @@ def antiquantize_float32(q: IntArray, scale: float, offset: int, sqrt_mode: bool
 
     Source: ops-nn, ascend_anti_quant_proto.h, and its Ascend 950 kernel.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         value: Float32 = (q.astype(np.float32) - np.float32(offset)) * np.float32(scale)
         return value * np.float32(scale) if sqrt_mode else value
 
@@ -212,7 +214,7 @@ def antiquantize_float16(q: IntArray, scale: float, offset: int, sqrt_mode: bool
     q - offset is exact in float16. Arguments as ``antiquantize_float32``.
     Source: ops-nn, ascend_anti_quant, all products but the 950.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         factor = np.float32(scale).astype(np.float16)
         value = (q.astype(np.float16) - np.float16(offset)) * factor
         return (value * factor if sqrt_mode else value).astype(np.float32)

@@ -598,7 +598,8 @@ class _Lowering:
             result = self._integer_kernel(node, held, weight, bias_array, rank)
         else:
             raise UnsupportedModelError(
-                f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX operator "
+                f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX "
+                "operator "
                 "computes exactly for ConvTranspose. Use a smaller kernel."
             )
         axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
@@ -693,7 +694,7 @@ class _Lowering:
     ) -> ir.Value:
         """The layer on parts of its input channels, each proven exact in float32, summed in int32.
 
-        Costs about as much as the layer in one piece, ConvInteger several times that; there is no integer ConvTranspose.
+        Costs about as much as the layer in one piece, ConvInteger several times that; for ConvTranspose there is none.
         """
         convolution = node.op_type in ("Conv", "ConvTranspose")
         slices = _channel_slices(

@@ -134,13 +134,13 @@ def _quantized(emit: Emitter, exact: ir.Value, offset: int, *, offset_added: boo
 
 def quantize_float32(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
     """rint(x * scale), clipped to [-128 - offset, 127 - offset]: adding the offset to an integer rounds nothing."""
-    factor = np.float32(scale) * np.float32(scale) if sqrt_mode else np.float32(scale)
+    factor = rules.effective_scale(scale, sqrt_mode)
     return _quantized(emit, emit.times(x, emit.constant(factor)), offset, offset_added=False)
 
 
 def quantize_float32_offset_first(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
     """rint(x * scale + offset), clipped; the offset subtracted again."""
-    factor = np.float32(scale) * np.float32(scale) if sqrt_mode else np.float32(scale)
+    factor = rules.effective_scale(scale, sqrt_mode)
     value = emit.times(x, emit.constant(factor))
     if offset:
         value = emit.node("Add", [value, emit.number(offset)])
