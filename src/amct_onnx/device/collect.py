@@ -48,7 +48,7 @@ class Collector:
     @property
     def names(self) -> tuple[str, ...]:
         """The outputs that a run has to deliver."""
-        wanted = [n for c in self._counters for n in (c.ties, c.unsaturated, c.size, c.highest, c.lowest) if n]
+        wanted = [n for c in self._counters for n in (c.tie, c.kept, c.highest, c.lowest) if n]
         return tuple(dict.fromkeys(wanted))
 
     def add(self, results: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -63,7 +63,7 @@ class Collector:
 
 
 def _nothing(counters: Counters) -> LayerCounts:
-    start = 0 if counters.size else None
+    start = 0 if counters.tie else None
     return LayerCounts(counters.name, start, start, start, 0)
 
 
@@ -73,11 +73,11 @@ def _added(counts: LayerCounts, names: Counters, results: Mapping[str, npt.NDArr
     largest = max([counts.largest_accumulator, *(int(e) for e in extremes if np.isfinite(e))])
     if counts.values is None or counts.saturated is None or counts.ties is None:
         return replace(counts, largest_accumulator=largest)
-    size = int(results[names.size])
+    tie, kept = results[names.tie], results[names.kept]
     return replace(
         counts,
-        values=counts.values + size,
-        saturated=counts.saturated + size - int(results[names.unsaturated]),
-        ties=counts.ties + int(results[names.ties]),
+        values=counts.values + kept.size,
+        saturated=counts.saturated + kept.size - int(np.count_nonzero(kept)),
+        ties=counts.ties + int(np.count_nonzero(tie)),
         largest_accumulator=largest,
     )

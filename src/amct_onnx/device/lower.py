@@ -115,18 +115,18 @@ class Tap:
 
 @dataclass(frozen=True)
 class Counters:
-    """Names of the extra scalar outputs of one layer; layers may share those of their AscendQuant.
+    """Names of the extra outputs that tell about one layer; layers may share those of their AscendQuant.
 
     Attributes:
         name: of the layer.
-        ties, unsaturated, size: int counts of its AscendQuant, "" when its input is no AscendQuant's.
-        highest, lowest: of its accumulator.
+        tie, kept: bool tensors of its AscendQuant: exactly between two integers, not clipped. "" when its input is no
+            AscendQuant's. Counting them in numpy is faster than an int32 ReduceSum, and exact beyond 2^24.
+        highest, lowest: scalars, of its accumulator.
     """
 
     name: str
-    ties: str
-    unsaturated: str
-    size: str
+    tie: str
+    kept: str
     highest: str
     lowest: str
 
@@ -768,35 +768,34 @@ class _Lowering:
         return tuple(found)
 
     def _add_counters(self) -> tuple[Counters, ...]:
-        self._emit.at_end()
         of_quantizer: dict[ir.Node, list[str]] = {}
         found = []
         for layer in self._layers:
             held, made = layer.input, layer.accumulator
             if held is None or made is None or not self._in_main_graph(layer):
                 continue
-            counts = ["", "", ""]
+            counts = ["", ""]
             quantized = self._quantized.get(held.quantizer) if held.quantizer is not None else None
             if held.quantizer is not None and quantized is not None:
                 if held.quantizer not in of_quantizer:
                     of_quantizer[held.quantizer] = [self._output(v) for v in self._count(quantized)]
                 counts = of_quantizer[held.quantizer]
-            self._emit.at_end()
+            producer = made.value.producer()
+            assert producer is not None
+            self._emit.after(producer)
             none = [ir.AttrInt64("keepdims", 0)]
             extremes = [self._output(self._emit.node(op, [made.value], none)) for op in ("ReduceMax", "ReduceMin")]
             found.append(Counters(layer.node.name or "", *counts, *extremes))
         return tuple(found)
 
     def _count(self, quantized: Quantized) -> list[ir.Value]:
-        """[number of exact ties, of values that were not clipped, of all values]."""
-        emit = self._emit
-        emit.at_end()
-        none = [ir.AttrInt64("keepdims", 0)]
+        """[is an exact tie, was not clipped], right behind the quantizer so that its stages need not be kept."""
+        emit, producer = self._emit, quantized.centred.producer()
+        assert producer is not None
+        emit.after(producer)
         distance = emit.node("Abs", [emit.node("Sub", [quantized.exact, quantized.rounded])])
         tie = emit.node("Equal", [distance, emit.number(0.5)])
-        kept = emit.node("Equal", [quantized.rounded, quantized.clipped])
-        sums = [emit.node("ReduceSum", [emit.cast(v, ir.DataType.INT32)], none) for v in (tie, kept)]
-        return [*sums, emit.node("Size", [quantized.rounded])]
+        return [tie, emit.node("Equal", [quantized.rounded, quantized.clipped])]
 
 
 def _channel_slices(
