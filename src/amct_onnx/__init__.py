@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from amct_onnx.acceptance.checker import check
     from amct_onnx.acceptance.report import CheckReport, Finding
     from amct_onnx.convert_model import convert_qat_model
+    from amct_onnx.device.session import DeploySession
     from amct_onnx.errors import (
         AmctError,
+        DataError,
         FactorError,
         ModelFileError,
         ModelNotFoundError,
@@ -30,6 +32,8 @@ __all__ = [
     "AmctError",
     "CheckReport",
     "ConversionReport",
+    "DataError",
+    "DeploySession",
     "FactorError",
     "Finding",
     "ModelFileError",
@@ -48,10 +52,12 @@ _HOMES = {
     "CheckReport": "amct_onnx.acceptance.report",
     "Finding": "amct_onnx.acceptance.report",
     "convert_qat_model": "amct_onnx.convert_model",
+    "DeploySession": "amct_onnx.device.session",
     "set_logging_level": "amct_onnx.log",
     "ConversionReport": "amct_onnx.report",
     "AMCT_SO": "amct_onnx.session_options",
     "AmctError": "amct_onnx.errors",
+    "DataError": "amct_onnx.errors",
     "FactorError": "amct_onnx.errors",
     "ModelFileError": "amct_onnx.errors",
     "ModelNotFoundError": "amct_onnx.errors",

@@ -31,5 +31,9 @@ class OutputError(AmctError, OSError):
     """The outputs could not be written; earlier outputs are untouched."""
 
 
+class DataError(AmctError, ValueError):
+    """A data file is missing, unreadable, or does not fit the model's inputs."""
+
+
 class SettingError(AmctError, ValueError):
     """A log level or another setting has a value that it cannot have."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from amct_onnx.report import CONVERTED, ConversionReport
+
+if TYPE_CHECKING:
+    from amct_onnx.device.simulate import Simulation
 
 PLAIN_WIDTH = 10_000
 """Columns when the output is no terminal, so that names stay whole."""
@@ -40,3 +43,33 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
     if report.check is not None:
         console.print(Text(report.check.summary()), soft_wrap=True)
     console.print(Text(report.summary()), soft_wrap=True)
+
+
+def print_simulation(result: Simulation, file: TextIO) -> None:
+    """Print one row per integer layer, warnings, and what stays undecided about the device."""
+    console = Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+    columns = ("Layer", "Operator", "Kernel", "Largest sum", "Worst case", "Saturated", "Ties", "Largest met")
+    table = Table(*columns)
+    counts = {c.name: c for c in result.counts}
+
+    def share(part: int | None, whole: int | None) -> str:
+        return f"{part / whole:.3%}" if part is not None and whole else "-"
+
+    for layer in result.layers:
+        count = counts.get(layer.name)
+        table.add_row(
+            Text(layer.name, overflow="fold"),
+            layer.op_type,
+            layer.kernel,
+            *("-" if n is None else f"{n:,}" for n in (layer.largest_sum, layer.worst_accumulator)),
+            share(count.saturated, count.values) if count else "-",
+            share(count.ties, count.values) if count else "-",
+            f"{count.largest_accumulator:,}" if count else "-",
+        )
+    console.print(table)
+    for warning in result.warnings:
+        console.print(Text(f"Warning: {warning}"), soft_wrap=True)
+    for sentence in result.undecided:
+        console.print(Text(f"Not public: {sentence}"), soft_wrap=True)
+    noun = "feed" if result.feeds == 1 else "feeds"
+    console.print(Text(f"{result.feeds} {noun} on '{result.device}', results in {result.folder}"), soft_wrap=True)

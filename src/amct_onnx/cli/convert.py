@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import add_option
+from amct_onnx.cli.progress import progress_bar
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -46,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, print the report."""
     from amct_onnx.convert_model import convert_qat_model
 
-    with _progress() as progress:
+    with progress_bar("Converting") as progress:
         report = convert_qat_model(
             arguments.model,
             arguments.save_path,
@@ -66,17 +65,3 @@ def run(arguments: argparse.Namespace) -> int:
         print_report(report, sys.stdout)
     rejected = report.check is not None and not report.check.passed
     return EXIT_CHECK_FAILED if arguments.strict and (report.refused or rejected) else EXIT_DONE
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr when it is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True, soft_wrap=True), transient=True) as bar:
-        task = bar.add_task("Converting")
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,1 @@
+"""Data sets from files: one module, ``read_feeds``."""

@@ -1,0 +1,246 @@
+"""Read a data set as an iterator of feeds dictionaries: npz, npy, raw .bin, or a folder of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.errors import DataError
+
+Array = npt.NDArray[Any]
+
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int16)": np.int16,
+    "tensor(uint16)": np.uint16,
+    "tensor(int32)": np.int32,
+    "tensor(uint32)": np.uint32,
+    "tensor(int64)": np.int64,
+    "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+}
+"""From onnxruntime's names of types."""
+SUFFIXES = (".npz", ".npy", ".bin")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a model.
+
+    Attributes:
+        name: of the input.
+        shape: an int for a fixed dimension, anything else for a free one.
+        dtype: numpy's.
+    """
+
+    name: str
+    shape: tuple[Any, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def batch(self) -> int | None:
+        """The fixed first dimension, or None."""
+        return self.shape[0] if self.shape and isinstance(self.shape[0], int) else None
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether an array of that shape may be fed."""
+        return len(shape) == len(self.shape) and all(
+            not isinstance(want, int) or want == have for want, have in zip(self.shape, shape, strict=True)
+        )
+
+
+def specs_of(session: Any) -> tuple[InputSpec, ...]:
+    """The inputs of an onnxruntime session or a DeploySession.
+
+    Raises:
+        DataError: An input of a type that no file format here holds.
+    """
+    specs = []
+    for node in session.get_inputs():
+        if node.type not in DTYPES:
+            raise DataError(f"Input '{node.name}' is a {node.type}, which no data file can hold.")
+        specs.append(InputSpec(node.name, tuple(node.shape), np.dtype(DTYPES[node.type])))
+    return tuple(specs)
+
+
+def parse_input_shape(text: str) -> dict[str, tuple[int, ...]]:
+    """ATC's notation, ``"input:1,3,224,224;mask:1,5"``.
+
+    Raises:
+        DataError: Anything else.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        name, _, numbers = part.rpartition(":")
+        try:
+            shape = tuple(int(n) for n in numbers.split(",")) if numbers.strip() else ()
+        except ValueError:
+            shape = (-1,)
+        if not name or any(n < 1 for n in shape):
+            raise DataError(f"--input_shape: '{part}' is not of the form name:1,3,224,224 with positive numbers.")
+        shapes[name.strip()] = shape
+    return shapes
+
+
+def read_feeds(
+    data: str | os.PathLike[str],
+    inputs: Sequence[InputSpec],
+    input_shape: dict[str, tuple[int, ...]] | None = None,
+) -> Iterator[dict[str, Array]]:
+    """The feeds of a data set, one after the other; files are read when their turn comes.
+
+    Args:
+        data: one of
+            an .npz file with one array per input (others are ignored),
+            an .npy or .bin file, for a model with one input,
+            a folder of such files, each with its feeds, in the order of their names,
+            a folder with one folder per input ("/" in its name written "_"), files of equal names belonging together.
+        inputs: of the model, see ``specs_of``.
+        input_shape: shape of one feed per input, needed for .bin when the model leaves dimensions free.
+
+    An array whose first dimension is a multiple of the model's fixed one gives several feeds. Arrays must have the
+    input's dtype; a .bin holds numbers of it in the machine's byte order.
+
+    Raises:
+        DataError: A file is missing, unreadable, or does not fit the input; pickled arrays are never read.
+    """
+    path = Path(data)
+    shapes = input_shape or {}
+    unknown = set(shapes) - {i.name for i in inputs}
+    if unknown:
+        raise DataError(
+            f"--input_shape: the model has no input '{sorted(unknown)[0]}'. It has {', '.join(i.name for i in inputs)}."
+        )
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Give the data as .npz, .npy, .bin or a folder of them.")
+    found = False
+    for group in _groups(path, inputs):
+        arrays = {spec.name: _load(group[spec.name], spec, shapes.get(spec.name), len(inputs)) for spec in inputs}
+        for feeds in _batches(arrays, inputs, shapes, group):
+            found = True
+            yield feeds
+    if not found:
+        raise DataError(f"{path}: holds no {', '.join(SUFFIXES)} data. Give a folder with data files.")
+
+
+def _groups(path: Path, inputs: Sequence[InputSpec]) -> Iterator[dict[str, Path]]:
+    """The file of each input, feed by feed."""
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise DataError(f"{path}: the name ends in none of {', '.join(SUFFIXES)}.")
+        if path.suffix != ".npz" and len(inputs) > 1:
+            raise DataError(
+                f"{path}: the model has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}). Give an .npz or "
+                "a folder "
+                "with one folder per input."
+            )
+        yield {i.name: path for i in inputs}
+        return
+    folders = {i.name: path / i.name.replace("/", "_") for i in inputs}
+    if not all(f.is_dir() for f in folders.values()):
+        for file in _files(path):
+            yield from _groups(file, inputs)
+        return
+    files = {name: _files(folder) for name, folder in folders.items()}
+    first = files[inputs[0].name]
+    for name, others in files.items():
+        if [f.stem for f in others] != [f.stem for f in first]:
+            raise DataError(f"{folders[name]}: its files are not named as those in {folders[inputs[0].name]}.")
+    for row in zip(*files.values(), strict=True):
+        yield dict(zip(files, row, strict=True))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES)
+
+
+def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, inputs: int) -> Array:
+    if path.suffix == ".bin":
+        return _load_raw(path, spec, shape)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            with loaded as archive:
+                names = list(archive.files)
+                if spec.name not in names and (inputs > 1 or len(names) != 1):
+                    raise DataError(f"{path}: holds {', '.join(names)} but no '{spec.name}', an input of the model.")
+                array: Array = archive[spec.name if spec.name in names else names[0]]
+        else:
+            array = loaded
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many classes on malformed files
+        raise DataError(
+            f"{path}: cannot be read as an array ({error}). Save it with numpy.save, without objects."
+        ) from error
+    if array.dtype != spec.dtype:
+        raise DataError(
+            f"{path}: input '{spec.name}' is {array.dtype}, the model takes {spec.dtype}. Save it as {spec.dtype}."
+        )
+    return array
+
+
+def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None) -> Array:
+    if shape is None:
+        if not all(isinstance(n, int) for n in spec.shape):
+            raise DataError(
+                f"{path}: the model leaves dimensions of '{spec.name}' free ({list(spec.shape)}). Give "
+                f'--input_shape "{spec.name}:..." for raw data.'
+            )
+        shape = spec.shape
+    if not spec.fits(shape):
+        raise DataError(f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {list(spec.shape)}.")
+    one = int(np.prod(shape)) * spec.dtype.itemsize
+    try:
+        array = np.fromfile(path, spec.dtype)
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if size == 0 or size % one:
+        raise DataError(
+            f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {spec.dtype}{list(shape)}."
+        )
+    rows = shape[0] if shape else 1
+    return array.reshape((size // one * rows, *shape[1:])) if shape else array.reshape(())
+
+
+def _batches(
+    arrays: dict[str, Array],
+    inputs: Sequence[InputSpec],
+    shapes: dict[str, tuple[int, ...]],
+    group: dict[str, Path],
+) -> Iterator[dict[str, Array]]:
+    """Cut arrays along the first dimension when the model, or --input_shape, fixes it."""
+    counts = {}
+    for spec in inputs:
+        array, size = arrays[spec.name], spec.batch
+        if spec.name in shapes and shapes[spec.name]:
+            size = shapes[spec.name][0]
+        whole = (size, *array.shape[1:]) if size is not None and array.ndim else array.shape
+        if not spec.fits(whole) or (size is not None and array.ndim and (array.shape[0] % size or not array.shape[0])):
+            raise DataError(
+                f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
+                f"{list(spec.shape)}."
+            )
+        counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
+    cut = {c for c in counts.values() if c is not None}
+    if len(cut) > 1:
+        text = ", ".join(f"{c} of '{n}'" for n, c in counts.items() if c is not None)
+        raise DataError(f"{next(iter(group.values()))}: the inputs hold different numbers of feeds ({text}).")
+    number = cut.pop() if cut else 1
+    for index in range(number):
+        feeds = {}
+        for name, array in arrays.items():
+            rows = array.shape[0] // number if counts[name] is not None else 0
+            feeds[name] = array if counts[name] is None else array[index * rows : (index + 1) * rows]
+        yield feeds

@@ -1,0 +1,129 @@
+"""Static facts of an integer layer: what is known about its accumulator and scales without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.arithmetic import FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
+
+EXACT_IN_FLOAT32 = 2**24
+"""Every integer up to here is a float32."""
+FLOAT16_MAX = 65504.0
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What is known about one integer layer of a deploy model.
+
+    Attributes:
+        name, op_type: of the layer's node.
+        quantizer: name of the AscendQuant that it reads, "" when it reads another int8 tensor.
+        dequantizer: name of its AscendDequant, "" when there is none.
+        scale, offset: of that AscendQuant (scale is the reciprocal of scale_d); None without one.
+        kernel: ``float32`` (proven exact), ``split`` (parts of the input channels, each proven exact in float32, summed
+            in int32), ``integer`` (ConvInteger, MatMulInteger) or ``average`` (an int8 AveragePool, in float32).
+        largest_sum: bound of any partial sum of (q - offset) * w plus |bias|; at most 2^24 for kernel ``float32``. None
+            when both operands are activations.
+        worst_accumulator: |bias| + |offset * sum(w)| + 128 * sum(|w|), the device's bound; None as above.
+        deq_scale: smallest and largest dequantization scale, or None.
+        warnings: what is out of specification or not simulated, one sentence each.
+    """
+
+    name: str
+    op_type: str
+    quantizer: str
+    dequantizer: str
+    scale: float | None
+    offset: int | None
+    kernel: str
+    largest_sum: int | None
+    worst_accumulator: int | None
+    deq_scale: tuple[float, float] | None
+    warnings: tuple[str, ...]
+
+    @property
+    def exact_in_float32(self) -> bool:
+        """The certificate: float32 holds every partial sum."""
+        return self.largest_sum is not None and self.largest_sum <= EXACT_IN_FLOAT32
+
+    @property
+    def deq_scale_in_float16(self) -> bool:
+        """Whether all dequantization scales lie in float16's normal range; else 310 and 910 apply their roots twice."""
+        return self.deq_scale is None or (self.deq_scale[0] >= FLOAT16_TINY and self.deq_scale[1] <= FLOAT16_MAX)
+
+
+@dataclass(frozen=True)
+class WeightSums:
+    """Sums over the weights of each output channel: of the positive ones and of the negated negative ones."""
+
+    positive: Int64
+    negative: Int64
+
+
+def weight_sums(op_type: str, weight: npt.NDArray[np.generic], group: int = 1, transposed: bool = False) -> WeightSums:
+    """Per output channel, shape [channels].
+
+    Args:
+        op_type: Conv, ConvTranspose, Gemm or MatMul.
+        weight: int8 in the operator's layout.
+        group: of a ConvTranspose.
+        transposed: a Gemm with transB = 1.
+    """
+    if op_type == "Conv":
+        weight = weight.reshape(weight.shape[0], -1)
+        axis: tuple[int, ...] = (1,)
+    elif op_type == "ConvTranspose":
+        weight = weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
+        axis = (1, 3)
+    elif transposed:
+        axis = (1,)
+    else:
+        axis = (0,) if weight.ndim == 1 else (weight.ndim - 2,)
+    total = weight.sum(axis=axis, dtype=np.int64)
+    positive = np.maximum(weight, 0).sum(axis=axis, dtype=np.int64)
+    return WeightSums(positive.reshape(-1), (positive - total).reshape(-1))
+
+
+def largest_sum(sums: WeightSums, offset: int, bias: Int64) -> int:
+    """Bound of |any partial sum of (q - offset) * w| + |bias| over channels, in whatever order the terms are added.
+
+    ``bias`` has shape [channels] or [1].
+
+    q - offset lies in [-128 - offset, 127 - offset], which holds 0. A partial sum is largest when it takes every
+    positive term and no other. For offset 0 this is at most 128 * sum(|w|) + |bias|.
+    """
+    low, high = offset - INT8_MIN, INT8_MAX - offset
+    up = sums.positive * high + sums.negative * low
+    down = sums.positive * low + sums.negative * high
+    return int((np.maximum(up, down) + np.abs(bias)).max(initial=0))
+
+
+def worst_accumulator(sums: WeightSums, offset: int, bias: Int64) -> int:
+    """Max over channels of |bias| + |offset * sum(w)| + 128 * sum(|w|): the device folds the offset into the bias.
+
+    ``bias`` has shape [channels] or [1].
+    """
+    folded = np.abs(offset * (sums.positive - sums.negative))
+    return int((folded + 128 * (sums.positive + sums.negative) + np.abs(bias)).max(initial=0))
+
+
+def out_of_specification(worst: int | None, scale: float | None, deq_scale: tuple[float, float] | None) -> list[str]:
+    """Warnings: accumulators beyond int32, scales beyond float16."""
+    found: list[str] = []
+    if worst is not None and worst > INT32_MAX:
+        found.append(
+            f"out of specification: its accumulator may reach {worst}, beyond 2^31 - 1; what a device then does is not "
+            "public"
+        )
+    if scale is not None and not FLOAT16_TINY <= scale <= FLOAT16_MAX:
+        found.append(
+            f"AscendQuant's scale {scale:.6g} lies outside float16's range [2^-14, 65504]: GE applies its root twice"
+        )
+    if deq_scale is not None and deq_scale[1] > FLOAT16_MAX:
+        found.append(f"its dequantization scale {deq_scale[1]:.6g} exceeds float16's largest number")
+    return found

@@ -1,0 +1,242 @@
+"""The rules of ``arithmetic`` as standard ONNX operators, one function for each.
+
+An int8 tensor travels as float32 that holds q - offset ("centred"): padding with zero is then right, and a layer needs
+no correction for the offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.arithmetic import INT8_MAX, INT8_MIN
+from amct_onnx.device import arithmetic as rules
+
+
+class Emitter:
+    """Inserts nodes before the node that is being lowered, and small constants into the main graph."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._main = graph
+        nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+        self._names = {n.name for n in nodes} | {v.name for n in nodes for v in n.outputs}
+        self._names |= {v.name for v in [*graph.inputs, *graph.initializers.values()]}
+        for node in nodes:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH:
+                    body = attribute.as_graph()
+                    self._names |= {v.name for v in [*body.inputs, *body.initializers.values()]}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._place: Callable[[ir.Node], None] = graph.append
+        self._prefix = ""
+
+    def before(self, node: ir.Node) -> None:
+        """Insert what follows before the node."""
+        graph = node.graph
+        assert graph is not None
+        self._place, self._prefix = lambda new: graph.insert_before(node, new), node.name or node.op_type
+
+    def after(self, node: ir.Node) -> None:
+        """Insert what follows after the node, in order."""
+        graph, place = node.graph, [node]
+        assert graph is not None
+
+        def insert(new: ir.Node) -> None:
+            graph.insert_after(place[0], new)
+            place[0] = new
+
+        self._place, self._prefix = insert, node.name or node.op_type
+
+    def at_end(self) -> None:
+        """Append what follows to the main graph."""
+        self._place, self._prefix = self._main.append, "collected"
+
+    def unique(self, name: str) -> str:
+        """A name that nothing has yet."""
+        result, suffix = name, 1
+        while result in self._names:
+            result, suffix = f"{name}_{suffix}", suffix + 1
+        self._names.add(result)
+        return result
+
+    def node(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Iterable[ir.Attr] = ()) -> ir.Value:
+        """Insert a node; its one output."""
+        new = ir.Node("", op_type, inputs, list(attributes), num_outputs=1)
+        new.name = self.unique(f"{self._prefix}:{op_type}")
+        new.outputs[0].name = self.unique(f"{new.name}:0")
+        self._place(new)
+        return new.outputs[0]
+
+    def constant(self, array: npt.NDArray[np.generic] | np.generic) -> ir.Value:
+        """A small initializer; equal ones are one."""
+        array = np.asarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = self.unique("constant")
+            tensor = ir.tensor(array, name=name)
+            value = ir.Value(
+                name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+            )
+            self._main.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
+
+    def number(self, value: float) -> ir.Value:
+        """A float32 scalar."""
+        return self.constant(np.float32(value))
+
+    def cast(self, value: ir.Value, to: ir.DataType) -> ir.Value:
+        """Insert a Cast."""
+        return self.node("Cast", [value], [ir.AttrInt64("to", int(to))])
+
+    def half(self, value: ir.Value) -> ir.Value:
+        """Round a float32 tensor to float16, held in float32 again."""
+        return self.cast(self.cast(value, ir.DataType.FLOAT16), ir.DataType.FLOAT)
+
+    def times(self, value: ir.Value, factor: ir.Value, count: int = 1) -> ir.Value:
+        """Multiply ``count`` times."""
+        for _ in range(count):
+            value = self.node("Mul", [value, factor])
+        return value
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The stages of AscendQuant.
+
+    Attributes:
+        exact: what is rounded to an integer.
+        rounded: after rounding.
+        clipped: after clipping.
+        centred: q - offset.
+    """
+
+    exact: ir.Value
+    rounded: ir.Value
+    clipped: ir.Value
+    centred: ir.Value
+
+
+def _quantized(emit: Emitter, exact: ir.Value, offset: int, *, offset_added: bool) -> Quantized:
+    """Round and clip; the clipping bounds move when the offset has not been added."""
+    shift = 0 if offset_added else offset
+    rounded = emit.node("Round", [exact])
+    clipped = emit.node("Clip", [rounded, emit.number(INT8_MIN - shift), emit.number(INT8_MAX - shift)])
+    centred = clipped
+    if offset_added and offset:
+        centred = emit.node("Sub", [clipped, emit.number(offset)])
+    return Quantized(exact, rounded, clipped, centred)
+
+
+def quantize_float32(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
+    """rint(x * scale), clipped to [-128 - offset, 127 - offset]: adding the offset to an integer rounds nothing."""
+    factor = rules.effective_scale(scale, sqrt_mode)
+    return _quantized(emit, emit.times(x, emit.constant(factor)), offset, offset_added=False)
+
+
+def quantize_float32_offset_first(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
+    """rint(x * scale + offset), clipped; the offset subtracted again."""
+    factor = rules.effective_scale(scale, sqrt_mode)
+    value = emit.times(x, emit.constant(factor))
+    if offset:
+        value = emit.node("Add", [value, emit.number(offset)])
+    return _quantized(emit, value, offset, offset_added=True)
+
+
+def quantize_float16(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
+    """The chain in float32 operators with a rounding to float16 after each.
+
+    float32 has 24 bits, two more than twice float16's 11, so rounding twice is rounding once.
+    """
+    factor, sqrt_mode = rules.float16_scale(scale, sqrt_mode)
+    value = emit.half(x)
+    for _ in range(2 if sqrt_mode else 1):
+        value = emit.half(emit.times(value, emit.constant(factor)))
+    if offset:
+        value = emit.half(emit.node("Add", [value, emit.number(offset)]))
+    return _quantized(emit, value, offset, offset_added=True)
+
+
+def _dequantized(
+    emit: Emitter, accumulator: ir.Value, factor: rules.Float32, sqrt_mode: bool, relu: bool, *, to_half: bool
+) -> ir.Value:
+    scale = emit.constant(factor)
+    value = emit.times(accumulator, scale)
+    if relu:
+        value = emit.node("Relu", [value])
+    if sqrt_mode:
+        value = emit.times(value, scale)
+    if to_half:
+        value = emit.node("Clip", [value, emit.number(-rules.FLOAT16_MAX), emit.number(rules.FLOAT16_MAX)])
+        value = emit.half(value)
+    return value
+
+
+def dequantize_float32(
+    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+) -> ir.Value:
+    """One Mul."""
+    return _dequantized(emit, accumulator, scale, sqrt_mode, relu, to_half=False)
+
+
+def dequantize_fixpipe(
+    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+) -> ir.Value:
+    """Mul by the truncated scale, Clip, float16."""
+    return _dequantized(emit, accumulator, rules.s19_scale(scale), sqrt_mode, relu, to_half=True)
+
+
+def dequantize_vector(
+    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+) -> ir.Value:
+    """Mul, Clip, float16."""
+    return _dequantized(emit, accumulator, scale, sqrt_mode, relu, to_half=True)
+
+
+def dequantize_half_scale(
+    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+) -> ir.Value:
+    """Mul by the float16 scale or twice by its root, Clip, float16."""
+    factor, sqrt_mode = rules.float16_scale(scale, sqrt_mode)
+    return _dequantized(emit, accumulator, factor, sqrt_mode, relu, to_half=True)
+
+
+def _without_negative_zero(emit: Emitter, centred: ir.Value) -> ir.Value:
+    """An int8 has one zero; rounding in float32 has two, and -0 + 0 is 0."""
+    return emit.node("Add", [centred, emit.number(0.0)])
+
+
+def antiquantize_float32(emit: Emitter, centred: ir.Value, scale: float, sqrt_mode: bool) -> ir.Value:
+    """Mul by the scale."""
+    return emit.times(_without_negative_zero(emit, centred), emit.number(scale), 2 if sqrt_mode else 1)
+
+
+def antiquantize_float16(emit: Emitter, centred: ir.Value, scale: float, sqrt_mode: bool) -> ir.Value:
+    """Mul by the float16 scale, float16."""
+    factor = emit.constant(rules.half(np.float32(scale)))
+    centred = _without_negative_zero(emit, centred)
+    for _ in range(2 if sqrt_mode else 1):
+        centred = emit.half(emit.times(centred, factor))
+    return centred
+
+
+QUANTIZE = {
+    rules.quantize_float32: quantize_float32,
+    rules.quantize_float32_offset_first: quantize_float32_offset_first,
+    rules.quantize_float16: quantize_float16,
+}
+DEQUANTIZE = {
+    rules.dequantize_float32: dequantize_float32,
+    rules.dequantize_fixpipe: dequantize_fixpipe,
+    rules.dequantize_vector: dequantize_vector,
+    rules.dequantize_half_scale: dequantize_half_scale,
+}
+ANTIQUANTIZE = {
+    rules.antiquantize_float32: antiquantize_float32,
+    rules.antiquantize_float16: antiquantize_float16,
+}
+"""From a rule of ``arithmetic`` to its operators."""

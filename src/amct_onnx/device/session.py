@@ -1,0 +1,279 @@
+"""DeploySession: run a deploy model on the CPU with a device's arithmetic."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from amct_onnx.device.collect import Collector, LayerCounts
+from amct_onnx.device.facts import LayerFacts
+from amct_onnx.device.lower import Lowered, lower
+from amct_onnx.device.products import product
+from amct_onnx.errors import ModelFileError, SettingError, UnsupportedModelError
+from amct_onnx.log import get_logger
+from amct_onnx.read import read_model
+from amct_onnx.write import INLINE_LIMIT, weight_bytes
+
+Array = npt.NDArray[Any]
+
+PINNED_ENTRIES = {
+    # QuantizeLinear/DequantizeLinear that a deploy model should not hold are then at least computed as written
+    "session.disable_quant_qdq": "1",
+    # subnormal numbers count
+    "session.set_denormal_as_zero": "0",
+    # float32 must stay float32 on ARM
+    "mlas.enable_gemm_fastmath_arm64_bfloat16": "0",
+}
+"""Session config entries that change results, and the value under which they are exact."""
+PINNED_LEVEL = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+"""Higher levels fold the dequantization's Mul into the weights of the Conv before it, which rounds."""
+CPU = "CPUExecutionProvider"
+COUNTS, LAYERS = "counts", "layers"
+"""What ``collect`` takes."""
+_option_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class LayerTensors:
+    """What one layer read and made in one run.
+
+    Attributes:
+        name, op_type, dequantizer: the layer's node, and the name of its AscendDequant.
+        input: int8, what AscendQuant gave.
+        accumulator: int32, what AscendDequant reads (a float32 average for AveragePool).
+        output: float32 or float16, what AscendDequant gave.
+    """
+
+    name: str
+    op_type: str
+    dequantizer: str
+    input: Array
+    accumulator: Array
+    output: Array
+
+
+class DeploySession:
+    """Runs a deploy model, ours or the vendor's, as ``onnxruntime.InferenceSession`` runs an ordinary one.
+
+    ``run`` may be called from several threads. Usable as a context manager.
+
+    Args:
+        model: path of the deploy model, or its bytes (without external data).
+        sess_options: onnxruntime's; those that change results are overridden, see ``pinned``. Left as they were.
+        providers: only ``["CPUExecutionProvider"]``: others compute float32 with fewer bits.
+        device: ``reference``, ``ascend950``, ``a2``, ``310p`` or ``310``, see docs/simulate.md.
+        collect: any of ``"counts"`` (``counts()`` then adds up all runs) and ``"layers"`` (``run_layers`` then works).
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ModelFileError: It is no ONNX model.
+        UnsupportedModelError: It holds something without public arithmetic, or onnxruntime refuses the rest of it.
+        SettingError: Another device, provider or ``collect``.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        sess_options: ort.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+        *,
+        device: str = "reference",
+        collect: Collection[str] = (),
+    ) -> None:
+        wanted = {collect} if isinstance(collect, str) else set(collect)
+        if wanted - {COUNTS, LAYERS}:
+            raise SettingError(f"collect={sorted(wanted)}: use '{COUNTS}', '{LAYERS}' or both.")
+        if any(p not in (CPU, (CPU, {})) for p in providers or ()):
+            raise SettingError(f"providers={list(providers or ())}: only '{CPU}' is exact. Leave providers out.")
+        profile = product(device)
+        self.device = device
+        lowered = lower(_read(model), profile, taps=LAYERS in wanted, counters=COUNTS in wanted)
+        self.facts: tuple[LayerFacts, ...] = lowered.layers
+        """Static facts of the integer layers, in graph order."""
+        self.warnings: tuple[str, ...] = lowered.warnings + tuple(
+            f"Layer '{f.name}': {w}" for f in lowered.layers for w in f.warnings
+        )
+        self.pinned: dict[str, str] = {"graph_optimization_level": PINNED_LEVEL.name, **PINNED_ENTRIES}
+        """The session options that were set because they change results."""
+        for warning in self.warnings:
+            get_logger("Simulate").warning("%s", warning)
+        self._outputs = lowered.outputs
+        self._taps = lowered.taps
+        self._collects_layers = LAYERS in wanted
+        self._collector = Collector(lowered.counters) if COUNTS in wanted else None
+        self._session: ort.InferenceSession | None = open_lowered(lowered, sess_options)
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+    ) -> list[Any]:
+        """The named outputs, or all when None; arguments and errors as onnxruntime's.
+
+        Raises:
+            SettingError: The session is closed, or a name is no output of the model.
+        """
+        return self._run(output_names, input_feed, run_options, ())[0]
+
+    def run_layers(self, input_feed: Mapping[str, Any]) -> tuple[list[Any], tuple[LayerTensors, ...]]:
+        """All outputs, and the tensors of each integer layer outside of If and Loop bodies.
+
+        Raises:
+            SettingError: The session was opened without ``collect="layers"``, or is closed.
+        """
+        if not self._collects_layers:
+            raise SettingError(f"run_layers needs a session that was opened with collect='{LAYERS}'.")
+        names = tuple(n for t in self._taps for n in (t.input, t.accumulator, t.output))
+        outputs, found = self._run(None, input_feed, None, names)
+        layers = tuple(
+            LayerTensors(t.name, t.op_type, t.dequantizer, found[t.input], found[t.accumulator], found[t.output])
+            for t in self._taps
+        )
+        return outputs, layers
+
+    def _run(
+        self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], run_options: Any, extra: tuple[str, ...]
+    ) -> tuple[list[Any], dict[str, Array]]:
+        session = self._open_session()
+        names = list(self._outputs if output_names is None else output_names)
+        unknown = [n for n in names if n not in self._outputs]
+        if unknown:
+            raise SettingError(f"'{unknown[0]}' is no output of the model. It has {', '.join(self._outputs)}.")
+        collector = self._collector
+        more = list(dict.fromkeys([*extra, *(collector.names if collector is not None else ())]))
+        results = session.run([*names, *more], dict(feeds), run_options)
+        by_name = dict(zip(more, results[len(names) :], strict=True))
+        if collector is not None:
+            collector.add(by_name)
+        return results[: len(names)], by_name
+
+    def get_inputs(self) -> list[Any]:
+        """The model's inputs: name, shape, type."""
+        return list(self._open_session().get_inputs())
+
+    def get_outputs(self) -> list[Any]:
+        """The model's outputs: name, shape, type."""
+        return list(self._open_session().get_outputs()[: len(self._outputs)])
+
+    def get_providers(self) -> list[str]:
+        """The one execution provider."""
+        return list(self._open_session().get_providers())
+
+    def counts(self) -> tuple[LayerCounts, ...]:
+        """Saturated values, ties and largest accumulator of each layer over all runs so far.
+
+        Raises:
+            SettingError: The session was opened without ``collect="counts"``.
+        """
+        if self._collector is None:
+            raise SettingError(f"counts() needs a session that was opened with collect='{COUNTS}'.")
+        return self._collector.counts()
+
+    def close(self) -> None:
+        """Free the session; facts, warnings and counts stay."""
+        self._session = None
+
+    def __enter__(self) -> DeploySession:
+        """The session itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _open_session(self) -> ort.InferenceSession:
+        if self._session is None:
+            raise SettingError("The session is closed. Open a new DeploySession.")
+        return self._session
+
+
+def static_facts(model: str | os.PathLike[str] | bytes, *, device: str = "reference") -> tuple[LayerFacts, ...]:
+    """The static facts of a deploy model's integer layers, without running anything; errors as ``DeploySession``."""
+    return lower(_read(model), product(device)).layers
+
+
+def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
+    if not isinstance(model, bytes):
+        return read_model(model)
+    try:
+        read = ir.from_proto(onnx.load_model_from_string(model))
+    except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
+        raise ModelFileError(
+            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or "
+            "its path."
+        ) from error
+    if not read.opset_imports or not list(read.graph.outputs):
+        raise ModelFileError("The bytes hold no ONNX model with a graph and outputs. Write the model again.")
+    return read
+
+
+def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> ort.InferenceSession:
+    """An onnxruntime session of a lowered model under the pinned options."""
+    model = lowered.model
+    if weight_bytes(model) > INLINE_LIMIT:
+        raise UnsupportedModelError(
+            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated "
+            "in one "
+            "session. Split it."
+        )
+    ir.external_data.load_to_model(model)
+    content = ir.to_proto(model).SerializeToString()
+    if sess_options is None:
+        return _create(content, _new_options())
+    with _option_lock, _Pinned(sess_options) as options:
+        return _create(content, options)
+
+
+def _new_options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = PINNED_LEVEL
+    for key, value in PINNED_ENTRIES.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _create(content: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(content, options, providers=[CPU])
+    except Exception as error:  # onnxruntime's classes share no base
+        raise UnsupportedModelError(
+            f"ONNX Runtime refuses the model's other operators ({error}). Check them with the fake-quant model."
+        ) from error
+
+
+class _Pinned:
+    """The caller's options with the pins set, and restored afterwards: a session copies what it is given."""
+
+    def __init__(self, options: ort.SessionOptions) -> None:
+        self._options = options
+
+    def __enter__(self) -> ort.SessionOptions:
+        self._level = self._options.graph_optimization_level
+        self._options.graph_optimization_level = PINNED_LEVEL
+        self._entries: dict[str, str] = {}
+        for key, value in PINNED_ENTRIES.items():
+            before = self._entry(key)
+            if before != value:  # setting an entry again makes onnxruntime print a warning
+                self._entries[key] = before
+                self._options.add_session_config_entry(key, value)
+        return self._options
+
+    def __exit__(self, *_: object) -> None:
+        self._options.graph_optimization_level = self._level
+        for key, value in self._entries.items():
+            self._options.add_session_config_entry(key, value)
+
+    def _entry(self, key: str) -> str:
+        try:
+            return str(self._options.get_session_config_entry(key))
+        except RuntimeError:  # never set, which means "0"
+            return "0"

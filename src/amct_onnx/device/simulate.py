@@ -1,0 +1,165 @@
+"""Run a deploy model over a data set and write what it gives, named as a board's dump is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.data.read_feeds import parse_input_shape, read_feeds, specs_of
+from amct_onnx.device.collect import LayerCounts
+from amct_onnx.device.facts import LayerFacts
+from amct_onnx.device.products import product
+from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
+from amct_onnx.errors import DataError, OutputError
+from amct_onnx.log import start_log
+
+FACTS_FILE = "simulation.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a simulation did; ``to_dict`` is the content of ``simulation.json``.
+
+    Attributes:
+        model, data, folder: paths.
+        device: profile name.
+        feeds: how many were run.
+        layers, counts: static and dynamic facts of each integer layer.
+        warnings: out of specification, or not simulated.
+        undecided: what no public source decides about the device.
+        pinned: session options that were set because they change results.
+    """
+
+    model: str
+    data: str
+    folder: str
+    device: str
+    feeds: int
+    layers: tuple[LayerFacts, ...]
+    counts: tuple[LayerCounts, ...]
+    warnings: tuple[str, ...]
+    undecided: tuple[str, ...]
+    pinned: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the schema is docs/simulate.md."""
+        counts = {c.name: asdict(c) for c in self.counts}
+        layers = [
+            {
+                **asdict(f),
+                "exact_in_float32": f.exact_in_float32,
+                "deq_scale_in_float16": f.deq_scale_in_float16,
+                "counts": counts.get(f.name),
+            }
+            for f in self.layers
+        ]
+        content = {k: v for k, v in asdict(self).items() if k not in ("layers", "counts")}
+        return {"schema_version": SCHEMA_VERSION, **content, "layers": layers}
+
+
+def simulate(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    save_path: str | os.PathLike[str],
+    *,
+    device: str = "reference",
+    input_shape: str = "",
+    dump_layers: bool = False,
+    file_format: str = "npy",
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Simulation:
+    """Run every feed and write its outputs to ``<save_path>/<number>/``, the facts to ``simulation.json``.
+
+    Args:
+        model: the deploy model.
+        data: see ``read_feeds``.
+        save_path: folder, created when missing.
+        device: profile, see ``DeploySession``.
+        input_shape: ATC's notation, for raw data.
+        dump_layers: also write each layer's int8 input, int32 accumulator and output.
+        file_format: ``npy`` or ``bin`` (raw, the machine's byte order).
+        progress: called with the number of feeds done, and None for their unknown number.
+
+    Raises:
+        AmctError: One of its subclasses; files of earlier feeds stay.
+    """
+    start_log()
+    shapes = parse_input_shape(input_shape)
+    folder = Path(save_path)
+    collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
+    done = 0
+    with DeploySession(model, device=device, collect=collect) as session:
+        names = [o.name for o in session.get_outputs()]
+        for feeds in read_feeds(data, specs_of(session), shapes):
+            layers: tuple[LayerTensors, ...] = ()
+            try:
+                if dump_layers:
+                    outputs, layers = session.run_layers(feeds)
+                else:
+                    outputs = session.run(None, feeds)
+            except Exception as error:  # onnxruntime's classes share no base
+                raise DataError(f"{data}: feed {done} cannot be run ({error}). Check its shapes.") from error
+            files = [(file_name(n), v) for n, v in zip(names, outputs, strict=True)]
+            files += [f for layer in layers for f in layer_files(layer)]
+            _write(folder / f"{done:06d}", files, file_format)
+            done += 1
+            if progress is not None:
+                progress(done, None)
+        result = Simulation(
+            model=os.fspath(model),
+            data=os.fspath(data),
+            folder=str(folder),
+            device=device,
+            feeds=done,
+            layers=session.facts,
+            counts=session.counts(),
+            warnings=session.warnings,
+            undecided=product(device).undecided,
+            pinned=session.pinned,
+        )
+    try:
+        text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
+        (folder / FACTS_FILE).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Choose a writable save_path.") from error
+    return result
+
+
+def file_name(name: str) -> str:
+    """A node's or tensor's name as a board's dump spells it: all but letters, digits, _ and - become _."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+
+
+def layer_files(layer: LayerTensors) -> list[tuple[str, npt.NDArray[Any]]]:
+    """Names (op_type.op_name.input/output.index, as msaccucmp writes a dump) and contents of a layer's files."""
+    own, behind = f"{layer.op_type}.{file_name(layer.name)}", f"AscendDequant.{file_name(layer.dequantizer)}"
+    return [
+        (f"{own}.input.0", layer.input),
+        (f"{own}.output.0", layer.accumulator),
+        (f"{behind}.output.0", layer.output),
+    ]
+
+
+def _write(folder: Path, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        for index, (name, array) in enumerate(files):
+            # names that differ only in characters a file name cannot hold
+            if name in (n for n, _ in files[:index]):
+                name = f"{name}.{index}"
+            path = folder / f"{name}.{file_format}"
+            if file_format == "bin":
+                array.tofile(path)
+            else:
+                np.save(path, array, allow_pickle=False)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Choose a writable save_path.") from error

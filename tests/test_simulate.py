@@ -1,0 +1,225 @@
+"""Reading data sets, and the simulate command as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amct_onnx import DataError, DeploySession, cli
+from amct_onnx.cli.simulate import DEVICES
+from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, specs_of
+from amct_onnx.device.products import PRODUCTS
+from deploy_evaluator import Evaluator
+from golden_models import GOLDENS
+from test_cli import command
+from test_numerics import feeds_of
+
+NET = GOLDENS / "qat" / "net" / "m_deploy_model.onnx"
+F32 = np.dtype(np.float32)
+FIXED = (InputSpec("x", (2, 3), F32),)
+FREE = (InputSpec("x", ("batch", 3), F32),)
+PAIR = (InputSpec("a/x", (1, 3), F32), InputSpec("b", (1,), np.dtype(np.int64)))
+ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def xs(data: str | Path, inputs: tuple[InputSpec, ...], text: str = "") -> list[list[list[float]]]:
+    return [f["x"].tolist() for f in read_feeds(data, inputs, parse_input_shape(text))]
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "bin"])
+def test_one_file_is_cut_by_the_fixed_batch(suffix: str) -> None:
+    path = f"d.{suffix}"
+    if suffix == "npy":
+        np.save(path, ROWS)
+    elif suffix == "npz":
+        np.savez(path, x=ROWS, label=np.arange(4))
+    else:
+        ROWS.tofile(path)
+    assert xs(path, FIXED) == [ROWS[:2].tolist(), ROWS[2:].tolist()]
+    if suffix == "bin":
+        assert xs(path, FREE, "x:1,3") == [[row] for row in ROWS.tolist()]
+        with pytest.raises(DataError, match="free"):
+            xs(path, FREE)
+    else:
+        assert xs(path, FREE) == [ROWS.tolist()]
+        assert xs(path, FREE, "x:4,3") == [ROWS.tolist()]
+        assert len(xs(path, FREE, "x:1,3")) == 4
+
+
+def test_folders() -> None:
+    Path("one").mkdir()
+    for name in ("b", "a"):
+        np.save(f"one/{name}.npy", ROWS[:2] + ord(name))
+    Path("one/notes.txt").write_text("not data")
+    assert [f[0][0] for f in xs("one", FIXED)] == [97, 98]
+    for folder in ("two/a_x", "two/b"):
+        Path(folder).mkdir(parents=True)
+    for index in range(2):
+        np.save(f"two/a_x/{index}.npy", ROWS[index : index + 1])
+        np.array([index]).tofile(f"two/b/{index}.bin")
+    feeds = list(read_feeds("two", PAIR))
+    assert [f["a/x"].tolist() for f in feeds] == [[r] for r in ROWS[:2].tolist()]
+    assert [f["b"].tolist() for f in feeds] == [[0], [1]]
+    Path("three").mkdir()
+    np.savez("three/0.npz", **{"a/x": ROWS, "b": np.arange(4)})
+    assert [(f["a/x"].tolist(), f["b"].tolist()) for f in read_feeds("three", PAIR)] == [
+        ([row], [i]) for i, row in enumerate(ROWS.tolist())
+    ]
+
+
+def test_arrays_with_objects_are_never_read() -> None:
+    np.save("d.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(DataError, match="cannot be read as an array"):
+        xs("d.npy", FREE)
+
+
+def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
+    """A data set that does not fit; its path, the inputs and the option."""
+    text = ""
+    inputs: tuple[InputSpec, ...] = FIXED
+    path = "d.npy"
+    if kind == "missing":
+        return "none.npz", FIXED, ""
+    if kind == "dtype":
+        np.save(path, ROWS.astype(np.float64))
+    elif kind == "shape":
+        np.save(path, ROWS.T)
+    elif kind == "batch":
+        np.save(path, ROWS[:3])
+    elif kind == "no array":
+        Path(path).write_text("text")
+    elif kind == "no input":
+        path = "d.npz"
+        np.savez(path, y=ROWS, z=ROWS)
+    elif kind == "two inputs":
+        np.save(path, ROWS)
+        inputs = PAIR
+    elif kind == "different numbers":
+        path, inputs = "d.npz", PAIR
+        np.savez(path, **{"a/x": ROWS, "b": np.arange(3)})
+    elif kind == "size":
+        path = "d.bin"
+        ROWS.reshape(-1)[:7].tofile(path)
+    elif kind == "empty folder":
+        path = "empty"
+        Path(path).mkdir()
+    elif kind == "suffix":
+        path = "d.txt"
+        Path(path).write_text("x")
+    elif kind == "unknown input":
+        np.save(path, ROWS)
+        text = "z:1,3"
+    elif kind == "option":
+        path, text = "d.bin", "x:3,3"
+        ROWS.tofile(path)
+    elif kind == "folders":
+        path, inputs = "two", PAIR
+        for name in ("two/a_x", "two/b"):
+            Path(name).mkdir(parents=True)
+        np.save("two/a_x/0.npy", ROWS[:1])
+    return path, inputs, text
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no such file"),
+        ("dtype", "is float64, the model takes float32"),
+        ("shape", r"has shape \[3, 4\]"),
+        ("batch", r"has shape \[3, 3\]"),
+        ("no array", "cannot be read"),
+        ("no input", "holds y, z but no 'x'"),
+        ("two inputs", "the model has 2 inputs"),
+        ("different numbers", "different numbers of feeds"),
+        ("size", "28 bytes are no multiple of 24"),
+        ("empty folder", "holds no"),
+        ("suffix", "ends in none of"),
+        ("unknown input", "no input 'z'"),
+        ("option", r"\[3, 3\] does not fit"),
+        ("folders", "not named as those"),
+    ],
+)
+def test_data_that_does_not_fit(kind: str, message: str) -> None:
+    path, inputs, text = write(kind)
+    with pytest.raises(DataError, match=message):
+        list(read_feeds(path, inputs, parse_input_shape(text)))
+
+
+def test_input_shape_notation() -> None:
+    assert parse_input_shape("a:b:1,3 ; c:2;") == {"a:b": (1, 3), "c": (2,)}
+    for text in ("x", "x:1,a", "x:-1,3", ":1", "x:0"):
+        with pytest.raises(DataError, match="--input_shape"):
+            parse_input_shape(text)
+
+
+def test_inputs_of_a_session() -> None:
+    assert specs_of(DeploySession(NET)) == (InputSpec("x", (1, 3, 16, 16), F32),)
+
+
+def test_devices_of_the_command_are_all_there_are() -> None:
+    assert set(DEVICES) == set(PRODUCTS)
+
+
+@pytest.mark.parametrize("file_format", ["npy", "bin"])
+def test_dump_of_layers(file_format: str, tmp_path: Path) -> None:
+    x = feeds_of("qat/net")["x"]
+    np.concatenate([x, -x]).tofile("d.bin")
+    arguments = ["--model", NET, "--data", "d.bin", "--input_shape", "x:1,3,16,16", "--save_path", "out", "--json"]
+    result = command("simulate", *arguments, "--dump", "layers", "--format", file_format)
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert facts == json.loads(Path("out/simulation.json").read_text())
+    assert (facts["feeds"], facts["device"], len(facts["layers"])) == (2, "reference", 5)
+    assert facts["layers"][0]["counts"]["values"] == 2 * x.size
+
+    def read(path: str, dtype: type[np.generic]) -> np.ndarray:
+        file = f"out/{path}.{file_format}"
+        return np.load(file).reshape(-1) if file_format == "npy" else np.fromfile(file, dtype)
+
+    for index, feed in enumerate((x, -x)):
+        evaluator = Evaluator(NET)
+        outputs = evaluator.run({"x": feed})
+        folder = f"{index:06d}"
+        assert np.array_equal(read(f"{folder}/y", np.float32), outputs["y"].reshape(-1))
+        nodes = {n.name: n for n in evaluator.model.graph.node}
+        for layer in facts["layers"]:
+            plain = layer["name"].replace("/", "_")
+            stem = f"{folder}/{layer['op_type']}.{plain}"
+            node, behind = nodes[layer["name"]], nodes[layer["dequantizer"]]
+            for name, dtype, tensor in (
+                (f"{stem}.input.0", np.int8, node.input[0]),
+                (f"{stem}.output.0", np.int32, behind.input[0]),
+                (f"{folder}/AscendDequant.{plain}_dequant.output.0", np.float32, behind.output[0]),
+            ):
+                ours, expected = read(name, dtype), evaluator.values[tensor].reshape(-1)
+                assert ours.dtype == dtype and np.array_equal(ours, expected)
+    assert len(list(Path("out/000001").iterdir())) == 16
+
+
+def test_table_and_device() -> None:
+    result = command(
+        "simulate", "--model", NET, "--data", GOLDENS / "qat" / "net" / "io.npz", "--device", "a2", "--save-path", "out"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    for node in ("/c1/Conv", "/up/ConvTranspose", "/fc/Gemm", "Not public: What AscendQuant makes of a NaN"):
+        assert node in result.stdout
+    (y,) = DeploySession(NET, device="a2").run(None, feeds_of("qat/net"))
+    assert np.array_equal(np.load("out/000000/y.npy"), y)
+    assert sorted(p.name for p in Path("out/000000").iterdir()) == ["y.npy"]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "save", "text"),
+    [
+        ("none.onnx", "d.npy", "out", "none.onnx: no such file"),
+        (str(NET), "none.npy", "out", "none.npy: no such file"),
+        (str(NET), "d.npy", "d.npy", "cannot be written"),
+    ],
+)
+def test_bad_input_is_exit_2(model: str, data: str, save: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("d.npy", feeds_of("qat/net")["x"])
+    assert cli.main(["simulate", "--model", model, "--data", data, "--save_path", save]) == 2
+    assert text in capsys.readouterr().err
