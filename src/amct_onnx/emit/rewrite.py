@@ -115,6 +115,9 @@ class Writer(abc.ABC):
         self._model.opset_imports[""] = version
         self._graph.sort()
         self._give_wished_names()
+        for value in (v for n in ir.traversal.RecursiveGraphIterator(self._graph) for v in n.outputs):
+            if value.type is None:
+                value.shape = None  # value_info without a type cannot be written
         for node in ir.traversal.RecursiveGraphIterator(self._graph):
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnsupportedModelError(

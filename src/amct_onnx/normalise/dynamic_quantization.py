@@ -20,7 +20,7 @@ import onnx_ir as ir
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
-from amct_onnx.normalise.integer_moves import MOVES
+from amct_onnx.normalise.moves import FIRST_INPUT
 from amct_onnx.normalise.opset import opset_of
 from amct_onnx.normalise.refused import note_refusal
 
@@ -159,7 +159,7 @@ class _Rewriter:
     def _static(self, node: ir.Node, x: ir.Value, zero: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
         """The dequantized activation and its scale, when a QuantizeLinear with constant, scalar factors is behind x."""
         producer = x.producer()
-        while producer is not None and producer.op_type in MOVES and producer.inputs[0] is not None:
+        while producer is not None and producer.op_type in FIRST_INPUT and producer.inputs[0] is not None:
             producer = producer.inputs[0].producer()
         if producer is None or producer.op_type != "QuantizeLinear":
             return None

@@ -33,8 +33,9 @@ class GraphEditor:
         label: str = "",
         attributes: Iterable[ir.Attr] = (),
         like: ir.Value | None = None,
+        outputs: int = 1,
     ) -> ir.Value:
-        """Insert a one-output node of the default domain in front of ``at``.
+        """Insert a node of the default domain in front of ``at`` and return its first output.
 
         Args:
             op_type: of the node.
@@ -42,19 +43,20 @@ class GraphEditor:
             at: the node that is replaced; the new one is named after it.
             label: appended to the name; without it the node takes over the name of ``at``, which must be removed.
             attributes: of the node.
-            like: gives the result its type and shape.
+            like: gives the results their type and shape.
+            outputs: number of outputs.
         """
         name = at.name or op_type
         if label:
             name = self._node_names.take(f"{name}/{label}")
-        new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name, doc_string=at.doc_string)
-        result = new.outputs[0]
-        result.name = self._value_names.take(f"{name}:0")
-        if like is not None:
-            result.type, result.shape = like.type, like.shape
+        new = ir.Node("", op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=at.doc_string)
+        for index, result in enumerate(new.outputs):
+            result.name = self._value_names.take(f"{name}:{index}")
+            if like is not None:
+                result.type, result.shape = like.type, like.shape
         assert at.graph is not None
         at.graph.insert_before(at, new)
-        return result
+        return new.outputs[0]
 
     def constant(self, name: str, content: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
         """Register an initializer; it lies in the outermost graph, where every body sees it."""

@@ -1,62 +1,97 @@
-"""Q -> (Reshape, Squeeze, Cast, ...) -> DQ becomes Q -> DQ -> (Reshape, Squeeze, ...).
+"""Q -> (Reshape, Split, Pad, ...) on integers becomes Q -> DQ -> (Reshape, Split, Pad, ...) -> Q.
 
-Data movement commutes with the element-wise DequantizeLinear, so the pair becomes adjacent without changing a bit.
+Data movement commutes with the element-wise DequantizeLinear, so every pair becomes adjacent without changing a bit;
+the pairs that are now doubled are removed by the plan, which knows that quantizing again changes nothing.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Expand", "MaxPool"})
-"""Operators that only select elements, on integers and on floats alike."""
+from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
+from amct_onnx.normalise.moves import data_inputs, fills
+from amct_onnx.normalise.opset import opset_of
+
+Factors = tuple[ir.Value, ir.Value | None]
+PASSED_BY = ("Identity", "Clip", "Cast")
+"""Operators that may stand between Q and DQ: the plan looks through them."""
 
 
-def dequantize_before_moves(model: ir.Model) -> None:
+def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
     """Rewrite the graph in place; per-tensor quantizers only (a per-channel axis would move too)."""
-    for dq in [n for n in ir.traversal.RecursiveGraphIterator(model.graph) if n.op_type == "DequantizeLinear"]:
-        graph = dq.graph
-        assert graph is not None
-        while True:
-            value, scale = dq.inputs[0], dq.inputs[1]
-            move = value.producer() if value is not None else None
-            source = move.inputs[0] if move is not None and move.inputs else None
-            if move is None or source is None or source.producer() is None or move.graph is not dq.graph:
-                break
-            const = scale.const_value if scale is not None else None
-            if move.op_type not in MOVES or (const is not None and const.size > 1) or not _leads_to_quantizer(source):
-                break
-            early = ir.Node(
-                "",
-                "DequantizeLinear",
-                [source, *dq.inputs[1:]],
-                [],
-                num_outputs=1,
-                name=f"{dq.name}/before_{move.name}",
-            )
-            moved = ir.Node(
-                "",
-                move.op_type,
-                [early.outputs[0], *move.inputs[1:]],
-                list(move.attributes.values()),
-                num_outputs=1,
-                name=f"{move.name}/of_{dq.name}",
-            )
-            early.outputs[0].name = f"{early.name}:0"
-            moved.outputs[0].name = f"{moved.name}:0"
-            moved.outputs[0].type, moved.outputs[0].shape = dq.outputs[0].type, dq.outputs[0].shape
-            early.outputs[0].type = dq.outputs[0].type
-            graph.insert_before(dq, [early, moved])
-            ir.convenience.replace_all_uses_with(dq.outputs[0], moved.outputs[0], replace_graph_outputs=True)
-            graph.remove(dq, safe=True)
-            dq = early
+    constants = ConstantEvaluator(opset_of(model))
+    editor = GraphEditor(model)
+    factors: dict[ir.Value, Factors] = {}
+    for node in nodes_of(model):
+        value = node.inputs[0] if node.inputs else None
+        if node.op_type == "QuantizeLinear" and node.domain == "" and value is not None:
+            found = _per_tensor(node, constants)
+            if found is not None and not constants.is_constant(value):
+                factors[node.outputs[0]] = found
+        elif node.op_type in PASSED_BY and node.domain == "" and value in factors:
+            assert value is not None
+            factors[node.outputs[0]] = factors[value]
+        else:
+            _move(node, factors, constants, editor)
 
 
-def _leads_to_quantizer(value: ir.Value) -> bool:
-    node = value.producer()
-    while node is not None and node.inputs and node.inputs[0] is not None:
-        if node.op_type == "QuantizeLinear":
-            return True
-        if node.op_type not in MOVES | {"Identity", "Cast", "Clip"}:
-            return False
-        node = node.inputs[0].producer()
-    return False
+def _per_tensor(node: ir.Node, constants: ConstantEvaluator) -> Factors | None:
+    scale = node.inputs[1]
+    if scale is None or not constants.is_constant(scale) or np.asarray(constants.array(scale)).size != 1:
+        return None
+    return scale, node.inputs[2] if len(node.inputs) > 2 else None
+
+
+def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEvaluator, editor: GraphEditor) -> None:
+    positions = data_inputs(node)
+    values = [node.inputs[i] for i in positions]
+    if not values or not all(v in factors for v in values):
+        return
+    scale, zero = factors[values[0]]  # type: ignore[index]
+    known = [_numbers(factors[v], constants) for v in values]  # type: ignore[index]
+    if any(numbers != known[0] for numbers in known[1:]):
+        return
+    inputs = list(node.inputs)
+    made: dict[ir.Value, ir.Value] = {}
+    for position in positions:
+        value = inputs[position]
+        assert value is not None
+        if value not in made:
+            made[value] = editor.node("DequantizeLinear", [value, scale, zero], node, "dequantize")
+            made[value].type, made[value].shape = ir.TensorType(scale.dtype or ir.DataType.FLOAT), value.shape
+        inputs[position] = made[value]
+    if fills(node):
+        fill = _fill(node, known[0], constants)
+        if fill is None:
+            return
+        inputs[2:3] = [editor.constant(f"{node.name}/fill", np.asarray(fill, constants.array(scale).dtype))]
+    first = editor.node(node.op_type, inputs, node, "float", node.attributes.values(), outputs=len(node.outputs))
+    mover = first.producer()
+    assert mover is not None
+    results = []
+    for moved, old in zip(mover.outputs, node.outputs, strict=True):
+        moved.type, moved.shape = ir.TensorType(scale.dtype or ir.DataType.FLOAT), old.shape
+        result = editor.node("QuantizeLinear", [moved, scale, zero], node, "quantize", like=old)
+        factors[result] = (scale, zero)
+        results.append(result)
+    editor.replace(node, results)
+
+
+def _numbers(factors: Factors, constants: ConstantEvaluator) -> tuple[float, int, str]:
+    scale, zero = factors
+    number = float(np.asarray(constants.array(scale)).reshape(-1)[0])
+    if zero is None or not constants.is_constant(zero):
+        return number, 0, "" if zero is None else str(zero.name)
+    array = np.asarray(constants.array(zero))
+    return number, int(array.reshape(-1)[0]), str(array.dtype)
+
+
+def _fill(node: ir.Node, numbers: tuple[float, int, str], constants: ConstantEvaluator) -> float | None:
+    """The float that the integer of a Pad stands for; None when it is no constant."""
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    if fill is not None and not constants.is_constant(fill):
+        return None
+    integer = 0 if fill is None else int(np.asarray(constants.array(fill)).reshape(-1)[0])
+    return float(np.float32(integer - numbers[1]) * np.float32(numbers[0]))

@@ -11,7 +11,7 @@ from amct_onnx.normalise.conv_attributes import spell_out_convolutions
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers import express_foreign_quantizers
-from amct_onnx.normalise.integer_moves import dequantize_before_moves
+from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
 from amct_onnx.normalise.qoperator import expand_qoperators
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
@@ -19,7 +19,7 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     expand_qoperators,
     expand_dynamic_quantization,
     drop_casts_around_quantizers,
-    dequantize_before_moves,
+    move_quantizers_behind_integer_moves,
     spell_out_convolutions,
 )
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""

@@ -11,68 +11,26 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.moves import data_inputs, fills
 from amct_onnx.plan.factors import Quantizer
-from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, clip_bounds, is_op, quantizer_of
+from amct_onnx.plan.quantizers import BETWEEN, DEQUANTIZE, QUANTIZE, clip_bounds, is_op, quantizer_of
 
-FIRST_INPUT_MOVES = frozenset(
-    {
-        "Identity",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Slice",
-        "Split",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Expand",
-        "Tile",
-        "MaxPool",
-        "GlobalMaxPool",
-        "ReduceMax",
-        "ReduceMin",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "ReverseSequence",
-        "Compress",
-        "Relu",
-        "Clip",
-        "Pad",
-        "Resize",
-        "Cast",
-    }
-)
-"""Operators that only select or order the elements of their first input (some under conditions)."""
-ALL_INPUT_MOVES = frozenset({"Concat", "Max", "Min"})
-"""Operators that only select among the elements of all their inputs."""
+CONDITIONAL = frozenset({"Relu", "Clip", "Cast"})
+"""Order-preserving operators that keep to the grid under conditions."""
 
 
 def moved_inputs(node: ir.Node, quantizer: Quantizer, constants: ConstantEvaluator) -> tuple[int, ...]:
     """Positions of the inputs that must lie on the grid for all outputs to lie on it; () when the node leaves it."""
-    if node.domain != "" or not node.inputs or node.inputs[0] is None:
-        return ()
     kind = node.op_type
-    if kind in ALL_INPUT_MOVES:
-        return tuple(range(len(node.inputs)))
-    if kind == "Where":
-        return (1, 2)
-    if kind not in FIRST_INPUT_MOVES:
-        return ()
-    if kind == "Cast" and not _keeps_floats(node):
-        return ()
-    if kind == "MaxPool" and len(node.outputs) > 1:
-        return ()
-    if kind == "Relu" and not on_grid(0.0, quantizer):
-        return ()
-    if kind == "Clip" and not _clips_on_grid(*_bounds(node, constants), quantizer):
-        return ()
-    if kind == "Pad" and not _pads_on_grid(node, quantizer, constants):
-        return ()
-    if kind == "Resize" and not _selects_nearest(node):
-        return ()
-    return (0,)
+    if kind not in CONDITIONAL or node.domain != "":
+        return () if fills(node) and not _fills_on_grid(node, quantizer, constants) else data_inputs(node)
+    if kind == "Cast":
+        keeps = _keeps_floats(node)
+    elif kind == "Relu":
+        keeps = on_grid(0.0, quantizer)
+    else:
+        keeps = _clips_on_grid(*_bounds(node, constants), quantizer)
+    return (0,) if keeps else ()
 
 
 def _ends(quantizer: Quantizer) -> tuple[np.float32, np.float32]:
@@ -108,20 +66,11 @@ def _bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, float]:
     return clip_bounds(node, constants)
 
 
-def _pads_on_grid(node: ir.Node, quantizer: Quantizer, constants: ConstantEvaluator) -> bool:
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
-    if mode != "constant":
-        return True
+def _fills_on_grid(node: ir.Node, quantizer: Quantizer, constants: ConstantEvaluator) -> bool:
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     if fill is None:
         return on_grid(0.0, quantizer)
     return constants.is_constant(fill) and on_grid(float(np.asarray(constants.array(fill)).reshape(-1)[0]), quantizer)
-
-
-def _selects_nearest(node: ir.Node) -> bool:
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
-    transformation = node.attributes.get("coordinate_transformation_mode")
-    return mode == "nearest" and (transformation is None or transformation.as_string() != "tf_crop_and_resize")
 
 
 class Grids:
@@ -170,13 +119,10 @@ class Grids:
 
     def _candidates(self, node: ir.Node | None) -> list[ir.Value]:
         """What the node's outputs could owe their grid to, before the factors are known."""
-        if node is None or node.domain != "":
+        if node is None:
             return []
-        if node.op_type in ALL_INPUT_MOVES:
-            return [v for v in node.inputs if v is not None]
-        if node.op_type == "Where":
-            return [v for v in node.inputs[1:] if v is not None]
-        return [v for v in node.inputs[:1] if v is not None and node.op_type in FIRST_INPUT_MOVES]
+        positions = (0,) if node.op_type in CONDITIONAL and node.domain == "" else data_inputs(node)
+        return [v for i in positions if (v := node.inputs[i]) is not None]
 
     def _common(self, node: ir.Node | None, candidates: list[ir.Value]) -> Quantizer | None:
         first = self._found[candidates[0]] if candidates else None
@@ -220,8 +166,15 @@ class Grids:
 
     def _quantizes_alike(self, node: ir.Node, quantizer: Quantizer) -> bool:
         """Whether every DequantizeLinear behind a QuantizeLinear closes a pair of the same factors."""
-        readers = [use.node for use in node.outputs[0].uses()]
-        if not readers or node.outputs[0].is_graph_output():
-            return False
-        pairs = [self.pair(reader) for reader in readers]
+        stack, pairs = [node.outputs[0]], []
+        while stack:
+            value = stack.pop()
+            readers = [use.node for use in value.uses()]
+            if not readers or value.is_graph_output():
+                return False
+            for reader in readers:
+                if is_op(reader, *BETWEEN):
+                    stack.extend(reader.outputs)
+                else:
+                    pairs.append(self.pair(reader))
         return all(pair is not None and pair[1].same_grid(quantizer) for pair in pairs)

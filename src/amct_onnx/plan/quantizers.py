@@ -25,6 +25,8 @@ RANGES = {
 
 QUANTIZE = "QuantizeLinear"
 DEQUANTIZE = "DequantizeLinear"
+BETWEEN = ("Identity", "Cast", "Clip")
+"""What may stand between the two on integers."""
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
@@ -97,7 +99,7 @@ def integer_type(node: ir.Node, constants: ConstantEvaluator) -> ir.DataType:
     if tensor is not None:
         return tensor.dtype
     producer = value.producer()
-    while is_op(producer, "Identity", "Cast", "Clip") and producer is not None and producer.inputs[0] is not None:
+    while is_op(producer, *BETWEEN) and producer is not None and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
     if producer is not None and producer.op_type == QUANTIZE:
         return integer_type(producer, constants)
@@ -128,7 +130,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     clips = []
     value = dq.inputs[0]
     node = value.producer() if value is not None else None
-    while is_op(node, "Identity", "Cast", "Clip") and node is not None and node.inputs[0] is not None:
+    while is_op(node, *BETWEEN) and node is not None and node.inputs[0] is not None:
         if node.op_type == "Clip":
             clips.append(clip_bounds(node, constants))
         node = node.inputs[0].producer()

@@ -1,0 +1,66 @@
+"""Operators that only select or order elements: the same on integers as on the floats that they stand for."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+FIRST_INPUT = frozenset(
+    {
+        "Identity",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Split",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Expand",
+        "Tile",
+        "MaxPool",
+        "GlobalMaxPool",
+        "ReduceMax",
+        "ReduceMin",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "ReverseSequence",
+        "Compress",
+        "Pad",
+        "Resize",
+    }
+)
+"""They move the elements of their first input."""
+ALL_INPUTS = frozenset({"Concat", "Max", "Min"})
+"""They select among the elements of all their inputs."""
+
+
+def data_inputs(node: ir.Node) -> tuple[int, ...]:
+    """Positions of the inputs whose elements the outputs consist of; () for any other operator.
+
+    A Pad that fills with a number adds it to them: the caller looks at it.
+    """
+    if node.domain != "" or not node.inputs or node.inputs[0] is None:
+        return ()
+    if node.op_type in ALL_INPUTS:
+        return tuple(range(len(node.inputs)))
+    if node.op_type == "Where":
+        return (1, 2)
+    if node.op_type not in FIRST_INPUT or (node.op_type == "MaxPool" and len(node.outputs) > 1):
+        return ()
+    if node.op_type == "Resize" and not _selects_nearest(node):
+        return ()
+    return (0,)
+
+
+def fills(node: ir.Node) -> bool:
+    """Whether a Pad writes a number of its own."""
+    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
+    return node.op_type == "Pad" and mode == "constant"
+
+
+def _selects_nearest(node: ir.Node) -> bool:
+    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
+    transformation = node.attributes.get("coordinate_transformation_mode")
+    return mode == "nearest" and (transformation is None or transformation.as_string() != "tf_crop_and_resize")

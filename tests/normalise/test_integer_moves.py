@@ -1,0 +1,63 @@
+"""Data movement between Q and DQ: the layer behind it is int8 and quantizes once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from written_models import Array, convert_and_compare, operators, write_model
+
+CONSTANTS: dict[str, Array] = {
+    "s": np.float32(0.05),
+    "s2": np.float32(0.07),
+    "z": np.int8(-10),
+    "w": np.random.default_rng(0).integers(-127, 128, (4, 8, 1, 1)).astype(np.int8),
+    "sw": np.float32(0.01),
+    "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+    "scales": np.array([1, 1, 2, 2], np.float32),
+    "half": np.array([4, 4], np.int64),
+    "one": np.array([1]),
+    "five": np.array([5]),
+    "two": np.array([2]),
+}
+MOVES = {
+    "max pool": "m = MaxPool <kernel_shape = [2, 2]> (q) d = DequantizeLinear(m, s, z)",
+    "pad with the zero point": "m = Pad(q, pads, z) d = DequantizeLinear(m, s, z)",
+    "pad with the integer 0": "m = Pad(q, pads) d = DequantizeLinear(m, s, z)",
+    "resize": 'm = Resize <mode = "nearest"> (q, , scales) d = DequantizeLinear(m, s, z)',
+    "split, concat": "a, b = Split <axis = 1> (q, half) m = Concat <axis = 1> (b, a) d = DequantizeLinear(m, s, z)",
+    "split, two DQ": "a, b = Split <axis = 1> (q, half) e = DequantizeLinear(a, s, z) f = DequantizeLinear(b, s, z) "
+    "d = Concat <axis = 1> (f, e)",
+    "slice, cast": "m = Slice(q, one, five, two) c = Cast <to = 3> (m) d = DequantizeLinear(c, s, z)",
+}
+
+
+def graph(body: str) -> str:
+    return f"""g (float[n, 8, 6, 6] x) => (float[n, 4, h, v] y) {{
+        q = QuantizeLinear(x, s, z) {body} wd = DequantizeLinear(w, sw) y = Conv(d, wd)
+    }}"""
+
+
+def feeds() -> dict[str, Array]:
+    return {"x": np.random.default_rng(1).normal(size=(2, 8, 6, 6)).astype(np.float32) * 3}
+
+
+@pytest.mark.parametrize("body", MOVES.values(), ids=MOVES.keys())
+def test_layer_behind_integer_moves(body: str, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx", graph(body), CONSTANTS)
+    report, deploy = convert_and_compare(path, feeds(), units=0)
+    assert len(report.converted) == 1
+    assert operators(deploy).count("AscendQuant") == 1 and "AscendAntiQuant" not in operators(deploy)
+
+
+def test_integers_that_are_a_graph_output(tmp_path: Path) -> None:
+    text = """g (float[n, 8, 6, 6] x) => (int8[n, 8, 3, 3] y) {
+        q = QuantizeLinear(x, s, z) y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q)
+    }"""
+    path = write_model(tmp_path / "m.onnx", text, CONSTANTS)
+    _, deploy = convert_and_compare(path, feeds(), units=0)
+    assert deploy.graph.output[0].name == "y"
+    assert deploy.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.INT8
