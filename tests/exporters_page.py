@@ -51,8 +51,8 @@ MATRIX_HEAD = """
 
 A cell counts what the pattern was found on. Layers: `int8`, or the reason code for which they stay float. Quantizers:
 `into a layer` (its AscendQuant), `elided` (removed, exact), `anti-quant` (AscendQuant + AscendAntiQuant) or
-`float-chain` (float operators). `–`: no model of that exporter here holds the pattern. The last column holds models that onnxsim,
-onnxslim or ONNX Runtime's optimiser rewrote.
+`float-chain` (float operators). `–`: no model of that exporter here holds the pattern. The last column
+holds models that onnxsim, onnxslim or ONNX Runtime's optimiser rewrote.
 
 """
 

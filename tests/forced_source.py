@@ -32,7 +32,7 @@ from amct_onnx.plan.factors import Pair, Plan, Site
 from amct_onnx.plan.grid_weights import TOLERANCE as GRID_TOLERANCE
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.read import read_model
-from deploy_evaluator import run
+from deploy_evaluator import KERNELS, run
 
 Array = np.ndarray
 TIE = 2.0**-22
@@ -211,58 +211,75 @@ class ForcedSource:
         return counts
 
     def _check_layer(self, cut: Cut, ours: Array, theirs: Array, activation: Array) -> None:
+        """Against the source's layer in float64, which shows the bias rounding alone, and as onnxruntime computes it.
+
+        In the fake-quant model five products are rounded where float64 has none: s_d * q and s_w * q, s_d * s_w (with
+        the tail's factor: twice), accumulator * deq_scale; and the quotient b / deq_scale before it becomes an integer.
+        In float32 n products are summed and the tail applied, each partial result rounded: n + 3 + 2 * nodes times
+        2^-24 of the sum of magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+        """
         site = cut.site
         assert site is not None
-        rounding, error = self._bound(site, float(np.abs(activation).max(initial=0)))
-        bound = rounding + error
+        exact, size, terms, grid = self._exact(site, activation.astype(np.float64))
+        deq_scale = site.deq_scale.astype(np.float64)
+        if self.nodes[site.node].op_type in ("Conv", "ConvTranspose"):
+            deq_scale = deq_scale.reshape([1, -1, *[1] * (ours.ndim - 2)])
+        rounding = deq_scale / 2 if site.bias is not None else 0.0
+        half = 0.0
         if cut.half:
             # the source's layer, each node of its tail and the result are rounded to float16 (2^-11 each)
-            bound = bound + (3 + len(site.absorbed)) * 2.0**-11 * float(np.abs(theirs).max(initial=0))
-        rank = ours.ndim
-        if self.nodes[site.node].op_type in ("Conv", "ConvTranspose"):
-            bound = bound.reshape([1, -1, *[1] * (rank - 2)])
-        excess = np.abs(ours.astype(np.float64) - theirs) - bound
-        assert np.all(excess <= 0), f"{site.node}: {excess.max():.3g} beyond the bound {bound.max():.3g}"
+            half = (3 + len(site.absorbed)) * 2.0**-11 * float(np.abs(theirs).max(initial=0))
+        for name, value, roundings in (
+            ("float64", exact, 6),
+            ("float32", theirs, terms + 9 + 2 * len(site.absorbed)),
+        ):
+            excess = np.abs(ours.astype(np.float64) - value) - rounding - roundings * 2.0**-24 * size - grid - half
+            assert np.all(excess <= 0), f"{site.node}: {excess.max():.3g} beyond the bound, source in {name}"
 
-    def _bound(self, site: Site, largest: float) -> tuple[Array, Array]:
-        """Per output channel: half a deq_scale where a float is rounded to the int32 bias, and float32's own error.
-
-        The source sums n products and passes the tail: at most (n + 3 + 2 * nodes) roundings of 2^-24, each relative to
-        the largest partial sum: deq_scale * (sum|q| |w| + |bias|), and what BatchNormalization subtracts and adds.
-        Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
-        """
-        weight = np.abs(site.weight.integers().astype(np.float64))
+    def _exact(self, site: Site, activation: Array) -> tuple[Array, Array, int, Array]:
+        """Layer and tail in float64; the sum of the magnitudes in it; the terms of a sum; the grid's tolerance."""
         node = self.nodes[site.node]
-        if node.op_type == "Conv":
-            reached, terms = weight.reshape(weight.shape[0], -1).sum(1), weight[0].size
-        elif node.op_type == "ConvTranspose":
-            group = node.attributes["group"].as_int() if "group" in node.attributes else 1
-            per_group = weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
-            reached, terms = per_group.sum((1, 3)).reshape(-1), weight.shape[0] // group * per_group.shape[3]
-        else:
-            reached, terms = weight.sum(0), weight.shape[0]
-        deq_scale = np.broadcast_to(site.deq_scale.astype(np.float64), reached.shape)
-        steps = largest / float(site.quantizer.scale_d)
-        size = deq_scale * reached * steps
-        rounding = np.zeros_like(size)
-        if site.bias is not None:
-            size = size + deq_scale * np.abs(site.bias.astype(np.float64))
-            rounding = deq_scale / 2
-        for name in site.absorbed:
-            size = size + self._cancelled(self.nodes[name])
-        error = (terms + 3 + 2 * len(site.absorbed)) * 2.0**-24 * size
-        if "recovered" in site.detail:
-            # the restored floats are within GRID_TOLERANCE of the source's, relative to the channel's largest weight
-            error = error + GRID_TOLERANCE * 128 * deq_scale * terms * steps
-        return rounding, error
+        weight = np.asarray(self.constants.array(node.inputs[1]), np.float64)
+        proto = ir.to_proto(node)
+        kernel = KERNELS[node.op_type]
+        value = kernel(proto, activation, weight)
+        size = kernel(proto, np.abs(activation), np.abs(weight))
+        count = kernel(proto, np.ones_like(activation), np.ones_like(weight))
+        # recovered floats are within GRID_TOLERANCE of the source's, relative to the largest weight
+        slack = np.full_like(
+            weight, GRID_TOLERANCE * np.abs(weight).max(initial=0) if "recovered" in site.detail else 0.0
+        )
+        grid = kernel(proto, np.abs(activation), slack)
+        axis = 1 if node.op_type in ("Conv", "ConvTranspose") else value.ndim - 1
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            bias = self._constant(node.inputs[2], value.ndim, axis)
+            value, size = value + bias, size + np.abs(bias)
+        before = node.outputs[0]
+        for follower in (self.nodes[name] for name in site.absorbed):
+            if follower.op_type == "BatchNormalization":
+                gamma, beta, mean, variance = (self._constant(v, value.ndim, axis) for v in follower.inputs[1:5])
+                epsilon = follower.attributes["epsilon"].as_float() if "epsilon" in follower.attributes else 1e-5
+                factor = gamma / np.sqrt(variance + epsilon)
+                value, size = (value - mean) * factor + beta, (size + np.abs(mean)) * np.abs(factor) + np.abs(beta)
+                grid = grid * np.abs(factor)
+            else:
+                other = next(v for v in follower.inputs if v is not before)
+                assert other is not None
+                operand = np.asarray(self.constants.array(other), np.float64)
+                if follower.op_type in ("Add", "Sub"):
+                    value = value + operand if follower.op_type == "Add" else value - operand
+                    size = size + np.abs(operand)
+                else:
+                    factor = operand if follower.op_type == "Mul" else 1.0 / operand
+                    value, size, grid = value * factor, size * np.abs(factor), grid * np.abs(factor)
+            before = follower.outputs[0]
+        return value, size, int(count.max(initial=0)), grid
 
-    def _cancelled(self, node: ir.Node) -> Array:
-        if node.op_type != "BatchNormalization":
-            return np.zeros(1)
-        gamma, beta, mean, variance = (np.asarray(self.constants.array(v), np.float64) for v in node.inputs[1:5] if v)
-        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-        result: Array = np.abs(gamma / np.sqrt(variance + epsilon) * mean) + np.abs(beta)
-        return result
+    def _constant(self, value: ir.Value | None, rank: int, axis: int) -> Array:
+        assert value is not None
+        layout = [1] * rank
+        layout[axis] = -1
+        return np.asarray(self.constants.array(value), np.float64).reshape(layout)
 
 
 def _check_quantizer(cut: Cut, ours: Array, theirs: Array, ratio: Array) -> int:

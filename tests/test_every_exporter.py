@@ -39,9 +39,9 @@ LAYER_OF = {
 }
 OWN_FORMS = set(LAYER_OF) - {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 FLOAT16 = 2.0**-6
-"""Relative to the largest output of a float16 model, two steps of an 8-bit quantizer: onnxruntime computes its operators
-in float32 and drops casts between two of them, so that intermediate values of two equal models are rounded to float16
-(2^-11) at different places, and an integer may fall on the other side of a tie."""
+"""Relative to the largest output of a float16 model, two steps of an 8-bit quantizer: onnxruntime computes its
+operators in float32 and drops casts between two of them, so that intermediate values of two equal models are rounded to
+float16 (2^-11) at different places, and an integer may fall on the other side of a tie."""
 
 
 @cache
