@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.container import normalise_container, opset_of
+from amct_onnx.normalise.container import normalise_container
 from amct_onnx.read import read_model
 
 PATTERNS = {
@@ -85,7 +85,7 @@ class Patterns:
 
     def __init__(self, path: Path) -> None:
         self.model = normalise_container(read_model(path))
-        self.constants = ConstantEvaluator(opset_of(self.model))
+        self.constants = ConstantEvaluator(self.model.opset_imports[""])
         self.nodes = list(ir.traversal.RecursiveGraphIterator(self.model.graph))
         self.layers = [n for n in self.nodes if _is(n, *LAYERS)]
         self.pairs = [n for n in self.nodes if _is(n, DQ) and not self.constants.is_constant(n.outputs[0])]

@@ -25,7 +25,6 @@ import onnx
 import onnx_ir as ir
 
 from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.container import opset_of
 from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan, Site
@@ -43,23 +42,20 @@ HALF_TIE = 2.0**-10
 between two of them, so that what a quantizer reads may be rounded to float16 once more (2^-11) in one of the models."""
 
 
-def normalised_source(path: Path) -> ir.Model:
-    """The normalised model under an opset in which onnxruntime runs it: the source's own when it is newer than 18.
-
-    Container normalisation only relabels such a model, and float16 quantizers exist from opset 19 on.
-    """
-    source = read_model(path)
-    opset = opset_of(source)
-    model = normalise(source)
-    if opset > opset_of(model) > 13:
-        model.opset_imports[""] = opset
-    return model
-
-
 def runnable(model: ir.Model) -> onnx.ModelProto:
-    """A normalised model as onnxruntime takes it: data inside, casts around quantizers of float16 tensors."""
+    """A normalised model as onnxruntime takes it.
+
+    The canonical Q and DQ take 16-bit integers and float16 in every opset; onnxruntime's own operators do so, too. They
+    want scales of the tensor's type: casts stand around those of float16 tensors with float32 scales.
+    """
     _spell_out_float16(model)
-    return ir.to_proto(ir.external_data.load_to_model(model))
+    proto = ir.to_proto(ir.external_data.load_to_model(model))
+    for node in proto.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.domain = "com.microsoft"
+    if not any(o.domain == "com.microsoft" for o in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return proto
 
 
 @dataclass
@@ -89,8 +85,8 @@ class ForcedSource:
     """The cut source and the fake-quant model with all compared tensors as outputs."""
 
     def __init__(self, source: Path, fake_quant: Path) -> None:
-        self.model = normalised_source(source)
-        self.constants = ConstantEvaluator(opset_of(self.model))
+        self.model = normalise(read_model(source))
+        self.constants = ConstantEvaluator(self.model.opset_imports[""])
         self.plan: Plan = make_plan(self.model)
         self.fake = onnx.load(str(fake_quant))
         self.fake_nodes = {n.name: n for n in self.fake.graph.node}

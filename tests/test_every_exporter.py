@@ -13,10 +13,12 @@ import onnxruntime as ort
 import pytest
 
 from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.read import read_model
 from amct_onnx.report import ConversionReport
 from deploy_evaluator import Evaluator, run, session
 from exporters_page import ALL_MODELS, PAGE, float_rows, make_page
-from forced_source import ForcedSource, normalised_source, runnable
+from forced_source import ForcedSource, runnable
 from golden_models import MODELS
 
 NOT_YET = (
@@ -105,6 +107,11 @@ def run_source(name: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     return run(MODELS / name / "model.onnx", feeds, qdq_source=True)
 
 
+def normalised_source(name: str) -> onnx.ModelProto:
+    """The source after normalisation, for onnxruntime."""
+    return runnable(normalise(read_model(MODELS / name / "model.onnx")))
+
+
 def in_float16(name: str) -> bool:
     """Whether the model's activations are float16."""
     return any(t.data_type == onnx.TensorProto.FLOAT16 for t in source_proto(name).graph.initializer)
@@ -170,7 +177,10 @@ def test_fake_quant_differs_from_source_by_bias_rounding_only(name: str, report:
     if runs(name) and not any(
         n.op_type.startswith("Q") and n.op_type in OWN_FORMS for n in source_proto(name).graph.node
     ):
-        expected, normalised = run_source(name, feeds), run(runnable(normalised_source(source)), feeds, qdq_source=True)
+        expected, normalised = (
+            run_source(name, feeds),
+            run(runnable(normalise(read_model(source))), feeds, qdq_source=True),
+        )
         for output, value in expected.items():
             if in_float16(name):
                 largest = float(np.abs(value).max())
@@ -229,7 +239,7 @@ def reference_of(name: str) -> Path | onnx.ModelProto:
     twin = name.replace("_qonnx_", "_qcdq_")
     if twin != name and twin in ALL_MODELS:
         return MODELS / twin / "model.onnx"
-    return runnable(normalised_source(MODELS / name / "model.onnx"))
+    return normalised_source(name)
 
 
 def test_whole_test_set(name: str, report: ConversionReport) -> None:
