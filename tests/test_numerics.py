@@ -11,7 +11,7 @@ import pytest
 from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.report import ConversionReport
 from deploy_evaluator import Evaluator, Stats, op_types, run
-from golden_models import FLOAT_CASES, GOLDENS, MODEL_CASES, MODELS, QAT_CASES, STAY_FLOAT, golden_qdq
+from golden_models import FLOAT_CASES, GOLDENS, MODEL_CASES, MODELS, QAT_CASES, golden_qdq
 
 ASCEND = {"AscendQuant", "AscendDequant", "AscendAntiQuant"}
 # The reference fake-quant files that are wrong (a weight quantised twice), cannot be loaded (the ai.onnx opset is
@@ -116,7 +116,7 @@ def test_fake_quant_is_close_to_source(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", MODEL_CASES)
 def test_tidy_model_on_its_test_set(case: str, tmp_path: Path) -> None:
     source, _, report = converted(case, tmp_path)
-    assert report.layers and {e.name for e in report.refused} == STAY_FLOAT.get(case, set()), report.summary()
+    assert report.layers and {e.name for e in report.refused} == set(), report.summary()
     data = np.load(MODELS / case / "testset.npz")
     (name,) = feeds_of(case)
     feeds = {name: data["x"]}

@@ -1,0 +1,152 @@
+"""Write docs/exporters.md from the conversions of all models in tests/data/models.
+
+Run it as ``python tests/exporters_page.py`` in an environment that holds the package and its dev extra.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.errors import AmctError
+from amct_onnx.report import CONVERTED, ConversionReport
+from exporter_patterns import PATTERNS, Patterns
+from golden_models import MODELS
+
+PAGE = Path(__file__).parent.parent / "docs" / "exporters.md"
+ALL_MODELS = sorted(p.parent.name for p in MODELS.glob("*/model.onnx"))
+POST_PROCESSED = "optimised afterwards"
+EXPORTERS = {
+    "torchfx": "torch FX",
+    "torcheager": "torch eager",
+    "torchfq": "torch functional",
+    "torchfunc": "torch functional",
+    "torchconverted": "torch converted",
+    "pt2e": "PT2E",
+    "ort": "ONNX Runtime",
+    "tfmot": "TFMOT + tf2onnx",
+    "tf1contrib": "TF1 + tf2onnx",
+    "modelopt": "ModelOpt",
+    "brevitas": "Brevitas",
+}
+
+HEAD = """# What becomes of every exporter's models
+
+Made by `python tests/exporters_page.py` from the conversions of all models in `tests/data/models`; a test compares it.
+
+"""
+FLOAT_HEAD = """
+## Layers that stay float
+
+| model | layer | operator | reason | detail |
+|---|---|---|---|---|
+"""
+MATRIX_HEAD = """
+## Exporter × pattern × what happens
+
+A cell counts what the pattern was found on. Layers: `int8`, or the reason code for which they stay float. Quantizers:
+`into a layer` (its AscendQuant), `elided` (removed, exact), `anti-quant` (AscendQuant + AscendAntiQuant) or
+`float-chain` (float operators). `–`: no model of that exporter here holds the pattern. The last column
+holds models that onnxsim, onnxslim or ONNX Runtime's optimiser rewrote.
+
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One model: its report, or the error that refused it."""
+
+    name: str
+    report: ConversionReport | None
+    error: str
+
+    @property
+    def exporter(self) -> str:
+        """Column of the matrix."""
+        return POST_PROCESSED if "__" in self.name else EXPORTERS[self.name.split("_")[0]]
+
+
+def convert(name: str, folder: Path) -> Outcome:
+    """Convert one model into a folder."""
+    try:
+        return Outcome(name, convert_qat_model(MODELS / name / "model.onnx", folder / name), "")
+    except AmctError as error:
+        return Outcome(name, None, type(error).__name__)
+
+
+def float_rows(name: str, report: ConversionReport) -> list[str]:
+    """The rows of one model in the table of layers that stay float."""
+    return [f"| {name} | `{e.name}` | {e.op_type} | {e.reason} | {_cell(e.detail)} |" for e in report.refused]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _model_row(outcome: Outcome) -> str:
+    meta = json.loads((MODELS / outcome.name / "meta.json").read_text(encoding="utf-8"))
+    if outcome.report is None:
+        return f"| {outcome.name} | {_cell(meta['version'])} | refused: {outcome.error} | |"
+    actions = Counter(r.action for r in outcome.report.residuals)
+    rest = ", ".join(f"{action} {count}" for action, count in sorted(actions.items()))
+    layers = f"{len(outcome.report.converted)} of {len(outcome.report.layers)}"
+    return f"| {outcome.name} | {_cell(meta['version'])} | {layers} | {rest} |"
+
+
+def _happened(outcome: Outcome, layers: list[str], tensors: list[str]) -> Counter[str]:
+    """What the ledger says about the layers and the quantized tensors on which a pattern was found."""
+    found: Counter[str] = Counter()
+    if outcome.report is None:
+        found["model refused"] = len(layers) + len(tensors)
+        return found
+    verdicts = {e.name: "int8" if e.verdict == CONVERTED else str(e.reason) for e in outcome.report.layers}
+    actions: dict[str, list[str]] = {}
+    for residual in outcome.report.residuals:
+        actions.setdefault(residual.tensor, []).append(residual.action)
+    found.update(verdicts[name] for name in layers)
+    for tensor in tensors:
+        found.update(actions.get(tensor, ["into a layer"]))
+    return found
+
+
+def _matrix(outcomes: list[Outcome]) -> str:
+    columns = [*dict.fromkeys(EXPORTERS.values()), POST_PROCESSED]
+    cells: dict[tuple[str, str], Counter[str]] = {}
+    for outcome in outcomes:
+        patterns = Patterns(MODELS / outcome.name / "model.onnx")
+        for label in PATTERNS:
+            key = (label, outcome.exporter)
+            cells.setdefault(key, Counter()).update(_happened(outcome, *patterns.find(label)))
+    lines = ["| pattern | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for label, text in PATTERNS.items():
+        row = []
+        for column in columns:
+            counts = cells.get((label, column), Counter())
+            row.append("<br>".join(f"{what} {n}" for what, n in sorted(counts.items()) if n) or "–")
+        lines.append(f"| **{label}** {text} | " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def make_page(folder: Path) -> str:
+    """The text of the page; the models are converted into a folder."""
+    outcomes = [convert(name, folder) for name in ALL_MODELS]
+    models = "| model | exporter | int8 layers | quantizers of no layer |\n|---|---|---|---|\n"
+    models += "".join(_model_row(o) + "\n" for o in outcomes)
+    floats = "".join(row + "\n" for o in outcomes if o.report for row in float_rows(o.name, o.report))
+    return HEAD + models + FLOAT_HEAD + floats + MATRIX_HEAD + _matrix(outcomes)
+
+
+def main() -> None:
+    """Write the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        PAGE.write_text(make_page(Path(folder)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
