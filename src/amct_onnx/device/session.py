@@ -210,8 +210,8 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
         read = ir.from_proto(onnx.load_model_from_string(model))
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
         raise ModelFileError(
-            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or "
-            "its path."
+            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or its "
+            "path."
         ) from error
     if not read.opset_imports or not list(read.graph.outputs):
         raise ModelFileError("The bytes hold no ONNX model with a graph and outputs. Write the model again.")
@@ -223,9 +223,8 @@ def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> o
     model = lowered.model
     if weight_bytes(model) > INLINE_LIMIT:
         raise UnsupportedModelError(
-            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated "
-            "in one "
-            "session. Split it."
+            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated in "
+            "one session. Split it."
         )
     ir.external_data.load_to_model(model)
     content = ir.to_proto(model).SerializeToString()
