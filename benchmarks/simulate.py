@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-ROUNDS = 15
+ROUNDS = 40
 FORMS = ("fake", "deploy", "integer", "counts")
 LIMITS = {"time": 1.3, "integer": 2.5, "memory": 1.5}
 

@@ -63,6 +63,7 @@ def test_quant(device: str, bits: np.ndarray, scale: float, offset: int, sqrt_mo
 @given(acc=arrays(np.int32, st.integers(1, 60)), scale=SCALES, sqrt_mode=st.booleans(), relu=st.booleans())
 @example(acc=np.array([2**24 + 1, 2**31 - 1, -(2**31), 0, 1], np.int32), scale=1e-5, sqrt_mode=False, relu=False)
 @example(acc=np.array([2**31 - 1, -(2**31)], np.int32), scale=1.0, sqrt_mode=False, relu=False)
+@example(acc=np.array([-1, 0, 1], np.int32), scale=2**-30, sqrt_mode=True, relu=True)
 def test_dequant(device: str, acc: np.ndarray, scale: float, sqrt_mode: bool, relu: bool) -> None:
     node = dequant("x", "y", sqrt_mode=int(sqrt_mode), relu_flag=int(relu))
     content = model([node], {"x": (I32, [None])}, {"y": F32}, {"deq": packed(scale)})

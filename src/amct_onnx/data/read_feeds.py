@@ -140,9 +140,8 @@ def _groups(path: Path, inputs: Sequence[InputSpec]) -> Iterator[dict[str, Path]
             raise DataError(f"{path}: the name ends in none of {', '.join(SUFFIXES)}.")
         if path.suffix != ".npz" and len(inputs) > 1:
             raise DataError(
-                f"{path}: the model has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}). Give an .npz or "
-                "a folder "
-                "with one folder per input."
+                f"{path}: the model has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}). Give an .npz or a "
+                "folder with one folder per input."
             )
         yield {i.name: path for i in inputs}
         return

@@ -137,7 +137,8 @@ def _scaled(accumulator: IntArray, factor: Float32, sqrt_mode: bool, relu: bool)
     with np.errstate(over="ignore", invalid="ignore"):
         value: Float32 = accumulator.astype(np.float32) * factor
         if relu:
-            value = np.maximum(value, np.float32(0))
+            # the larger one of -0 and 0 is not defined, the sum is 0
+            value = np.maximum(value, np.float32(0)) + np.float32(0)
         return value * factor if sqrt_mode else value
 
 

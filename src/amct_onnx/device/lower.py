@@ -198,6 +198,7 @@ class _Lowering:
             )
         self._constants = ConstantEvaluator(opset)
         self._emit = Emitter(self._graph)
+        self._has_float16 = _holds_float16(self._graph)
         self._int8: dict[ir.Value, _Int8] = {}
         self._int32: dict[ir.Value, _Accumulator] = {}
         self._weights: dict[tuple[int, ir.Value], ir.Value] = {}
@@ -267,8 +268,7 @@ class _Lowering:
         elif op_type.startswith("Ascend"):
             raise UnsupportedModelError(
                 f"Node '{node.name}': {op_type} has no place in a deploy model before ATC and is not simulated. "
-                "Convert "
-                "the QAT model again."
+                "Convert the QAT model again."
             )
         elif op_type in LAYERS and (held is not None or self._is_int8(node, 1)):
             self._layer(node)
@@ -312,9 +312,8 @@ class _Lowering:
                 return held.value
             if not held.integral:
                 raise UnsupportedModelError(
-                    f"Tensor '{held.value.name}': the integers of an int8 average are not public; only "
-                    "AscendDequant can "
-                    "read it here. Keep this layer in float."
+                    f"Tensor '{held.value.name}': the integers of an int8 average are not public; only AscendDequant "
+                    "can read it here. Keep this layer in float."
                 )
         if held.integer is None:
             producer = held.value.producer()
@@ -328,10 +327,11 @@ class _Lowering:
 
     def _held_int8(self, value: ir.Value, node: ir.Node) -> _Int8:
         """The centred form of an int8 tensor; one that no AscendQuant made has offset 0."""
-        if value not in self._int8:
-            self._emit.before(node)
-            self._int8[value] = _Int8(self._emit.cast(value, ir.DataType.FLOAT), 0, integer=value)
-        return self._int8[value]
+        if value in self._int8:
+            return self._int8[value]
+        # not remembered: another reader may stand in another If body
+        self._emit.before(node)
+        return _Int8(self._emit.cast(value, ir.DataType.FLOAT), 0, integer=value)
 
     def _is_int8(self, node: ir.Node, index: int) -> bool:
         value = node.inputs[index] if index < len(node.inputs) else None
@@ -373,22 +373,10 @@ class _Lowering:
         return value
 
     def _as_float32(self, value: ir.Value) -> ir.Value:
-        """A float16 tensor is cast up, which is exact; without a known type always (Cast of a float32 is a copy)."""
+        """A float16 tensor is cast up, which is exact; one of unknown type as well in models that hold any float16."""
         if value.dtype == ir.DataType.FLOAT or (value.dtype is None and not self._has_float16):
             return value
         return self._emit.cast(value, ir.DataType.FLOAT)
-
-    @property
-    def _has_float16(self) -> bool:
-        if not hasattr(self, "_float16"):
-            nodes = list(ir.traversal.RecursiveGraphIterator(self._graph))
-            values = [*self._graph.inputs, *self._graph.initializers.values()]
-            self._float16 = any(v.dtype == ir.DataType.FLOAT16 for v in values) or any(
-                a.name in ("to", "dtype") and a.type == ir.AttributeType.INT and a.as_int() in (GE_FLOAT16, 10)
-                for n in nodes
-                for a in n.attributes.values()
-            )
-        return self._float16
 
     def _dequant(self, node: ir.Node) -> None:
         value, parameter = self._source(node), node.inputs[1] if len(node.inputs) > 1 else None
@@ -399,9 +387,8 @@ class _Lowering:
         packed = self._constants.array(parameter)
         if packed.ndim != 1 or packed.dtype not in (np.uint64, np.float16, np.float32) or not packed.size:
             raise UnsupportedModelError(
-                f"Node '{node.name}' (AscendDequant): its deq_scale is {packed.dtype} of shape "
-                f"{list(packed.shape)}; ATC "
-                "takes uint64 of shape [1] or [channels]."
+                f"Node '{node.name}' (AscendDequant): its deq_scale is {packed.dtype} of shape {list(packed.shape)}; "
+                "ATC takes uint64 of shape [1] or [channels]."
             )
         scale, shift, offset_w = unpack_deq_scale(packed)
         accumulator = self._int32.get(value)
@@ -439,8 +426,7 @@ class _Lowering:
         if layer.sums is not None and layer.sums.positive.size not in (1, scale.size):
             raise UnsupportedModelError(
                 f"Node '{node.name}' (AscendDequant): {scale.size} scales for {layer.sums.positive.size} output "
-                "channels "
-                f"of '{layer.node.name}'. Write the model again."
+                f"channels of '{layer.node.name}'. Write the model again."
             )
         if axis == -1:
             return scale
@@ -450,8 +436,8 @@ class _Lowering:
         kind = _integer(node, "dtype", GE_FLOAT)
         if kind not in (GE_FLOAT, GE_FLOAT16):
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}): dtype {kind} is not simulated, only 0 (float) and 1 "
-                "(float16) are."
+                f"Node '{node.name}' ({node.op_type}): dtype {kind} is not simulated, only 0 (float) and 1 (float16) "
+                "are."
             )
         if kind == GE_FLOAT16:
             result = self._emit.cast(result, ir.DataType.FLOAT16)
@@ -518,8 +504,7 @@ class _Lowering:
             if bias.dtype != np.int32:
                 raise UnsupportedModelError(
                     f"Node '{node.name}': adds {bias.dtype} to the int32 accumulator of '{held.layer.node.name}'. "
-                    "Write "
-                    "the model again."
+                    "Write the model again."
                 )
             wide = np.abs(bias.astype(np.int64))
             # its own channels when it is one row of them, else its largest element for all
@@ -552,8 +537,7 @@ class _Lowering:
         if not self._is_int8(node, 1):
             raise UnsupportedModelError(
                 f"Node '{node.name}' ({node.op_type}): reads int8 but its weight '{weight.name}' is not int8. Write "
-                "the "
-                "model again."
+                "the model again."
             )
         if node.op_type == "Gemm" and (_float(node, "alpha", 1.0) != 1.0 or _float(node, "beta", 1.0) != 1.0):
             raise UnsupportedModelError(
@@ -599,8 +583,7 @@ class _Lowering:
         else:
             raise UnsupportedModelError(
                 f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX "
-                "operator "
-                "computes exactly for ConvTranspose. Use a smaller kernel."
+                "operator computes exactly for ConvTranspose. Use a smaller kernel."
             )
         axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
         made = _Accumulator(result, in_float, layer, axis)
@@ -612,8 +595,7 @@ class _Lowering:
         if held.moved and held.offset:
             found.append(
                 f"'{held.moved[-1]}' stands between AscendQuant and the layer: by public sources ATC then does not "
-                "fold the "
-                f"offset {held.offset}; the simulation does"
+                f"fold the offset {held.offset}; the simulation does"
             )
         if held.quantizer is None:
             found.append("its int8 input comes from no AscendQuant; its offset is taken as 0")
@@ -630,9 +612,8 @@ class _Lowering:
         array = self._constants.array(value)
         if array.dtype != np.int32:
             raise UnsupportedModelError(
-                f"Node '{node.name}': its bias '{value.name}' is {array.dtype}, a layer on int8 needs int32. "
-                "Convert the "
-                "model again."
+                f"Node '{node.name}': its bias '{value.name}' is {array.dtype}, a layer on int8 needs int32. Convert "
+                "the model again."
             )
         return array
 
@@ -798,6 +779,24 @@ class _Lowering:
         return [tie, emit.node("Equal", [quantized.rounded, quantized.clipped])]
 
 
+def _holds_float16(graph: ir.Graph) -> bool:
+    """Whether any input, constant or operator may bring in a float16 tensor."""
+    if any(v.dtype == ir.DataType.FLOAT16 for v in [*graph.inputs, *graph.initializers.values()]):
+        return True
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        wanted = GE_FLOAT16 if node.op_type.startswith("Ascend") else int(ir.DataType.FLOAT16)
+        if wanted in (_integer(node, "to", -1), _integer(node, "dtype", -1)):
+            return True
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == ir.DataType.FLOAT16:
+                return True
+            if attribute.type == ir.AttributeType.GRAPH:
+                constants = attribute.as_graph().initializers.values()
+                if any(v.dtype == ir.DataType.FLOAT16 for v in constants):
+                    return True
+    return False
+
+
 def _channel_slices(
     op_type: str, weight: npt.NDArray[Any], group: int, transposed: bool, count: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
@@ -825,8 +824,7 @@ def _factors(node: ir.Node) -> tuple[float, int]:
         if attribute is None or attribute.type != ir.AttributeType.FLOAT:
             raise UnsupportedModelError(
                 f"Node '{node.name}' ({node.op_type}): attribute '{name}' is missing or no FLOAT, ATC would read 0. "
-                "Write "
-                "it as a FLOAT."
+                "Write it as a FLOAT."
             )
         numbers.append(attribute.as_float())
     scale, offset = numbers

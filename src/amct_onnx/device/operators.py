@@ -161,13 +161,18 @@ def quantize_float16(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt
     return _quantized(emit, value, offset, offset_added=True)
 
 
+def _without_negative_zero(emit: Emitter, value: ir.Value) -> ir.Value:
+    """Integers have one zero; float32 has two, and -0 + 0 is 0."""
+    return emit.node("Add", [value, emit.number(0.0)])
+
+
 def _dequantized(
     emit: Emitter, accumulator: ir.Value, factor: rules.Float32, sqrt_mode: bool, relu: bool, *, to_half: bool
 ) -> ir.Value:
     scale = emit.constant(factor)
     value = emit.times(accumulator, scale)
     if relu:
-        value = emit.node("Relu", [value])
+        value = _without_negative_zero(emit, emit.node("Relu", [value]))
     if sqrt_mode:
         value = emit.times(value, scale)
     if to_half:
@@ -203,11 +208,6 @@ def dequantize_half_scale(
     """Mul by the float16 scale or twice by its root, Clip, float16."""
     factor, sqrt_mode = rules.float16_scale(scale, sqrt_mode)
     return _dequantized(emit, accumulator, factor, sqrt_mode, relu, to_half=True)
-
-
-def _without_negative_zero(emit: Emitter, centred: ir.Value) -> ir.Value:
-    """An int8 has one zero; rounding in float32 has two, and -0 + 0 is 0."""
-    return emit.node("Add", [centred, emit.number(0.0)])
 
 
 def antiquantize_float32(emit: Emitter, centred: ir.Value, scale: float, sqrt_mode: bool) -> ir.Value:

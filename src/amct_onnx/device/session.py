@@ -36,6 +36,8 @@ PINNED_ENTRIES = {
 """Session config entries that change results, and the value under which they are exact."""
 PINNED_LEVEL = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 """Higher levels fold the dequantization's Mul into the weights of the Conv before it, which rounds."""
+GRAPH_ORDER = ort.ExecutionOrder.PRIORITY_BASED
+"""Nodes run in the order of the graph: by default counts would run last, and keep every tensor until then."""
 CPU = "CPUExecutionProvider"
 COUNTS, LAYERS = "counts", "layers"
 """What ``collect`` takes."""
@@ -208,8 +210,8 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
         read = ir.from_proto(onnx.load_model_from_string(model))
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
         raise ModelFileError(
-            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or "
-            "its path."
+            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or its "
+            "path."
         ) from error
     if not read.opset_imports or not list(read.graph.outputs):
         raise ModelFileError("The bytes hold no ONNX model with a graph and outputs. Write the model again.")
@@ -221,9 +223,8 @@ def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> o
     model = lowered.model
     if weight_bytes(model) > INLINE_LIMIT:
         raise UnsupportedModelError(
-            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated "
-            "in one "
-            "session. Split it."
+            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated in "
+            "one session. Split it."
         )
     ir.external_data.load_to_model(model)
     content = ir.to_proto(model).SerializeToString()
@@ -235,7 +236,7 @@ def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> o
 
 def _new_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.graph_optimization_level = PINNED_LEVEL
+    options.graph_optimization_level, options.execution_order = PINNED_LEVEL, GRAPH_ORDER
     for key, value in PINNED_ENTRIES.items():
         options.add_session_config_entry(key, value)
     return options
@@ -257,8 +258,8 @@ class _Pinned:
         self._options = options
 
     def __enter__(self) -> ort.SessionOptions:
-        self._level = self._options.graph_optimization_level
-        self._options.graph_optimization_level = PINNED_LEVEL
+        self._level, self._order = self._options.graph_optimization_level, self._options.execution_order
+        self._options.graph_optimization_level, self._options.execution_order = PINNED_LEVEL, GRAPH_ORDER
         self._entries: dict[str, str] = {}
         for key, value in PINNED_ENTRIES.items():
             before = self._entry(key)
@@ -268,7 +269,7 @@ class _Pinned:
         return self._options
 
     def __exit__(self, *_: object) -> None:
-        self._options.graph_optimization_level = self._level
+        self._options.graph_optimization_level, self._options.execution_order = self._level, self._order
         for key, value in self._entries.items():
             self._options.add_session_config_entry(key, value)
 

@@ -22,10 +22,6 @@ QDQ_OPSET = 21
 WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
-WIDENING = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT32, ir.DataType.INT64})
-"""Targets of a Cast that numpy and ONNX agree on for every value that a constant may hold."""
-
-
 class ConstantEvaluator:
     """Evaluates values that depend on no graph input; each value is computed once, on demand.
 
@@ -115,7 +111,7 @@ class ConstantEvaluator:
             return dequantize_constant(node, inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None)
         if node.op_type == "Cast" and inputs[0] is not None:
             to = ir.DataType(node.attributes["to"].as_int())
-            if to in WIDENING and inputs[0].dtype.kind in "fiub" and inputs[0].dtype != np.float64:
+            if _casts_alike(inputs[0], to):
                 return inputs[0].astype(to.numpy())
         return self._run(node.outputs[0])
 
@@ -146,6 +142,18 @@ class ConstantEvaluator:
         options.log_severity_level = 4
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return np.asarray(session.run(None, feeds)[0])
+
+
+def _casts_alike(array: npt.NDArray[Any], to: ir.DataType) -> bool:
+    """Whether numpy and ONNX agree on a Cast of these values: to a wider type, or of integers that fit."""
+    if array.dtype.kind not in "fiub" or array.dtype == np.float64:
+        return False
+    if to in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return True
+    if array.dtype.kind == "f" or to.numpy().kind not in "iu" or array.size == 0:
+        return False
+    limits = np.iinfo(to.numpy())
+    return bool(array.min() >= limits.min and array.max() <= limits.max)
 
 
 def dequantize_constant(
