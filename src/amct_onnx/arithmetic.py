@@ -26,21 +26,24 @@ def reciprocal(scale_d: np.float32) -> np.float32:
         return np.float32(1.0) / np.float32(scale_d)
 
 
-def quantize(
-    values: npt.NDArray[np.generic], scale: Float32, zero_point: npt.NDArray[np.generic]
-) -> npt.NDArray[np.int64]:
-    """Round(values / scale) + zero_point, unsaturated, as int64 (ONNX QuantizeLinear before saturation).
+def quantize_symmetric(values: npt.NDArray[np.generic], scale: Float32, low: int, high: int) -> npt.NDArray[np.int8]:
+    """clip(round(values / scale), low, high) with the division in float32 (ONNX QuantizeLinear, zero point 0).
 
     Args:
         values: float array.
         scale: float32, broadcastable against values.
-        zero_point: integers, broadcastable against values.
+        low: smallest result, at least -128.
+        high: largest result, at most 127.
+
+    Raises:
+        ValueError: A value is not a number.
     """
-    ratio = values.astype(np.float32, copy=False) / scale
+    ratio = np.asarray(values.astype(np.float32, copy=False) / scale)
+    if ratio.size and np.isnan(ratio.max()):
+        raise ValueError("it holds a value that is not a number (NaN)")
     np.rint(ratio, out=ratio)
-    limit = np.float32(2**30)
-    result: npt.NDArray[np.int64] = np.clip(ratio, -limit, limit).astype(np.int64) + zero_point.astype(np.int64)
-    return result
+    np.clip(ratio, low, high, out=ratio)
+    return ratio.astype(np.int8)
 
 
 def dequantize_scale(scale_d: np.float32, scale_w: Float32) -> Float32:

@@ -8,19 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amct_onnx.emit.deploy import DeployWriter
-from amct_onnx.emit.fake_quant import FakeQuantWriter
+from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantWriter
 from amct_onnx.emit.record import record_text
-from amct_onnx.errors import OutputError
+from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.log import get_logger, start_log
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.integer_moves import dequantize_before_moves
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.planner import make_plan
-from amct_onnx.read import read_model
+from amct_onnx.read import INPUT_FILES, read_model
 from amct_onnx.report import ConversionReport, ResidualEntry
-from amct_onnx.write import save_model, write_all
-
-STAGES = 5
+from amct_onnx.write import OutputModel, write_outputs
 
 
 def convert_qat_model(
@@ -28,6 +26,7 @@ def convert_qat_model(
     save_path: str | os.PathLike[str],
     record_file: str | os.PathLike[str] | None = None,
     *,
+    fake_quant_weights: str = INT8_WEIGHTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert a QAT model with Q/DQ pairs into a deploy model and a fake-quant model.
@@ -36,7 +35,9 @@ def convert_qat_model(
         model_file: the .onnx file.
         save_path: folder and name prefix; with a trailing slash the files get no prefix.
         record_file: path of the factor record to write; none is written when None.
-        progress: called with the number of stages done and of all stages.
+        fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
+            integers as floats, four times as large, as the vendor does.
+        progress: called with the bytes written and the bytes of all weights to write, from any thread.
 
     Returns:
         The verdict on every candidate layer, and the files written.
@@ -44,27 +45,30 @@ def convert_qat_model(
     Raises:
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
+    if fake_quant_weights not in FAKE_QUANT_WEIGHTS:
+        raise SettingError(f"fake_quant_weights is '{fake_quant_weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
     start_log()
-    step = progress or (lambda done, total: None)
     model = read_model(model_file)
-    step(1, STAGES)
+    inputs = model.meta[INPUT_FILES]
     model = normalise_container(model)
     dequantize_before_moves(model)
-    step(2, STAGES)
     plan = make_plan(model)
-    step(3, STAGES)
-    deploy, fake_quant = DeployWriter(model, plan).rewrite(), FakeQuantWriter(model, plan).rewrite()
-    step(4, STAGES)
+    deploy = DeployWriter(model, plan).rewrite()
+    fake_quant = FakeQuantWriter(model, plan, fake_quant_weights).rewrite()
     text = os.fspath(save_path)
     folder = Path(os.path.realpath(text if text.endswith(("/", os.sep)) else os.path.dirname(text) or "."))
     prefix = "" if text.endswith(("/", os.sep)) or not text else os.path.basename(text) + "_"
     paths = [folder / f"{prefix}{kind}" for kind in ("deploy_model.onnx", "fake_quant_model.onnx", "quant.json")]
-    record = None if record_file is None else Path(os.path.realpath(record_file))
-    for target in [*paths, *([record] if record else [])]:
-        if target == Path(os.path.realpath(model_file)):
-            raise OutputError(f"{target}: is the input model itself. Choose another save_path.")
-        if target.exists():
-            get_logger("Utils").warning("The existing file %s is replaced", target)
+    record = None if record_file is None else _in_real_folder(record_file)
+    integers = frozenset(s.weight.name for s in plan.sites)
+    models = [OutputModel(deploy, paths[0], integers), OutputModel(fake_quant, paths[1])]
+    _check_targets([*paths, *(m.data_path for m in models), *([record] if record else [])], model_file, inputs)
+    warnings = plan.warnings
+    if integers & models[0].external:
+        warnings += (
+            f"The int8 weights exceed what one ONNX file can hold: they are in '{models[0].data_path.name}', which "
+            "must lie beside the deploy model. ATC may not recognise quantized layers whose weights are external.",
+        )
     report = ConversionReport(
         model_file=os.fspath(model_file),
         deploy_model=str(paths[0]),
@@ -73,18 +77,13 @@ def convert_qat_model(
         record_file=None if record is None else str(record),
         layers=plan.entries,
         residuals=_residuals(plan),
-        warnings=plan.warnings,
+        warnings=warnings,
     )
     ledger = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    files: dict[Path, Callable[[Path], None]] = {
-        paths[0]: lambda p: save_model(deploy, p),
-        paths[1]: lambda p: save_model(fake_quant, p),
-        paths[2]: lambda p: _write_text(p, ledger + "\n"),
-    }
+    texts = {paths[2]: ledger + "\n"}
     if record is not None:
-        files[record] = lambda p: _write_text(p, record_text(plan))
-    write_all(files)
-    step(STAGES, STAGES)
+        texts[record] = record_text(plan)
+    write_outputs(models, texts, prefix, progress)
     for entry in report.refused:
         get_logger("Convert").warning(
             "Layer %s stays float (%s): %s. %s", entry.name, entry.reason, entry.detail, entry.remedy
@@ -96,8 +95,28 @@ def convert_qat_model(
     return report
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _in_real_folder(path: str | os.PathLike[str]) -> Path:
+    """Links to the folder are followed; a link in the place of the file itself is replaced."""
+    return Path(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+
+
+def _check_targets(targets: list[Path], model_file: str | os.PathLike[str], inputs: set[tuple[int, int]]) -> None:
+    """No output may be an input, or another output.
+
+    Raises:
+        OutputError: Names the file.
+    """
+    for target in targets:
+        try:
+            status = os.lstat(target)
+        except OSError:
+            status = None  # a missing file; a missing or wrong folder shows when it is written
+        if target == _in_real_folder(model_file) or (status and (status.st_dev, status.st_ino) in inputs):
+            raise OutputError(f"{target}: is the input model itself or its data. Choose another save_path.")
+        if targets.count(target) > 1:
+            raise OutputError(f"{target}: would be written twice. Choose another record_file.")
+        if status:
+            get_logger("Utils").warning("The existing file %s is replaced", target)
 
 
 def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:

@@ -54,7 +54,7 @@ class DeployWriter(Writer):
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
         """int8 initializer."""
-        return self.int8_weight(site)
+        return self.quantized_weight(site)
 
     def bias(self, site: Site, at: ir.Node) -> ir.Value:
         """int32 initializer."""

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx import arithmetic
+from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 
@@ -148,16 +149,9 @@ class Writer(abc.ABC):
         """Register a small initializer from an array."""
         return self.initializer(name, ir.tensor(array))
 
-    def int8_weight(self, site: Site) -> ir.Value:
+    def quantized_weight(self, site: Site, dtype: ir.DataType = ir.DataType.INT8) -> ir.Value:
         """The layer's integers, computed when they are written."""
-        weight = site.weight
-        tensor = ir.LazyTensor(
-            lambda: ir.tensor(weight.integers(), name=weight.name),
-            dtype=ir.DataType.INT8,
-            shape=ir.Shape(weight.shape),
-            name=weight.name,
-        )
-        return self.initializer(weight.name, tensor)
+        return self.initializer(site.weight.name, QuantizedTensor(site.weight, dtype))
 
     def _unique(self, base: str, taken: set[str]) -> str:
         name, suffix = base, 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,12 +61,15 @@ class Weight:
         shape: of the integers.
         scale: float32 [1] or [output channels].
         name: initializer name in the source.
+        blocks: yields the same integers in consecutive parts, so that they are never in memory as a whole; None when
+            the layout of the output differs from the source's.
     """
 
     integers: Callable[[], npt.NDArray[np.int8]]
     shape: tuple[int, ...]
     scale: npt.NDArray[np.float32]
     name: str
+    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
 
 
 @dataclass(frozen=True)

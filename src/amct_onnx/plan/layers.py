@@ -95,6 +95,7 @@ def plan_layer(node: ir.Node, constants: ConstantEvaluator) -> Site:
     source, quantizer = find_quantizer(node.inputs[0], constants)
     resolved = resolve_weight(node.inputs[1], constants)
     integers, shape, scale, axis = resolved.integers, resolved.shape, resolved.scale, resolved.axis
+    blocks = resolved.blocks
     alpha, beta = np.float32(1), np.float32(1)
     if node.op_type == "Gemm":
         alpha, beta = np.float32(_attr(node, "alpha", 1.0)), np.float32(_attr(node, "beta", 1.0))
@@ -103,6 +104,7 @@ def plan_layer(node: ir.Node, constants: ConstantEvaluator) -> Site:
         if _attr(node, "transB", 0):
             transposed = resolved.integers
             shape, axis = shape[::-1], None if axis is None else 1 - axis
+            blocks = None
 
             def integers() -> npt.NDArray[np.int8]:
                 return np.ascontiguousarray(transposed().T)
@@ -136,7 +138,7 @@ def plan_layer(node: ir.Node, constants: ConstantEvaluator) -> Site:
         node=node.name or "",
         source=source.name or "",
         quantizer=quantizer,
-        weight=Weight(integers, shape, scale, resolved.name),
+        weight=Weight(integers, shape, scale, resolved.name, blocks),
         deq_scale=deq_scale,
         bias=bias,
         bias_name=(bias_value.name or "") if bias_value is not None else "",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import quantize
+from amct_onnx.arithmetic import quantize_symmetric
+from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.file_tensor import row_blocks
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, clip_bounds, integer_type, is_op, raw_factors
 
@@ -33,6 +34,7 @@ class ResolvedWeight:
         scale: float32 [1] or [n].
         axis: the axis that scale belongs to; None when per-tensor.
         name: of the initializer.
+        blocks: the integers in parts of the source, see Weight; None behind a Transpose.
     """
 
     integers: Callable[[], npt.NDArray[np.int8]]
@@ -40,6 +42,7 @@ class ResolvedWeight:
     scale: npt.NDArray[np.float32]
     axis: int | None
     name: str
+    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
 
 
 def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> ResolvedWeight:
@@ -109,26 +112,32 @@ def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> Reso
     source_axis = None if axis is None else axis % len(shape)
     axis = source_axis
 
-    def integers() -> npt.NDArray[np.int8]:
-        array: npt.NDArray[Any] = constants.array(source)
-        if quantizer is not None:
-            layout = [1] * array.ndim
-            if source_axis is not None:
-                # a grouped ConvTranspose may hold one scale per output channel, axis 1 being Cout / group
-                layout[source_axis] = scale.size
-            if source_axis is not None and scale.size != array.shape[source_axis]:
-                groups = scale.size // array.shape[source_axis]
-                parts = zip(np.split(array, groups, axis=0), np.split(scale, groups), strict=True)
-                layout[source_axis] = array.shape[source_axis]
-                q = np.concatenate([quantize(p, s.reshape(layout), np.zeros(1, np.int64)) for p, s in parts])
+    def blocks() -> Iterator[npt.NDArray[np.int8]]:
+        content = tensor if tensor is not None else ir.tensor(constants.array(source))
+        for start, array in row_blocks(content):
+            if quantizer is None:
+                q = (array.astype(np.int16) - shift).astype(np.int8)
             else:
-                q = quantize(array, scale.reshape(layout), np.zeros(1, np.int64))
-            q = np.clip(q, low, high)
-        else:
-            q = array.astype(np.int16) - shift
-        for lower, upper in clips:
-            q = np.clip(q, lower - shift, upper - shift)
-        result = q.astype(np.int8)
+                part = rows[start : start + len(array)] if len(rows) > 1 else rows
+                try:
+                    q = quantize_symmetric(array, part, low, high)
+                except ValueError as error:
+                    raise UnsupportedModelError(
+                        f"Tensor '{source.name}': {error}. Train the layer again or remove the value."
+                    ) from error
+            for lower, upper in clips:
+                q = np.clip(q, lower - shift, upper - shift).astype(np.int8)
+            yield q
+
+    rows = _scale_of_rows(scale, shape, source_axis)
+    source_shape = shape
+
+    def integers() -> npt.NDArray[np.int8]:
+        result = np.empty(source_shape, np.int8)
+        flat, done = result.reshape(-1), 0
+        for part in blocks():
+            flat[done : done + part.size] = part.reshape(-1)
+            done += part.size
         for perm in reversed(permutations):
             result = result.transpose(perm or None)
         return np.ascontiguousarray(result)
@@ -138,4 +147,26 @@ def resolve_weight(value: ir.Value | None, constants: ConstantEvaluator) -> Reso
         order = perm or tuple(reversed(range(rank)))
         shape = tuple(shape[p] for p in order)
         axis = None if axis is None else order.index(axis)
-    return ResolvedWeight(integers, shape, scale, axis, source.name or "weight")
+    return ResolvedWeight(integers, shape, scale, axis, source.name or "weight", None if permutations else blocks)
+
+
+def _scale_of_rows(scale: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[np.float32]:
+    """The scale with an axis of its own for rows (axis 0), of length 1 when all rows share it.
+
+    A grouped ConvTranspose may hold one scale per output channel, axis 1 being output channels / groups.
+    """
+    layout = [1] * max(1, len(shape))
+    if axis is None or scale.size == 1:
+        return scale.reshape(layout)
+    layout[axis] = shape[axis]
+    if scale.size == shape[axis]:
+        return scale.reshape(layout)
+    groups = max(1, scale.size // max(1, shape[axis]))
+    if axis == 0 or scale.size != groups * shape[axis] or shape[0] % groups:
+        raise Refusal(
+            "weight-scale-length",
+            f"{scale.size} scales for axis {axis} of shape {list(shape)}",
+            "Export the model again.",
+        )
+    layout[0] = groups
+    return np.repeat(scale.reshape(layout), shape[0] // groups, axis=0)
