@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import ModelFileError
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 19
 """Of a tensor that are in memory at once; fits a second-level cache together with its quotient."""
 
 

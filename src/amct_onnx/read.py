@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -101,7 +101,12 @@ def _check_graph(model: ir.Model, path: Path) -> None:
     """Every tensor that a node reads exists, and attributes have the types of the operator's schema."""
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
     schemas: dict[str, dict[str, int]] = {}
+    _check_text(path, [*model.opset_imports, *(n for f in model.functions for n in f)])
+    for graph in _graphs(model):
+        _check_text(path, [*graph.initializers, *(v.name for v in graph.inputs)])
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        names = [v.name for v in [*node.inputs, *node.outputs] if v is not None]
+        _check_text(path, [node.name, node.op_type, node.domain, *names, *node.attributes])
         for value in node.inputs:
             if value is not None and value.producer() is None and value.graph is None:
                 raise ModelFileError(
@@ -128,6 +133,13 @@ def _check_graph(model: ir.Model, path: Path) -> None:
     for value in model.graph.outputs:
         if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
             raise ModelFileError(f"{path}: nothing defines the graph output '{value.name}'. Export the model again.")
+
+
+def _check_text(path: Path, names: Iterable[object]) -> None:
+    """Protobuf hands out a name that is not UTF-8 as bytes."""
+    for name in names:
+        if isinstance(name, bytes):
+            raise ModelFileError(f"{path}: the name {name!r} is not UTF-8. Export or download the model again.")
 
 
 class _Tensors:

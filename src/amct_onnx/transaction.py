@@ -4,7 +4,7 @@ No file system renames several names at once, so an undo journal makes the set w
 disk before the next:
 
 1. every file is written under a temporary name in its target's folder;
-2. the journal is written: which target, its backup's name, the new file's inode;
+2. the journal is written: which target, its backup's name, the new file's identity;
 3. each earlier file gets its backup (a hard link), each temporary file is renamed to its target;
 4. the journal is removed: from here on the set is new; then the backups go.
 
@@ -45,7 +45,7 @@ class _Step:
         target: name of the file.
         backup: name of the earlier file's second link.
         existed: whether there was an earlier file.
-        inode: of the new file; 0 when the earlier file is only removed.
+        new: inode and modification time of the new file; empty when the earlier file is only removed.
         temporary: name of the new file before its rename.
     """
 
@@ -53,7 +53,7 @@ class _Step:
     target: str
     backup: str
     existed: bool
-    inode: int
+    new: str
     temporary: str
 
 
@@ -83,7 +83,7 @@ class Transaction:
         """Remove what was not committed."""
         for temporary, handle in self._files.values():
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                _remove(temporary)
             with contextlib.suppress(OSError):
                 os.close(handle)
         if kind is not None:
@@ -137,9 +137,9 @@ class Transaction:
                     if step.temporary:
                         os.replace(folder / step.temporary, folder / step.target)
                     elif step.existed:
-                        (folder / step.target).unlink(missing_ok=True)
+                        _remove(folder / step.target)
                 self._flush_folders()
-                journal.unlink()
+                os.unlink(journal)
             except BaseException:
                 # while the journal stands the set is old; what fails here too is left to the next run
                 with contextlib.suppress(OSError):
@@ -150,7 +150,7 @@ class Transaction:
                 _flush_folder(self.folder)
             for step in steps:
                 with contextlib.suppress(OSError):
-                    (self.folder / step.folder / step.backup).unlink(missing_ok=True)
+                    _remove(self.folder / step.folder / step.backup)
 
     def _steps(self) -> list[_Step]:
         steps = []
@@ -164,7 +164,7 @@ class Transaction:
                     target.name,
                     f".amct_{self._tag}_{self._token}_{number}.old",
                     os.path.lexists(target),
-                    os.fstat(new[1]).st_ino if new else 0,
+                    _identity(os.fstat(new[1])) if new else "",
                     new[0].name if new else "",
                 )
             )
@@ -181,7 +181,7 @@ class Transaction:
             os.replace(temporary, journal)
         finally:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                _remove(temporary)
             os.close(handle)
         _flush_folder(self.folder)
 
@@ -201,7 +201,7 @@ class Transaction:
             for path in folder.glob(f".amct_{self._tag}_*"):
                 if path.suffix == ".old" or (path.suffix == ".tmp" and _abandoned(path)):
                     with contextlib.suppress(OSError):
-                        path.unlink()
+                        _remove(path)
 
 
 def write_fully(handle: int, content: bytes | memoryview, offset: int) -> None:
@@ -263,11 +263,11 @@ def _read_journal(journal: Path) -> list[_Step] | None:
         if not stat.S_ISREG(status.st_mode) or status.st_size > JOURNAL_LIMIT or status.st_uid != os.geteuid():
             return None
         steps = [_Step(**entry) for entry in json.loads(os.read(handle, JOURNAL_LIMIT))]
-    except (ValueError, TypeError):
+        plain = all(os.path.basename(n) == n for s in steps for n in (s.target, s.backup, s.temporary))
+    except (ValueError, TypeError, RecursionError):
         return None
     finally:
         os.close(handle)
-    plain = all(os.path.basename(n) == n for s in steps for n in (s.target, s.backup, s.temporary))
     return steps if plain else None
 
 
@@ -280,32 +280,43 @@ def _undo(folder: Path, tag: str) -> None:
     for step in steps:
         place = folder / step.folder
         target, backup = place / step.target, place / step.backup
-        inode = _inode(target)
+        found = _found(target)
         # a file that is neither the new one nor missing was put there by somebody else: it stays
-        ours = inode in (None, step.inode)
-        if _inode(backup) is not None:
+        ours = found in ("", step.new)
+        if _found(backup):
             if ours:
                 os.replace(backup, target)
             # where both names are one file, replace leaves the backup
-            backup.unlink(missing_ok=True)
-        elif not step.existed and inode is not None and ours:
-            target.unlink(missing_ok=True)
+            _remove(backup)
+        elif not step.existed and found and ours:
+            _remove(target)
         if step.temporary:
             with contextlib.suppress(OSError):
-                (place / step.temporary).unlink()
+                _remove(place / step.temporary)
     for place in dict.fromkeys(folder / s.folder for s in steps):
         with contextlib.suppress(OSError):
             _flush_folder(place)
-    journal.unlink(missing_ok=True)
+    _remove(journal)
     with contextlib.suppress(OSError):
         _flush_folder(folder)
 
 
-def _inode(path: Path) -> int | None:
+def _remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _identity(status: os.stat_result) -> str:
+    """Of one file's one content: the inode alone may be given to another file."""
+    return f"{status.st_ino} {status.st_mtime_ns}"
+
+
+def _found(path: Path) -> str:
+    """Identity of the file of that name, "" when there is none."""
     try:
-        return os.lstat(path).st_ino
+        return _identity(os.lstat(path))
     except FileNotFoundError:
-        return None
+        return ""
 
 
 def _back_up(folder: Path, step: _Step) -> None:
