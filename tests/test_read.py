@@ -139,6 +139,7 @@ def set_shape(*dims: int) -> Callable[[onnx.ModelProto], None]:
         (set_shape(4, 5), "'w' holds 15 bytes"),
         (lambda m: weight_of(m).ClearField("raw_data"), "'w' holds 0 elements"),
         (lambda m: weight_of(m).ClearField("data_type"), "'w' has no element type"),
+        (lambda m: weight_of(m).__setattr__("data_type", 65), "65 is not a valid DataType"),
         (lambda m: m.graph.node[0].input.__setitem__(0, "ghost"), "reads tensor 'ghost', which nothing defines"),
         (lambda m: m.graph.node[1].output.__setitem__(0, "q"), "'q' is defined twice"),
         (lambda m: m.graph.initializer.append(weight_of(m)), "'w' is defined twice"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from amct_onnx.emit.deploy import DeployWriter
@@ -48,13 +50,14 @@ def convert_qat_model(
     if fake_quant_weights not in FAKE_QUANT_WEIGHTS:
         raise SettingError(f"fake_quant_weights is '{fake_quant_weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
     start_log()
-    model = read_model(model_file)
-    inputs = model.meta[INPUT_FILES]
-    model = normalise_container(model)
-    dequantize_before_moves(model)
-    plan = make_plan(model)
-    deploy = DeployWriter(model, plan).rewrite()
-    fake_quant = FakeQuantWriter(model, plan, fake_quant_weights).rewrite()
+    with _collector_paused():
+        model = read_model(model_file)
+        inputs = model.meta[INPUT_FILES]
+        model = normalise_container(model)
+        dequantize_before_moves(model)
+        plan = make_plan(model)
+        deploy = DeployWriter(model, plan).rewrite()
+        fake_quant = FakeQuantWriter(model, plan, fake_quant_weights).rewrite()
     text = os.fspath(save_path)
     folder = Path(os.path.realpath(text if text.endswith(("/", os.sep)) else os.path.dirname(text) or "."))
     prefix = "" if text.endswith(("/", os.sep)) or not text else os.path.basename(text) + "_"
@@ -93,6 +96,18 @@ def convert_qat_model(
     for path in paths[:2]:
         get_logger("Utils").info("The model file is saved in %s", path)
     return report
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A graph's objects live until the end; looking through millions of them for cycles again and again finds none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _in_real_folder(path: str | os.PathLike[str]) -> Path:

@@ -77,9 +77,12 @@ def _parse(path: Path, source: SourceFile) -> ir.Model:
     except ModelFileError:
         raise
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
-        reason = " ".join(str(error).split())[:200]
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        reason = " ".join(str(root).split())[:200]
         raise ModelFileError(
-            f"{path}: not a valid ONNX model ({type(error).__name__}: {reason}). Export or download the model again."
+            f"{path}: not a valid ONNX model ({type(root).__name__}: {reason}). Export or download the model again."
         ) from error
 
 
@@ -154,8 +157,10 @@ class _Tensors:
     def check(self) -> None:
         for graph in _graphs(self._model):
             for value in graph.initializers.values():
-                if value.const_value is not None:
-                    value.const_value = self._checked(value.const_value)
+                tensor = value.const_value
+                checked = self._checked(tensor) if tensor is not None else None
+                if checked is not tensor:
+                    value.const_value = checked
             for node in graph:
                 for name, attribute in list(node.attributes.items()):
                     if attribute.is_ref():
@@ -174,8 +179,12 @@ class _Tensors:
         shape = tensor.shape.numpy()
         if any(n < 0 for n in shape):
             raise self._error(tensor, f"has the negative dimension {min(shape)}", "Export the model again.")
-        if tensor.dtype == ir.DataType.UNDEFINED:
-            raise self._error(tensor, "has no element type", "Export the model again.")
+        try:
+            known = tensor.dtype != ir.DataType.UNDEFINED
+        except ValueError:
+            known = False
+        if not known:
+            raise self._error(tensor, "has no element type that ONNX defines", "Export the model again.")
         if isinstance(tensor, ir.ExternalTensor):
             return self._external(tensor)
         size = math.prod(shape)
