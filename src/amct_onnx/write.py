@@ -35,6 +35,8 @@ DATA_SUFFIX = ".data"
 LARGEST_MESSAGE = 2**31 - 1
 WORKERS = 4
 """At most; each holds one block, or one int8 tensor where its layout changes."""
+FLUSH_SECONDS = 0.1
+"""Between flushes while weights are written: the disk works from the start, not only in the fsync at the end."""
 GRAPH_TAG, INITIALIZER_TAG, RAW_DATA_TAG = (varint(n << 3 | LENGTH) for n in (7, 5, 9))
 
 Progress = Callable[[int, int], None]
@@ -264,14 +266,28 @@ def _stream(jobs: Iterable[_Job], total: int, progress: Progress) -> None:
                 raise
 
     workers = max(1, min(WORKERS, len(waiting), len(os.sched_getaffinity(0))))
-    with ThreadPoolExecutor(workers) as pool:
+    handles = {handle for job in waiting for handle, _, _ in job.targets}
+    finished = threading.Event()
+
+    def flush() -> None:
+        while not finished.wait(FLUSH_SECONDS):
+            for handle in handles:
+                os.fdatasync(handle)
+
+    with ThreadPoolExecutor(workers + 1) as pool:
         try:
+            # an error of the disk is reported to one flush only, so the result of this one counts as well
+            flushing = pool.submit(flush)
             futures = [pool.submit(work) for _ in range(workers)]
             for future in futures:
                 future.result()
+            finished.set()
+            flushing.result()
         except BaseException:
             stop.set()
             raise
+        finally:
+            finished.set()
 
 
 def _run(job: _Job, stop: threading.Event, advance: Callable[[int], None]) -> None:
