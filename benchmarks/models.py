@@ -146,4 +146,4 @@ CASES: dict[str, Callable[[Path], None]] = {
     "2.5GB": lambda path: matmuls(path, 37, 4096),
     "10GB": lambda path: matmuls(path, 149, 4096),
 }
-ON_REQUEST = ("10GB",)
+ON_REQUEST = ("10GB", "20000_layers")
