@@ -258,7 +258,7 @@ def test_int8_may_be_moved_before_the_layer(op_type: str, offset: int) -> None:
     assert any("'between'" in w for w in session.warnings) == (offset != 0)
 
 
-@pytest.mark.parametrize(("fill", "offset"), itertools.product([None, 0, -17], [0, -128, 30]))
+@pytest.mark.parametrize(("fill", "offset"), list(itertools.product([None, 0, -17], [0, -128, 30])))
 def test_an_int8_pad_holds_its_own_number(fill: int | None, offset: int) -> None:
     constants = {"pads": np.array([0, 0, 1, 2, 0, 0, 3, 0]), "w": int8(2, 3, 1, 1), "deq": packed(0.01)}
     if fill is not None:

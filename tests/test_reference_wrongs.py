@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.report import ConversionReport
 from deploy_evaluator import evaluate, run
 from golden_models import parse_record
@@ -390,6 +391,6 @@ def test_q_weight_that_is_no_number_is_refused_by_name(tmp_path: Path, value: fl
     dq = b.weight(b.constant(w, "weight_tensor"), WEIGHT_SCALE, zero_point=np.asarray(0, np.int8), quantize=True)
     b.output(b.node("Gemm", [x, dq], "gemm", "y"))
     source = b.save(tmp_path)
-    report = convert_qat_model(source, tmp_path / "m")
-    (entry,) = report.refused
-    assert entry.reason == "weight-not-finite" and f"'weight_tensor' holds {value} at [1, 2]" in entry.detail
+    with pytest.raises(UnsupportedModelError, match=f"'weight_tensor': it holds {value},"):
+        convert_qat_model(source, tmp_path / "out" / "m")
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,21 +28,32 @@ def reciprocal(scale_d: np.float32) -> np.float32:
         return np.float32(1.0) / np.float32(scale_d)
 
 
-def quantize(
-    values: npt.NDArray[np.generic], scale: Float32, zero_point: npt.NDArray[np.generic]
-) -> npt.NDArray[np.int64]:
-    """Round(values / scale) + zero_point, unsaturated, as int64 (ONNX QuantizeLinear before saturation).
+Limit = int | npt.NDArray[np.int64]
+
+
+def quantize_weight(
+    values: npt.NDArray[np.generic], scale: Float32, low: Limit, high: Limit, dtype: type[np.signedinteger[Any]]
+) -> npt.NDArray[Any]:
+    """clip(round(values / scale), low, high) with the division in float32 (ONNX QuantizeLinear less its zero point).
 
     Args:
         values: float array.
         scale: float32, broadcastable against values.
-        zero_point: integers, broadcastable against values.
+        low: smallest result; an array broadcastable against values where zero points differ.
+        high: largest result, likewise.
+        dtype: of the result; it must hold low and high.
+
+    Raises:
+        ValueError: A value is infinite or not a number.
     """
-    ratio = values.astype(np.float32, copy=False) / scale
+    ratio = np.asarray(values.astype(np.float32, copy=False) / scale)
+    # the quotient of a finite value may overflow, which saturates; looking at values themselves costs another pass
+    if ratio.size and not (np.isfinite(ratio.max()) and np.isfinite(ratio.min())) and not np.all(np.isfinite(values)):
+        position = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+        raise ValueError(f"it holds {values[tuple(position)]}, for which no integer stands")
     np.rint(ratio, out=ratio)
-    limit = np.float32(2**30)
-    result: npt.NDArray[np.int64] = np.clip(ratio, -limit, limit).astype(np.int64) + zero_point.astype(np.int64)
-    return result
+    np.clip(ratio, low, high, out=ratio)
+    return ratio.astype(dtype)
 
 
 def dequantize_scale(scale_d: np.float32, scale_w: Float32) -> Float32:

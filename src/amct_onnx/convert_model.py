@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from amct_onnx.acceptance.checker import check
 from amct_onnx.acceptance.report import ERROR
 from amct_onnx.emit.deploy import DeployWriter
-from amct_onnx.emit.fake_quant import FakeQuantWriter
+from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantWriter
 from amct_onnx.emit.record import record_text
-from amct_onnx.errors import OutputError
+from amct_onnx.errors import SettingError
 from amct_onnx.log import get_logger, start_log
 from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.output_files import check_targets, in_real_folder, output_files
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
-from amct_onnx.read import read_model
+from amct_onnx.read import INPUT_FILES, read_model
 from amct_onnx.report import ConversionReport, ResidualEntry
-from amct_onnx.write import save_model, write_all
-
-STAGES = 5
-MAX_NAME_BYTES = 255
-"""Longest file name of the usual file systems."""
+from amct_onnx.write import OutputModel, write_outputs
 
 
 def convert_qat_model(
@@ -36,6 +34,7 @@ def convert_qat_model(
     grid_weights: bool = True,
     gemm_per_channel: str = "mul",
     keep_conv1d: bool = False,
+    fake_quant_weights: str = INT8_WEIGHTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert a QAT model with Q/DQ pairs into a deploy model and a fake-quant model.
@@ -49,7 +48,9 @@ def convert_qat_model(
             AscendDequant scale and a float Mul, exact on every product), "vector" (deq_scale of length N, for products
             and versions that take it) or "refuse" (it stays float, the vendor's rule).
         keep_conv1d: leave 1-D convolutions 1-D in the deploy model instead of holding them as 2-D of height 1.
-        progress: called with the number of stages done and of all stages.
+        fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
+            integers as floats, four times as large, as the vendor does.
+        progress: called with the bytes written and the bytes of all weights to write, from any thread.
 
     Returns:
         The verdict on every candidate layer, and the files written.
@@ -57,22 +58,31 @@ def convert_qat_model(
     Raises:
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
+    if fake_quant_weights not in FAKE_QUANT_WEIGHTS:
+        raise SettingError(f"fake_quant_weights is '{fake_quant_weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
     settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d)
     start_log()
-    step = progress or (lambda done, total: None)
-    model = read_model(model_file)
-    step(1, STAGES)
-    model = normalise(model)
-    step(2, STAGES)
-    plan = make_plan(model, settings)
-    step(3, STAGES)
-    deploy_writer, fake_quant_writer = DeployWriter(model, plan), FakeQuantWriter(model, plan)
-    deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
-    step(4, STAGES)
-    paths = _output_paths(os.fspath(save_path))
-    record = None if record_file is None else Path(os.path.realpath(record_file))
-    targets = [*paths, *([record] if record else [])]
-    replaced = _check_targets(targets, Path(os.path.realpath(model_file)))
+    prefix, paths = output_files(os.fspath(save_path))
+    record = None if record_file is None else in_real_folder(record_file)
+    with _collector_paused():
+        model = read_model(model_file)
+        inputs = model.meta[INPUT_FILES]
+        model = normalise(model)
+        plan = make_plan(model, settings)
+        deploy_writer = DeployWriter(model, plan)
+        fake_quant_writer = FakeQuantWriter(model, plan, fake_quant_weights)
+        deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
+        findings = check(deploy)
+    integers = frozenset(s.weight.name for s in plan.sites)
+    models = [OutputModel(deploy, paths[0], integers), OutputModel(fake_quant, paths[1])]
+    targets = [*paths, *(m.data_path for m in models), *([record] if record else [])]
+    replaced = check_targets(targets, model_file, inputs)
+    warnings = plan.warnings
+    if integers & models[0].external:
+        warnings += (
+            f"The int8 weights exceed what one ONNX file can hold: they are in '{models[0].data_path.name}', which "
+            "must lie beside the deploy model. ATC may not recognise quantized layers whose weights are external.",
+        )
     report = ConversionReport(
         model_file=os.fspath(model_file),
         deploy_model=str(paths[0]),
@@ -88,19 +98,14 @@ def convert_qat_model(
             for entry in plan.entries
         ),
         residuals=_residuals(plan),
-        warnings=plan.warnings,
-        check=check(deploy),
+        warnings=warnings,
+        check=findings,
     )
     ledger = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    files: dict[Path, Callable[[Path], None]] = {
-        paths[0]: lambda p: save_model(deploy, p),
-        paths[1]: lambda p: save_model(fake_quant, p),
-        paths[2]: lambda p: _write_text(p, ledger + "\n"),
-    }
+    texts = {paths[2]: ledger + "\n"}
     if record is not None:
-        files[record] = lambda p: _write_text(p, record_text(plan))
-    write_all(files)
-    step(STAGES, STAGES)
+        texts[record] = record_text(plan)
+    write_outputs(models, texts, prefix, progress)
     for path in replaced:
         get_logger("Utils").warning("The existing file %s is replaced", path)
     for entry in report.refused:
@@ -117,43 +122,16 @@ def convert_qat_model(
     return report
 
 
-def _output_paths(save_path: str) -> list[Path]:
-    """Deploy model, fake-quant model and ledger; a path that ends in a slash, ``.`` or ``..`` is a folder."""
-    name = os.path.basename(save_path)
-    is_folder = name in ("", os.curdir, os.pardir)
-    folder = Path(os.path.realpath((save_path if is_folder else os.path.dirname(save_path)) or os.curdir))
-    prefix = "" if is_folder else f"{name}_"
-    return [folder / f"{prefix}{kind}" for kind in ("deploy_model.onnx", "fake_quant_model.onnx", "quant.json")]
-
-
-def _check_targets(targets: list[Path], model_file: Path) -> list[Path]:
-    """The targets that exist already.
-
-    Raises:
-        OutputError: A target is the input model, a folder, another target, or a name that no file can have.
-    """
-    replaced = []
-    for index, target in enumerate(targets):
-        if target == model_file:
-            raise OutputError(f"{target}: is the input model itself. Choose another save_path or record_file.")
-        if target in targets[:index]:
-            raise OutputError(f"{target}: the record would overwrite another output. Choose another record_file.")
-        try:
-            if target.is_dir():
-                raise OutputError(f"{target}: is a folder. Choose another save_path or record_file.")
-            if target.exists():
-                replaced.append(target)
-            if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
-                raise OutputError(f"{target}: the file name is too long. Choose a shorter save_path or record_file.")
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"{target}: no file can have this name ({error}). Choose another.") from error
-    return replaced
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A graph's objects live until the end; looking through millions of them for cycles again and again finds none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:

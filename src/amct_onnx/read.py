@@ -1,17 +1,39 @@
-"""Read one .onnx file into one in-memory graph; external data stays memory-mapped."""
+"""Read one .onnx file into one in-memory graph; the content of large tensors stays in its file until it is asked for.
+
+Everything that a file claims is checked here, before anything is allocated for it; see docs/security.md.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
+from amct_onnx.file_tensor import FileTensor, SourceFile
+from amct_onnx.proto_scan import HERE, graph_without_large_tensors
+from amct_onnx.transaction import undo_interrupted
+
+INPUT_FILES = "amct_onnx.input_files"
+"""Key in ``model.meta``: (device, inode) of every file that the model was read from."""
+TYPED_FIELDS = {
+    ir.DataType.FLOAT: "float_data",
+    ir.DataType.COMPLEX64: "float_data",
+    ir.DataType.DOUBLE: "double_data",
+    ir.DataType.COMPLEX128: "double_data",
+    ir.DataType.INT64: "int64_data",
+    ir.DataType.UINT64: "uint64_data",
+    ir.DataType.UINT32: "uint64_data",
+}
+"""Where a type's elements stand when not in raw_data; int32_data for all others."""
 
 
 def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
-    """Load a model and check that all its external data lies inside the model's folder.
+    """Load a model; external data must lie in regular files inside the model's folder.
 
     Raises:
         ModelNotFoundError: The file does not exist.
@@ -22,50 +44,234 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
         raise ModelNotFoundError(f"{path}: no such file. Give the path of the .onnx model to convert.")
     if not path.is_file():
         raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to convert.")
+    undo_interrupted(path)
     try:
-        model = ir.load(path)
+        source = SourceFile(Path(os.path.realpath(path)))
+        model = _parse(path, source)
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
-    except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
-        raise ModelFileError(
-            f"{path}: not a valid ONNX model ({type(error).__name__}: {error}). Export or download the model again."
-        ) from error
+        raise _as_file_error(path, error) from error
     if not model.opset_imports or not list(model.graph.outputs):
         raise ModelFileError(f"{path}: not an ONNX model with a graph and outputs. Export the model again.")
-    _check_inputs(model, path)
-    _check_external_data(model, path)
+    _check_graph(model, path)
+    _Tensors(model, path, source).check()
     return model
 
 
-def _check_inputs(model: ir.Model, path: Path) -> None:
+def _as_file_error(path: Path, error: OSError) -> ModelFileError:
+    if isinstance(error, ModelFileError):
+        return error
+    return ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.")
+
+
+def _parse(path: Path, source: SourceFile) -> ir.Model:
+    content = graph_without_large_tensors(source)
+    try:
+        proto = onnx.ModelProto.FromString(content)
+        del content
+        if proto.graph.sparse_initializer:
+            name = proto.graph.sparse_initializer[0].values.name
+            raise ModelFileError(f"{path}: tensor '{name}' is sparse. Export the model with dense initializers.")
+        _check_names(path, proto.graph)
+        model: ir.Model = ir.from_proto(proto)
+        return model
+    except ModelFileError:
+        raise
+    except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        reason = " ".join(str(root).split())[:200]
+        raise ModelFileError(
+            f"{path}: not a valid ONNX model ({type(root).__name__}: {reason}). Export or download the model again."
+        ) from error
+
+
+def _check_names(path: Path, graph: onnx.GraphProto) -> None:
+    """Each tensor is defined once; onnx-ir would let the last definition win."""
+    for kind, names in (
+        ("initializer", (t.name for t in graph.initializer)),
+        ("output of a node", (name for n in graph.node for name in n.output if name)),
+        ("graph input", (v.name for v in graph.input)),
+    ):
+        seen = set()
+        for name in names:
+            if name in seen:
+                raise ModelFileError(f"{path}: tensor '{name}' is defined twice ({kind}). Export the model again.")
+            seen.add(name)
+
+
+def _check_graph(model: ir.Model, path: Path) -> None:
+    """Every tensor that a node reads exists, and attributes have the types of the operator's schema."""
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+    schemas: dict[str, dict[str, int]] = {}
+    _check_text(path, [*model.opset_imports, *(n for f in model.functions for n in f)])
+    for graph in _graphs(model):
+        _check_text(path, [*graph.initializers, *(v.name for v in graph.inputs)])
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        names = [v.name for v in [*node.inputs, *node.outputs] if v is not None]
+        _check_text(path, [node.name, node.op_type, node.domain, *names, *node.attributes])
         for value in node.inputs:
-            if value is None or value.producer() is not None or value.is_graph_input() or value.is_initializer():
-                continue
-            raise ModelFileError(
-                f"{path}: node '{node.name}' ({node.op_type}) reads '{value.name}', which is no input, initializer or "
-                "output of another node (sparse initializers are not supported). Export the model again."
-            )
-
-
-def _check_external_data(model: ir.Model, path: Path) -> None:
-    folder = path.resolve().parent
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
+            if value is not None and value.producer() is None and value.graph is None:
+                raise ModelFileError(
+                    f"{path}: node '{node.name}' ({node.op_type}) reads tensor '{value.name}', which nothing defines. "
+                    "Export the model again."
+                )
+        if node.domain not in ("", "ai.onnx"):
             continue
-        where = Path(tensor.path)
-        target = (where if where.is_absolute() else folder / where).resolve()
-        if Path(tensor.location).is_absolute() or not target.is_relative_to(folder):
-            raise ModelFileError(
-                f"{path}: tensor '{value.name}' refers to external data outside the model's folder "
-                f"('{tensor.location}'). Save the model again with its data beside it."
+        expected = schemas.setdefault(node.op_type, {})
+        if not expected and node.attributes and onnx.defs.has(node.op_type, ""):
+            try:
+                schema = onnx.defs.get_schema(node.op_type, version, "")
+            except onnx.defs.SchemaError:
+                continue
+            kinds = {name: a.type.value for name, a in schema.attributes.items()}  # type: ignore[attr-defined]
+            expected.update(kinds)
+        for name, attribute in node.attributes.items():
+            kind = expected.get(name)
+            if kind is not None and not attribute.is_ref() and kind != int(attribute.type):
+                raise ModelFileError(
+                    f"{path}: node '{node.name}' ({node.op_type}): attribute '{name}' is of type "
+                    f"{attribute.type.name}, which the operator does not take. Export the model again."
+                )
+    for value in model.graph.outputs:
+        if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
+            raise ModelFileError(f"{path}: nothing defines the graph output '{value.name}'. Export the model again.")
+
+
+def _check_text(path: Path, names: Iterable[object]) -> None:
+    """Protobuf hands out a name that is not UTF-8 as bytes."""
+    for name in names:
+        if isinstance(name, bytes):
+            raise ModelFileError(f"{path}: the name {name!r} is not UTF-8. Export or download the model again.")
+
+
+class _Tensors:
+    """Checks every tensor of a model against what it claims, and leaves external ones in their files."""
+
+    def __init__(self, model: ir.Model, path: Path, source: SourceFile) -> None:
+        self._model, self._path = model, path
+        self._folder = source.path.parent
+        self._here = source
+        self._files: dict[str, SourceFile] = {}
+
+    def check(self) -> None:
+        for graph in _graphs(self._model):
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                checked = self._checked(tensor) if tensor is not None else None
+                if checked is not tensor:
+                    value.const_value = checked
+            for node in graph:
+                for name, attribute in list(node.attributes.items()):
+                    if attribute.is_ref():
+                        continue
+                    if attribute.type == ir.AttributeType.TENSOR:
+                        tensor = attribute.as_tensor()
+                        checked = self._checked(tensor)
+                        if checked is not tensor:
+                            node.attributes[name] = ir.AttrTensor(name, checked)
+                    elif attribute.type == ir.AttributeType.TENSORS:
+                        checked_list = [self._checked(t) for t in attribute.as_tensors()]
+                        node.attributes[name] = ir.AttrTensors(name, checked_list)
+        self._model.meta[INPUT_FILES] = {f.identity for f in [self._here, *self._files.values()]}
+
+    def _checked(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        shape = tensor.shape.numpy()
+        if any(n < 0 for n in shape):
+            raise self._error(tensor, f"has the negative dimension {min(shape)}", "Export the model again.")
+        try:
+            known = tensor.dtype != ir.DataType.UNDEFINED
+        except ValueError:
+            known = False
+        if not known:
+            raise self._error(tensor, "has no element type that ONNX defines", "Export the model again.")
+        if isinstance(tensor, ir.ExternalTensor):
+            return self._external(tensor)
+        size = math.prod(shape)
+        if isinstance(tensor, ir.StringTensor):
+            found, expected, unit = len(tensor.string_data()), size, "elements"
+        else:
+            raw = tensor.raw
+            if raw.HasField("raw_data"):
+                found, expected, unit = len(raw.raw_data), tensor.nbytes, "bytes"
+            else:
+                found = len(getattr(raw, TYPED_FIELDS.get(tensor.dtype, "int32_data")))
+                expected, unit = size, "elements"
+                if tensor.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
+                    expected *= 2
+                elif tensor.dtype.bitwidth < 8:
+                    expected = tensor.nbytes
+        if found != expected:
+            raise self._error(
+                tensor, f"holds {found} {unit}; its shape {list(shape)} asks for {expected}", "Export the model again."
             )
-        if not target.is_file():
-            raise ModelFileError(
-                f"{path}: tensor '{value.name}' needs the external data file '{target}', which does not exist. "
-                "Copy it beside the model."
+        return tensor
+
+    def _external(self, tensor: ir.ExternalTensor) -> FileTensor:
+        if tensor.dtype == ir.DataType.STRING:
+            raise self._error(
+                tensor, "holds strings as external data, which ONNX does not define", "Store them inline."
             )
-        end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
-        if end > target.stat().st_size or (tensor.length is not None and tensor.length < tensor.nbytes):
-            raise ModelFileError(f"{path}: tensor '{value.name}' lies beyond the end of '{target}'. Copy it again.")
+        location = os.fspath(tensor.location)
+        source = self._here if location == HERE else self._open(tensor, location)
+        offset, length = tensor.offset or 0, tensor.length if tensor.length is not None else tensor.nbytes
+        if location == HERE and length != tensor.nbytes:
+            raise self._error(
+                tensor,
+                f"holds {length} bytes; its shape {list(tensor.shape.numpy())} asks for {tensor.nbytes}",
+                "Export the model again.",
+            )
+        if offset < 0 or length < tensor.nbytes or offset + length > source.size:
+            raise self._error(
+                tensor,
+                f"({tensor.nbytes} bytes) is declared as {length} bytes from {offset} and lies beyond the end of "
+                f"'{source.path}' ({source.size} bytes)",
+                "Copy the data file again.",
+            )
+        return FileTensor(tensor, source, offset)
+
+    def _open(self, tensor: ir.ExternalTensor, location: str) -> SourceFile:
+        if location in self._files:
+            return self._files[location]
+        outside = self._error(
+            tensor,
+            f"refers to external data outside the model's folder ({location!r})",
+            "Save the model again with its data beside it.",
+        )
+        if not location or "\0" in location or os.path.isabs(location):
+            raise outside
+        target = Path(os.path.realpath(self._folder / location))
+        if not target.is_relative_to(self._folder):
+            raise outside
+        try:
+            self._files[location] = SourceFile(target)
+        except FileNotFoundError as error:
+            raise self._error(
+                tensor, f"needs the external data file '{target}', which does not exist", "Copy it beside the model."
+            ) from error
+        except OSError as error:
+            raise self._error(
+                tensor,
+                f"needs the external data file '{target}', which cannot be read ({error.strerror or error})",
+                "Check that it is a regular file and its permissions.",
+            ) from error
+        except ModelFileError as error:
+            raise self._error(
+                tensor,
+                f"refers to '{target}' as external data, which is not a regular file",
+                "Copy the data beside the model.",
+            ) from error
+        return self._files[location]
+
+    def _error(self, tensor: ir.TensorProtocol, what: str, remedy: str) -> ModelFileError:
+        return ModelFileError(f"{self._path}: tensor '{tensor.name}' {what}. {remedy}")
+
+
+def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph, the bodies of functions, and all graphs inside them."""
+    seen = set()
+    for root in [model.graph, *(f.graph for f in model.functions.values())]:
+        for graph in [root, *root.subgraphs()]:
+            if id(graph) not in seen:
+                seen.add(id(graph))
+                yield graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from amct_onnx.acceptance.report import CheckReport
@@ -100,9 +100,9 @@ class ConversionReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values; the schema is docs/ledger.md."""
-        return {
-            "schema_version": LEDGER_SCHEMA_VERSION,
-            **asdict(self),
-            "check": None if self.check is None else self.check.to_dict(),
-            "summary": self.summary(),
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        # asdict would copy every scale of every channel
+        values["layers"] = [dict(vars(entry)) for entry in self.layers]
+        values["residuals"] = [dict(vars(entry)) for entry in self.residuals]
+        values["check"] = None if self.check is None else self.check.to_dict()
+        return {"schema_version": LEDGER_SCHEMA_VERSION, **values, "summary": self.summary()}

@@ -34,6 +34,13 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         help="a Gemm or MatMul with a scale per channel: one scale and a Mul (default), a vector deq_scale, or float",
     )
     add_option(parser, "--keep_conv1d", action="store_true", help="leave 1-D convolutions 1-D in the deploy model")
+    add_option(
+        parser,
+        "--fake_quant_weights",
+        choices=("int8", "float32"),
+        default="int8",
+        help="how the fake-quant model stores weights; float32 is the vendor's form, four times as large",
+    )
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
     add_option(
         parser, "--strict", action="store_true", help="exit with 1 when a layer stays float or the check finds an error"
@@ -45,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, print the report."""
     from amct_onnx.convert_model import convert_qat_model
 
-    with progress_bar("Converting") as progress:
+    with progress_bar("Converting", in_bytes=True) as progress:
         report = convert_qat_model(
             arguments.model,
             arguments.save_path,
@@ -53,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             grid_weights=arguments.grid_weights == "on",
             gemm_per_channel=arguments.gemm_per_channel,
             keep_conv1d=arguments.keep_conv1d,
+            fake_quant_weights=arguments.fake_quant_weights,
             progress=progress,
         )
     if arguments.json:

@@ -21,7 +21,7 @@ from amct_onnx.device.products import product
 from amct_onnx.errors import ModelFileError, SettingError, UnsupportedModelError
 from amct_onnx.log import get_logger
 from amct_onnx.read import read_model
-from amct_onnx.write import INLINE_LIMIT, weight_bytes
+from amct_onnx.write import INLINE_LIMIT
 
 Array = npt.NDArray[Any]
 
@@ -221,9 +221,10 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
 def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> ort.InferenceSession:
     """An onnxruntime session of a lowered model under the pinned options."""
     model = lowered.model
-    if weight_bytes(model) > INLINE_LIMIT:
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    if size > INLINE_LIMIT:
         raise UnsupportedModelError(
-            f"The model holds {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be simulated in "
+            f"The model holds {size} bytes of weights; more than {INLINE_LIMIT} cannot be simulated in "
             "one session. Split it."
         )
     ir.external_data.load_to_model(model)

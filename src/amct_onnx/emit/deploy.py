@@ -55,7 +55,7 @@ class DeployWriter(Writer):
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
         """int8 initializer."""
         shape = site.weight.shape
-        return self.int8_weight(site, (*shape[:2], 1, *shape[2:]) if site.as_2d else shape)
+        return self.quantized_weight(site, (*shape[:2], 1, *shape[2:]) if site.as_2d else shape)
 
     def bias(self, site: Site, at: ir.Node) -> ir.Value:
         """int32 initializer."""

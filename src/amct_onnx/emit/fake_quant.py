@@ -7,15 +7,22 @@ import onnx_ir as ir
 
 from amct_onnx import arithmetic
 from amct_onnx.emit.rewrite import Writer
-from amct_onnx.plan.factors import Quantizer, Site
+from amct_onnx.plan.factors import Plan, Quantizer, Site
 
 CHANNEL_AXIS_1 = ("Conv", "ConvTranspose")
+INT8_WEIGHTS, FLOAT32_WEIGHTS = FAKE_QUANT_WEIGHTS = ("int8", "float32")
+"""How the fake-quant model stores weights: integers behind a Cast, or the vendor's integer-valued floats."""
 
 
 class FakeQuantWriter(Writer):
     """Writes Mul -> Round -> Add -> Clip -> Sub -> layer on integer-valued float32 -> Mul."""
 
     accumulator_dtype = ir.DataType.FLOAT
+
+    def __init__(self, model: ir.Model, plan: Plan, weights: str = INT8_WEIGHTS) -> None:
+        """Choose how weights and biases are stored: INT8_WEIGHTS or FLOAT32_WEIGHTS."""
+        super().__init__(model, plan)
+        self._float_weights = weights == FLOAT32_WEIGHTS
 
     def _chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         prefix = f"{name}.fakequant"
@@ -58,12 +65,17 @@ class FakeQuantWriter(Writer):
         return value
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
-        """int8 initializer behind a Cast: a quarter of the size of integer-valued float32."""
-        return self._cast(self.int8_weight(site, site.weight.shape), f"{site.node}.weight.cast", at)
+        """int8 initializer behind a Cast, a quarter of the size of the vendor's integer-valued float32; or that."""
+        shape = site.weight.shape
+        if self._float_weights:
+            return self.quantized_weight(site, shape, ir.DataType.FLOAT)
+        return self._cast(self.quantized_weight(site, shape), f"{site.node}.weight.cast", at)
 
     def bias(self, site: Site, at: ir.Node) -> ir.Value:
-        """int32 initializer behind a Cast; float32 holds it exactly up to 2^24."""
+        """int32 initializer behind a Cast, or integer-valued float32; float32 is exact up to 2^24 either way."""
         assert site.bias is not None
+        if self._float_weights:
+            return self.constant(site.bias_name, site.bias.astype(np.float32))
         return self._cast(self.constant(site.bias_name, site.bias), f"{site.node}.bias.cast", at)
 
     def _cast(self, value: ir.Value, name: str, at: ir.Node) -> ir.Value:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx import arithmetic
+from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import bodies
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
@@ -185,18 +186,11 @@ class Writer(abc.ABC):
         """Register a small initializer from an array."""
         return self.initializer(name, ir.tensor(array))
 
-    def int8_weight(self, site: Site, shape: tuple[int, ...]) -> ir.Value:
+    def quantized_weight(self, site: Site, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.INT8) -> ir.Value:
         """The layer's integers, computed when they are written; layers with the same integers share them."""
-        weight = site.weight
-        key = (*weight.key, shape)
+        key = (*site.weight.key, shape)
         if key not in self._weights:
-            tensor = ir.LazyTensor(
-                lambda: ir.tensor(weight.integers().reshape(shape), name=weight.name),
-                dtype=ir.DataType.INT8,
-                shape=ir.Shape(shape),
-                name=weight.name,
-            )
-            self._weights[key] = self.initializer(weight.name, tensor)
+            self._weights[key] = self.initializer(site.weight.name, QuantizedTensor(site.weight, shape, dtype))
         return self._weights[key]
 
     def _unique(self, base: str, taken: set[str]) -> str:

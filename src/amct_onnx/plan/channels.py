@@ -86,10 +86,12 @@ def signed_weight(
             result = result * _by_channel(result, channel_axis, signs, group)
         return np.ascontiguousarray(result.T) if turned else result
 
+    straight = not turned and not np.any(signs != 1)
     return Weight(
         integers,
         resolved.shape[::-1] if turned else resolved.shape,
         scale,
         resolved.name,
         (*resolved.key, turned, signs.tobytes() if np.any(signs != 1) else b""),
+        resolved.blocks if straight else None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,8 @@ class Weight:
         scale: float32 [1] or [output channels].
         name: initializer name in the source.
         key: equal for two layers whose integers are the same tensor.
+        blocks: yields the same integers in consecutive parts, so that they are never in memory as a whole; None when
+            the layout of the output differs from the source's.
     """
 
     integers: Callable[[], npt.NDArray[np.int8]]
@@ -75,6 +77,7 @@ class Weight:
     scale: npt.NDArray[np.float32]
     name: str
     key: tuple[object, ...]
+    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import INT8_MAX, INT8_MIN, quantize
-from amct_onnx.errors import FactorError
+from amct_onnx.arithmetic import INT8_MAX, INT8_MIN, quantize_weight
+from amct_onnx.errors import FactorError, UnsupportedModelError
+from amct_onnx.file_tensor import row_blocks
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.plan.grid_weights import recover_grid
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, clip_bounds, integer_type, is_op, raw_factors
@@ -34,6 +35,7 @@ class ResolvedWeight:
         name: of the initializer.
         key: equal for two weights with the same integers.
         detail: what the ledger says about the weight; empty for the ordinary case.
+        blocks: the integers in consecutive parts, see Weight; None behind a Transpose.
     """
 
     integers: Callable[[], npt.NDArray[np.int8]]
@@ -43,6 +45,7 @@ class ResolvedWeight:
     name: str
     key: tuple[object, ...]
     detail: str = ""
+    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
 
 
 def resolve_weight(
@@ -99,15 +102,6 @@ def _behind_dequantize(dq: ir.Node, value: ir.Value, constants: ConstantEvaluato
                 f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
                 "Export the model again with equal factors.",
             )
-        floats = constants.array(source)
-        # min and max pass a NaN on and need no memory of the weight's size
-        if floats.size and not np.isfinite([floats.min(), floats.max()]).all():
-            position = [int(i) for i in np.argwhere(~np.isfinite(floats))[0]]
-            raise Refusal(
-                "weight-not-finite",
-                f"its weight '{source.name}' holds {floats[tuple(position)]} at {position}: no integer stands for it",
-                "Train or export the model again.",
-            )
     tensor = constants.tensor(source)
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
     if axis is not None:
@@ -122,32 +116,64 @@ def _behind_dequantize(dq: ir.Node, value: ir.Value, constants: ConstantEvaluato
                 f"Node '{dq.name}': {scale.size} scales do not fit axis {axis} of the weight '{source.name}' of shape "
                 f"{list(shape)}. Export the model again."
             )
+    low, high = _clipped_range(low, high, clips, shift)
     zero = zero - shift
+    asymmetric = bool(np.any(zero))
+    wide_scale, wide_zero = _spread(scale, shape, axis), _spread(zero, shape, axis)
 
-    def integers() -> npt.NDArray[np.int8]:
-        array: npt.NDArray[Any] = constants.array(source)
-        q: npt.NDArray[Any]
-        if quantizer is not None:
-            q = np.clip(quantize(array, _spread(scale, array.shape, axis), _spread(zero, array.shape, axis)), low, high)
-        else:
-            q = array.astype(np.int16) - shift
-        for lower, upper in clips:
-            q = np.clip(q, lower - shift, upper - shift)
-        if np.any(zero):
-            q = q - _spread(zero, array.shape, axis)
-            _refuse_wide(q, value, zero)
-        return q.astype(np.int8)
+    def numbers() -> Iterator[npt.NDArray[Any]]:
+        """Integers less their zero point, int16 where int8 may not hold them."""
+        for start, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
+            offset = _rows(wide_zero, start, array) if asymmetric else 0
+            if quantizer is None:
+                yield np.clip(array.astype(np.int16) - shift, low, high) - offset
+                continue
+            try:
+                dtype = np.int16 if asymmetric else np.int8
+                yield quantize_weight(array, _rows(wide_scale, start, array), low - offset, high - offset, dtype)
+            except ValueError as error:
+                raise UnsupportedModelError(
+                    f"Tensor '{source.name}': {error}. Train or export the model again."
+                ) from error
+
+    def blocks() -> Iterator[npt.NDArray[np.int8]]:
+        for part in numbers():
+            yield part.astype(np.int8, copy=False)
 
     detail = ""
-    if np.any(zero):
-        integers()
+    if asymmetric:
+        _refuse_wide(numbers(), value, zero)
         detail = "asymmetric weight moved to zero point 0, which int8 holds for these values"
-    key = (source.name, scale.tobytes(), zero.tobytes(), axis, tuple(clips))
-    return ResolvedWeight(integers, shape, scale, axis, source.name or "weight", key, detail)
+    key = (source.name, scale.tobytes(), zero.tobytes(), axis, low, high)
+    return ResolvedWeight(
+        lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks
+    )
 
 
-def _refuse_wide(integers: npt.NDArray[Any], value: ir.Value, zero: npt.NDArray[Any]) -> None:
-    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+def _clipped_range(low: int, high: int, clips: list[tuple[float, float]], shift: int) -> tuple[int, int]:
+    for lower, upper in clips:
+        low = max(low, int(np.ceil(max(lower, -1e9))) - shift)
+        high = min(high, int(np.floor(min(upper, 1e9))) - shift)
+    return low, high
+
+
+def _assembled(blocks: Iterator[npt.NDArray[np.int8]], shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
+    result = np.empty(shape, np.int8)
+    flat, done = result.reshape(-1), 0
+    for part in blocks:
+        flat[done : done + part.size] = part.reshape(-1)
+        done += part.size
+    return result
+
+
+def _rows(factor: npt.NDArray[Any], start: int, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The part of a spread factor that belongs to a block of rows."""
+    return factor[start : start + len(block)] if factor.ndim and len(factor) > 1 else factor
+
+
+def _refuse_wide(blocks: Iterator[npt.NDArray[Any]], value: ir.Value, zero: npt.NDArray[Any]) -> None:
+    ends = [(int(b.min(initial=0)), int(b.max(initial=0))) for b in blocks]
+    low, high = min((e[0] for e in ends), default=0), max((e[1] for e in ends), default=0)
     if low < INT8_MIN or high > INT8_MAX:
         raise Refusal(
             "weight-asymmetric",
@@ -210,6 +236,7 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
         shape=tuple(weight.shape[p] for p in perm),
         axis=None if weight.axis is None else perm.index(weight.axis),
         key=(*weight.key, perm),
+        blocks=None,
     )
 
 
@@ -258,16 +285,21 @@ def _on_a_grid(value: ir.Value, channel_axis: int, constants: ConstantEvaluator,
         )
     scale, axis = found
 
-    def integers() -> npt.NDArray[np.int8]:
-        floats = constants.array(value)
-        return quantize(floats, _spread(scale, floats.shape, axis), np.zeros(1, np.int64)).astype(np.int8)
+    wide_scale = _spread(scale, array.shape, axis)
 
+    def blocks() -> Iterator[npt.NDArray[np.int8]]:
+        tensor = constants.tensor(value)
+        for start, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
+            yield quantize_weight(floats, _rows(wide_scale, start, floats), INT8_MIN, INT8_MAX, np.int8)
+
+    shape = tuple(array.shape)
     return ResolvedWeight(
-        integers,
-        tuple(array.shape),
+        lambda: _assembled(blocks(), shape),
+        shape,
         scale,
         axis,
         value.name or "weight",
         (value.name, scale.tobytes()),
         "float weight without Q/DQ that lies on an int8 grid: integers and scale recovered from its values",
+        blocks,
     )

@@ -1,0 +1,63 @@
+"""Where a conversion writes, and what it must not overwrite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from amct_onnx.errors import OutputError
+
+MAX_NAME_BYTES = 255
+"""Longest file name of the usual file systems."""
+
+
+def output_files(save_path: str) -> tuple[str, list[Path]]:
+    """The prefix, and the paths of deploy model, fake-quant model and ledger.
+
+    A path that ends in a slash, ``.`` or ``..`` is a folder, and its files get no prefix.
+    """
+    name = os.path.basename(save_path)
+    is_folder = name in ("", os.curdir, os.pardir)
+    folder = Path(os.path.realpath((save_path if is_folder else os.path.dirname(save_path)) or os.curdir))
+    prefix = "" if is_folder else f"{name}_"
+    return prefix, [folder / f"{prefix}{k}" for k in ("deploy_model.onnx", "fake_quant_model.onnx", "quant.json")]
+
+
+def in_real_folder(path: str | os.PathLike[str]) -> Path:
+    """Links to the folder are followed; a link in the place of the file itself is replaced."""
+    return Path(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+
+
+def check_targets(targets: list[Path], model_file: str | os.PathLike[str], inputs: set[tuple[int, int]]) -> list[Path]:
+    """The targets that exist already.
+
+    Args:
+        targets: all files that will be written.
+        model_file: the input model.
+        inputs: (device, inode) of the input model and its data files.
+
+    Raises:
+        OutputError: A target is an input, a folder, another target, or a name that no file can have.
+    """
+    replaced = []
+    for index, target in enumerate(targets):
+        if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
+            raise OutputError(f"{target}: the file name is too long. Choose a shorter save_path or record_file.")
+        if target in targets[:index]:
+            raise OutputError(f"{target}: the record would overwrite another output. Choose another record_file.")
+        try:
+            if target.is_dir():
+                raise OutputError(f"{target}: is a folder. Choose another save_path or record_file.")
+            status = os.lstat(target)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # a missing or wrong folder shows when it is written
+        except (OSError, ValueError) as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"{target}: no file can have this name ({error}). Choose another.") from error
+        if target == in_real_folder(model_file) or (status.st_dev, status.st_ino) in inputs:
+            raise OutputError(
+                f"{target}: is the input model itself or its data. Choose another save_path or record_file."
+            )
+        replaced.append(target)
+    return replaced
