@@ -14,6 +14,7 @@ from amct_onnx import arithmetic
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import bodies
+from amct_onnx.normalise.graph_edit import FreeNames
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 
 
@@ -31,10 +32,10 @@ class Writer(abc.ABC):
             self._values.update({v.name or "": v for v in [*graph.inputs, *graph.initializers.values()]})
         for node in nodes:
             self._values.update({v.name or "": v for v in node.outputs})
-        self._taken = set(self._values)
+        self._value_names = FreeNames(self._values)
         self._site_names = {s.node for s in plan.sites}
         # ATC names the graph inputs' nodes after them
-        self._node_names = {*self._nodes, *(v.name or "" for v in self._graph.inputs)}
+        self._node_names = FreeNames([*self._nodes, *(v.name for v in self._graph.inputs)])
         self._wished: list[tuple[ir.Value, str]] = []
         self._made: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
@@ -98,38 +99,56 @@ class Writer(abc.ABC):
                 old, self.output(self._current(self._values[source]), quantizer, producer.name or out, producer)
             )
         RemoveUnusedNodesPass()(self._model)
+        if self._fold_constants():
+            RemoveUnusedNodesPass()(self._model)
+        self._drop_unused_initializers()
+        self._drop_unused_opsets()
+        self._graph.sort()
+        self._give_wished_names()
+        self._check()
+        return self._model
+
+    def nodes_of(self, site_name: str) -> tuple[str, ...]:
+        """Names of the nodes that stand for a layer: its quantizer (maybe shared), itself, what follows it."""
+        return tuple(n.name or "" for n in self._site_nodes.get(site_name, ()))
+
+    def _fold_constants(self) -> bool:
+        """Dequantized weights of layers that stay float, where something still reads them."""
+        folded = False
         for name, compute in self._plan.constants.items():
             value = self._values[name]
             producer = value.producer()
             if producer is None or producer.graph is None or not (value.uses() or value.is_graph_output()):
                 continue
             self._replace(value, self.constant(f"{name}.folded", np.asarray(compute())))
-        RemoveUnusedNodesPass()(self._model)
+            folded = True
+        return folded
+
+    def _drop_unused_initializers(self) -> None:
         for graph in self._graphs():
             for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
                 del graph.initializers[name]
+
+    def _drop_unused_opsets(self) -> None:
+        """One opset_import of the default domain, and those of other domains that nodes are of."""
         used = {n.domain for n in ir.traversal.RecursiveGraphIterator(self._graph)} | {""}
         version = self._model.opset_imports.get("", self._model.opset_imports.get("ai.onnx", 0))
         for domain in list(self._model.opset_imports):
             if domain not in used:
                 del self._model.opset_imports[domain]
         self._model.opset_imports[""] = version
-        self._graph.sort()
-        self._give_wished_names()
-        for value in (v for n in ir.traversal.RecursiveGraphIterator(self._graph) for v in n.outputs):
-            if value.type is None:
-                value.shape = None  # value_info without a type cannot be written
+
+    def _check(self) -> None:
+        """No quantizer of the source is left; value_info without a type, which cannot be written, goes."""
         for node in ir.traversal.RecursiveGraphIterator(self._graph):
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnsupportedModelError(
                     f"Node '{node.name}' ({node.op_type}) has no form in the outputs: what reads it is no "
                     "DequantizeLinear. Export the model with each QuantizeLinear followed by its DequantizeLinear."
                 )
-        return self._model
-
-    def nodes_of(self, site_name: str) -> tuple[str, ...]:
-        """Names of the nodes that stand for a layer: its quantizer (maybe shared), itself, what follows it."""
-        return tuple(n.name or "" for n in self._site_nodes.get(site_name, ()))
+            for value in node.outputs:
+                if value.type is None:
+                    value.shape = None
 
     def _give_wished_names(self) -> None:
         """Source names that the removed half of the graph had occupied go to what stands in its place."""
@@ -158,9 +177,9 @@ class Writer(abc.ABC):
         before: ir.Node | None = None,
     ) -> ir.Value:
         """Insert a node with one output."""
-        name = self._unique(name, self._node_names)
+        name = self._node_names.take(name)
         new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name)
-        new.outputs[0].name = self._unique(f"{name}.output0", self._taken)
+        new.outputs[0].name = self._value_names.take(f"{name}.output0")
         new.outputs[0].type = ir.TensorType(dtype)
         self._inserted.append(new)
         at = before or after
@@ -173,7 +192,7 @@ class Writer(abc.ABC):
 
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """Register an initializer under a name that is still free."""
-        wished, name = name, self._unique(name, self._taken)
+        wished, name = name, self._value_names.take(name)
         value = ir.Value(
             name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
         )
@@ -184,7 +203,7 @@ class Writer(abc.ABC):
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
         """Register a small initializer from an array."""
-        return self.initializer(name, ir.tensor(array))
+        return self.initializer(name, ir.Tensor(array))
 
     def quantized_weight(self, site: Site, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.INT8) -> ir.Value:
         """The layer's integers, computed when they are written; layers with the same integers share them."""
@@ -192,13 +211,6 @@ class Writer(abc.ABC):
         if key not in self._weights:
             self._weights[key] = self.initializer(site.weight.name, QuantizedTensor(site.weight, shape, dtype))
         return self._weights[key]
-
-    def _unique(self, base: str, taken: set[str]) -> str:
-        name, suffix = base, 1
-        while name in taken:
-            name, suffix = f"{base}_{suffix}", suffix + 1
-        taken.add(name)
-        return name
 
     def _current(self, value: ir.Value) -> ir.Value:
         """What stands now for a tensor of the source that may have been replaced."""
@@ -216,7 +228,7 @@ class Writer(abc.ABC):
                     "Identity", [new], f"{name}.identity", dtype=new.dtype or ir.DataType.FLOAT, after=producer
                 )
             new.shape = old.shape
-            old.name = self._unique(f"{name}.replaced", self._taken)
+            old.name = self._value_names.take(f"{name}.replaced")
             new.name = name
             if new.dtype is None or new.dtype.is_floating_point():
                 new.type = old.type
@@ -339,8 +351,8 @@ class Writer(abc.ABC):
         new = ir.Node("", node.op_type, inputs, attributes, num_outputs=1, name=node.name, doc_string=node.doc_string)
         old = node.outputs[0]
         shape, last = old.shape, old
-        new.outputs[0].name = self._unique(
-            f"{site.node}_output0" if old.is_graph_output() else f"{site.node}.acc", self._taken
+        new.outputs[0].name = self._value_names.take(
+            f"{site.node}_output0" if old.is_graph_output() else f"{site.node}.acc"
         )
         if not old.is_graph_output():
             self._wished.append((new.outputs[0], old.name or ""))
@@ -371,7 +383,7 @@ class Writer(abc.ABC):
         if source is not None:
             source.name, producer.name = f"{source.name}.source", source.name
             if source.outputs[0].is_graph_output():
-                out.name = self._unique(f"{name}_output0", self._taken)
+                out.name = self._value_names.take(f"{name}_output0")
             else:
                 self._wished.append((out, source.outputs[0].name or ""))
         return out
