@@ -62,17 +62,30 @@ def convert_qat_model(
         raise SettingError(f"fake_quant_weights is '{fake_quant_weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
     settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d)
     start_log()
+    with _collector_paused():
+        report, replaced = _convert(model_file, save_path, record_file, settings, fake_quant_weights, progress)
+    _log(report, replaced)
+    return report
+
+
+def _convert(
+    model_file: str | os.PathLike[str],
+    save_path: str | os.PathLike[str],
+    record_file: str | os.PathLike[str] | None,
+    settings: PlanSettings,
+    fake_quant_weights: str,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[ConversionReport, list[Path]]:
+    """The report, and the files that were there before."""
     prefix, paths = output_files(os.fspath(save_path))
     record = None if record_file is None else in_real_folder(record_file)
-    with _collector_paused():
-        model = read_model(model_file)
-        inputs = model.meta[INPUT_FILES]
-        model = normalise(model)
-        plan = make_plan(model, settings)
-        deploy_writer = DeployWriter(model, plan)
-        fake_quant_writer = FakeQuantWriter(model, plan, fake_quant_weights)
-        deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
-        findings = check(deploy)
+    model = read_model(model_file)
+    inputs = model.meta[INPUT_FILES]
+    model = normalise(model)
+    plan = make_plan(model, settings)
+    deploy_writer = DeployWriter(model, plan)
+    fake_quant_writer = FakeQuantWriter(model, plan, fake_quant_weights)
+    deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
     integers = frozenset(s.weight.name for s in plan.sites)
     models = [OutputModel(deploy, paths[0], integers), OutputModel(fake_quant, paths[1])]
     targets = [*paths, *(m.data_path for m in models), *([record] if record else [])]
@@ -99,13 +112,17 @@ def convert_qat_model(
         ),
         residuals=_residuals(plan),
         warnings=warnings,
-        check=findings,
+        check=check(deploy),
     )
     ledger = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
     texts = {paths[2]: ledger + "\n"}
     if record is not None:
         texts[record] = record_text(plan)
     write_outputs(models, texts, prefix, progress)
+    return report, replaced
+
+
+def _log(report: ConversionReport, replaced: list[Path]) -> None:
     for path in replaced:
         get_logger("Utils").warning("The existing file %s is replaced", path)
     for entry in report.refused:
@@ -117,9 +134,8 @@ def convert_qat_model(
     for finding in report.check.of(ERROR) if report.check is not None else ():
         place = finding.node or finding.tensor or "the model"
         get_logger("Check").error("%s: %s: %s. %s", place, finding.title, finding.detail, finding.remedy)
-    for path in paths[:2]:
+    for path in (report.deploy_model, report.fake_quant_model):
         get_logger("Utils").info("The model file is saved in %s", path)
-    return report
 
 
 @contextmanager
