@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from amct_onnx.acceptance.checker import check
 from amct_onnx.acceptance.report import ERROR
