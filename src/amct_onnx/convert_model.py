@@ -135,8 +135,8 @@ def _log(report: ConversionReport, replaced: list[Path]) -> None:
     for finding in report.check.of(ERROR) if report.check is not None else ():
         place = finding.node or finding.tensor or "the model"
         get_logger("Check").error("%s: %s: %s. %s", place, finding.title, finding.detail, finding.remedy)
-    for path in (report.deploy_model, report.fake_quant_model):
-        get_logger("Utils").info("The model file is saved in %s", path)
+    for model in (report.deploy_model, report.fake_quant_model):
+        get_logger("Utils").info("The model file is saved in %s", model)
 
 
 @contextmanager

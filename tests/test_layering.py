@@ -1,0 +1,48 @@
+"""A stage imports only stages before it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import amct_onnx
+
+ROOT = Path(amct_onnx.__file__).parent
+BASE = {"errors", "arithmetic", "file_tensor", "proto_scan", "log"}
+"""What every stage may use."""
+MAY_IMPORT = {
+    "read": {"transaction"},
+    "normalise": set(),
+    "plan": {"normalise", "report"},
+    "emit": {"normalise", "plan"},
+    "write": {"transaction", "emit"},
+    "transaction": set(),
+    "report": {"acceptance"},
+    "acceptance": {"normalise", "screen"},
+    "device": {"normalise", "read", "write", "data"},
+    "data": set(),
+}
+"""Part of the package -> the other parts that it may import, besides BASE and itself."""
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Parts of the package that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module == "amct_onnx":
+            names = [f"amct_onnx.{a.name}" for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        found |= {n.split(".")[1] for n in names if n.startswith("amct_onnx.")}
+    return found
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_part_imports_only_what_it_may(part: str) -> None:
+    files = sorted((ROOT / part).rglob("*.py")) if (ROOT / part).is_dir() else [ROOT / f"{part}.py"]
+    assert files
+    for path in files:
+        assert imported_parts(path) <= MAY_IMPORT[part] | BASE | {part}, path
