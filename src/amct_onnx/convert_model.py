@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from amct_onnx.acceptance.checker import check
-from amct_onnx.acceptance.report import ERROR
+from amct_onnx.acceptance.report import ERROR, WARNING, CheckReport, Finding
 from amct_onnx.emit.deploy import DeployWriter
 from amct_onnx.emit.fake_quant import FakeQuantWriter
 from amct_onnx.emit.record import record_text
@@ -109,12 +110,29 @@ def convert_qat_model(
         )
     for warning in report.warnings:
         get_logger("Convert").warning("%s", warning)
-    for finding in report.check.of(ERROR) if report.check is not None else ():
-        place = finding.node or finding.tensor or "the model"
-        get_logger("Check").error("%s: %s: %s. %s", place, finding.title, finding.detail, finding.remedy)
+    _log_findings(report.check)
     for path in paths[:2]:
         get_logger("Utils").info("The model file is saved in %s", path)
     return report
+
+
+def _log_findings(check: CheckReport | None) -> None:
+    """Every error of the check, and each warning's rule once: a model may break one in all of its layers."""
+    if check is None:
+        return
+    for finding in check.of(ERROR):
+        get_logger("Check").error("%s", _sentence(finding))
+    warnings = check.of(WARNING)
+    counts = Counter(f.rule for f in warnings)
+    firsts = {f.rule: f for f in reversed(warnings)}
+    for finding in reversed(firsts.values()):
+        more = f" ({counts[finding.rule] - 1} more)" if counts[finding.rule] > 1 else ""
+        get_logger("Check").warning("%s%s [%s]", _sentence(finding), more, ", ".join(finding.products))
+
+
+def _sentence(finding: Finding) -> str:
+    place = finding.node or finding.tensor or "the model"
+    return f"{place}: {finding.title}: {finding.detail}. {finding.remedy}"
 
 
 def _output_paths(save_path: str) -> list[Path]:
