@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import amct_onnx
 from amct_onnx import cli, convert_model
 from golden_models import MODELS
 from test_errors import qdq_model
+from written_models import write_model
 
 TIDY = MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx"
 
@@ -59,6 +61,23 @@ def test_table_names_every_layer_and_has_no_escapes() -> None:
     for entry in json.loads(Path("m_quant.json").read_text())["layers"]:
         assert entry["name"] in result.stdout
     assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_warnings_of_the_check_are_told_once_a_rule(tmp_path: Path) -> None:
+    text = """g (float[n, 32] x) => (float[n, 32] u, float[n, 32] v) {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        w1 = DequantizeLinear(w, s, z) u = MatMul(d, w1) w2 = DequantizeLinear(w, t, z) v = MatMul(d, w2)
+    }"""
+    factors = {"s": np.float32(2**-20), "t": np.float32(2**-19), "z": np.int8(0)}
+    write_model(tmp_path / "in.onnx", text, factors | {"w": np.ones((32, 32), np.int8)})
+    result = command("convert", "--model", str(tmp_path / "in.onnx"), "--save_path", "m")
+    lines = [line for line in result.stderr.splitlines() if "[Check]" in line]
+    # one AscendQuant scale, two deq_scale
+    assert [("float16" in line, "(1 more)" in line, "WARNING" in line) for line in lines] == [
+        (True, False, True),
+        (True, True, True),
+    ]
+    assert "Of the check: 1 x quant-scale-range, 2 x deq-scale-float16-range" in result.stdout
 
 
 def test_json_is_pure_at_the_loudest_log_level() -> None:

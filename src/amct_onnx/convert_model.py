@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from amct_onnx.acceptance.checker import check
-from amct_onnx.acceptance.report import ERROR
+from amct_onnx.conversion_log import log_report
 from amct_onnx.emit.deploy import DeployWriter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantWriter
 from amct_onnx.emit.record import record_text
 from amct_onnx.errors import SettingError
-from amct_onnx.log import get_logger, start_log
+from amct_onnx.log import start_log
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.output_files import check_targets, in_real_folder, output_files
 from amct_onnx.plan.factors import Pair, Plan
@@ -65,7 +65,7 @@ def convert_qat_model(
     start_log()
     with _collector_paused():
         report, replaced = _convert(model_file, save_path, record_file, settings, fake_quant_weights, progress)
-    _log(report, replaced)
+    log_report(report, replaced)
     return report
 
 
@@ -121,22 +121,6 @@ def _convert(
         texts[record] = record_text(plan)
     write_outputs(models, texts, prefix, progress)
     return report, replaced
-
-
-def _log(report: ConversionReport, replaced: list[Path]) -> None:
-    for path in replaced:
-        get_logger("Utils").warning("The existing file %s is replaced", path)
-    for entry in report.refused:
-        get_logger("Convert").warning(
-            "Layer %s stays float (%s): %s. %s", entry.name, entry.reason, entry.detail, entry.remedy
-        )
-    for warning in report.warnings:
-        get_logger("Convert").warning("%s", warning)
-    for finding in report.check.of(ERROR) if report.check is not None else ():
-        place = finding.node or finding.tensor or "the model"
-        get_logger("Check").error("%s: %s: %s. %s", place, finding.title, finding.detail, finding.remedy)
-    for model in (report.deploy_model, report.fake_quant_model):
-        get_logger("Utils").info("The model file is saved in %s", model)
 
 
 @contextmanager

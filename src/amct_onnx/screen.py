@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from amct_onnx.acceptance.report import ERROR, WARNING
 from amct_onnx.report import CONVERTED, ConversionReport
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
         console.print(Text(f"Warning: {warning}"), soft_wrap=True)
     if report.check is not None:
         console.print(Text(report.check.summary()), soft_wrap=True)
+        rules = Counter(f.rule for s in (ERROR, WARNING) for f in report.check.of(s))
+        if rules:
+            console.print("Of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()), soft_wrap=True)
     console.print(Text(report.summary()), soft_wrap=True)
 
 

@@ -130,3 +130,18 @@ def test_empty_optional_inputs_are_dropped_and_names_differ_from_inputs(tmp_path
     (conv,) = (n for n in deploy.graph.node if n.op_type == "Conv")
     assert len(conv.input) == 2
     assert "x" not in {n.name for n in deploy.graph.node}
+
+
+@pytest.mark.parametrize("kind", ["float", "float16"])
+def test_alpha_of_a_float_gemm_without_c_becomes_a_mul(tmp_path: Path, kind: str) -> None:
+    text = f"""g (float[n, 6] x, {kind}[3, 6] a, {kind}[4, 6] b) => (float[n, 6] u, {kind}[3, 4] y) {{
+        q = QuantizeLinear(x, s, z) u = DequantizeLinear(q, s, z) y = Gemm <alpha = 0.5, transB = 1> (a, b)
+    }}"""
+    path = write_model(tmp_path / "m.onnx", text, factors())
+    rng, dtype = np.random.default_rng(3), np.float32 if kind == "float" else np.float16
+    feeds: dict[str, Array] = {"x": rng.normal(size=(2, 6)).astype(np.float32)}
+    feeds |= {"a": rng.normal(size=(3, 6)).astype(dtype), "b": rng.normal(size=(4, 6)).astype(dtype)}
+    report, deploy = convert_and_compare(path, feeds, units=0)
+    (gemm,) = (n for n in deploy.graph.node if n.op_type == "Gemm")
+    assert attributes(gemm) == {"transB": 1} and operators(deploy)[-1] == "Mul"
+    assert report.check is not None and report.check.passed

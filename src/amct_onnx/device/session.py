@@ -117,7 +117,7 @@ class DeploySession:
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]:
-        """The named outputs, or all when None; arguments and errors as onnxruntime's.
+        """The named outputs, or all when None or empty; arguments and errors as onnxruntime's.
 
         Raises:
             SettingError: The session is closed, or a name is no output of the model.
@@ -144,7 +144,7 @@ class DeploySession:
         self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], run_options: Any, extra: tuple[str, ...]
     ) -> tuple[list[Any], dict[str, Array]]:
         session = self._open_session()
-        names = list(self._outputs if output_names is None else output_names)
+        names = list(output_names or self._outputs)
         unknown = [n for n in names if n not in self._outputs]
         if unknown:
             raise SettingError(f"'{unknown[0]}' is no output of the model. It has {', '.join(self._outputs)}.")

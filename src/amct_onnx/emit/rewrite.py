@@ -14,6 +14,7 @@ from amct_onnx import arithmetic
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import bodies
+from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.graph_edit import FreeNames
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 
@@ -91,6 +92,8 @@ class Writer(abc.ABC):
             self._pair(pair)
         for site in self._plan.sites:
             self._site(site, sources[site.node])
+        for node in [n for n in self._nodes.values() if n.op_type == "Gemm" and n.domain == ""]:
+            self._alpha_behind(node)
         for out, source, quantizer in self._plan.outputs:
             old = self._values[out]
             producer = old.producer()
@@ -371,6 +374,23 @@ class Writer(abc.ABC):
         result = self.lower(self.dequantize(result, site, len(site.weight.shape), tail), site)
         self._site_nodes[site.node] = [*self._chains[quantized], new, *self._inserted[start:]]
         self._replace(last, result)
+
+    def _alpha_behind(self, node: ir.Node) -> None:
+        """The alpha of a Gemm that stays float and has no C, as a Mul: ATC's plugin drops it there."""
+        alpha, old = node.attributes.get("alpha"), node.outputs[0]
+        if (node.name or "") in self._site_names or alpha is None or alpha.as_float() == 1.0:
+            return
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            return
+        kind = float_type_of(old)
+        attributes = [a for a in node.attributes.values() if a.name != "alpha"]
+        new = ir.Node("", "Gemm", node.inputs[:2], attributes, num_outputs=1, name=node.name)
+        new.outputs[0].name = self._value_names.take(f"{node.name}.product")
+        new.outputs[0].type, new.outputs[0].shape = ir.TensorType(kind), old.shape
+        assert node.graph is not None
+        node.graph.insert_after(node, new)
+        factor = self.constant(f"{node.name}.alpha.factor", np.asarray(alpha.as_float(), kind.numpy()))
+        self._replace(old, self.node("Mul", [new.outputs[0], factor], f"{node.name}.alpha", dtype=kind, after=new))
 
     def _bias_add(self, site: Site, layer: ir.Node, absorbed: list[ir.Node]) -> ir.Value:
         """The Add of a MatMul's int32 bias, under the name of the source's Add."""
