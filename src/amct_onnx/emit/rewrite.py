@@ -292,7 +292,12 @@ class Writer(abc.ABC):
             if quantizer.axis is None:
                 array = array.reshape(())
             else:
-                rank = len(source.shape) if source.shape is not None else 4
+                if source.shape is None:
+                    raise UnsupportedModelError(
+                        f"Node '{at.name}' dequantizes per channel along axis {quantizer.axis}, and the rank of its "
+                        f"tensor '{source.name}' is unknown. Declare the shapes of the graph's inputs and export again."
+                    )
+                rank = len(source.shape)
                 shape = [1] * rank
                 shape[quantizer.axis % rank] = -1
                 array = array.reshape(shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")
@@ -17,18 +16,19 @@ SAME = ("SAME_UPPER", "SAME_LOWER")
 
 def spell_out_convolutions(model: ir.Model) -> None:
     """Rewrite attributes in place; auto_pad and output_shape stay only where the input's size is unknown."""
-    convolutions = [
-        n
-        for n in ir.traversal.RecursiveGraphIterator(model.graph)
-        if n.op_type in ("Conv", "ConvTranspose") and n.domain == ""
-    ]
-    if any(_kernel(n) is None or (_needs_input_size(n) and _spatial_size(n) is None) for n in convolutions):
-        # types are not checked: the canonical form has Q/DQ on float16 at any opset
-        ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    for node in convolutions:
-        kernel = _kernel(node)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        kernel = _kernel(node) if _is_convolution(node) else None
         if kernel:
             _spell_out(node, kernel)
+
+
+def lacks_size(node: ir.Node) -> bool:
+    """Whether a convolution's attributes follow from a shape that is not declared."""
+    return _is_convolution(node) and (_kernel(node) is None or (_needs_input_size(node) and _spatial_size(node) is None))
+
+
+def _is_convolution(node: ir.Node) -> bool:
+    return node.op_type in ("Conv", "ConvTranspose") and node.domain == ""
 
 
 def _spell_out(node: ir.Node, kernel: list[int]) -> None:

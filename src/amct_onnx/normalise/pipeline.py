@@ -12,6 +12,7 @@ from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers import express_foreign_quantizers
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
+from amct_onnx.normalise.missing_shapes import infer_missing_shapes
 from amct_onnx.normalise.qoperator import expand_qoperators
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
@@ -20,6 +21,7 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     expand_dynamic_quantization,
     drop_casts_around_quantizers,
     move_quantizers_behind_integer_moves,
+    infer_missing_shapes,
     spell_out_convolutions,
 )
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""

@@ -35,7 +35,13 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     note = noted_refusal(node)
     if note is not None:
         raise Refusal(*note)
-    if node.op_type in ("MatMul", "Gemm") and not any(constants.is_constant(v) for v in node.inputs[:2]):
+    if node.op_type in ("MatMul", "Gemm") and not constants.is_constant(node.inputs[1]):
+        if constants.is_constant(node.inputs[0]):
+            raise Refusal(
+                "weight-not-constant",
+                f"its second input '{_name(node.inputs[1])}' is not a constant; the constant is its first",
+                "Multiply in the other order: int8 layers take the weight as their second input.",
+            )
         raise Refusal(
             "activation-by-activation",
             "both of its inputs are activations",
@@ -128,6 +134,10 @@ def _deq_scale(quantizer: Quantizer, scale_w: npt.NDArray[np.float32]) -> npt.ND
     return deq_scale
 
 
+def _name(value: ir.Value | None) -> str:
+    return (value.name or "") if value is not None else ""
+
+
 def _attr(node: ir.Node, name: str, default: Any) -> Any:
     return node.attributes[name].value if name in node.attributes else default
 
@@ -145,9 +155,9 @@ def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
     return tuple(node.attributes.values())
 
 
-def _output_rank(node: ir.Node) -> int:
-    """Of a MatMul; 2 when nothing declares it, as its weight has 2 axes."""
+def _output_rank(node: ir.Node) -> int | None:
+    """Of a MatMul with a weight of 2 axes; None when nothing declares it."""
     for value in (node.outputs[0], node.inputs[0]):
         if value is not None and value.shape is not None:
             return len(value.shape)
-    return 2
+    return None

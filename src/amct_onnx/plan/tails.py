@@ -40,16 +40,18 @@ class Tail:
 EMPTY = Tail(np.ones(1), None, ())
 
 
-def tails_of(node: ir.Node, channels: int, rank: int, constants: ConstantEvaluator) -> list[Tail]:
+def tails_of(node: ir.Node, channels: int, rank: int | None, constants: ConstantEvaluator) -> list[Tail]:
     """The tails that a layer may absorb, the longest first and the empty one last.
 
     Args:
         node: Conv, ConvTranspose, Gemm or MatMul.
         channels: number of its output channels.
-        rank: of its output.
+        rank: of its output; None when it is unknown (MatMul only).
         constants: evaluator of the graph.
     """
-    axis = rank - 1 if node.op_type == "MatMul" else 1
+    # of an unknown rank only the last axis is known, which is the channels' axis: taken for rank 1, all others are refused
+    axis = (rank or 1) - 1 if node.op_type == "MatMul" else 1
+    rank = rank or 1
     found = [EMPTY]
     factor, addend, nodes = np.ones(1), np.zeros(1), tuple[ir.Node, ...]()
     current = node

@@ -1,0 +1,35 @@
+"""Shape inference, where a later stage needs a shape that the model does not declare.
+
+Exporters need not write value_info. The size of a convolution's input decides its padding; the rank decides which axis a
+per-channel quantizer or a BatchNormalization behind a MatMul belongs to. Inference costs as much as the rest of
+normalisation, so it runs only for such nodes.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from amct_onnx.normalise.conv_attributes import lacks_size
+from amct_onnx.normalise.graph_edit import nodes_of
+
+AFFINE = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
+
+
+def infer_missing_shapes(model: ir.Model) -> None:
+    """Complete shapes in place where one is missing; what cannot be inferred stays unknown."""
+    if any(n.domain == "" and (lacks_size(n) or _lacks_rank(n)) for n in nodes_of(model)):
+        # types are not checked: the canonical form has Q/DQ on float16 at any opset
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _lacks_rank(node: ir.Node) -> bool:
+    """Whether the plan will count axes of a tensor of unknown rank."""
+    if node.op_type == "MatMul":
+        readers = [use.node for use in node.outputs[0].uses()]
+        return node.outputs[0].shape is None and any(n.op_type in AFFINE for n in readers)
+    if node.op_type == "QuantizeLinear":
+        value, scale = node.inputs[0], node.inputs[1]
+        per_tensor = scale is not None and scale.shape is not None and all(d == 1 for d in scale.shape)
+        return value is not None and value.shape is None and not per_tensor
+    return False
