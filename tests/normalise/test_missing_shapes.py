@@ -73,7 +73,8 @@ PER_CHANNEL = """x0 = Relu(x) q = QuantizeLinear <axis = 1> (x0, sp, zp) d = Deq
 def per_channel(folder: Path) -> Path:
     factors = {"sp": np.linspace(0.01, 0.1, 6, dtype=np.float32), "zp": np.arange(6).astype(np.int8)}
     own = {k: v for k, v in constants().items() if k in ("w", "sw")}
-    return write_model(folder / "m.onnx", f"g (float[n, 6, 6] x) => (float[n, 6, 6] y) {{ {PER_CHANNEL} }}", own | factors)
+    graph = f"g (float[n, 6, 6] x) => (float[n, 6, 6] y) {{ {PER_CHANNEL} }}"
+    return write_model(folder / "m.onnx", graph, own | factors)
 
 
 def test_per_channel_quantizer_of_an_undeclared_tensor(tmp_path: Path) -> None:

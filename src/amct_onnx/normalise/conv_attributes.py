@@ -24,7 +24,9 @@ def spell_out_convolutions(model: ir.Model) -> None:
 
 def lacks_size(node: ir.Node) -> bool:
     """Whether a convolution's attributes follow from a shape that is not declared."""
-    return _is_convolution(node) and (_kernel(node) is None or (_needs_input_size(node) and _spatial_size(node) is None))
+    if not _is_convolution(node):
+        return False
+    return _kernel(node) is None or (_needs_input_size(node) and _spatial_size(node) is None)
 
 
 def _is_convolution(node: ir.Node) -> bool:

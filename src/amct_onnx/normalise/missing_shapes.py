@@ -1,7 +1,7 @@
 """Shape inference, where a later stage needs a shape that the model does not declare.
 
-Exporters need not write value_info. The size of a convolution's input decides its padding; the rank decides which axis a
-per-channel quantizer or a BatchNormalization behind a MatMul belongs to. Inference costs as much as the rest of
+Exporters need not write value_info. The size of a convolution's input decides its padding; the rank decides which axis
+a per-channel quantizer or a BatchNormalization behind a MatMul belongs to. Inference costs as much as the rest of
 normalisation, so it runs only for such nodes.
 """
 
@@ -13,12 +13,19 @@ from onnx_ir.passes.common import ShapeInferencePass
 from amct_onnx.normalise.conv_attributes import lacks_size
 from amct_onnx.normalise.graph_edit import nodes_of
 
+WRITTEN_BYTES = 1 << 16
+"""More than the size up to which the pass writes an initializer; larger ones hold no shapes and are left out."""
 AFFINE = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
 
 
 def infer_missing_shapes(model: ir.Model) -> None:
     """Complete shapes in place where one is missing; what cannot be inferred stays unknown."""
     if any(n.domain == "" and (lacks_size(n) or _lacks_rank(n)) for n in nodes_of(model)):
+        # the pass takes large initializers away while it writes the small ones, which may be computed from them
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.LazyTensor) and tensor.nbytes <= WRITTEN_BYTES:
+                value.const_value = ir.tensor(tensor.numpy(), name=value.name)
         # types are not checked: the canonical form has Q/DQ on float16 at any opset
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
 

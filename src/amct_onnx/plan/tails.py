@@ -49,7 +49,7 @@ def tails_of(node: ir.Node, channels: int, rank: int | None, constants: Constant
         rank: of its output; None when it is unknown (MatMul only).
         constants: evaluator of the graph.
     """
-    # of an unknown rank only the last axis is known, which is the channels' axis: taken for rank 1, all others are refused
+    # of an unknown rank only the last axis is known, which is that of the channels: rank 1 stands for it
     axis = (rank or 1) - 1 if node.op_type == "MatMul" else 1
     rank = rank or 1
     found = [EMPTY]
