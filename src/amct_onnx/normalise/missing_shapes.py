@@ -26,8 +26,11 @@ def infer_missing_shapes(model: ir.Model) -> None:
             tensor = value.const_value
             if isinstance(tensor, ir.LazyTensor) and tensor.nbytes <= WRITTEN_BYTES:
                 value.const_value = ir.tensor(tensor.numpy(), name=value.name)
+        declared = [None if v.shape is None else ir.Shape(v.shape) for v in model.graph.outputs]
         # types are not checked: the canonical form has Q/DQ on float16 at any opset
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        for value, shape in zip(model.graph.outputs, declared, strict=True):
+            value.shape = shape  # the interface stays as it was declared
 
 
 def _lacks_rank(node: ir.Node) -> bool:
