@@ -39,6 +39,8 @@ ROUNDING_SHARE = 1e-5
 """Float32 sums of up to some 10^5 terms stay within this share of the largest value (2^-24 * sqrt(10^5) = 2e-5 is the
 statistical growth of a sum as large as its terms; measured sums are ten times below it). An 8-bit step is 400 times
 larger."""
+EDGE_SHARE = 0.01
+"""So many values may lie on an edge where float32 as written meets none."""
 INT8_STEPS = 127
 """A float output counts as 127 steps up to its largest absolute value."""
 LIBRARIES = ("amct_onnx", "onnxruntime", "onnx", "onnx-ir", "numpy")
@@ -204,15 +206,18 @@ def _result(setting: Setting, errors: _Errors | str, floor: _Errors | str) -> Se
 def _verdict(errors: _Errors, floor: _Errors | str) -> str:
     """Equal, rounding, edges or wrong.
 
-    A value on the edge between two steps may fall to either side in float32 and then moves what follows. How far, is
-    measured: the setting that computes every node as written has no other error. Twice that, or a step, is granted.
+    A value on the edge between two steps may fall to either side in float32 and then moves what follows. How often and
+    how far, is measured: the setting that computes every node as written has no other error. Twice that is granted, at
+    least one step in one of a hundred values.
     """
     if not errors.unequal:
         return EQUAL
     if errors.share <= ROUNDING_SHARE:
         return ROUNDING
-    granted = max(1.0, 0.0 if isinstance(floor, str) else 2 * floor.steps)
-    return EDGES if errors.steps <= granted * (1 + ROUNDING_SHARE) else WRONG
+    far, often = (0.0, 0.0) if isinstance(floor, str) else (floor.steps, floor.differing / max(1, floor.values))
+    near = errors.steps <= max(1.0, 2 * far) * (1 + ROUNDING_SHARE)
+    rare = errors.differing / max(1, errors.values) <= max(EDGE_SHARE, 2 * often)
+    return EDGES if near and rare else WRONG
 
 
 def _reference_session(exact: ExactModel) -> ort.InferenceSession:
