@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from amct_onnx.report import BiasError
+
 REPORT_SCHEMA_VERSION = 1
 
 EQUAL, NOISE, DIVERGES = "equal", "noise", "diverges"
@@ -111,22 +113,6 @@ class OutputEntry:
     name: str
     lsb: float | None
     differences: tuple[Difference, ...]
-
-
-@dataclass(frozen=True)
-class BiasError:
-    """What rounding the bias to int32 costs: |round(b / s) * s - b| with s = scale_d * scale_w.
-
-    Attributes:
-        max_steps: worst channel in units of s; at most 0.5 unless the bias leaves float32's integers.
-        max_lsb, mean_lsb: worst channel and mean, in units of the layer's output scale; None when that is unknown.
-        worst_channel: where max_lsb (or max_steps) is.
-    """
-
-    max_steps: float
-    max_lsb: float | None
-    mean_lsb: float | None
-    worst_channel: int
 
 
 @dataclass(frozen=True)
