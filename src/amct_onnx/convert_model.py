@@ -69,7 +69,7 @@ def convert_qat_model(
     deploy_writer, fake_quant_writer = DeployWriter(model, plan), FakeQuantWriter(model, plan)
     deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
     step(4, STAGES)
-    paths = _output_paths(os.fspath(save_path))
+    paths = output_paths(os.fspath(save_path))
     record = None if record_file is None else Path(os.path.realpath(record_file))
     targets = [*paths, *([record] if record else [])]
     replaced = _check_targets(targets, Path(os.path.realpath(model_file)))
@@ -117,7 +117,7 @@ def convert_qat_model(
     return report
 
 
-def _output_paths(save_path: str) -> list[Path]:
+def output_paths(save_path: str) -> list[Path]:
     """Deploy model, fake-quant model and ledger; a path that ends in a slash, ``.`` or ``..`` is a folder."""
     name = os.path.basename(save_path)
     is_folder = name in ("", os.curdir, os.pardir)

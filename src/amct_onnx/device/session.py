@@ -176,6 +176,16 @@ class DeploySession:
             raise SettingError(f"counts() needs a session that was opened with collect='{COUNTS}'.")
         return self._collector.counts()
 
+    def clear_counts(self) -> None:
+        """Start counting again.
+
+        Raises:
+            SettingError: The session was opened without ``collect="counts"``.
+        """
+        if self._collector is None:
+            raise SettingError(f"clear_counts() needs a session that was opened with collect='{COUNTS}'.")
+        self._collector.clear()
+
     def close(self) -> None:
         """Free the session; facts, warnings and counts stay."""
         self._session = None
