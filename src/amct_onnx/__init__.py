@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from amct_onnx.acceptance.report import CheckReport, Finding
     from amct_onnx.convert_model import convert_qat_model
     from amct_onnx.device.session import DeploySession
+    from amct_onnx.doctor.examine import doctor
+    from amct_onnx.doctor.report import DoctorReport
     from amct_onnx.errors import (
         AmctError,
         DataError,
@@ -34,6 +36,7 @@ __all__ = [
     "ConversionReport",
     "DataError",
     "DeploySession",
+    "DoctorReport",
     "FactorError",
     "Finding",
     "ModelFileError",
@@ -45,6 +48,7 @@ __all__ = [
     "__version__",
     "check",
     "convert_qat_model",
+    "doctor",
     "set_logging_level",
 ]
 _HOMES = {
@@ -53,6 +57,8 @@ _HOMES = {
     "Finding": "amct_onnx.acceptance.report",
     "convert_qat_model": "amct_onnx.convert_model",
     "DeploySession": "amct_onnx.device.session",
+    "doctor": "amct_onnx.doctor.examine",
+    "DoctorReport": "amct_onnx.doctor.report",
     "set_logging_level": "amct_onnx.log",
     "ConversionReport": "amct_onnx.report",
     "AMCT_SO": "amct_onnx.session_options",

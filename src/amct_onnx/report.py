@@ -14,6 +14,34 @@ CONVERTED = "converted"
 REFUSED = "refused"
 
 
+BIAS_MATTERS = 0.125
+"""From how many LSB of the layer's output on a bias error is named.
+
+A quarter of the half LSB that the next quantizer's own rounding may err: below it fewer than one value in eight moves.
+"""
+
+
+@dataclass(frozen=True)
+class BiasError:
+    """What rounding a bias to int32 costs: |round(b / s) * s - b| with s = scale_d * scale_w.
+
+    Attributes:
+        max_steps: worst channel in units of s; at most 0.5 unless the quotient leaves float32's integers.
+        max_lsb, mean_lsb: worst channel and mean in units of the layer's output scale; None when nothing quantizes it.
+        worst_channel: the channel of max_lsb, or of max_steps when that is None.
+    """
+
+    max_steps: float
+    max_lsb: float | None
+    mean_lsb: float | None
+    worst_channel: int
+
+    @property
+    def matters(self) -> bool:
+        """Whether it moves a noticeable share of the layer's integers."""
+        return self.max_lsb is not None and self.max_lsb >= BIAS_MATTERS
+
+
 @dataclass(frozen=True)
 class LayerEntry:
     """The verdict on one candidate layer.
@@ -31,6 +59,10 @@ class LayerEntry:
         remedy: What would make a refused layer convertible; empty when converted.
         deploy_nodes: Names of the layer's nodes in the deploy model.
         fake_quant_nodes: Names of the layer's nodes in the fake-quant model.
+        source_input: Float tensor of the (normalised) source that the layer's quantizer reads; "" when refused.
+        source_output: Float tensor that the layer and what was folded into it make.
+        output_scale: Scale of the quantizer that reads source_output next; None when none does.
+        bias_error: What rounding the bias costs; None without a bias or when refused.
     """
 
     name: str
@@ -45,6 +77,10 @@ class LayerEntry:
     remedy: str = ""
     deploy_nodes: tuple[str, ...] = ()
     fake_quant_nodes: tuple[str, ...] = ()
+    source_input: str = ""
+    source_output: str = ""
+    output_scale: float | None = None
+    bias_error: BiasError | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +126,12 @@ class ConversionReport:
         """The layers that stayed float, each with its reason."""
         return tuple(e for e in self.layers if e.verdict == REFUSED)
 
+    @property
+    def bias_matters(self) -> tuple[LayerEntry, ...]:
+        """The layers whose bias rounding moves a noticeable share of the next quantizer's integers, worst first."""
+        found = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
+        return tuple(sorted(found, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
+
     def summary(self) -> str:
         """One line: how many layers became int8, how many stayed float and why."""
         text = f"{len(self.converted)} of {len(self.layers)} candidate layers are int8"
@@ -102,7 +144,10 @@ class ConversionReport:
         """The report as plain JSON values; the schema is docs/ledger.md."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         # asdict would copy every scale of every channel
-        values["layers"] = [dict(vars(entry)) for entry in self.layers]
+        values["layers"] = [
+            {**vars(entry), "bias_error": None if entry.bias_error is None else dict(vars(entry.bias_error))}
+            for entry in self.layers
+        ]
         values["residuals"] = [dict(vars(entry)) for entry in self.residuals]
         values["check"] = None if self.check is None else self.check.to_dict()
         return {"schema_version": LEDGER_SCHEMA_VERSION, **values, "summary": self.summary()}

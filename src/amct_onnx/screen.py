@@ -39,6 +39,12 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
     actions = Counter(r.action for r in report.residuals)
     if actions:
         console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())))
+    if report.bias_matters:
+        worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
+        console.print(
+            Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases."),
+            soft_wrap=True,
+        )
     for warning in report.warnings:
         console.print(Text(f"Warning: {warning}"), soft_wrap=True)
     if report.check is not None:

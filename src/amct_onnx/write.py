@@ -106,7 +106,8 @@ def write_outputs(
     """Write all files or none; each source tensor is read once, whatever the number of models that hold it.
 
     Args:
-        models: the first one's folder is where the set of files is locked and, after a kill, undone.
+        models: the first one's folder (without models, that of the first text) is where the set of files is locked
+            and, after a kill, undone.
         texts: further files.
         prefix: names the set within the folder.
         progress: called with bytes written and bytes to write, from any thread.
@@ -115,9 +116,10 @@ def write_outputs(
         OutputError: A file cannot be written; earlier files are untouched.
         ModelFileError: A source file was truncated meanwhile; earlier files are untouched.
     """
-    where: Path = models[0].path
+    first: Path = models[0].path if models else next(iter(texts))
+    where = first
     try:
-        with Transaction(models[0].path.parent, prefix) as transaction:
+        with Transaction(first.parent, prefix) as transaction:
             jobs: dict[int, _Job] = {}
             total = 0
             for output in models:
@@ -137,7 +139,7 @@ def write_outputs(
                         job = jobs.setdefault(key, _Job(piece.tensor))
                         job.targets.append((handle, piece.position, piece.tensor.dtype))
                         total += piece.tensor.nbytes
-            where = models[0].path
+            where = first
             _stream(list(jobs.values()), total, progress or (lambda done, total: None))
             for path, text in texts.items():
                 where = path
@@ -150,6 +152,11 @@ def write_outputs(
             f"{error.filename or where}: cannot be written ({error.strerror or error}). Choose a writable save_path "
             "with enough space."
         ) from error
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Summed size of the initializers."""
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
 def _tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:

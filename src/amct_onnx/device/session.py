@@ -21,7 +21,7 @@ from amct_onnx.device.products import product
 from amct_onnx.errors import ModelFileError, SettingError, UnsupportedModelError
 from amct_onnx.log import get_logger
 from amct_onnx.read import read_model
-from amct_onnx.write import INLINE_LIMIT
+from amct_onnx.write import INLINE_LIMIT, weight_bytes
 
 Array = npt.NDArray[Any]
 
@@ -178,6 +178,16 @@ class DeploySession:
             raise SettingError(f"counts() needs a session that was opened with collect='{COUNTS}'.")
         return self._collector.counts()
 
+    def clear_counts(self) -> None:
+        """Start counting again.
+
+        Raises:
+            SettingError: The session was opened without ``collect="counts"``.
+        """
+        if self._collector is None:
+            raise SettingError(f"clear_counts() needs a session that was opened with collect='{COUNTS}'.")
+        self._collector.clear()
+
     def close(self) -> None:
         """Free the session; facts, warnings and counts stay."""
         self._session = None
@@ -221,7 +231,7 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
 def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> ort.InferenceSession:
     """An onnxruntime session of a lowered model under the pinned options."""
     model = lowered.model
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    size = weight_bytes(model)
     if size > INLINE_LIMIT:
         raise UnsupportedModelError(
             f"The model holds {size} bytes of weights; more than {INLINE_LIMIT} cannot be simulated in "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -13,6 +15,19 @@ from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.tails import EMPTY, Tail, addend_of
 
 
+@dataclass(frozen=True)
+class PlannedBias:
+    """A layer's bias as integers, and what the rounding costs.
+
+    Attributes:
+        integers: int32 [channels].
+        error: integers * deq_scale - bias, float64 [channels]; 0 for a bias that was int32 already.
+    """
+
+    integers: npt.NDArray[np.int32]
+    error: npt.NDArray[np.float64]
+
+
 def plan_bias(
     own: ir.Value | None,
     tail: Tail,
@@ -21,8 +36,8 @@ def plan_bias(
     deq_scale: npt.NDArray[np.float32],
     channels: int,
     constants: ConstantEvaluator,
-) -> npt.NDArray[np.int32] | None:
-    """The int32 bias [channels] of the layer and what its tail adds; None when there is neither."""
+) -> PlannedBias | None:
+    """The bias of the layer and what its tail adds; None when there is neither."""
     if own is None and tail.addend is None:
         return None
     single = own if tail is EMPTY else tail.bias if own is None else None
@@ -30,7 +45,7 @@ def plan_bias(
     # [channels, 1] is one number for each row of a Gemm's output, not for each channel
     if own is not None and int(np.prod(shape)) != 1 and (int(np.prod(shape)) != channels or shape[-1] != channels):
         raise Refusal("bias-shape", f"its bias '{own.name}' has shape {shape}", f"Use a bias of shape [{channels}].")
-    exact = None
+    exact, total = None, None
     if single is not None and beta == 1 and alpha == 1:
         exact = _exact_bias(single, deq_scale, constants)
     name = next((v.name for v in (single, own, addend_of(tail)) if v is not None), "")
@@ -49,7 +64,9 @@ def plan_bias(
             f"its bias '{name}' quantizes to {exact[bad[0]]:.0f} in channel {bad[0]}, beyond int32",
             "Use a larger weight or activation scale in that channel, or a smaller bias.",
         )
-    return np.broadcast_to(exact, (channels,)).astype(np.int32)
+    integers = np.broadcast_to(exact, (channels,)).astype(np.int32)
+    error = np.zeros(channels) if total is None else integers * deq_scale.astype(np.float64) - total
+    return PlannedBias(integers, np.broadcast_to(error, (channels,)))
 
 
 def _exact_bias(

@@ -99,6 +99,9 @@ class Site:
         attributes: attributes of the layer in the output models.
         as_2d: whether the deploy model holds a 1-D convolution as a 2-D one of height 1.
         detail: what the ledger says beyond the figures.
+        bias_error: of rounding the bias to integers, float64 [output channels] in the bias's unit; None without bias.
+        output: name of the float tensor that the layer and what it absorbed make.
+        output_scale: scale of the quantizer that reads that tensor next; None when none does.
     """
 
     node: str
@@ -115,6 +118,9 @@ class Site:
     attributes: tuple[ir.Attr, ...]
     as_2d: bool = False
     detail: str = ""
+    bias_error: npt.NDArray[np.float64] | None = None
+    output: str = ""
+    output_scale: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from amct_onnx.plan.biases import plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight
 from amct_onnx.plan.factors import Quantizer, Site
 from amct_onnx.plan.grids import Grids
+from amct_onnx.plan.output_scales import next_scale
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.plan.tails import Tail, addend_of, tails_of
@@ -87,13 +88,14 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         raise Refusal("gemm-alpha", f"its alpha {alpha} would turn the weight -128 into 128", "Use a positive alpha.")
     bias_value = tail.bias or own or addend_of(tail)
     split = _split_scale(node, deq_scale, settings)
+    last = (tail.nodes[-1] if tail.nodes else node).outputs[0]
     return Site(
         node=node.name or "",
         source=source.name or "",
         quantizer=quantizer,
         weight=signed_weight(resolved, scale_w, channel_axis, signs, group, turned),
         deq_scale=deq_scale,
-        bias=bias,
+        bias=None if bias is None else bias.integers,
         bias_name=(bias_value.name or "") if bias_value is not None else "",
         absorbed=tuple(n.name or "" for n in tail.nodes),
         split_scale=split,
@@ -102,6 +104,9 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         attributes=attributes,
         as_2d=len(resolved.shape) == 3 and node.op_type.startswith("Conv") and not settings.keep_conv1d,
         detail="; ".join(_details(resolved, tail, split)),
+        bias_error=None if bias is None else bias.error,
+        output=last.name or "",
+        output_scale=next_scale(last, constants),
     )
 
 

@@ -12,9 +12,11 @@ from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.opset import opset_of
+from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import CANDIDATES, plan_layer
+from amct_onnx.plan.output_scales import next_scale
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, raw_factors
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
@@ -54,6 +56,8 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
                     reason=refusal.reason,
                     detail=refusal.detail,
                     remedy=refusal.remedy,
+                    source_output=node.outputs[0].name or "",
+                    output_scale=next_scale(node.outputs[0], constants),
                 )
             )
         else:
@@ -125,6 +129,10 @@ def _converted(node: ir.Node, site: Site) -> LayerEntry:
         offset_d=site.quantizer.offset_d,
         scale_w=tuple(float(s) for s in site.weight.scale),
         detail=site.detail,
+        source_input=site.source,
+        source_output=site.output,
+        output_scale=site.output_scale,
+        bias_error=bias_error_of(site),
     )
 
 

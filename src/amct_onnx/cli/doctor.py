@@ -1,0 +1,47 @@
+"""amct_onnx doctor: say which ONNX Runtime settings give a Q/DQ model's true numbers on this CPU."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
+from amct_onnx.cli.options import add_option
+from amct_onnx.cli.progress import progress_bar
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    """Declare the verb and its options."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "doctor", help="say which ONNX Runtime settings would lie about a Q/DQ model on this CPU"
+    )
+    add_option(parser, "--model", help="the QAT model (default: a small built-in u8s8 model)")
+    add_option(parser, "--data", help=".npz, .npy or .bin file, or a folder of them (default: random numbers)")
+    add_option(parser, "--input_shape", default="", help='shape of one feed: "input:1,3,224,224;mask:1,5"')
+    add_option(parser, "--feeds", type=int, default=8, help="how many feeds are run at most (default: 8)")
+    add_option(parser, "--json", action="store_true", help="print the figures as JSON instead of a table")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine, print the figures."""
+    from amct_onnx.doctor.examine import doctor
+
+    with progress_bar("Examining") as progress:
+        report = doctor(
+            arguments.model,
+            arguments.data,
+            input_shape=arguments.input_shape,
+            feeds=arguments.feeds,
+            progress=progress,
+        )
+    if arguments.json:
+        import json
+
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        from amct_onnx.doctor.screen import print_doctor
+
+        print_doctor(report, sys.stdout)
+    return EXIT_DONE if report.trusted else EXIT_CHECK_FAILED

@@ -1,0 +1,44 @@
+"use strict";
+(function () {
+  var form = document.getElementById("filters");
+  var rows = Array.prototype.slice.call(document.querySelectorAll("#ledger tbody tr"));
+  var count = document.getElementById("count");
+  var none = document.getElementById("none");
+  function apply() {
+    var text = form.elements.text.value.trim().toLowerCase();
+    var shown = 0;
+    rows.forEach(function (row) {
+      var fits = ["verdict", "op_type", "reason"].every(function (key) {
+        var wanted = form.elements[key].value;
+        return !wanted || row.dataset[key] === wanted;
+      }) && (!text || row.textContent.toLowerCase().indexOf(text) >= 0);
+      row.hidden = !fits;
+      shown += fits ? 1 : 0;
+    });
+    count.textContent = shown + " of " + rows.length + " layers shown";
+    none.hidden = shown > 0;
+  }
+  if (form) {
+    form.hidden = false;
+    form.addEventListener("input", apply);
+    form.addEventListener("change", apply);
+    form.addEventListener("submit", function (event) { event.preventDefault(); });
+    form.addEventListener("reset", function () { setTimeout(apply, 0); });
+    apply();
+  }
+  var legend = document.getElementById("series");
+  if (legend) {
+    legend.hidden = false;
+    legend.addEventListener("change", function (event) {
+      document.querySelectorAll('g[data-series="' + event.target.value + '"]').forEach(function (group) {
+        group.style.display = event.target.checked ? "" : "none";
+      });
+    });
+  }
+  // a link to a layer shows it, whatever the filters hide
+  window.addEventListener("hashchange", reveal);
+  function reveal() {
+    var row = location.hash && document.getElementById(location.hash.slice(1));
+    if (row && row.hidden && form) { form.reset(); setTimeout(function () { row.scrollIntoView(); }, 10); }
+  }
+})();
