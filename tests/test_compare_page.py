@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from amct_onnx.compare.html.write_html import write_html
+from amct_onnx.comparison.html.write_html import write_html
 
 EXAMPLE = Path(__file__).parent / "data" / "compare_report.json"
 

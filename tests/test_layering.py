@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "device": {"normalise", "read", "write", "data"},
     "data": set(),
     "doctor": {"data", "device", "normalise", "plan", "read", "screen", "write"},
-    "compare": {"data", "device", "normalise", "output_files", "plan", "read", "report", "write"},
+    "comparison": {"data", "device", "normalise", "output_files", "plan", "read", "report", "write"},
 }
 """Part of the package -> the other parts that it may import, besides BASE and itself."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from amct_onnx.compare.html.charts import histogram, layer_panels
+from amct_onnx.comparison.html.charts import histogram, layer_panels
 from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.write import write_outputs
 
@@ -54,7 +54,7 @@ def render_html(report: dict[str, Any]) -> str:
             "The HTML report needs Jinja2, which is not installed. Install it with: pip install 'amct_onnx[report]'."
         ) from error
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("amct_onnx.compare.html"),
+        loader=jinja2.PackageLoader("amct_onnx.comparison.html"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from amct_onnx.compare.ledger import Ledger
+from amct_onnx.comparison.ledger import Ledger
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.report import CONVERTED, LayerEntry
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from amct_onnx.arithmetic import INT32_MAX
-from amct_onnx.compare.batch import Results
-from amct_onnx.compare.closer_look import Look
-from amct_onnx.compare.job import FAKE_QUANT, SOURCE
-from amct_onnx.compare.noise import Noise, explained
-from amct_onnx.compare.pairing import Paired
-from amct_onnx.compare.report import Divergence
+from amct_onnx.comparison.batch import Results
+from amct_onnx.comparison.closer_look import Look
+from amct_onnx.comparison.job import FAKE_QUANT, SOURCE
+from amct_onnx.comparison.noise import Noise, explained
+from amct_onnx.comparison.pairing import Paired
+from amct_onnx.comparison.report import Divergence
 from amct_onnx.report import CONVERTED
 
 MARGIN = 2.0

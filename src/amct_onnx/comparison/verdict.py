@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import comb
 
-from amct_onnx.compare.batch import Accuracy
-from amct_onnx.compare.job import SOURCE
-from amct_onnx.compare.report import DIVERGES, EQUAL, NOISE, Divergence, ModelEntry, OutputEntry, Verdict
+from amct_onnx.comparison.batch import Accuracy
+from amct_onnx.comparison.job import SOURCE
+from amct_onnx.comparison.report import DIVERGES, EQUAL, NOISE, Divergence, ModelEntry, OutputEntry, Verdict
 from amct_onnx.report import REFUSED, LayerEntry
 
 FLOAT_ROUNDING_DB = 90.0

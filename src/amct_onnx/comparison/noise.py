@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.compare.job import FAKE_QUANT
+from amct_onnx.comparison.job import FAKE_QUANT
 from amct_onnx.device.facts import weight_sums
 from amct_onnx.report import CONVERTED, LayerEntry
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.compare.ledger import Ledger
-from amct_onnx.compare.pairing import Paired, pair_layers
-from amct_onnx.compare.sessions import ModelBytes, open_reference, show, tensors_of
+from amct_onnx.comparison.ledger import Ledger
+from amct_onnx.comparison.pairing import Paired, pair_layers
+from amct_onnx.comparison.sessions import ModelBytes, open_reference, show, tensors_of
 from amct_onnx.device.products import product
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from amct_onnx.compare.report import Residual
+from amct_onnx.comparison.report import Residual
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.output_files import output_files
 from amct_onnx.report import LEDGER_SCHEMA_VERSION, BiasError, LayerEntry

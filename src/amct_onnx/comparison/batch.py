@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.compare.evaluator import Evaluator
-from amct_onnx.compare.exact_sum import ExactSum
-from amct_onnx.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
-from amct_onnx.compare.sessions import open_reference, run_named
-from amct_onnx.compare.statistics import QuantizerStatistics, SourceTensor, TensorStatistics, as_float
+from amct_onnx.comparison.evaluator import Evaluator
+from amct_onnx.comparison.exact_sum import ExactSum
+from amct_onnx.comparison.job import FAKE_QUANT, SOURCE, Job, deploy_key
+from amct_onnx.comparison.sessions import open_reference, run_named
+from amct_onnx.comparison.statistics import QuantizerStatistics, SourceTensor, TensorStatistics, as_float
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
 
@@ -92,7 +92,7 @@ class Runner:
         self.fake_quant = open_reference(job.fake_quant, job.threads)
         options = None
         if job.threads:
-            from amct_onnx.compare.sessions import pinned_options
+            from amct_onnx.comparison.sessions import pinned_options
 
             options = pinned_options(job.threads)
         self.deploy = {

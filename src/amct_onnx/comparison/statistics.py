@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.compare.exact_sum import ExactSum
-from amct_onnx.compare.report import Difference
+from amct_onnx.comparison.exact_sum import ExactSum
+from amct_onnx.comparison.report import Difference
 
 ROW = 1024
 """Numbers whose squares are added in float32 before float64 takes over: at most 2^-14 relative, and no bias."""
