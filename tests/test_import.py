@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,21 @@ def test_submodule_import_is_the_same_function() -> None:
     assert amct_onnx.convert_qat_model is convert_qat_model
     code = "from amct_onnx.convert_model import convert_qat_model as f; import amct_onnx as a; "
     assert python(code + "print(a.convert_qat_model is f)") == "True"
+
+
+def test_no_public_name_is_a_submodule() -> None:
+    """Importing ``amct_onnx.x.y`` sets the attribute x of the package to the module, for good."""
+    modules = {m.name for m in pkgutil.iter_modules(amct_onnx.__path__)}
+    # convert_model is the vendor's module, and no public name
+    assert not modules & set(amct_onnx.__all__)
+
+
+def test_functions_stay_functions_whatever_is_imported_first() -> None:
+    functions = {n: home for n, home in amct_onnx._HOMES.items() if n[0].islower()}
+    assert "doctor" in functions
+    code = "import amct_onnx, amct_onnx.cli; " + "; ".join(f"import {home}" for home in functions.values())
+    same = " and ".join(f"amct_onnx.{n} is sys.modules['{home}'].{n}" for n, home in functions.items())
+    assert python(f"import sys; {code}; print({same} and callable(amct_onnx.doctor))") == "True"
 
 
 def test_session_options_are_cached_and_usable() -> None:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "acceptance": {"normalise", "screen"},
     "device": {"normalise", "read", "write", "data"},
     "data": set(),
-    "doctor": {"data", "device", "normalise", "plan", "read", "screen", "write"},
+    "witness": {"data", "device", "normalise", "plan", "read", "screen", "write"},
     "comparison": {"data", "device", "normalise", "output_files", "plan", "read", "report", "write"},
 }
 """Part of the package -> the other parts that it may import, besides BASE and itself."""

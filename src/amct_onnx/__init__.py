@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from amct_onnx.acceptance.report import CheckReport, Finding
     from amct_onnx.convert_model import convert_qat_model
     from amct_onnx.device.session import DeploySession
-    from amct_onnx.doctor.examine import doctor
-    from amct_onnx.doctor.report import DoctorReport
     from amct_onnx.errors import (
         AmctError,
         DataError,
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     )
     from amct_onnx.log import set_logging_level
     from amct_onnx.report import ConversionReport
+    from amct_onnx.witness.examine import doctor
+    from amct_onnx.witness.report import DoctorReport
 
     AMCT_SO: Any
 
@@ -57,8 +57,8 @@ _HOMES = {
     "Finding": "amct_onnx.acceptance.report",
     "convert_qat_model": "amct_onnx.convert_model",
     "DeploySession": "amct_onnx.device.session",
-    "doctor": "amct_onnx.doctor.examine",
-    "DoctorReport": "amct_onnx.doctor.report",
+    "doctor": "amct_onnx.witness.examine",
+    "DoctorReport": "amct_onnx.witness.report",
     "set_logging_level": "amct_onnx.log",
     "ConversionReport": "amct_onnx.report",
     "AMCT_SO": "amct_onnx.session_options",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from amct_onnx.doctor.cpu import CpuFacts
+from amct_onnx.witness.cpu import CpuFacts
 
 SCHEMA_VERSION = 1
 

@@ -17,17 +17,17 @@ import onnxruntime as ort
 
 from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, specs_of
 from amct_onnx.device.session import CPU
-from amct_onnx.doctor.cpu import cpu_facts
-from amct_onnx.doctor.exact_reference import ExactModel, make_exact
-from amct_onnx.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, DoctorReport, SettingResult
-from amct_onnx.doctor.sample_model import sample_model
-from amct_onnx.doctor.settings import PINNED, SETTINGS, Setting
 from amct_onnx.errors import DataError, NoQuantizerError, SettingError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.graph_edit import nodes_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.quantizers import RANGES, integer_type, is_op, raw_factors
 from amct_onnx.read import read_model
+from amct_onnx.witness.cpu import cpu_facts
+from amct_onnx.witness.exact_reference import ExactModel, make_exact
+from amct_onnx.witness.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, DoctorReport, SettingResult
+from amct_onnx.witness.sample_model import sample_model
+from amct_onnx.witness.settings import PINNED, SETTINGS, Setting
 from amct_onnx.write import INLINE_LIMIT, weight_bytes
 
 Array = npt.NDArray[Any]
