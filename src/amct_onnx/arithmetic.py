@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 INT8_MIN, INT8_MAX = -128, 127
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-FLOAT16_TINY = 2.0**-14
-"""Smallest normal float16."""
+FLOAT16_TINY, FLOAT16_MAX = 2.0**-14, 65504.0
+"""Smallest normal and largest finite float16."""
 COMMON_DEQUANT_SCALE = FLOAT16_TINY
 """The one AscendDequant scale of a per-channel Gemm or MatMul.
 

@@ -160,6 +160,11 @@ def attribute_type(node: ir.Node, name: str) -> ir.AttributeType | None:
     return None if found is None else found.type
 
 
+def float_attribute(node: ir.Node, name: str) -> float | None:
+    """A FLOAT attribute; None when it is absent or of another type, which the plugins read as 0."""
+    return attribute(node, name, 0.0) if attribute_type(node, name) == ir.AttributeType.FLOAT else None
+
+
 def static_shape(shape: ir.Shape | None) -> tuple[int, ...] | None:
     """A shape when every dimension is a number."""
     if shape is None:
@@ -244,6 +249,17 @@ class ModelView:
             yield from self.names
         for op_type in op_types:
             yield from (n for n in self._by_type.get(op_type, ()) if not n.domain)
+
+    def cubes(self, *op_types: str) -> Iterator[IntegerLayer]:
+        """int8 layers of one of the types; all that run on the matrix unit when none is given."""
+        yield from (layer for layer in self.layers if layer.node.op_type in (op_types or CUBE))
+
+    def deq_scales(self) -> Iterator[tuple[ir.Node, ir.TensorProtocol]]:
+        """Every AscendDequant whose deq_scale is a constant, and that constant."""
+        for node in self.nodes(DEQUANT):
+            tensor = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+            if tensor is not None:
+                yield node, tensor
 
     def op_types(self) -> dict[tuple[str, str], list[ir.Node]]:
         """Nodes by (domain, type)."""

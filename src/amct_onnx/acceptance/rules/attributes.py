@@ -11,11 +11,11 @@ import onnx_ir as ir
 from amct_onnx.acceptance.model_view import CONVOLUTIONS, CUBE, IntegerLayer, ModelView, attribute
 from amct_onnx.acceptance.report import ERROR, WARNING
 from amct_onnx.acceptance.rule import Hit, Rule
+from amct_onnx.acceptance.rules.sources import LIMITS
 
 CONV_PLUGIN = "ops-nn: common/src/framework/conv_onnx_plugin.cpp"
 TRANSPOSE_PLUGIN = "ops-nn: common/src/framework/conv_transpose_onnx_plugin.cpp"
 GEMM_PLUGIN = "ops-nn: common/src/framework/gemm_onnx_plugin.cpp"
-LIMITS = "CANN documentation of AMCT: restrictions on quantized layers"
 GEOMETRY = ("kernel_shape", "strides", "pads", "dilations")
 FREE_PADDING = ("NOTSET", "VALID")
 
