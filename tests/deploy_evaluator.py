@@ -169,8 +169,8 @@ def _int32(values: Array, where: str) -> Array:
 class Evaluator:
     """Evaluates one deploy model."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.model = onnx.load(str(path))
+    def __init__(self, model: onnx.ModelProto | str | Path) -> None:
+        self.model = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model))
         self.stats = Stats()
         opsets = {o.domain: o.version for o in self.model.opset_import}
         self.opsets = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
