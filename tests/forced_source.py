@@ -30,6 +30,7 @@ from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan, Site
 from amct_onnx.plan.grid_weights import TOLERANCE as GRID_TOLERANCE
 from amct_onnx.plan.planner import make_plan
+from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.read import read_model
 from deploy_evaluator import KERNELS, run
 
@@ -84,10 +85,10 @@ class Cut:
 class ForcedSource:
     """The cut source and the fake-quant model with all compared tensors as outputs."""
 
-    def __init__(self, source: Path, fake_quant: Path) -> None:
+    def __init__(self, source: Path, fake_quant: Path, settings: PlanSettings | None = None) -> None:
         self.model = normalise(read_model(source))
         self.constants = ConstantEvaluator(self.model.opset_imports[""])
-        self.plan: Plan = make_plan(self.model)
+        self.plan: Plan = make_plan(self.model, settings)
         self.fake = onnx.load(str(fake_quant))
         self.fake_nodes = {n.name: n for n in self.fake.graph.node}
         self.fake_producer = {o: n for n in self.fake.graph.node for o in n.output}
@@ -131,8 +132,8 @@ class ForcedSource:
         half = site.float_type == ir.DataType.FLOAT16
         fed = self._feed(f"{site.node}!out", half)
         _read_instead(end, fed)
-        kind = "cast" if half else "mul"
-        fake = self.fake_nodes[f"{site.node}.fakedequant.{kind}"].output[0]
+        last = f"fakedequant.{'cast' if half else 'mul'}" if site.input_sum is None else "sum.add"
+        fake = self.fake_nodes[f"{site.node}.{last}"].output[0]
         self.cuts.append(Cut(end.name or "", fed.name or "", fake, site=site, half=half))
 
     def _pair_name(self, pair: Pair) -> str:
@@ -217,6 +218,9 @@ class ForcedSource:
         site = cut.site
         assert site is not None
         exact, size, terms, grid = self._exact(site, activation.astype(np.float64))
+        if site.input_sum is not None:
+            # both sums may be larger than their difference; their scales' product, factor and addition round once each
+            size = size + 2 * self._shifted(site, activation.astype(np.float64))
         deq_scale = site.deq_scale.astype(np.float64)
         if self.nodes[site.node].op_type in ("Conv", "ConvTranspose"):
             deq_scale = deq_scale.reshape([1, -1, *[1] * (ours.ndim - 2)])
@@ -226,8 +230,8 @@ class ForcedSource:
             # the source's layer, each node of its tail and the result are rounded to float16 (2^-11 each)
             half = (3 + len(site.absorbed)) * 2.0**-11 * float(np.abs(theirs).max(initial=0))
         for name, value, roundings in (
-            ("float64", exact, 6),
-            ("float32", theirs, terms + 9 + 2 * len(site.absorbed)),
+            ("float64", exact, 6 + 3 * (site.input_sum is not None)),
+            ("float32", theirs, terms + 9 + 2 * len(site.absorbed) + 3 * (site.input_sum is not None)),
         ):
             excess = np.abs(ours.astype(np.float64) - value) - rounding - roundings * 2.0**-24 * size - grid - half
             assert np.all(excess <= 0), f"{site.node}: {excess.max():.3g} beyond the bound, source in {name}"
@@ -270,6 +274,15 @@ class ForcedSource:
                     value, size, grid = value * factor, size * np.abs(factor), grid * np.abs(factor)
             before = follower.outputs[0]
         return value, size, int(count.max(initial=0)), grid
+
+    def _shifted(self, site: Site, activation: Array) -> Array:
+        """Magnitude of what the sum of a layer's input adds for a shifted weight."""
+        assert site.input_sum is not None
+        node = self.nodes[site.node]
+        ones = np.ones_like(np.asarray(self.constants.array(node.inputs[1]), np.float64))
+        total = KERNELS[node.op_type](ir.to_proto(node), np.abs(activation), ones)
+        layout = [1, -1, *[1] * (total.ndim - 2)] if node.op_type in ("Conv", "ConvTranspose") else [-1]
+        return np.asarray(total * np.abs(site.input_sum).reshape(layout) / site.quantizer.scale_d)
 
     def _constant(self, value: ir.Value | None, rank: int, axis: int) -> Array:
         assert value is not None

@@ -35,6 +35,7 @@ def convert_qat_model(
     grid_weights: bool = True,
     gemm_per_channel: str = "mul",
     keep_conv1d: bool = False,
+    asymmetric_weights: str = "refuse",
     fake_quant_weights: str = INT8_WEIGHTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
@@ -49,6 +50,8 @@ def convert_qat_model(
             AscendDequant scale and a float Mul, exact on every product), "vector" (deq_scale of length N, for products
             and versions that take it) or "refuse" (it stays float, the vendor's rule).
         keep_conv1d: leave 1-D convolutions 1-D in the deploy model instead of holding them as 2-D of height 1.
+        asymmetric_weights: what a layer becomes whose weight, less its zero point, leaves int8: "refuse" (it stays
+            float) or "sum" (int8, and a second layer of one output channel that sums its input; exact).
         fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
             integers as floats, four times as large, as the vendor does.
         progress: called with the bytes written and the bytes of all weights to write, from any thread.
@@ -61,7 +64,7 @@ def convert_qat_model(
     """
     if fake_quant_weights not in FAKE_QUANT_WEIGHTS:
         raise SettingError(f"fake_quant_weights is '{fake_quant_weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
-    settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d)
+    settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights)
     start_log()
     with _collector_paused():
         report, replaced = _convert(model_file, save_path, record_file, settings, fake_quant_weights, progress)

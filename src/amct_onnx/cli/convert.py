@@ -36,6 +36,13 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--keep_conv1d", action="store_true", help="leave 1-D convolutions 1-D in the deploy model")
     add_option(
         parser,
+        "--asymmetric_weights",
+        choices=("refuse", "sum"),
+        default="refuse",
+        help="a weight beyond int8 when less its zero point: float (default), or int8 and a sum of the layer's input",
+    )
+    add_option(
+        parser,
         "--fake_quant_weights",
         choices=("int8", "float32"),
         default="int8",
@@ -60,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             grid_weights=arguments.grid_weights == "on",
             gemm_per_channel=arguments.gemm_per_channel,
             keep_conv1d=arguments.keep_conv1d,
+            asymmetric_weights=arguments.asymmetric_weights,
             fake_quant_weights=arguments.fake_quant_weights,
             progress=progress,
         )

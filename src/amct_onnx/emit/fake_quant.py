@@ -9,7 +9,6 @@ from amct_onnx import arithmetic
 from amct_onnx.emit.rewrite import Writer
 from amct_onnx.plan.factors import Plan, Quantizer, Site
 
-CHANNEL_AXIS_1 = ("Conv", "ConvTranspose")
 INT8_WEIGHTS, FLOAT32_WEIGHTS = FAKE_QUANT_WEIGHTS = ("int8", "float32")
 """How the fake-quant model stores weights: integers behind a Cast, or the vendor's integer-valued floats."""
 
@@ -55,7 +54,7 @@ class FakeQuantWriter(Writer):
     def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
         """Mul by deq_scale along the channel axis."""
         name = f"{site.node}.fakedequant"
-        spatial = rank - 2 if self._nodes[site.node].op_type in CHANNEL_AXIS_1 else 0
+        spatial = rank - 2  # a Gemm or MatMul has none: its channels are the last axis
         scale = site.deq_scale.reshape([1, -1] + [1] * spatial) if spatial else site.deq_scale
         value = self.node("Mul", [accumulator, self.constant(f"{name}.dqscale", scale)], f"{name}.mul", after=at)
         if site.float_type == ir.DataType.FLOAT16:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import bodies
 from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.graph_edit import FreeNames
-from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
+from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site, Weight
 
 
 class Writer(abc.ABC):
@@ -376,9 +377,43 @@ class Writer(abc.ABC):
             producer = result.producer()
             assert producer is not None
             tail = producer
-        result = self.lower(self.dequantize(result, site, len(site.weight.shape), tail), site)
+        result = self.dequantize(result, site, len(site.weight.shape), tail)
+        if site.input_sum is not None:
+            result = self._plus_input_sum(result, site, site.input_sum, new)
+        result = self.lower(result, site)
         self._site_nodes[site.node] = [*self._chains[quantized], new, *self._inserted[start:]]
         self._replace(last, result)
+
+    def _plus_input_sum(
+        self, result: ir.Value, site: Site, input_sum: npt.NDArray[np.float32], layer: ir.Node
+    ) -> ir.Value:
+        """Add what an asymmetric weight was shifted by, times the sum of what the layer reads.
+
+        The sum is a layer like the first, of one output channel and weights of 1; its scale is the largest factor.
+        """
+        name, shape = f"{site.node}.sum", list(site.weight.shape)
+        shape[0 if layer.op_type == "Conv" else 1] = 1
+        largest = input_sum[np.abs(input_sum).argmax()]
+        scale, sign = np.abs(largest).reshape(1), np.sign(largest).astype(np.int8)
+        ones = Weight(lambda: np.full(shape, sign), tuple(shape), scale, f"{name}.weight", ("sum", *shape, int(sign)))
+        summing = replace(site, node=name, weight=ones, deq_scale=scale, bias=None, split_scale=False)
+        weight, sums = self.weight(summing, layer), layer.outputs[0].shape
+        total = self.node(layer.op_type, [layer.inputs[0], weight], name, layer.attributes.values(), after=layer)
+        convolves = layer.op_type.startswith("Conv")
+        if sums is not None:
+            axis = 1 if convolves else len(sums) - 1
+            sums = ir.Shape([1 if a == axis else n for a, n in enumerate(sums)])
+        self._accumulator_type(total, sums)
+        added = self.dequantize(total, summing, len(shape), layer)
+        added.shape, result.shape = sums, layer.outputs[0].shape
+        ratio = (input_sum / largest).astype(site.float_type.numpy())
+        if np.any(ratio != 1):
+            assert weight.shape is not None
+            spatial = [1] * (len(weight.shape) - 2)
+            factor = self.constant(f"{name}.ratio", ratio.reshape([-1, *spatial]))
+            added = self.node("Mul", [added, factor], f"{name}.mul", dtype=site.float_type, after=layer)
+            added.shape = result.shape
+        return self.node("Add", [result, added], f"{name}.add", dtype=site.float_type, after=layer)
 
     def _alpha_behind(self, node: ir.Node) -> None:
         """The alpha of a Gemm that stays float and has no C, as a Mul: ATC's plugin drops it there."""

@@ -20,13 +20,20 @@ def channel_scales(
     A grouped ConvTranspose that holds those of one group has them repeated for each.
 
     Raises:
-        Refusal: The scales belong to another axis, or their number fits no axis.
+        Refusal: The scales belong to another axis, or their number fits no axis; a grouped asymmetric weight.
     """
     if weight.axis is not None and weight.axis != channel_axis:
         raise Refusal(
             "weight-axis",
             f"the scales of '{weight.name}' belong to axis {weight.axis}; the output channels are axis {channel_axis}",
             "Quantize the weight along its output channels.",
+        )
+    if weight.shift is not None and group > 1:
+        raise Refusal(
+            "weight-asymmetric",
+            f"its weight '{weight.name}' is asymmetric beyond int8, and a sum of the input for each of {group} groups "
+            "would cost more than it gains",
+            "Train with symmetric weights: Ascend requires offset_w = 0.",
         )
     if weight.scale.size in (1, channels):
         return weight.scale

@@ -102,6 +102,8 @@ class Site:
         bias_error: of rounding the bias to integers, float64 [output channels] in the bias's unit; None without bias.
         output: name of the float tensor that the layer and what it absorbed make.
         output_scale: scale of the quantizer that reads that tensor next; None when none does.
+        input_sum: what one unit of the sum of the input's integers adds to the result, float32 [1] or [output
+            channels]: it makes up for an asymmetric weight that was shifted into int8. None for a symmetric one.
     """
 
     node: str
@@ -121,6 +123,7 @@ class Site:
     bias_error: npt.NDArray[np.float64] | None = None
     output: str = ""
     output_scale: float | None = None
+    input_sum: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

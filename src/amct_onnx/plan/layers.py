@@ -52,7 +52,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     attributes = _attributes(node)
     turned = bool(node.op_type == "Gemm" and _attr(node, "transB", 0))
     channel_axis = 0 if node.op_type == "Conv" or turned else 1
-    resolved = resolve_weight(node.inputs[1], channel_axis, constants, grid_weights=settings.grid_weights)
+    resolved = resolve_weight(node.inputs[1], channel_axis, constants, settings)
     if node.op_type == "ConvTranspose" and len(resolved.shape) == 5:
         raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
     if node.op_type == "MatMul" and len(resolved.shape) != 2:
@@ -107,6 +107,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         bias_error=None if bias is None else bias.error,
         output=last.name or "",
         output_scale=next_scale(last, constants),
+        input_sum=None if resolved.shift is None else (signs * resolved.shift * deq_scale).astype(np.float32),
     )
 
 

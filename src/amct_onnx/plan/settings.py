@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from amct_onnx.errors import SettingError
 
 GEMM_PER_CHANNEL = ("mul", "vector", "refuse")
+REFUSE, SUM = ASYMMETRIC_WEIGHTS = ("refuse", "sum")
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,20 @@ class PlanSettings:
         gemm_per_channel: what a Gemm or MatMul with a scale per output channel becomes: ``"mul"`` one AscendDequant
             scale and a float Mul, ``"vector"`` a deq_scale of length N, ``"refuse"`` a float layer.
         keep_conv1d: leave 1-D convolutions 1-D in the deploy model.
+        asymmetric_weights: what a layer becomes whose weight, less its zero point, leaves int8: ``"refuse"`` a float
+            layer, ``"sum"`` int8 plus the sum of its input times what the weight was shifted by.
 
     Raises:
-        SettingError: An unknown gemm_per_channel.
+        SettingError: An unknown gemm_per_channel or asymmetric_weights.
     """
 
     grid_weights: bool = True
     gemm_per_channel: str = "mul"
     keep_conv1d: bool = False
+    asymmetric_weights: str = REFUSE
 
     def __post_init__(self) -> None:
         """Check what a caller chose."""
-        if self.gemm_per_channel not in GEMM_PER_CHANNEL:
-            raise SettingError(
-                f"gemm_per_channel is {self.gemm_per_channel!r}. Use one of {', '.join(GEMM_PER_CHANNEL)}."
-            )
+        for name, known in (("gemm_per_channel", GEMM_PER_CHANNEL), ("asymmetric_weights", ASYMMETRIC_WEIGHTS)):
+            if getattr(self, name) not in known:
+                raise SettingError(f"{name} is {getattr(self, name)!r}. Use one of {', '.join(known)}.")

@@ -11,27 +11,33 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import INT8_MAX, INT8_MIN, quantize_weight
+from amct_onnx.arithmetic import quantize_weight
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.file_tensor import row_blocks
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, ends_of, shift_into_int8, shifted
+from amct_onnx.plan.factor_layout import rows, spread
 from amct_onnx.plan.grid_weights import recover_grid
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, clip_bounds, integer_type, is_op, raw_factors
 from amct_onnx.plan.refusal import Refusal
+from amct_onnx.plan.settings import PlanSettings
 
+WIDEST = 255
+"""Largest magnitude of an integer of 8 bits less its zero point."""
 REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """What may stand between a weight's DequantizeLinear and its layer."""
 
 
 @dataclass(frozen=True)
 class ResolvedWeight:
-    """Symmetric integers in the layout in which the layer reads them.
+    """Integers in the layout in which the layer reads them: weight = (integers + shift) * scale.
 
     Attributes:
         integers: computes int8 integers.
         shape: of the integers.
         scale: float32 [1] or [n].
-        axis: the axis that scale belongs to; None when per-tensor.
+        axis: the axis that scale and shift belong to; None when per-tensor.
+        shift: int64, shape of scale; None for a symmetric weight. The layer then needs the sum of its input's integers.
         name: of the initializer.
         key: equal for two weights with the same integers.
         detail: what the ledger says about the weight; empty for the ordinary case.
@@ -46,10 +52,11 @@ class ResolvedWeight:
     key: tuple[object, ...]
     detail: str = ""
     blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
+    shift: npt.NDArray[np.int64] | None = None
 
 
 def resolve_weight(
-    value: ir.Value | None, channel_axis: int, constants: ConstantEvaluator, *, grid_weights: bool
+    value: ir.Value | None, channel_axis: int, constants: ConstantEvaluator, settings: PlanSettings
 ) -> ResolvedWeight:
     """Follow a weight input up to its constant.
 
@@ -57,7 +64,7 @@ def resolve_weight(
         value: second input of the layer.
         channel_axis: axis of the output channels in the layer's own layout.
         constants: evaluator of the graph.
-        grid_weights: whether float weights without Q/DQ that lie on an int8 grid are taken.
+        settings: what to do with float weights on a grid, and with asymmetric ones.
 
     Raises:
         Refusal: The weight is not constant, not quantized, or no symmetric int8 holds it.
@@ -75,11 +82,13 @@ def resolve_weight(
         chain.append(node)
         node = node.inputs[0].producer()
     if node is None or not is_op(node, DEQUANTIZE) or node.inputs[0] is None:
-        return _on_a_grid(value, channel_axis, constants, grid_weights)
-    return _rearranged(_behind_dequantize(node, value, constants), chain, constants)
+        return _on_a_grid(value, channel_axis, constants, settings)
+    return _rearranged(_behind_dequantize(node, value, constants, settings), chain, constants)
 
 
-def _behind_dequantize(dq: ir.Node, value: ir.Value, constants: ConstantEvaluator) -> ResolvedWeight:
+def _behind_dequantize(
+    dq: ir.Node, value: ir.Value, constants: ConstantEvaluator, settings: PlanSettings
+) -> ResolvedWeight:
     if "block_size" in dq.attributes and dq.attributes["block_size"].as_int() > 0:
         raise Refusal(
             "weight-blockwise",
@@ -119,34 +128,31 @@ def _behind_dequantize(dq: ir.Node, value: ir.Value, constants: ConstantEvaluato
     low, high = _clipped_range(low, high, clips, shift)
     zero = zero - shift
     asymmetric = bool(np.any(zero))
-    wide_scale, wide_zero = _spread(scale, shape, axis), _spread(zero, shape, axis)
+    wide_scale, wide_zero = spread(scale, shape, axis), spread(zero, shape, axis)
 
     def numbers() -> Iterator[npt.NDArray[Any]]:
         """Integers less their zero point, int16 where int8 may not hold them."""
         for start, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
-            offset = _rows(wide_zero, start, array) if asymmetric else 0
+            offset = rows(wide_zero, start, array) if asymmetric else 0
             if quantizer is None:
                 yield np.clip(array.astype(np.int16) - shift, low, high) - offset
                 continue
             try:
                 dtype = np.int16 if asymmetric else np.int8
-                yield quantize_weight(array, _rows(wide_scale, start, array), low - offset, high - offset, dtype)
+                yield quantize_weight(array, rows(wide_scale, start, array), low - offset, high - offset, dtype)
             except ValueError as error:
                 raise UnsupportedModelError(
                     f"Tensor '{source.name}': {error}. Train or export the model again."
                 ) from error
 
-    def blocks() -> Iterator[npt.NDArray[np.int8]]:
-        for part in numbers():
-            yield part.astype(np.int8, copy=False)
-
-    detail = ""
+    beyond, detail = None, ""
     if asymmetric:
-        _refuse_wide(numbers(), value, zero)
-        detail = "asymmetric weight moved to zero point 0, which int8 holds for these values"
+        beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
+        detail = MOVED if beyond is None else SHIFTED
+    blocks = shifted(numbers, beyond, shape, axis)
     key = (source.name, scale.tobytes(), zero.tobytes(), axis, low, high)
     return ResolvedWeight(
-        lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks
+        lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks, beyond
     )
 
 
@@ -166,23 +172,6 @@ def _assembled(blocks: Iterator[npt.NDArray[np.int8]], shape: tuple[int, ...]) -
     return result
 
 
-def _rows(factor: npt.NDArray[Any], start: int, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The part of a spread factor that belongs to a block of rows."""
-    return factor[start : start + len(block)] if factor.ndim and len(factor) > 1 else factor
-
-
-def _refuse_wide(blocks: Iterator[npt.NDArray[Any]], value: ir.Value, zero: npt.NDArray[Any]) -> None:
-    ends = [(int(b.min(initial=0)), int(b.max(initial=0))) for b in blocks]
-    low, high = min((e[0] for e in ends), default=0), max((e[1] for e in ends), default=0)
-    if low < INT8_MIN or high > INT8_MAX:
-        raise Refusal(
-            "weight-asymmetric",
-            f"its weight '{value.name}' has zero point {int(zero[np.flatnonzero(zero)[0]])} (in int8 range), and its "
-            f"integers less their zero point reach from {low} to {high}, beyond int8",
-            "Train with symmetric weights: Ascend requires offset_w = 0.",
-        )
-
-
 def _quantized_source(
     dq: ir.Node, constants: ConstantEvaluator
 ) -> tuple[ir.Value, ir.Node | None, list[tuple[float, float]]]:
@@ -199,22 +188,6 @@ def _quantized_source(
         if producer.op_type == "Clip":
             clips.append(clip_bounds(producer, constants))
         source = producer.inputs[0]
-
-
-def _spread(factor: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[Any]:
-    """A flat factor made broadcastable against a weight.
-
-    A grouped ConvTranspose may hold one factor per output channel while its axis 1 counts those of one group only.
-    """
-    layout = [1] * len(shape)
-    if axis is None:
-        return factor.reshape(layout)
-    if factor.size == shape[axis]:
-        layout[axis] = -1
-        return factor.reshape(layout)
-    groups = factor.size // shape[axis]
-    layout[0], layout[axis] = groups, shape[axis]
-    return np.repeat(factor.reshape(layout), shape[0] // groups, axis=0)
 
 
 def _rearranged(weight: ResolvedWeight, chain: list[ir.Node], constants: ConstantEvaluator) -> ResolvedWeight:
@@ -263,20 +236,16 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
     )
 
 
-def _on_a_grid(value: ir.Value, channel_axis: int, constants: ConstantEvaluator, wanted: bool) -> ResolvedWeight:
+def _on_a_grid(
+    value: ir.Value, channel_axis: int, constants: ConstantEvaluator, settings: PlanSettings
+) -> ResolvedWeight:
     remedy = "Train the layer with a weight quantizer."
-    if not wanted:
+    if not settings.grid_weights:
         raise Refusal(
             "weight-not-quantized", f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear", remedy
         )
     array = constants.array(value)
-    found = recover_grid(array, channel_axis)
-    if found is None and recover_grid(array, channel_axis, 255) is not None:
-        raise Refusal(
-            "weight-asymmetric",
-            f"its weight '{value.name}' lies on a grid of 8 bits whose integers leave int8 (an asymmetric range)",
-            "Train with symmetric weights: Ascend requires offset_w = 0.",
-        )
+    found = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, WIDEST)
     if found is None:
         raise Refusal(
             "weight-not-quantized",
@@ -284,22 +253,20 @@ def _on_a_grid(value: ir.Value, channel_axis: int, constants: ConstantEvaluator,
             remedy,
         )
     scale, axis = found
+    shape = tuple(array.shape)
+    wide_scale = spread(scale, shape, axis)
 
-    wide_scale = _spread(scale, array.shape, axis)
-
-    def blocks() -> Iterator[npt.NDArray[np.int8]]:
+    def numbers() -> Iterator[npt.NDArray[Any]]:
         tensor = constants.tensor(value)
         for start, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
-            yield quantize_weight(floats, _rows(wide_scale, start, floats), INT8_MIN, INT8_MAX, np.int8)
+            yield quantize_weight(floats, rows(wide_scale, start, floats), -WIDEST, WIDEST, np.int16)
 
-    shape = tuple(array.shape)
+    shift = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
+    blocks = shifted(numbers, shift, shape, axis)
+    detail = "float weight without Q/DQ that lies on an int8 grid: integers and scale recovered from its values"
+    if shift is not None:
+        detail += f"; {SHIFTED}"
+    key = (value.name, scale.tobytes())
     return ResolvedWeight(
-        lambda: _assembled(blocks(), shape),
-        shape,
-        scale,
-        axis,
-        value.name or "weight",
-        (value.name, scale.tobytes()),
-        "float weight without Q/DQ that lies on an int8 grid: integers and scale recovered from its values",
-        blocks,
+        lambda: _assembled(blocks(), shape), shape, scale, axis, value.name or "weight", key, detail, blocks, shift
     )

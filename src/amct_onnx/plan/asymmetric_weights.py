@@ -1,0 +1,89 @@
+"""A weight whose integers, less their zero point, leave int8: shifted into it, at the price of a sum.
+
+With w = (q + shift) * scale, sum(x * w) = scale * sum(x * q) + scale * shift * sum(x). The last sum is a layer of one
+output channel whose weights are all 1; it reads the same quantized input. Nothing is rounded on the way but the two
+float results and their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.arithmetic import INT8_MAX, INT8_MIN
+from amct_onnx.plan.factor_layout import rows, spread
+from amct_onnx.plan.refusal import Refusal
+from amct_onnx.plan.settings import SUM, PlanSettings
+
+MOVED = "asymmetric weight moved to zero point 0, which int8 holds for these values"
+SHIFTED = (
+    "asymmetric weight shifted into int8; the sum of the layer's input, times the shift, is added by a layer of one "
+    "output channel"
+)
+
+
+def ends_of(
+    blocks: Iterator[npt.NDArray[Any]], shape: tuple[int, ...], axis: int | None, size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Smallest and largest integer (0 included) of each slice along the axis, of the whole tensor when it is None.
+
+    A grouped ConvTranspose with a factor for each output channel (``size`` exceeds the axis) is taken as a whole.
+    """
+    if axis is not None and size != shape[axis]:
+        axis = None
+    low, high = (np.zeros(1 if axis is None else shape[axis], np.int64) for _ in range(2))
+    start = 0
+    for block in blocks:
+        others = tuple(a for a in range(block.ndim) if a != axis)
+        here = slice(start, start + len(block)) if axis == 0 else slice(None)
+        low[here] = np.minimum(low[here], block.min(axis=others, initial=0))
+        high[here] = np.maximum(high[here], block.max(axis=others, initial=0))
+        start += len(block) if block.ndim else 0
+    return low, high
+
+
+def shift_into_int8(
+    ends: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], value: ir.Value, settings: PlanSettings
+) -> npt.NDArray[np.int64] | None:
+    """The smallest number for each slice that brings its integers into int8 when subtracted; None when all are 0.
+
+    Raises:
+        Refusal: Integers beyond int8, unless the settings ask for the sum that makes up for a shift.
+    """
+    low, high = ends
+    shift = np.maximum(high - INT8_MAX, 0) + np.minimum(low - INT8_MIN, 0)
+    if not np.any(shift):
+        return None
+    held = bool(np.all(high - low <= INT8_MAX - INT8_MIN))
+    if not held or settings.asymmetric_weights != SUM:
+        remedy = "Train with symmetric weights: Ascend requires offset_w = 0."
+        raise Refusal(
+            "weight-asymmetric",
+            f"its weight '{value.name}' is asymmetric: its integers less their zero point reach from {int(low.min())} "
+            f"to {int(high.max())}, beyond int8",
+            f"{remedy} Or convert with asymmetric_weights 'sum'." if held else remedy,
+        )
+    return shift
+
+
+def shifted(
+    numbers: Callable[[], Iterator[npt.NDArray[Any]]],
+    shift: npt.NDArray[np.int64] | None,
+    shape: tuple[int, ...],
+    axis: int | None,
+) -> Callable[[], Iterator[npt.NDArray[np.int8]]]:
+    """The integers less their shift, which int8 holds."""
+    wide = None if shift is None else spread(shift.astype(np.int16), shape, axis)
+
+    def blocks() -> Iterator[npt.NDArray[np.int8]]:
+        start = 0
+        for part in numbers():
+            moved = part if wide is None else part - rows(wide, start, part)
+            start += len(part) if part.ndim else 0
+            yield moved.astype(np.int8, copy=False)
+
+    return blocks
