@@ -11,7 +11,8 @@ cut ends are fed with the fake-quant model's values. Every difference is then lo
   quantizer, which divides by the scale in the source and multiplies by its reciprocal in the fake-quant model. The two
   quotients are 3 roundings apart, 3 * 2^-24 relative: the integers differ by one, at ties only.
 
-Together: fake-quant and source differ by bias rounding and by ties, and by nothing else.
+Together: fake-quant and source differ by bias rounding and by ties, and by nothing else. With ``rounded_biases``, for a
+source that ``quantize_bias`` wrote, not even bias rounding is granted.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ class Cut:
 class ForcedSource:
     """The cut source and the fake-quant model with all compared tensors as outputs."""
 
-    def __init__(self, source: Path, fake_quant: Path, settings: PlanSettings | None = None) -> None:
+    def __init__(
+        self, source: Path, fake_quant: Path, settings: PlanSettings | None = None, *, rounded_biases: bool = False
+    ) -> None:
+        self.rounded_biases = rounded_biases
         self.model = normalise(read_model(source))
         self.constants = ConstantEvaluator(self.model.opset_imports[""])
         self.plan: Plan = make_plan(self.model, settings)
@@ -211,7 +215,8 @@ class ForcedSource:
         """Against the source's layer in float64, which shows the bias rounding alone, and as onnxruntime computes it.
 
         In the fake-quant model five products are rounded where float64 has none: s_d * q and s_w * q, s_d * s_w (with
-        the tail's factor: twice), accumulator * deq_scale; and the quotient b / deq_scale before it becomes an integer.
+        the tail's factor: twice), accumulator * deq_scale; and the quotient b / deq_scale before it becomes an integer,
+        or the rounded bias as float32.
         In float32 n products are summed and the tail applied, each partial result rounded: n + 3 + 2 * nodes times
         2^-24 of the sum of magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
         """
@@ -224,7 +229,7 @@ class ForcedSource:
         deq_scale = site.deq_scale.astype(np.float64)
         if self.nodes[site.node].op_type in ("Conv", "ConvTranspose"):
             deq_scale = deq_scale.reshape([1, -1, *[1] * (ours.ndim - 2)])
-        rounding = deq_scale / 2 if site.bias is not None else 0.0
+        rounding = deq_scale / 2 if site.bias is not None and not self.rounded_biases else 0.0
         half = 0.0
         if cut.half:
             # the source's layer, each node of its tail and the result are rounded to float16 (2^-11 each)

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "acceptance": {"normalise", "screen"},
     "device": {"normalise", "read", "write", "data"},
     "data": set(),
+    "source_bias": {"normalise", "output_files", "plan", "read", "report", "screen", "write"},
     "witness": {"data", "device", "normalise", "plan", "read", "screen", "write"},
     "comparison": {"data", "device", "normalise", "output_files", "plan", "read", "report", "write"},
 }

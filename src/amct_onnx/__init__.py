@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     )
     from amct_onnx.log import set_logging_level
     from amct_onnx.report import ConversionReport
+    from amct_onnx.source_bias.quantize_bias import quantize_bias
+    from amct_onnx.source_bias.report import BiasReport
     from amct_onnx.witness.examine import doctor
     from amct_onnx.witness.report import DoctorReport
 
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AMCT_SO",
     "AmctError",
+    "BiasReport",
     "CheckReport",
     "ConversionReport",
     "DataError",
@@ -49,6 +52,7 @@ __all__ = [
     "check",
     "convert_qat_model",
     "doctor",
+    "quantize_bias",
     "set_logging_level",
 ]
 _HOMES = {
@@ -57,6 +61,8 @@ _HOMES = {
     "Finding": "amct_onnx.acceptance.report",
     "convert_qat_model": "amct_onnx.convert_model",
     "DeploySession": "amct_onnx.device.session",
+    "quantize_bias": "amct_onnx.source_bias.quantize_bias",
+    "BiasReport": "amct_onnx.source_bias.report",
     "doctor": "amct_onnx.witness.examine",
     "DoctorReport": "amct_onnx.witness.report",
     "set_logging_level": "amct_onnx.log",

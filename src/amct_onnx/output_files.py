@@ -42,12 +42,12 @@ def check_targets(targets: list[Path], model_file: str | os.PathLike[str], input
     replaced = []
     for index, target in enumerate(targets):
         if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
-            raise OutputError(f"{target}: the file name is too long. Choose a shorter save_path or record_file.")
+            raise OutputError(f"{target}: the file name is too long. Choose a shorter one.")
         if target in targets[:index]:
             raise OutputError(f"{target}: the record would overwrite another output. Choose another record_file.")
         try:
             if target.is_dir():
-                raise OutputError(f"{target}: is a folder. Choose another save_path or record_file.")
+                raise OutputError(f"{target}: is a folder. Choose another path for the output.")
             status = os.lstat(target)
         except (FileNotFoundError, NotADirectoryError):
             continue  # a missing or wrong folder shows when it is written
@@ -56,8 +56,6 @@ def check_targets(targets: list[Path], model_file: str | os.PathLike[str], input
                 raise
             raise OutputError(f"{target}: no file can have this name ({error}). Choose another.") from error
         if target == in_real_folder(model_file) or (status.st_dev, status.st_ino) in inputs:
-            raise OutputError(
-                f"{target}: is the input model itself or its data. Choose another save_path or record_file."
-            )
+            raise OutputError(f"{target}: is the input model itself or its data. Choose another path for the output.")
         replaced.append(target)
     return replaced

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.file_tensor import FileTensor, SourceFile
@@ -55,6 +56,25 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
     _check_graph(model, path)
     _Tensors(model, path, source).check()
     return model
+
+
+def read_proto(model_file: str | os.PathLike[str]) -> onnx.ModelProto:
+    """The protobuf of a model that ``read_model`` has accepted; large tensors are external data at location HERE.
+
+    Raises:
+        ModelFileError: The file has changed meanwhile and is no protobuf message, or cannot be read.
+    """
+    path = Path(model_file)
+    try:
+        content = graph_without_large_tensors(SourceFile(Path(os.path.realpath(path))))
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
+        return proto
+    except OSError as error:
+        raise _as_file_error(path, error) from error
+    except DecodeError as error:
+        raise ModelFileError(
+            f"{path}: not a valid ONNX model ({error}). Export or download the model again."
+        ) from error
 
 
 def _as_file_error(path: Path, error: OSError) -> ModelFileError:

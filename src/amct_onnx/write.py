@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from amct_onnx.errors import AmctError, OutputError
+from amct_onnx.file_tensor import FileTensor
 from amct_onnx.proto_scan import LENGTH, varint
 from amct_onnx.transaction import Transaction, write_fully
 
@@ -73,6 +75,28 @@ class OutputModel:
         return movable if total - sum(large[n] for n in movable) <= INLINE_LIMIT else frozenset(large)
 
 
+@dataclass(frozen=True)
+class OutputProto:
+    """A model to write as it was read, but for what was edited in its protobuf.
+
+    Attributes:
+        proto: initializers in ``tensors`` are described as external data in it.
+        path: of the model file.
+        tensors: the content of these initializers, by name.
+        external: names of those that go to the data file; the others are written into the model file.
+    """
+
+    proto: onnx.ModelProto
+    path: Path
+    tensors: dict[str, FileTensor]
+    external: frozenset[str]
+
+    @property
+    def data_path(self) -> Path:
+        """Of the data file, when there is one."""
+        return self.path.with_name(self.path.name + DATA_SUFFIX)
+
+
 @dataclass
 class _Job:
     """One source tensor and every place that its content goes to: file handle, position, type."""
@@ -101,7 +125,7 @@ class _Composition:
 
 
 def write_outputs(
-    models: Sequence[OutputModel], texts: dict[Path, str], prefix: str, progress: Progress | None = None
+    models: Sequence[OutputModel | OutputProto], texts: dict[Path, str], prefix: str, progress: Progress | None = None
 ) -> None:
     """Write all files or none; each source tensor is read once, whatever the number of models that hold it.
 
@@ -174,25 +198,20 @@ def _check_space(path: Path, size: int) -> None:
         raise OutputError(f"{path}: needs {size} bytes, its disk has {free} left. Choose another save_path.")
 
 
-def _compose(output: OutputModel) -> _Composition:
+def _compose(output: OutputModel | OutputProto) -> _Composition:
     """Serialise the graph and give every large tensor its position.
 
     Raises:
         OutputError: What must be in the model file exceeds a protobuf message.
     """
+    if isinstance(output, OutputProto):
+        return _lay_out(output, output.proto, output.tensors, output.external)
     external_names = output.external
     streamed = {n: t for n, t in _tensors(output.model).items() if _is_streamed(t)}
-    external: list[_Piece] = []
-    data_size = 0
     for name, tensor in streamed.items():
-        location, offset = "", 0
-        if name in external_names:
-            offset = -(-data_size // ALIGNMENT) * ALIGNMENT
-            location, data_size = output.data_path.name, offset + tensor.nbytes
-            external.append(_Piece(offset, tensor))
         output.model.graph.initializers[name].const_value = ir.ExternalTensor(
-            location,
-            offset,
+            "",
+            0,
             tensor.nbytes,
             tensor.dtype,
             shape=ir.Shape(tensor.shape.numpy()),
@@ -200,36 +219,68 @@ def _compose(output: OutputModel) -> _Composition:
             doc_string=tensor.doc_string,
             metadata_props=dict(tensor.metadata_props),
         )
-    proto = ir.to_proto(output.model)
+    return _lay_out(output, ir.to_proto(output.model), streamed, external_names)
+
+
+def _lay_out(
+    output: OutputModel | OutputProto,
+    proto: onnx.ModelProto,
+    streamed: Mapping[str, ir.TensorProtocol],
+    external_names: frozenset[str],
+) -> _Composition:
+    external: list[_Piece] = []
+    data_size = 0
     tensors: list[tuple[bytes, ir.TensorProtocol | None]] = []
     for initializer in proto.graph.initializer:
-        inline = streamed.get(initializer.name) if initializer.name not in external_names else None
-        if inline is not None:
-            initializer.ClearField("external_data")
+        tensor = streamed.get(initializer.name)
+        if tensor is not None:
+            del initializer.external_data[:]
             initializer.ClearField("data_location")
-        tensors.append((initializer.SerializeToString(), inline))
+        if initializer.name in external_names and tensor is not None:
+            offset = -(-data_size // ALIGNMENT) * ALIGNMENT
+            data_size = offset + tensor.nbytes
+            external.append(_Piece(offset, tensor))
+            initializer.data_location = onnx.TensorProto.EXTERNAL
+            for key, text in (("location", output.data_path.name), ("offset", offset), ("length", tensor.nbytes)):
+                initializer.external_data.add(key=key, value=str(text))
+            tensor = None
+        tensors.append((initializer.SerializeToString(), tensor))
+    try:
+        graph, head = _without_initializers(proto)
+    except ValueError as error:  # protobuf's own limit
+        raise _too_large(output) from error
+    framed = [(_frame(content, tensor), tensor) for content, tensor in tensors]
+    length = len(graph) + sum(len(c) + (t.nbytes if t is not None else 0) for c, t in framed)
+    head = head + GRAPH_TAG + varint(length) + graph
+    if len(head) + length - len(graph) > LARGEST_MESSAGE:
+        raise _too_large(output)
+    parts: list[tuple[int, bytes]] = []
+    pieces: list[_Piece] = []
+    start, current = 0, bytearray(head)
+    for content, body in framed:
+        current += content
+        if body is not None:
+            parts.append((start, bytes(current)))
+            position = start + len(current)
+            pieces.append(_Piece(position, body))
+            start, current = position + body.nbytes, bytearray()
+    parts.append((start, bytes(current)))
+    return _Composition(parts, start + len(current), pieces, external, data_size)
+
+
+def _without_initializers(proto: onnx.ModelProto) -> tuple[bytes, bytes]:
+    """The graph without its initializers, and the model without its graph; the message is emptied of both."""
     del proto.graph.initializer[:]
     graph = proto.graph.SerializeToString()
     proto.ClearField("graph")
-    framed = [(_frame(content, tensor), tensor) for content, tensor in tensors]
-    length = len(graph) + sum(len(c) + (t.nbytes if t is not None else 0) for c, t in framed)
-    head = bytearray(proto.SerializeToString() + GRAPH_TAG + varint(length) + graph)
-    if len(head) + length - len(graph) > LARGEST_MESSAGE:
-        raise OutputError(
-            f"{output.path}: {length} bytes without its large weights exceed the 2 GiB that one ONNX file can hold."
-        )
-    parts: list[tuple[int, bytes]] = []
-    pieces: list[_Piece] = []
-    start = 0
-    for content, body in framed:
-        head += content
-        if body is not None:
-            parts.append((start, bytes(head)))
-            position = start + len(head)
-            pieces.append(_Piece(position, body))
-            start, head = position + body.nbytes, bytearray()
-    parts.append((start, bytes(head)))
-    return _Composition(parts, start + len(head), pieces, external, data_size)
+    return graph, proto.SerializeToString()
+
+
+def _too_large(output: OutputModel | OutputProto) -> OutputError:
+    return OutputError(
+        f"{output.path}: what must stand in the model file, without its large weights, exceeds the 2 GiB that one ONNX "
+        "file can hold. Store the weights of the source as external data."
+    )
 
 
 def _frame(content: bytes, tensor: ir.TensorProtocol | None) -> bytes:

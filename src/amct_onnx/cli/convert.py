@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import add_option
+from amct_onnx.cli.options import add_option, add_plan_options
 from amct_onnx.cli.progress import progress_bar
 
 
@@ -19,28 +19,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--model", required=True, help="the .onnx file with QuantizeLinear/DequantizeLinear")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the outputs")
     add_option(parser, "--record_file", help="write the factor record to this file")
-    add_option(
-        parser,
-        "--grid_weights",
-        choices=("on", "off"),
-        default="on",
-        help="take float weights without Q/DQ that lie on an int8 grid (default: on)",
-    )
-    add_option(
-        parser,
-        "--gemm_per_channel",
-        choices=("mul", "vector", "refuse"),
-        default="mul",
-        help="a Gemm or MatMul with a scale per channel: one scale and a Mul (default), a vector deq_scale, or float",
-    )
+    add_plan_options(parser)
     add_option(parser, "--keep_conv1d", action="store_true", help="leave 1-D convolutions 1-D in the deploy model")
-    add_option(
-        parser,
-        "--asymmetric_weights",
-        choices=("refuse", "sum"),
-        default="refuse",
-        help="a weight beyond int8 when less its zero point: float (default), or int8 and a sum of the layer's input",
-    )
     add_option(
         parser,
         "--fake_quant_weights",

@@ -1,0 +1,47 @@
+"""amct_onnx bias: write the source model with the biases that its int8 form will have."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
+from amct_onnx.cli.options import add_option, add_plan_options
+from amct_onnx.cli.progress import progress_bar
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    """Declare the verb and its options."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "bias", help="write the source model with the rounded biases of its int8 form"
+    )
+    add_option(parser, "--model", required=True, help="the .onnx file with QuantizeLinear/DequantizeLinear")
+    add_option(parser, "--output", required=True, help="the .onnx file to write")
+    add_plan_options(parser)
+    add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the model, print the report."""
+    from amct_onnx.source_bias.quantize_bias import quantize_bias
+
+    with progress_bar("Writing", in_bytes=True) as progress:
+        report = quantize_bias(
+            arguments.model,
+            arguments.output,
+            grid_weights=arguments.grid_weights == "on",
+            gemm_per_channel=arguments.gemm_per_channel,
+            asymmetric_weights=arguments.asymmetric_weights,
+            progress=progress,
+        )
+    if arguments.json:
+        import json
+
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        from amct_onnx.source_bias.screen import print_biases
+
+        print_biases(report, sys.stdout)
+    return EXIT_CHECK_FAILED if report.unreachable else EXIT_DONE
