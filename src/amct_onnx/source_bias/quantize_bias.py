@@ -41,7 +41,8 @@ def quantize_bias(
         model_file: the QAT model.
         output_file: path of the model to write; external data go to ``<output_file>.data``.
         grid_weights: as in ``convert_qat_model``: which layers become int8.
-        gemm_per_channel, asymmetric_weights: likewise.
+        gemm_per_channel: likewise.
+        asymmetric_weights: likewise.
         progress: called with the bytes written and the bytes of all weights to write, from any thread.
 
     Returns:
