@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "data": set(),
     "source_bias": {"normalise", "output_files", "plan", "read", "report", "screen", "write"},
     "witness": {"data", "device", "normalise", "plan", "read", "screen", "write"},
-    "comparison": {"data", "device", "normalise", "output_files", "plan", "read", "report", "write"},
+    "comparison": {
+        *("data", "device", "normalise", "output_files", "plan", "read", "report", "screen", "versions", "write"),
+    },
 }
 """Part of the package -> the other parts that it may import, besides BASE and itself."""
 

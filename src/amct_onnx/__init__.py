@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 
     from amct_onnx.acceptance.checker import check
     from amct_onnx.acceptance.report import CheckReport, Finding
+    from amct_onnx.comparison.report import CompareReport
+    from amct_onnx.comparison.run import compare
     from amct_onnx.convert_model import convert_qat_model
     from amct_onnx.device.session import DeploySession
     from amct_onnx.errors import (
@@ -36,6 +38,7 @@ __all__ = [
     "AmctError",
     "BiasReport",
     "CheckReport",
+    "CompareReport",
     "ConversionReport",
     "DataError",
     "DeploySession",
@@ -50,6 +53,7 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "check",
+    "compare",
     "convert_qat_model",
     "doctor",
     "quantize_bias",
@@ -59,6 +63,8 @@ _HOMES = {
     "check": "amct_onnx.acceptance.checker",
     "CheckReport": "amct_onnx.acceptance.report",
     "Finding": "amct_onnx.acceptance.report",
+    "compare": "amct_onnx.comparison.run",
+    "CompareReport": "amct_onnx.comparison.report",
     "convert_qat_model": "amct_onnx.convert_model",
     "DeploySession": "amct_onnx.device.session",
     "quantize_bias": "amct_onnx.source_bias.quantize_bias",

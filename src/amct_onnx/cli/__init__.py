@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from amct_onnx import __version__
-from amct_onnx.cli import atc, bias, check, convert, doctor, simulate
+from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from amct_onnx.errors import AmctError
 
-VERBS = (convert, bias, check, atc, simulate, doctor)
+VERBS = (convert, bias, check, atc, simulate, compare, doctor)
 """Modules of the verbs, in the order in which --help lists them."""
 
 

@@ -8,17 +8,46 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar on stderr when it is a terminal, fed with (done, total); it moves to and fro while total is unknown."""
+def progress_bar(
+    label: str, *, in_bytes: bool = False, unit: str = ""
+) -> Iterator[Callable[[int, int | None], None] | None]:
+    """A bar on stderr when it is a terminal, fed with (done, total); it moves to and fro while total is unknown.
+
+    Args:
+        label: what is done.
+        in_bytes: done and total are bytes: they are shown with their speed.
+        unit: what done and total count: they are shown with their rate and the time left.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Units a second, over the last half minute."""
+
+        def render(self, task: Task) -> Text:
+            """Nothing before there is a rate."""
+            speed = task.finished_speed or task.speed
+            return Text(f"{unit}, {speed:,.3g}/s" if speed else unit, style="progress.data.speed")
 
     columns = Progress.get_default_columns()
     if in_bytes:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    elif unit:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, soft_wrap=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

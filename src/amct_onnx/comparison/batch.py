@@ -12,7 +12,7 @@ import numpy.typing as npt
 from amct_onnx.comparison.evaluator import Evaluator
 from amct_onnx.comparison.exact_sum import ExactSum
 from amct_onnx.comparison.job import FAKE_QUANT, SOURCE, Job, deploy_key
-from amct_onnx.comparison.sessions import open_reference, run_named
+from amct_onnx.comparison.sessions import open_reference, pinned_options, run_named
 from amct_onnx.comparison.statistics import QuantizerStatistics, SourceTensor, TensorStatistics, as_float
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
@@ -47,23 +47,22 @@ class Results:
     """Statistics of any set of batches.
 
     Attributes:
-        batches: their numbers.
+        batches: how many.
         samples: in them.
         tensors: by (key of ``Tracked``, model).
         quantizers: by (number of the layer, model); the source's have no ties.
         accuracy: by model.
     """
 
-    batches: set[int] = field(default_factory=set)
+    batches: int = 0
     samples: int = 0
     tensors: dict[tuple[str, str], TensorStatistics] = field(default_factory=dict)
     quantizers: dict[tuple[int, str], QuantizerStatistics] = field(default_factory=dict)
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
 
     def merge(self, other: Results) -> None:
-        """Add other batches; those that are in already are an error of the caller."""
-        assert not self.batches & other.batches, "a batch counted twice"
-        self.batches |= other.batches
+        """Add other batches."""
+        self.batches += other.batches
         self.samples += other.samples
         for key, tensor in other.tensors.items():
             self.tensors.setdefault(key, TensorStatistics()).merge(tensor)
@@ -90,11 +89,7 @@ class Runner:
         self.job = job
         self.source = open_reference(job.source, job.threads)
         self.fake_quant = open_reference(job.fake_quant, job.threads)
-        options = None
-        if job.threads:
-            from amct_onnx.comparison.sessions import pinned_options
-
-            options = pinned_options(job.threads)
+        options = pinned_options(job.threads)
         self.deploy = {
             deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices
         }
@@ -111,15 +106,26 @@ class Runner:
                 names = list(dict.fromkeys(t.others[key] for t in self.job.tracked))
                 found[key] = run_named(session, names, batch.feeds)
         except Exception as error:  # onnxruntime's classes share no base
-            raise DataError(f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data.") from error
+            raise _cannot_run(batch, error) from error
         return found
+
+    def classifies(self, batch: Batch) -> bool:
+        """Whether an output of the source holds one row of scores for each label of the batch."""
+        names = [t.source for t in self.job.tracked if t.key.startswith("output:")]
+        return any(is_classifier(v, batch) for v in self._outputs(names, batch).values())
+
+    def _outputs(self, names: list[str], batch: Batch) -> dict[str, Array]:
+        try:
+            return run_named(self.source, names, batch.feeds)
+        except Exception as error:  # onnxruntime's classes share no base
+            raise _cannot_run(batch, error) from error
 
     def run(self, batch: Batch) -> Results:
         """The statistics of one batch; nothing else of it is kept."""
         for session in self.deploy.values():
             session.clear_counts()
         found = self.tensors(batch)
-        made = Results({batch.number}, batch.samples)
+        made = Results(1, batch.samples)
         ranges: dict[str, tuple[float, float]] = {}
         for tracked in self.job.tracked:
             values = found[SOURCE][tracked.source]
@@ -171,20 +177,39 @@ class Runner:
             scores = next((v for v in named.values() if is_classifier(v, batch)), None)
             if scores is None or batch.labels is None:
                 continue
-            assert batch.labels is not None
-            order = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, : max(TOP)]
-            hits = order == batch.labels.reshape(-1, 1)
+            rank = ranks(scores, batch.labels.reshape(-1))
             for top in TOP:
                 if scores.shape[1] > top:
-                    accuracy.right[f"top-{top}"] = int(np.count_nonzero(hits[:, :top].any(axis=1)))
-            right = hits[:, 0]
+                    accuracy.right[f"top-{top}"] = int(np.count_nonzero(rank < top))
+            right = rank == 0
             if right_source is None:
                 right_source = right
             accuracy.gained = int(np.count_nonzero(right & ~right_source))
             accuracy.lost = int(np.count_nonzero(right_source & ~right))
 
 
+def _cannot_run(batch: Batch, error: Exception) -> DataError:
+    return DataError(f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data.")
+
+
+def ranks(scores: Array, labels: Array) -> npt.NDArray[np.int64]:
+    """How many classes score above each row's label; of equal scores the first class comes first, NaN comes last.
+
+    Raises:
+        DataError: A label is no class.
+    """
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= scores.shape[1]:
+        wrong = labels[(labels < 0) | (labels >= scores.shape[1])][0]
+        raise DataError(f"A label is {wrong}; the output has the classes 0 to {scores.shape[1] - 1}. Correct it.")
+    values = np.where(np.isnan(scores), -np.inf, scores) if scores.dtype.kind == "f" else scores
+    own = np.take_along_axis(values, labels[:, None], axis=1)
+    before = np.arange(scores.shape[1]) < labels[:, None]
+    return np.asarray((values > own).sum(axis=1) + ((values == own) & before).sum(axis=1), np.int64)
+
+
 def is_classifier(values: Array, batch: Batch) -> bool:
     """Whether an output holds one row of scores for each label."""
     labels = batch.labels
-    return labels is not None and values.ndim == 2 and values.shape[0] == labels.size and values.shape[1] > 1
+    if labels is None or labels.dtype.kind not in "iu" or values.ndim != 2:
+        return False
+    return bool(values.shape[0] == labels.size and values.shape[1] > 1)

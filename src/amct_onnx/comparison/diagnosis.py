@@ -36,11 +36,12 @@ class Examined:
     rms: float
     noise: Noise | None
     extra_saturation: float
+    not_finite: int
 
     @property
     def unexplained(self) -> bool:
         """Whether the error is more than quantization noise can be."""
-        return self.noise is not None and self.measured > MARGIN * self.noise.total
+        return self.not_finite > 0 or self.noise is not None and self.measured > MARGIN * self.noise.total
 
 
 def examine(model: str, layers: Sequence[Paired], results: Results, input_keys: dict[int, str], gain: dict[str, float],
@@ -77,9 +78,9 @@ def examine(model: str, layers: Sequence[Paired], results: Results, input_keys: 
                 bias_error=error,
             )
         measured = output.mean_abs if output.compared else 0.0
-        if measured <= NOTICEABLE * output.source_rms and not output.not_finite:
+        if measured <= NOTICEABLE * output.source_rms:
             measured = 0.0
-        found.append(Examined(index, measured, output.rms, noise, extra))
+        found.append(Examined(index, measured, output.rms, noise, extra, output.not_finite))
     return found
 
 
@@ -119,6 +120,13 @@ def _fault(
     model: str, layers: Sequence[Paired], e: Examined, results: Results, lsb: Sequence[float | None], seen: Look | None
 ) -> Divergence:
     entry = layers[e.index].entry
+    if e.not_finite:
+        share = e.not_finite / results.tensors[f"layer:{e.index}", model].count
+        text = (
+            f"{share:.2%} of the values of '{entry.name}' are NaN or infinite in {model} or in the source, not in both."
+        )
+        total = e.noise.total if e.noise is not None else 0.0
+        return Divergence(model, entry.name, e.index, "not-finite", text, NOT_FINITE_ADVICE, e.measured, total)
     noise = e.noise
     assert noise is not None
     unit = lsb[e.index]
@@ -152,6 +160,9 @@ def _fault(
     return Divergence(model, entry.name, e.index, cause, f"{start} {why}", advice, e.measured, noise.total)
 
 
+NOT_FINITE_ADVICE = (
+    "float16 ends at 65504 and float32 at 3.4e38: look at the values in front of the layer, and scale them down."
+)
 ADVICE = {
     "bias-rounding": "Write the source with rounded biases (amct_onnx bias) and compare with that: what stays is "
     "not bias rounding. Train or calibrate with it when the difference matters.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class Evaluator:
             raise DataError(f"{self._label}: finish() failed ({type(error).__name__}: {error}).") from error
 
 
-def read_evaluator(path: str | Path) -> str:
+def read_evaluator(path: str | os.PathLike[str]) -> str:
     """The text of an evaluator's file, checked to define what it must.
 
     Raises:
@@ -76,6 +77,6 @@ def read_evaluator(path: str | Path) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Give a Python file.") from error
-    Evaluator(text, str(path))
+        raise DataError(f"{os.fspath(path)}: cannot be read ({error}). Give a Python file.") from error
+    Evaluator(text, os.fspath(path))
     return text

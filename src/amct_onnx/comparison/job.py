@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -67,7 +67,7 @@ class Job:
         quantizers: of the source's layers.
         layer_names: in the ledger's order, by which a deploy session's counts are found.
         outputs: names of the graph outputs.
-        threads: of each session, 0 for onnxruntime's choice.
+        threads: of each session: another number may add float32 in another order.
         evaluator: source text of the user's evaluator, or "".
     """
 
@@ -80,7 +80,7 @@ class Job:
     quantizers: tuple[Quantized, ...]
     layer_names: tuple[str, ...]
     outputs: tuple[str, ...]
-    threads: int = 0
+    threads: int = 1
     evaluator: str = ""
     key: str = field(default="", compare=False)
 
@@ -96,7 +96,7 @@ def deploy_key(device: str) -> str:
 
 
 def make_job(
-    model_file: str | Path, ledger: Ledger, devices: Sequence[str], *, threads: int = 0, evaluator: str = ""
+    model_file: str | os.PathLike[str], ledger: Ledger, devices: Sequence[str], *, threads: int = 1, evaluator: str = ""
 ) -> tuple[Job, tuple[Paired, ...]]:
     """Read the three models, pair their layers, and choose what is tracked.
 
@@ -108,7 +108,7 @@ def make_job(
     fake_quant, deploy = read_model(ledger.fake_quant_model), read_model(ledger.deploy_model)
     layers = pair_layers(ledger, fake_quant, deploy)
     wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
-    source, form, units = _source(model_file, wanted)
+    source, form, units = _source(model_file, wanted, ledger)
     tracked: list[Tracked] = []
     outputs = _output_names(source.content)
     others = [FAKE_QUANT, *(deploy_key(d) for d in devices)]
@@ -158,6 +158,22 @@ def make_job(
     return job, layers
 
 
+def input_keys(job: Job, layers: Sequence[Paired]) -> dict[int, str]:
+    """The key under which the input of each layer's quantizer is compared; see ``_unique``."""
+    first: dict[tuple[str, tuple[str, ...]], str] = {}
+    for t in job.tracked:
+        first.setdefault((t.source, tuple(t.others.values())), t.key)
+    found = {}
+    for index, pair in enumerate(layers):
+        if pair.fake_quant is None or pair.deploy is None:
+            continue
+        others = (pair.fake_quant.input, *(pair.deploy.input for _ in job.devices))
+        key = first.get((pair.source.input, others))
+        if key is not None:
+            found[index] = key
+    return found
+
+
 def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
     """The unit of a layer's output, and what it is the step of."""
     entry = pair.entry
@@ -169,7 +185,7 @@ def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
 
 
 def _unique(tracked: Sequence[Tracked]) -> tuple[Tracked, ...]:
-    """An input that is another layer's output, or that several layers read, is compared once (see ``same_tensors``)."""
+    """An input that is another layer's output, or that several layers read, is compared once (see ``input_keys``)."""
     first: dict[tuple[str, tuple[str, ...]], Tracked] = {}
     kept = []
     for t in tracked:
@@ -181,9 +197,20 @@ def _unique(tracked: Sequence[Tracked]) -> tuple[Tracked, ...]:
     return tuple(kept)
 
 
-def _source(model_file: str | Path, wanted: Sequence[str]) -> tuple[ModelBytes, str, list[tuple[float | None, int]]]:
+def _source(
+    model_file: str | os.PathLike[str], wanted: Sequence[str], ledger: Ledger
+) -> tuple[ModelBytes, str, list[tuple[float | None, int]]]:
     """The source as it is given, or normalised when ONNX Runtime or its dialect do not show every layer's tensors."""
     given, canonical = read_model(model_file), normalise(read_model(model_file))
+    held = {
+        v.name or "" for n in ir.traversal.RecursiveGraphIterator(canonical.graph) for v in (*n.inputs, *n.outputs) if v
+    }
+    other = [n for n in wanted if n not in held]
+    if other:
+        raise ModelFileError(
+            f"{ledger.path}: tells of a tensor '{other[0]}', which {os.fspath(model_file)} does not hold. Convert that "
+            "source again."
+        )
     units = [_output_unit(v, ConstantEvaluator(opset_of(canonical))) for v in canonical.graph.outputs]
     if all(n in tensors_of(given) for n in wanted if n in tensors_of(canonical)):
         shown = show(given, model_file, wanted)

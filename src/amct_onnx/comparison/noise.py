@@ -4,7 +4,7 @@ For one output channel, E|dy| <= sum_k |w_k| E|dx_k| + |bias error|, whatever th
 quantizer makes of the error in front of it: rounding to a grid turns a small error into a whole step as rarely as the
 error is small (E|Q(x + d) - Q(x)| = E|d| for x at a random place between two grid points), so its mean stays; values
 that lie exactly between two grid points may move by a whole step however small the error is, so the share of ties comes
-on top. A float16 device adds the rounding of its operands.
+on top. A device adds what its float16 and its cut scales round.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.comparison.job import FAKE_QUANT
+from amct_onnx.device import arithmetic as rules
 from amct_onnx.device.facts import weight_sums
+from amct_onnx.device.products import product
 from amct_onnx.report import CONVERTED, LayerEntry
 
-FLOAT16_DEVICES = frozenset({"a2", "310p", "310"})
 HALF_ULP16 = 2.0**-11
 """Relative rounding of float16."""
 QUANTIZED_FLOAT16 = 2 * 127 * HALF_ULP16
@@ -94,6 +95,10 @@ def explained(
     """
     scale = entry.scale_d or 0.0
     device = 0.0
-    if model != FAKE_QUANT and model.partition("@")[2] in FLOAT16_DEVICES:
-        device = gain * scale * QUANTIZED_FLOAT16 + output_rms * OUTPUT_FLOAT16
+    if model != FAKE_QUANT:
+        profile = product(model.partition("@")[2])
+        if profile.quantize is rules.quantize_float16:
+            device += gain * scale * QUANTIZED_FLOAT16
+        if profile.dequantize is not rules.dequantize_float32:
+            device += output_rms * OUTPUT_FLOAT16
     return Noise(gain * input_error, gain * scale * tie_share, bias_error, device, output_rms * FLOAT32_NOISE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -176,7 +177,8 @@ class Divergence:
         layer: name of the layer.
         index: of it in ``layers``.
         cause: ``bias-rounding``, ``saturation``, ``refused-layer``, ``ties``, ``device-arithmetic``,
-            ``accumulator-overflow``, ``false-witness``, ``bias-fault``, ``scale-fault``, ``inherited`` or ``unknown``.
+            ``accumulator-overflow``, ``bias-fault``, ``scale-fault``, ``not-finite``, ``inherited``
+            or ``unknown``.
         text: one sentence with the figures.
         advice: one sentence; empty when there is nothing to do.
         measured, explained: mean absolute error of the layer, and how much of it quantization noise explains.
@@ -220,6 +222,53 @@ class Residual:
 
 
 @dataclass(frozen=True)
+class BoardTensor:
+    """One tensor of a layer in a board's dumps against the simulated device.
+
+    Attributes:
+        layer: name.
+        tensor: ``input`` (int8), ``accumulator`` (int32), ``output`` (float), or ``graph output``.
+        lsb: unit: 1 for integers, else the scale of the output.
+        feeds: how many dumps held it.
+        difference: all of them; ``model`` is ``board``.
+    """
+
+    layer: str
+    tensor: str
+    lsb: float | None
+    feeds: int
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class BoardResult:
+    """A board's dumps against the simulated device.
+
+    Attributes:
+        folder: of the dumps.
+        device: the profile simulated.
+        feeds: how many were compared.
+        tensors: in network order, those that a dump holds.
+        missing: layers of which no dump holds anything.
+        layer, tensor: the first that differs; "" when none does.
+        fault: whether it differs by more than public arithmetic leaves open.
+        text: one sentence.
+        advice: one sentence, or "".
+    """
+
+    folder: str
+    device: str
+    feeds: int
+    tensors: tuple[BoardTensor, ...]
+    missing: tuple[str, ...]
+    layer: str
+    tensor: str
+    fault: bool
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True)
 class CompareReport:
     """The result of a comparison.
 
@@ -238,6 +287,7 @@ class CompareReport:
         residuals, ledger_warnings, ledger_summary: the rest of the ledger.
         settings: of the comparison itself: batch size, devices, preprocessing.
         versions: of this package, Python, numpy, onnx, onnxruntime, and the machine.
+        board: what a board's dumps gave; None without them.
     """
 
     model: str
@@ -259,6 +309,7 @@ class CompareReport:
     ledger_summary: str
     settings: dict[str, str]
     versions: dict[str, str]
+    board: BoardResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: no NaN, no infinity; the schema is docs/compare.md."""
@@ -270,4 +321,6 @@ def _plain(value: Any) -> Any:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value

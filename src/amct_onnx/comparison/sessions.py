@@ -70,7 +70,7 @@ def pinned_settings(threads: int) -> dict[str, str]:
     return {
         "graph_optimization_level": PINNED_LEVEL.name,
         **PINNED_ENTRIES,
-        "intra_op_num_threads": str(threads or "default"),
+        "intra_op_num_threads": str(threads),
     }
 
 
@@ -91,22 +91,28 @@ def open_reference(model: ModelBytes, threads: int) -> ort.InferenceSession:
     Raises:
         UnsupportedModelError: ONNX Runtime refuses the model.
     """
-    return _open(model, pinned_options(threads))
+    return _open(model.content, model.label, pinned_options(threads))
 
 
-def open_default(model: ModelBytes) -> ort.InferenceSession:
-    """A session as a user opens it who changes nothing: possibly a false witness of a Q/DQ model."""
+def open_default(path: str | os.PathLike[str]) -> ort.InferenceSession:
+    """A session as a user opens it who changes nothing: possibly a false witness of a Q/DQ model.
+
+    From its file: more tensors shown would keep ONNX Runtime from fusing the nodes that make them.
+
+    Raises:
+        UnsupportedModelError: ONNX Runtime refuses the model.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    return _open(model, options)
+    return _open(os.fspath(path), os.fspath(path), options)
 
 
-def _open(model: ModelBytes, options: ort.SessionOptions) -> ort.InferenceSession:
+def _open(model: str | bytes, label: str, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(model.content, options, providers=[CPU])
+        return ort.InferenceSession(model, options, providers=[CPU])
     except Exception as error:  # onnxruntime's classes share no base
         raise UnsupportedModelError(
-            f"{model.label}: ONNX Runtime refuses the model ({error}). Check that it runs in onnxruntime by itself."
+            f"{label}: ONNX Runtime refuses the model ({error}). Check that it runs in onnxruntime by itself."
         ) from error
 
 

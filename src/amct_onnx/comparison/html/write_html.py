@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,9 @@ def render_html(report: dict[str, Any]) -> str:
     Raises:
         SettingError: Jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise SettingError(
-            "The HTML report needs Jinja2, which is not installed. Install it with: pip install 'amct_onnx[report]'."
-        ) from error
+    require_jinja()
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("amct_onnx.comparison.html"),
         autoescape=True,
@@ -83,6 +81,18 @@ def render_html(report: dict[str, Any]) -> str:
         # the page says itself which script may run: nothing that a name of the model could smuggle in
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def require_jinja() -> None:
+    """Say early that the page cannot be made.
+
+    Raises:
+        SettingError: Jinja2 is not installed.
+    """
+    if find_spec("jinja2") is None:
+        raise SettingError(
+            "The HTML report needs Jinja2, which is not installed. Install it with: pip install 'amct_onnx[report]'."
+        )
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

@@ -1,0 +1,95 @@
+"""amct_onnx compare: run source, fake-quant and deploy model side by side and say where accuracy went."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, EXIT_INTERRUPTED
+from amct_onnx.cli.options import add_option
+from amct_onnx.cli.progress import progress_bar
+from amct_onnx.cli.simulate import DEVICES
+
+
+def add_parser(verbs: Any) -> argparse.ArgumentParser:
+    """Declare the verb and its options."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "compare", help="compare source, fake-quant and deploy model over data: where accuracy goes, and why"
+    )
+    add_option(parser, "--model", required=True, help="the source model that was converted")
+    add_option(parser, "--save_path", required=True, help="folder and name prefix of the conversion's outputs")
+    add_option(parser, "--data", required=True, help=".npz, .npy or .bin file, or a folder of them")
+    add_option(parser, "--labels", help=".npy or .npz with one integer per sample: adds top-1 and top-5")
+    add_option(parser, "--evaluator", help="Python file with evaluate(outputs, feeds, labels): adds its metrics")
+    add_option(
+        parser,
+        "--device",
+        action="append",
+        type=_devices,
+        metavar="DEVICE[,DEVICE...]",
+        help=f"whose arithmetic the deploy model runs with, of {', '.join(DEVICES)} (default: a2)",
+    )
+    add_option(parser, "--input_shape", default="", help='shape of one feed, for .bin: "input:1,3,224,224;mask:1,5"')
+    add_option(parser, "--batch_size", type=int, default=32, help="samples run at once (default: 32; 0: feeds as is)")
+    add_option(parser, "--threads", type=int, help="of each session (default: all CPUs; 1 with --dask)")
+    add_option(parser, "--convert", action="store_true", help="convert first, with default settings")
+    add_option(parser, "--board", help="folder of a board's dumps, or of 'simulate --dump layers': compared as well")
+    add_option(parser, "--report", help="write the report as one HTML file")
+    add_option(parser, "--json_report", help="write the report as a JSON file")
+    add_option(parser, "--json", action="store_true", help="print the report as JSON instead of tables")
+    add_option(parser, "--resume", action="store_true", help="continue an interrupted run from its state file")
+    add_option(parser, "--state_file", help="of an unfinished run (default: <save_path>_compare_state.json)")
+    add_option(parser, "--dask", metavar="ADDRESS", help="run the batches on the Dask cluster with this scheduler")
+    return parser
+
+
+def _devices(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in DEVICES]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"'{(unknown or [text])[0]}' is none of {', '.join(DEVICES)}")
+    return names
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, write the reports, print the summary."""
+    if arguments.convert:
+        from amct_onnx.convert_model import convert_qat_model
+
+        with progress_bar("Converting", in_bytes=True) as progress:
+            convert_qat_model(arguments.model, arguments.save_path, progress=progress)
+    from amct_onnx.comparison.report import DIVERGES
+    from amct_onnx.comparison.run import DEFAULT_DEVICE, compare
+
+    with progress_bar("Comparing", unit="samples") as progress:
+        found = compare(
+            arguments.model,
+            arguments.save_path,
+            arguments.data,
+            labels=arguments.labels,
+            evaluator=arguments.evaluator,
+            devices=[d for names in arguments.device or [[DEFAULT_DEVICE]] for d in names],
+            input_shape=arguments.input_shape,
+            batch_size=arguments.batch_size,
+            threads=arguments.threads,
+            report=arguments.report,
+            json_report=arguments.json_report,
+            resume=arguments.resume,
+            state_file=arguments.state_file,
+            dask=arguments.dask,
+            board=arguments.board,
+            progress=progress,
+        )
+    if arguments.json:
+        import json
+
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        from amct_onnx.comparison.screen import print_comparison
+
+        print_comparison(found, sys.stdout)
+    if not found.complete:
+        print("amct_onnx: interrupted; --resume continues.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_CHECK_FAILED if found.verdict.level == DIVERGES else EXIT_DONE

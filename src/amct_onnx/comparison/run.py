@@ -1,0 +1,297 @@
+"""compare: run source, fake-quant and deploy model side by side and say where accuracy went."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from amct_onnx.comparison.assemble import Run, assemble
+from amct_onnx.comparison.batch import Batch, Results, Runner
+from amct_onnx.comparison.batches import cut_batches, read_labels, samples_in
+from amct_onnx.comparison.board import compare_board
+from amct_onnx.comparison.dask_cluster import run_on_dask
+from amct_onnx.comparison.evaluator import read_evaluator
+from amct_onnx.comparison.html.write_html import render_html, require_jinja
+from amct_onnx.comparison.job import Job, layer_lsb, make_job
+from amct_onnx.comparison.ledger import read_ledger
+from amct_onnx.comparison.report import CompareReport
+from amct_onnx.comparison.state import DataDigest, State, read_state, write_state
+from amct_onnx.comparison.stop_request import stop_request
+from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, specs_of
+from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
+from amct_onnx.log import start_log
+from amct_onnx.versions import DECIDING, library_versions
+from amct_onnx.write import write_outputs
+
+Feeds = Mapping[str, npt.NDArray[Any]]
+Progress = Callable[[int, int | None], None]
+
+DEFAULT_DEVICE = "a2"
+DEFAULT_BATCH = 32
+SAVE_SECONDS = 30.0
+"""Between two writes of the state."""
+ITERATOR = "(feeds)"
+"""What the report says of data that are no file."""
+
+
+def compare(
+    model: str | os.PathLike[str],
+    save_path: str | os.PathLike[str],
+    data: str | os.PathLike[str] | Iterable[Feeds],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    evaluator: str | os.PathLike[str] | None = None,
+    devices: Sequence[str] = (DEFAULT_DEVICE,),
+    input_shape: str = "",
+    batch_size: int = DEFAULT_BATCH,
+    threads: int | None = None,
+    report: str | os.PathLike[str] | None = None,
+    json_report: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    state_file: str | os.PathLike[str] | None = None,
+    dask: str | None = None,
+    board: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> CompareReport:
+    """Compare source, fake-quant and deploy model over a data set.
+
+    Args:
+        model: the source that was converted.
+        save_path: where ``convert`` wrote its outputs.
+        data: what ``read_feeds`` takes, or an iterable of feeds (arrays by input name, first axis = samples).
+        labels: .npy or .npz, one integer per sample for top-1 and top-5, or what the evaluator takes.
+        evaluator: Python file with ``evaluate(outputs, feeds, labels)``, see docs/compare.md.
+        devices: profiles of the deploy model, see ``DeploySession``.
+        input_shape: ATC's notation, for raw data.
+        batch_size: samples that run at once when the model leaves the first dimension free; 0 runs feeds as they are.
+        threads: of each session; None for the CPUs of this process, 1 on a cluster. Another number may change the last
+            bit of float32 sums.
+        report: HTML file to write.
+        json_report: JSON file to write.
+        resume: continue from the state file.
+        state_file: of an unfinished run; by default beside the ledger. It goes when the run is complete.
+        dask: address of the scheduler of a cluster that runs the batches.
+        board: folder of a board's dumps, one folder for each feed, see docs/compare.md.
+        progress: called with samples done and of all (None when unknown).
+
+    Returns:
+        The report. Ctrl-C ends the run after its batch; the report is then that of the samples so far
+        (``complete=False``).
+
+    Raises:
+        AmctError: One of its subclasses. What was run until then can be resumed.
+        KeyboardInterrupt: Ctrl-C before the first batch was done, or twice.
+    """
+    start_log()
+    if not devices or batch_size < 0 or (threads is not None and threads < 1):
+        raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
+    _check_targets(report, json_report)
+    ledger = read_ledger(save_path)
+    if threads is None:
+        threads = 1 if dask else cpus()
+    text = read_evaluator(evaluator) if evaluator is not None else ""
+    job, layers = make_job(model, ledger, tuple(dict.fromkeys(devices)), threads=threads, evaluator=text)
+    runner = Runner(job)
+    inputs = specs_of(runner.source)
+    shapes = parse_input_shape(input_shape)
+    known = read_labels(labels) if labels is not None else None
+    deciding = {"devices": ", ".join(job.devices), "batch_size": str(batch_size), "threads": str(threads)}
+    settings = {
+        **deciding,
+        "labels": os.fspath(labels) if labels is not None else "none",
+        "evaluator": os.fspath(evaluator) if evaluator is not None else "none",
+        "input_shape": input_shape or "the model's",
+    }
+    total = _total(data, inputs)
+    if known is not None:
+        if total is not None and total != len(known):
+            raise DataError(f"There are {len(known)} labels for {total} samples. Give one label per sample.")
+        total = len(known)
+    kept = _Progress(
+        job,
+        {**deciding, **{n: v for n, v in library_versions().items() if n in DECIDING}},
+        Path(state_file) if state_file is not None else ledger.path.with_name(_state_name(ledger.path)),
+        total,
+        progress or (lambda done, of: None),
+    )
+    if resume:
+        kept.start_from(read_state(kept.path, job, kept.settings))
+    batches = cut_batches(_feeds(data, inputs, shapes), inputs, batch_size, known)
+    with stop_request() as stopped:
+        checked = _checked(kept.missing(batches), runner, known is not None and not text)
+        parts = run_on_dask(job, checked, dask, stopped) if dask else ((b, runner.run(b)) for b in checked)
+        complete = kept.run(parts, stopped)
+        on_board = None
+        if board is not None and complete:
+            units = {p.entry.name: layer_lsb(p)[0] for p in layers}
+            again = _feeds(data, inputs, shapes)
+            on_board = compare_board(board, ledger.deploy_model, job.devices[0], units, again, stopped)
+    if kept.first is None:
+        if not complete:
+            raise KeyboardInterrupt
+        raise DataError(f"{_named(data)}: holds no samples. Give at least one.")
+    run = Run(job, layers, ledger, runner, kept.results, kept.first, complete, total, kept.seconds, on_board)
+    settings["executor"] = f"Dask, {dask}" if dask else "this process"
+    found = assemble(run, model=os.fspath(model), save_path=os.fspath(save_path), data=_named(data), settings=settings)
+    write_reports(found, report, json_report)
+    if complete:
+        kept.path.unlink(missing_ok=True)
+    return found
+
+
+def write_reports(
+    found: CompareReport, report: str | os.PathLike[str] | None, json_report: str | os.PathLike[str] | None
+) -> None:
+    """Write the page and the JSON file, both or none; None leaves one out.
+
+    Raises:
+        OutputError: They cannot be written.
+        SettingError: Jinja2, which the page needs, is not installed.
+    """
+    content = found.to_dict()
+    texts = {}
+    if report is not None:
+        texts[Path(report)] = render_html(content)
+    if json_report is not None:
+        texts[Path(json_report)] = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if texts:
+        write_outputs([], texts, next(iter(texts)).name, None)
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class _Progress:
+    """What is known so far, and its file."""
+
+    job: Job
+    settings: Mapping[str, str]
+    path: Path
+    total: int | None
+    tell: Progress
+    results: Results = field(default_factory=Results)
+    digest: DataDigest = field(default_factory=DataDigest)
+    first: Batch | None = None
+    seconds: float = 0.0
+    _before: State | None = None
+
+    def start_from(self, state: State) -> None:
+        """Continue a run."""
+        self._before, self.results, self.seconds = state, state.results, state.seconds
+
+    def missing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches that are not in the results; the others must be those that were run.
+
+        Raises:
+            DataError: The data are others than those of the run that is continued.
+        """
+        done = self.results.batches if self._before is not None else 0
+        number = 0
+        for batch in batches:
+            if number == 0:
+                self.first = batch
+            number += 1
+            if number > done:
+                yield batch
+                continue
+            self.digest.add(batch)
+            if number == done:
+                self._same_data()
+        if number < done:
+            self._same_data()
+
+    def _same_data(self) -> None:
+        assert self._before is not None
+        if self.digest.text != self._before.data:
+            raise DataError(f"{self.path}: was made with other data or labels. Give the same, or run without --resume.")
+
+    def run(self, parts: Iterable[tuple[Batch, Results]], stopped: Callable[[], bool]) -> bool:
+        """Merge parts in their order until there are none, or Ctrl-C; whether there are none."""
+        begun = saved = time.monotonic()
+        before = self.seconds
+        self.tell(self.results.samples, self.total)
+        complete = False
+        try:
+            for batch, part in parts:
+                self.results.merge(part)
+                self.digest.add(batch)
+                now = time.monotonic()
+                self.seconds = before + now - begun
+                self.tell(self.results.samples, self.total)
+                if now - saved > SAVE_SECONDS:
+                    self.save()
+                    saved = time.monotonic()
+                if stopped():
+                    break
+            else:
+                complete = not stopped()
+        except AmctError:
+            self.save()
+            raise
+        if not complete:
+            self.save()
+        return complete
+
+    def save(self) -> None:
+        """Write the state, when there is anything to continue."""
+        if not self.results.batches:
+            return
+        write_state(self.path, self.job, self.settings, State(self.results, self.digest.text, self.seconds))
+
+
+def _checked(batches: Iterable[Batch], runner: Runner, classify: bool) -> Iterator[Batch]:
+    """The batches; the first one shows whether labels can be used.
+
+    Raises:
+        DataError: No output holds a row of scores for each label.
+    """
+    for number, batch in enumerate(batches):
+        if number == 0 and classify and not runner.classifies(batch):
+            labels = batch.labels
+            assert labels is not None
+            raise DataError(
+                f"The labels ({labels.dtype}{list(labels.shape[1:])} per sample) fit no output: top-1 needs one "
+                "integer per sample and an output of shape [samples, classes]. Give --evaluator for another metric."
+            )
+        yield batch
+
+
+def _feeds(
+    data: str | os.PathLike[str] | Iterable[Feeds], inputs: Sequence[InputSpec], shapes: dict[str, tuple[int, ...]]
+) -> Iterator[Feeds]:
+    if isinstance(data, (str, os.PathLike)):
+        return read_feeds(data, inputs, shapes)
+    return iter(data)
+
+
+def _total(data: str | os.PathLike[str] | Iterable[Feeds], inputs: Sequence[InputSpec]) -> int | None:
+    return samples_in(data, inputs) if isinstance(data, (str, os.PathLike)) else None
+
+
+def _named(data: str | os.PathLike[str] | Iterable[Feeds]) -> str:
+    return os.fspath(data) if isinstance(data, (str, os.PathLike)) else ITERATOR
+
+
+def _state_name(ledger: str | os.PathLike[str]) -> str:
+    return Path(ledger).name.removesuffix("quant.json") + "compare_state.json"
+
+
+def _check_targets(report: str | os.PathLike[str] | None, json_report: str | os.PathLike[str] | None) -> None:
+    """Before a long run rather than after it."""
+    if report is not None:
+        require_jinja()
+    for path in (report, json_report):
+        if path is not None and Path(path).is_dir():
+            raise OutputError(f"{os.fspath(path)}: is a folder. Give the path of a file.")
+    if report is not None and json_report is not None and Path(report).absolute() == Path(json_report).absolute():
+        raise OutputError(f"{os.fspath(report)}: would be both the page and the JSON file. Give two names.")

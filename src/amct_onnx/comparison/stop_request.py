@@ -1,0 +1,33 @@
+"""Ctrl-C as a request: the batch that is running ends, and what is known so far stays whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def stop_request() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed since; a second one raises KeyboardInterrupt at once.
+
+    Python delivers signals to the main thread: in another one the answer stays no.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,102 @@
+"""A real exporter's model, converted, with its data as files; and faults put into the converted models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+import amct_onnx
+from deploy_models import initializer, node, set_attribute, set_initializer
+from golden_models import MODELS
+
+DIGITS = "torchfx_digitsnet_u8_bnfold_op13"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Paths of one case."""
+
+    source: Path
+    prefix: Path
+    data: Path
+    labels: Path
+
+    @property
+    def deploy(self) -> Path:
+        return Path(f"{self.prefix}_deploy_model.onnx")
+
+    @property
+    def fake_quant(self) -> Path:
+        return Path(f"{self.prefix}_fake_quant_model.onnx")
+
+    @property
+    def state(self) -> Path:
+        return Path(f"{self.prefix}_compare_state.json")
+
+    @property
+    def arguments(self) -> list[str]:
+        """What a user types."""
+        return ["compare", "--model", str(self.source), "--save_path", str(self.prefix), "--data", str(self.data)]
+
+
+def converted(name: str, folder: Path, samples: int = 64) -> Case:
+    """Convert a model of tests/data and write its data."""
+    amct_onnx.set_logging_level("error", "error")
+    source = MODELS / name / "model.onnx"
+    graph = onnx.load(source, load_external_data=False).graph
+    case = Case(source, folder / "m", folder / "data.npz", folder / "labels.npy")
+    amct_onnx.convert_qat_model(source, case.prefix)
+    tested = MODELS / name / "testset.npz"
+    with np.load(tested if tested.exists() else MODELS / name / "inputs.npz") as archive:
+        if tested.exists():
+            x, labels = archive["x"][:samples], archive["y"][:samples]
+            tensor = next(i for i in graph.input if i.name not in {t.name for t in graph.initializer})
+            rank = [d.dim_value for d in tensor.type.tensor_type.shape.dim]
+            if rank[1:] != list(x.shape[1:]):  # TensorFlow: channels last
+                x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type)
+            np.savez(case.data, **{tensor.name: x.astype(dtype)})
+        else:
+            np.savez(case.data, **archive)
+            labels = np.zeros(1, np.int64)
+    np.save(case.labels, labels)
+    return case
+
+
+def scale_dequantizer(path: Path, layer: str, factor: float) -> None:
+    """The deploy model's AscendDequant of a layer multiplies by something else."""
+    model = onnx.load(path)
+    name = node(model, f"{layer}.dequant").input[1]
+    packed = numpy_helper.to_array(initializer(model, name))
+    scales = (packed & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32) * np.float32(factor)
+    set_initializer(model, name, (packed & ~np.uint64(0xFFFFFFFF)) | scales.view(np.uint32).astype(np.uint64))
+    onnx.save(model, path)
+
+
+def scale_fake_dequantizer(path: Path, layer: str, factor: float) -> None:
+    """The same in the fake-quant model."""
+    model = onnx.load(path)
+    name = node(model, f"{layer}.fakedequant.mul").input[1]
+    set_initializer(model, name, numpy_helper.to_array(initializer(model, name)) * np.float32(factor))
+    onnx.save(model, path)
+
+
+def drop_bias(path: Path, layer: str) -> None:
+    """The deploy model's layer loses its bias."""
+    model = onnx.load(path)
+    del node(model, layer).input[2:]
+    onnx.save(model, path)
+
+
+def narrow_quantizer(path: Path, layer: str, factor: float) -> None:
+    """The deploy model quantizes with finer steps and takes that back behind the layer: only the range is smaller."""
+    model = onnx.load(path)
+    quantizer = node(model, f"{layer}.quant")
+    scale = next(a.f for a in quantizer.attribute if a.name == "scale")
+    set_attribute(model, quantizer.name, scale=scale * factor)
+    onnx.save(model, path)
+    scale_dequantizer(path, layer, 1 / factor)
