@@ -129,7 +129,7 @@ def worker(form: str, path: str, device: str) -> None:
         session = ort.InferenceSession(path, AMCT_SO)
     elif form == "integer":
         from amct_onnx.device import session as device_session
-        from amct_onnx.device.lower import lower
+        from amct_onnx.device.lowering.lower import lower
         from amct_onnx.device.products import product
         from amct_onnx.read import read_model
 

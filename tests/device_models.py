@@ -29,10 +29,10 @@ def dequant(x: str, y: str, dtype: int = 0, **extra: Any) -> onnx.NodeProto:
     return helper.make_node("AscendDequant", [x, "deq"], [y], f"{y}.dequant", dtype=dtype, **extra)
 
 
-def antiquant(x: str, y: str, scale: float, offset: int = 0, **extra: Any) -> onnx.NodeProto:
+def antiquant(x: str, y: str, scale: float, offset: int = 0, dtype: int = 0, **extra: Any) -> onnx.NodeProto:
     """AscendAntiQuant."""
     return helper.make_node(
-        "AscendAntiQuant", [x], [y], f"{y}.antiquant", scale=float(scale), offset=float(offset), dtype=0, **extra
+        "AscendAntiQuant", [x], [y], f"{y}.antiquant", scale=float(scale), offset=float(offset), dtype=dtype, **extra
     )
 
 

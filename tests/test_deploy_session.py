@@ -14,7 +14,7 @@ from onnx import helper
 
 from amct_onnx import AMCT_SO, DeploySession
 from amct_onnx.device.facts import WeightSums, largest_sum, weight_sums, worst_accumulator
-from amct_onnx.device.lower import lower
+from amct_onnx.device.lowering.lower import lower
 from amct_onnx.device.products import PRODUCTS
 from amct_onnx.device.session import open_lowered, static_facts
 from amct_onnx.errors import ModelFileError, ModelNotFoundError, SettingError, UnsupportedModelError

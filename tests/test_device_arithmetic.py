@@ -7,11 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from onnx import helper
 
 from amct_onnx.device import arithmetic
 from amct_onnx.device.products import PRODUCTS
 from amct_onnx.device.session import DeploySession
-from device_models import F32, I8, I32, antiquant, dequant, model, packed, quant
+from device_models import F16, F32, I8, I32, antiquant, dequant, model, packed, quant
 
 DEVICES = sorted(PRODUCTS)
 OFFSETS = st.integers(-128, 127)
@@ -87,6 +88,42 @@ def test_antiquant(device: str, scale: float, offset: int, other: int, sqrt_mode
     (y,) = DeploySession(model(nodes, {"x": (F32, [None])}, {"y": F32}), device=device).run(None, {"x": x})
     q = PRODUCTS[device].quantize(x, 1.0, other).astype(np.int8)
     same_bits(y, PRODUCTS[device].antiquantize(q, scale, offset, sqrt_mode))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@HARD
+@given(bits=arrays(np.uint16, st.integers(1, 40)), scale=SCALES, offset=OFFSETS)
+def test_quant_of_float16(device: str, bits: np.ndarray, scale: float, offset: int) -> None:
+    """Any float16 there is, between float16 operators."""
+    x = np.concatenate([bits.view(np.float16), arithmetic.half(inputs_for(np.zeros(0, np.uint32), scale))], dtype="f2")
+    nodes = [quant("x", "q", scale, offset), antiquant("q", "y", 0.37, offset, dtype=1)]
+    (y,) = DeploySession(model(nodes, {"x": (F16, [None])}, {"y": F16}), device=device).run(None, {"x": x})
+    q = PRODUCTS[device].quantize(x, scale, offset)
+    known = ~np.isnan(q)
+    expected = PRODUCTS[device].antiquantize(q[known].astype(np.int8), 0.37, offset).astype(np.float16)
+    assert y.dtype == np.float16 and y[known].tobytes() == expected.tobytes() and np.isnan(y[~known]).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@HARD
+@given(
+    acc=arrays(np.int32, st.tuples(st.integers(1, 8), st.just(3)), elements=st.integers(-127, 127)),
+    scales=st.lists(SCALES, min_size=3, max_size=3),
+    shift=st.sampled_from([0, 5]),
+)
+def test_dequant_by_channel(device: str, acc: np.ndarray, scales: list[float], shift: int) -> None:
+    """One small scale may change how all are applied; a shift N changes nothing; the result may be float16."""
+    layer = helper.make_node("MatMul", ["q", "w"], ["m"], "layer")
+    nodes = [layer, dequant("m", "y"), dequant("m", "z", dtype=1)]
+    constants = {"w": np.diag([1, -1, 127]).astype(np.int8), "deq": packed(scales, shift=shift)}
+    content = model(nodes, {"q": (I8, [None, 3])}, {"y": F32, "z": F16}, constants)
+    session = DeploySession(content, device=device)
+    assert any("shift N" in w for w in session.warnings) == (shift > 0)
+    y, z = session.run(None, {"q": acc.astype(np.int8)})
+    expected = PRODUCTS[device].dequantize(acc * np.array([1, -1, 127], np.int32), np.array(scales, np.float32))
+    assert y.tobytes() == expected.tobytes()
+    with np.errstate(over="ignore"):
+        assert z.dtype == np.float16 and z.tobytes() == expected.astype(np.float16).tobytes()
 
 
 def rounded_half(values: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that products follow.
 
 Quantizing functions return float32 that holds integers of [-128, 127]; a NaN stays a NaN, because no public source says
-what a device makes of it and a number in its place would hide it. ``device/operators.py`` says the same in ONNX
-operators, ``device/products.py`` says which product follows which rule.
+what a device makes of it and a number in its place would hide it. ``device/lowering/operators.py`` says the same in
+ONNX operators, ``device/products.py`` says which product follows which rule.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.arithmetic import FLOAT16_TINY, INT8_MAX, INT8_MIN
+from amct_onnx.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN
 
 Float32 = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[Any]
 IntArray = npt.NDArray[Any]
 
-FLOAT16_MAX = 65504.0
-"""Largest finite float16."""
 S19_MASK = np.uint32(0xFFFFE000)
 """Sign, exponent and 10 mantissa bits of a float32: what the fixed pipe keeps of a scale."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.device.lower import Counters
+from amct_onnx.device.lowering.lowered import Counters
 
 
 @dataclass(frozen=True)

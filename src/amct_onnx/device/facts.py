@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.arithmetic import FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
+from amct_onnx.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
 
 EXACT_IN_FLOAT32 = 2**24
 """Every integer up to here is a float32."""
-FLOAT16_MAX = 65504.0
 
 Int64 = npt.NDArray[np.int64]
 
@@ -87,6 +86,20 @@ def weight_sums(op_type: str, weight: npt.NDArray[np.generic], group: int = 1, t
     total = weight.sum(axis=axis, dtype=np.int64)
     positive = np.maximum(weight, 0).sum(axis=axis, dtype=np.int64)
     return WeightSums(positive.reshape(-1), (positive - total).reshape(-1))
+
+
+def bias_bound(bias: npt.NDArray[np.int32], sums: WeightSums | None, *, by_channel: bool = True) -> Int64:
+    """|bias| per output channel, shape [channels]; its largest element, shape [1], when it is not one row of them.
+
+    Args:
+        bias: int32, any shape that broadcasts against the result.
+        sums: of the layer; None when its channels are unknown.
+        by_channel: False when the result's last axis is not that of the channels.
+    """
+    size: Int64 = np.abs(bias.astype(np.int64))
+    channels = sums.positive.size if sums is not None else None
+    row = by_channel and size.ndim > 0 and size.size == size.shape[-1] == channels
+    return size.reshape(-1) if row else size.max(initial=0).reshape(1)
 
 
 def largest_sum(sums: WeightSums, offset: int, bias: Int64) -> int:

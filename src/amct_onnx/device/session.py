@@ -16,7 +16,8 @@ import onnxruntime as ort
 
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts
-from amct_onnx.device.lower import Lowered, lower
+from amct_onnx.device.lowering.lower import lower
+from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.products import product
 from amct_onnx.errors import ModelFileError, SettingError, UnsupportedModelError
 from amct_onnx.log import get_logger

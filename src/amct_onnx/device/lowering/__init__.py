@@ -1,0 +1,1 @@
+"""A deploy graph becomes standard operators; ``lower.lower`` drives the steps, one file each."""

@@ -1,0 +1,115 @@
+"""Conv, ConvTranspose, Gemm and MatMul on int8: what they must be, their facts, and which kernel computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.device.facts import EXACT_IN_FLOAT32, bias_bound, weight_sums
+from amct_onnx.device.lowering.kernels import CONVOLUTIONS, float_kernel, integer_kernel, parts_needed, split_kernel
+from amct_onnx.device.lowering.node_attributes import attribute
+from amct_onnx.device.lowering.state import Accumulator, Int8Tensor, IntegerLayer, LoweringState
+from amct_onnx.errors import UnsupportedModelError
+
+LAYERS = CONVOLUTIONS | {"Gemm", "MatMul"}
+
+
+def lower_layer(state: LoweringState, node: ir.Node) -> None:
+    """Lower one integer layer: as one float32 operator, in parts, or as an integer operator.
+
+    Raises:
+        UnsupportedModelError: ATC refuses it, or no ONNX operator computes it exactly.
+    """
+    value, weight = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+    if value is None or weight is None:
+        raise UnsupportedModelError(f"Node '{node.name}' ({node.op_type}) lacks an input. Write the model again.")
+    if not state.is_int8(node, 1):
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): reads int8 but its weight '{weight.name}' is not int8. Write "
+            "the model again."
+        )
+    if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0):
+        raise UnsupportedModelError(
+            f"Node '{node.name}': a Gemm on integers needs alpha = beta = 1; ATC would multiply the int32 result. "
+            "Convert the model again."
+        )
+    held = state.held_int8(value, node)
+    array = None
+    if weight not in state.int8 and state.constants.is_constant(weight):
+        array = state.constants.array(weight)
+    elif node.op_type in CONVOLUTIONS:
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' is not constant, ATC needs an int8 "
+            "initializer. Convert the model again."
+        )
+    bias = _bias(state, node)
+    layer = _layer_of(node, held, array, bias)
+    state.layers.append(layer)
+    state.emit.before(node)
+    bound = layer.bound()
+    parts = parts_needed(node, array, held.offset) if array is not None else None
+    if state.integer_kernels and node.op_type != "ConvTranspose":
+        bound = parts = None
+    result, in_float = node.outputs[0], False
+    if bound is not None and bound <= EXACT_IN_FLOAT32:
+        float_kernel(state, node, held, weight, bias)
+        in_float = True
+    elif array is not None and parts is not None:
+        layer.kernel = "split"
+        result = split_kernel(state, node, held, array, parts, bias)
+    elif node.op_type != "ConvTranspose":
+        layer.kernel = "integer"
+        result = integer_kernel(state, node, held, weight, bias, layer.rank)
+    else:
+        raise UnsupportedModelError(
+            f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX "
+            "operator computes exactly for ConvTranspose. Use a smaller kernel."
+        )
+    made = Accumulator(result, in_float, layer, 1 if node.op_type in CONVOLUTIONS else -1)
+    layer.accumulator = made
+    state.int32[node.outputs[0]] = made
+
+
+def _layer_of(
+    node: ir.Node, held: Int8Tensor, weight: npt.NDArray[Any] | None, bias: npt.NDArray[Any] | None
+) -> IntegerLayer:
+    """The layer with the facts that weight and bias decide."""
+    sums, rank = None, 2
+    if weight is not None:
+        rank = weight.ndim
+        transposed = bool(attribute(node, "transB", 0))
+        sums = weight_sums(node.op_type, weight, attribute(node, "group", 1), transposed=transposed)
+    size = np.zeros(1, np.int64) if bias is None else bias_bound(bias, sums)
+    return IntegerLayer(node, held, sums, size, "float32", rank, _warnings(held))
+
+
+def _warnings(held: Int8Tensor) -> list[str]:
+    found = []
+    if held.moved and held.offset:
+        found.append(
+            f"'{held.moved[-1]}' stands between AscendQuant and the layer: by public sources ATC then does not "
+            f"fold the offset {held.offset}; the simulation does"
+        )
+    if held.quantizer is None:
+        found.append("its int8 input comes from no AscendQuant; its offset is taken as 0")
+    return found
+
+
+def _bias(state: LoweringState, node: ir.Node) -> npt.NDArray[Any] | None:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None:
+        return None
+    if not state.constants.is_constant(value):
+        raise UnsupportedModelError(
+            f"Node '{node.name}': its bias '{value.name}' is not constant. Use an int32 initializer."
+        )
+    array = state.constants.array(value)
+    if array.dtype != np.int32:
+        raise UnsupportedModelError(
+            f"Node '{node.name}': its bias '{value.name}' is {array.dtype}, a layer on int8 needs int32. Convert "
+            "the model again."
+        )
+    return array

@@ -1,0 +1,128 @@
+"""The kernels that compute an integer layer exactly: float32, float32 in parts, ConvInteger and MatMulInteger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.device.facts import EXACT_IN_FLOAT32, largest_sum, weight_sums
+from amct_onnx.device.lowering.node_attributes import attribute
+from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
+
+def float_kernel(
+    state: LoweringState, node: ir.Node, held: Int8Tensor, weight: ir.Value, bias: npt.NDArray[Any] | None
+) -> None:
+    """The layer as it stands, on float32; weight and bias are exact in it."""
+    key = (id(node.graph), weight)
+    if key not in state.float_weights:
+        # cast while running: int8 weights keep the session as small as the fake-quant model's
+        state.float_weights[key] = state.emit.cast(weight, ir.DataType.FLOAT)
+    node.replace_input_with(0, held.value)
+    node.replace_input_with(1, state.float_weights[key])
+    if bias is not None:
+        node.replace_input_with(2, state.emit.constant(bias.astype(np.float32)))
+
+
+def integer_kernel(
+    state: LoweringState, node: ir.Node, held: Int8Tensor, weight: ir.Value, bias: npt.NDArray[Any] | None, rank: int
+) -> ir.Value:
+    """ConvInteger or MatMulInteger on int8 x int8 with the offset as zero point, then the int32 bias.
+
+    ConvInteger pads with the zero point. Kernels of mixed signs saturate on some CPUs.
+    """
+    zero, q = state.emit.constant(np.int8(held.offset)), state.integers_of(held)
+    state.emit.before(node)
+    if node.op_type == "Conv":
+        result = state.emit.node("ConvInteger", [q, weight, zero], node.attributes.values())
+        if bias is not None:
+            bias = bias.reshape([-1] + [1] * (rank - 2))
+    else:
+        factors = [zero]
+        if weight in state.int8:
+            other = state.int8[weight]
+            weight = state.integers_of(other)
+            state.emit.before(node)
+            factors.append(state.emit.constant(np.int8(other.offset)))
+        swap = [ir.AttrInt64s("perm", [1, 0])]
+        if attribute(node, "transA", 0):
+            q = state.emit.node("Transpose", [q], swap)
+        if attribute(node, "transB", 0):
+            weight = state.emit.node("Transpose", [weight], swap)
+        result = state.emit.node("MatMulInteger", [q, weight, *factors])
+    if bias is not None:
+        result = state.emit.node("Add", [result, state.emit.constant(bias)])
+    state.replaced.append(node)
+    return result
+
+
+def parts_needed(node: ir.Node, weight: npt.NDArray[Any], offset: int) -> int | None:
+    """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums."""
+    if attribute(node, "transA", 0):
+        return None
+    group, transposed = attribute(node, "group", 1), bool(attribute(node, "transB", 0))
+    for count in (1, 2, 3, 4, 6, 8):
+        slices = _channel_slices(node.op_type, weight, group, transposed, count)
+        sums = (weight_sums(node.op_type, part, group, transposed) for _, part in slices)
+        if all(largest_sum(s, offset, np.zeros(1, np.int64)) <= EXACT_IN_FLOAT32 for s in sums):
+            return count
+    return None
+
+
+def split_kernel(
+    state: LoweringState,
+    node: ir.Node,
+    held: Int8Tensor,
+    weight: npt.NDArray[Any],
+    parts: int,
+    bias: npt.NDArray[Any] | None,
+) -> ir.Value:
+    """The layer on parts of its input channels, each proven exact in float32, summed in int32.
+
+    Costs about as much as the layer in one piece, ConvInteger several times that; for ConvTranspose there is none.
+    """
+    convolution = node.op_type in CONVOLUTIONS
+    slices = _channel_slices(
+        node.op_type, weight, attribute(node, "group", 1), bool(attribute(node, "transB", 0)), parts
+    )
+    total: ir.Value | None = None
+    for channels, part in slices:
+        source = held.value
+        if parts > 1:
+            axis = [ir.AttrInt64("axis", 1 if convolution else -1)]
+            source = state.emit.node("Gather", [source, state.emit.constant(channels)], axis)
+        factor = state.emit.cast(state.emit.constant(np.ascontiguousarray(part)), ir.DataType.FLOAT)
+        result = state.emit.node(node.op_type, [source, factor], node.attributes.values())
+        result = state.emit.cast(result, ir.DataType.INT32)
+        total = result if total is None else state.emit.node("Add", [total, result])
+    assert total is not None
+    if bias is not None:
+        shape = [-1] + [1] * (weight.ndim - 2) if convolution else bias.shape
+        total = state.emit.node("Add", [total, state.emit.constant(bias.reshape(shape))])
+    state.replaced.append(node)
+    return total
+
+
+def _channel_slices(
+    op_type: str, weight: npt.NDArray[Any], group: int, transposed: bool, count: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+    """(input channels, their weights) of each of ``count`` parts; a part takes the same share of every group."""
+    if op_type == "Conv":
+        axis = 1
+    elif op_type == "ConvTranspose":
+        weight = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+        axis = 1
+    else:
+        axis = 1 if transposed else max(weight.ndim - 2, 0)
+    size = weight.shape[axis]
+    for share in np.array_split(np.arange(size), min(count, size)):
+        part = np.take(weight, share, axis=axis)
+        if op_type == "ConvTranspose":
+            part = part.reshape(-1, *part.shape[2:])
+        yield (np.arange(group)[:, None] * size + share).reshape(-1), part

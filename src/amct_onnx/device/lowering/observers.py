@@ -1,0 +1,75 @@
+"""Extra outputs that show layers and count what their values do."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from amct_onnx.device.lowering.lowered import Counters, Tap
+from amct_onnx.device.lowering.operators import Quantized
+from amct_onnx.device.lowering.state import IntegerLayer, LoweringState
+
+
+def add_taps(state: LoweringState) -> tuple[Tap, ...]:
+    """Make int8 input, int32 accumulator and output of each dequantized layer of the main graph outputs."""
+    found = []
+    for layer in state.layers:
+        made = layer.accumulator
+        if made is None or layer.output is None or not _in_main_graph(state, layer):
+            continue
+        names = [
+            _output(state, value)
+            for value in (
+                state.integers_of(layer.input),
+                made.value if not made.integral else state.integers_of(made),
+                layer.output,
+            )
+        ]
+        found.append(Tap(layer.node.name or "", layer.node.op_type, layer.dequantizer, *names))
+    return tuple(found)
+
+
+def add_counters(state: LoweringState) -> tuple[Counters, ...]:
+    """Make what counts ties, saturation and the accumulator's extremes of each layer of the main graph outputs."""
+    of_quantizer: dict[ir.Node, list[str]] = {}
+    found = []
+    for layer in state.layers:
+        made, quantizer = layer.accumulator, layer.input.quantizer
+        if made is None or not _in_main_graph(state, layer):
+            continue
+        counts = ["", ""]
+        quantized = state.quantized.get(quantizer) if quantizer is not None else None
+        if quantizer is not None and quantized is not None:
+            if quantizer not in of_quantizer:
+                of_quantizer[quantizer] = [_output(state, v) for v in _ties_and_kept(state, quantized)]
+            counts = of_quantizer[quantizer]
+        producer = made.value.producer()
+        assert producer is not None
+        state.emit.after(producer)
+        none = [ir.AttrInt64("keepdims", 0)]
+        extremes = [_output(state, state.emit.node(op, [made.value], none)) for op in ("ReduceMax", "ReduceMin")]
+        found.append(Counters(layer.node.name or "", *counts, *extremes))
+    return tuple(found)
+
+
+def _output(state: LoweringState, value: ir.Value) -> str:
+    """Make a value an output; its name."""
+    if value.is_graph_output():
+        state.emit.at_end()
+        value = state.emit.node("Identity", [value])
+    state.graph.outputs.append(value)
+    return value.name or ""
+
+
+def _in_main_graph(state: LoweringState, layer: IntegerLayer) -> bool:
+    made = layer.accumulator
+    return made is not None and made.value.graph is state.graph
+
+
+def _ties_and_kept(state: LoweringState, quantized: Quantized) -> list[ir.Value]:
+    """[is an exact tie, was not clipped], right behind the quantizer so that its stages need not be kept."""
+    emit, producer = state.emit, quantized.centred.producer()
+    assert producer is not None
+    emit.after(producer)
+    distance = emit.node("Abs", [emit.node("Sub", [quantized.exact, quantized.rounded])])
+    tie = emit.node("Equal", [distance, emit.number(0.5)])
+    return [tie, emit.node("Equal", [quantized.rounded, quantized.clipped])]
