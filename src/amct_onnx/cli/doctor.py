@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import add_option
+from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 
 
@@ -17,8 +17,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "doctor", help="say which ONNX Runtime settings would lie about a Q/DQ model on this CPU"
     )
     add_option(parser, "--model", help="the QAT model (default: a small built-in u8s8 model)")
-    add_option(parser, "--data", help=".npz, .npy or .bin file, or a folder of them (default: random numbers)")
-    add_option(parser, "--input_shape", default="", help='shape of one feed: "input:1,3,224,224;mask:1,5"')
+    add_data_options(parser, required=False, otherwise="random numbers")
     add_option(parser, "--feeds", type=int, default=8, help="how many feeds are run at most (default: 8)")
     add_option(parser, "--json", action="store_true", help="print the figures as JSON instead of a table")
     return parser
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         report = doctor(
             arguments.model,
             arguments.data,
-            input_shape=arguments.input_shape,
+            **data_options(arguments),
             feeds=arguments.feeds,
             progress=progress,
         )

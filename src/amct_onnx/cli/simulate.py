@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_DONE
-from amct_onnx.cli.options import add_option
+from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 
 DEVICES = ("reference", "ascend950", "a2", "310p", "310")
@@ -20,10 +20,9 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "simulate", help="run a deploy model on the CPU with a device's arithmetic"
     )
     add_option(parser, "--model", required=True, help="the deploy model, ours or the vendor's")
-    add_option(parser, "--data", required=True, help=".npz, .npy or .bin file, or a folder of them")
+    add_data_options(parser, required=True)
     add_option(parser, "--save_path", required=True, help="folder of the results")
     add_option(parser, "--device", default="reference", choices=DEVICES, help="whose arithmetic (default: reference)")
-    add_option(parser, "--input_shape", default="", help='shape of one feed, for .bin: "input:1,3,224,224;mask:1,5"')
     add_option(parser, "--dump", choices=("layers",), help="also write each layer's int8 input, int32 sums and output")
     add_option(parser, "--format", default="npy", choices=("npy", "bin"), help="of the written tensors (default: npy)")
     add_option(parser, "--json", action="store_true", help="print the facts as JSON instead of a table")
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.data,
             arguments.save_path,
             device=arguments.device,
-            input_shape=arguments.input_shape,
+            **data_options(arguments),
             dump_layers=arguments.dump == "layers",
             file_format=arguments.format,
             progress=progress,

@@ -92,10 +92,27 @@ def parse_input_shape(text: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def parse_input_type(text: str) -> dict[str, np.dtype[Any]]:
+    """Types of the numbers in raw files, ``"input:uint8;mask:int64"``.
+
+    Raises:
+        DataError: Anything else.
+    """
+    known = {np.dtype(t).name: np.dtype(t) for t in DTYPES.values()}
+    types = {}
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        name, _, kind = part.rpartition(":")
+        if not name or kind.strip() not in known:
+            raise DataError(f"--input_type: '{part}' is not of the form name:type. Types are {', '.join(known)}.")
+        types[name.strip()] = known[kind.strip()]
+    return types
+
+
 def read_feeds(
     data: str | os.PathLike[str],
     inputs: Sequence[InputSpec],
     input_shape: dict[str, tuple[int, ...]] | None = None,
+    input_type: dict[str, np.dtype[Any]] | None = None,
 ) -> Iterator[dict[str, Array]]:
     """The feeds of a data set, one after the other; files are read when their turn comes.
 
@@ -107,25 +124,31 @@ def read_feeds(
             a folder with one folder per input ("/" in its name written "_"), files of equal names belonging together.
         inputs: of the model, see ``specs_of``.
         input_shape: shape of one feed per input, needed for .bin when the model leaves dimensions free.
+        input_type: dtype of the numbers in a .bin per input, when it is narrower than the model's.
 
     An array whose first dimension is a multiple of the model's fixed one gives several feeds. Arrays must have the
-    input's dtype; a .bin holds numbers of it in the machine's byte order.
+    input's dtype; a .bin holds numbers in the machine's byte order.
 
     Raises:
         DataError: A file is missing, unreadable, or does not fit the input; pickled arrays are never read.
     """
     path = Path(data)
-    shapes = input_shape or {}
-    unknown = set(shapes) - {i.name for i in inputs}
-    if unknown:
-        raise DataError(
-            f"--input_shape: the model has no input '{sorted(unknown)[0]}'. It has {', '.join(i.name for i in inputs)}."
-        )
+    shapes, types = input_shape or {}, input_type or {}
+    for option, given in (("shape", shapes), ("type", types)):
+        unknown = set(given) - {i.name for i in inputs}
+        if unknown:
+            raise DataError(
+                f"--input_{option}: the model has no input '{sorted(unknown)[0]}'. It has "
+                f"{', '.join(i.name for i in inputs)}."
+            )
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give the data as .npz, .npy, .bin or a folder of them.")
     found = False
     for group in _groups(path, inputs):
-        arrays = {spec.name: _load(group[spec.name], spec, shapes.get(spec.name), len(inputs)) for spec in inputs}
+        arrays = {
+            spec.name: _load(group[spec.name], spec, shapes.get(spec.name), types.get(spec.name), len(inputs))
+            for spec in inputs
+        }
         for feeds in _batches(arrays, inputs, shapes, group):
             found = True
             yield feeds
@@ -163,9 +186,9 @@ def _files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES)
 
 
-def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, inputs: int) -> Array:
+def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.dtype[Any] | None, inputs: int) -> Array:
     if path.suffix == ".bin":
-        return _load_raw(path, spec, shape)
+        return _load_raw(path, spec, shape, kind or spec.dtype)
     try:
         loaded = np.load(path, allow_pickle=False)
         if path.suffix == ".npz":
@@ -189,7 +212,12 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, inputs: in
     return array
 
 
-def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None) -> Array:
+def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.dtype[Any]) -> Array:
+    if not np.can_cast(kind, spec.dtype, "safe"):
+        raise DataError(
+            f"--input_type: input '{spec.name}' takes {spec.dtype}, which does not hold every {kind}. Store it as "
+            f"{spec.dtype}."
+        )
     if shape is None:
         if not all(isinstance(n, int) for n in spec.shape):
             raise DataError(
@@ -199,16 +227,17 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None) -> Arr
         shape = spec.shape
     if not spec.fits(shape):
         raise DataError(f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {list(spec.shape)}.")
-    one = int(np.prod(shape)) * spec.dtype.itemsize
+    one = int(np.prod(shape)) * kind.itemsize
     try:
-        array = np.fromfile(path, spec.dtype)
+        array = np.fromfile(path, kind)
         size = path.stat().st_size
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if size == 0 or size % one:
         raise DataError(
-            f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {spec.dtype}{list(shape)}."
+            f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}."
         )
+    array = array.astype(spec.dtype, copy=False)
     rows = shape[0] if shape else 1
     return array.reshape((size // one * rows, *shape[1:])) if shape else array.reshape(())
 

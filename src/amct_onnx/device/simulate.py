@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.data.read_feeds import parse_input_shape, read_feeds, specs_of
+from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.open_data import open_data
+from amct_onnx.data.read_feeds import specs_of
 from amct_onnx.device.collect import LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.products import product
@@ -73,6 +75,8 @@ def simulate(
     *,
     device: str = "reference",
     input_shape: str = "",
+    input_type: str = "",
+    images: ImageOptions | None = None,
     dump_layers: bool = False,
     file_format: str = "npy",
     progress: Callable[[int, int | None], None] | None = None,
@@ -81,25 +85,27 @@ def simulate(
 
     Args:
         model: the deploy model.
-        data: see ``read_feeds``.
+        data: see ``open_data``.
         save_path: folder, created when missing.
         device: profile, see ``DeploySession``.
-        input_shape: ATC's notation, for raw data.
+        input_shape: as ``open_data`` takes it.
+        input_type: as ``open_data`` takes it.
+        images: as ``open_data`` takes it.
         dump_layers: also write each layer's int8 input, int32 accumulator and output.
         file_format: ``npy`` or ``bin`` (raw, the machine's byte order).
-        progress: called with the number of feeds done, and None for their unknown number.
+        progress: called with the number of feeds done and of all, None while that is unknown.
 
     Raises:
         AmctError: One of its subclasses; files of earlier feeds stay.
     """
     start_log()
-    shapes = parse_input_shape(input_shape)
     folder = Path(save_path)
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
     done = 0
     with DeploySession(model, device=device, collect=collect) as session:
         names = [o.name for o in session.get_outputs()]
-        for feeds in read_feeds(data, specs_of(session), shapes):
+        source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
+        for feeds in source:
             layers: tuple[LayerTensors, ...] = ()
             try:
                 if dump_layers:
@@ -113,7 +119,7 @@ def simulate(
             _write(folder / f"{done:06d}", files, file_format)
             done += 1
             if progress is not None:
-                progress(done, None)
+                progress(done, source.count)
         result = Simulation(
             model=os.fspath(model),
             data=os.fspath(data),

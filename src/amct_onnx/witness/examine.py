@@ -15,7 +15,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
-from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, specs_of
+from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.open_data import open_data
+from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, specs_of
 from amct_onnx.device.session import CPU
 from amct_onnx.errors import DataError, NoQuantizerError, SettingError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
@@ -51,6 +53,8 @@ def doctor(
     data: str | os.PathLike[str] | None = None,
     *,
     input_shape: str = "",
+    input_type: str = "",
+    images: ImageOptions | None = None,
     feeds: int = 8,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DoctorReport:
@@ -61,6 +65,8 @@ def doctor(
         data: as ``amct_onnx simulate --data`` takes it; random numbers over the range of the input's quantizer when
             None.
         input_shape: ATC's notation, ``"input:1,3,224,224"``, for dimensions that the model leaves free.
+        input_type: as ``open_data`` takes it.
+        images: as ``open_data`` takes it.
         feeds: how many feeds are run at most.
         progress: called with the number of sessions done and of all.
 
@@ -81,11 +87,10 @@ def doctor(
     exact = make_exact(source)
     reference = _reference_session(exact)
     inputs = specs_of(reference)
-    shapes = parse_input_shape(input_shape)
     if data is None:
-        stream = _random_feeds(inputs, shapes, ranges, feeds)
+        stream = _random_feeds(inputs, parse_input_shape(input_shape), ranges, feeds)
     else:
-        stream = read_feeds(data, inputs, shapes)
+        stream = iter(open_data(data, inputs, input_shape=input_shape, input_type=input_type, images=images))
     batches = list(islice(stream, feeds))
     names = [o.name for o in reference.get_outputs()]
     total = len(SETTINGS) + 1

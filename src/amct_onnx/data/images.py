@@ -1,0 +1,241 @@
+"""A folder of images as feeds: decoded, resized, cropped, normalised and laid out as the model takes them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.data.labels import labels_of_folders, read_labels
+from amct_onnx.data.read_feeds import InputSpec
+from amct_onnx.data.source import DataSource, Labelled
+from amct_onnx.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Array = npt.NDArray[Any]
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+"""Pillow's decoders that are let at a file; others are of no use for photographs."""
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+"""Of 8 bits: Pillow would cut the upper bits of others off."""
+LARGEST = 100_000_000
+"""Pixels of an image that is decoded: a small file can claim any number."""
+COLORS = ("rgb", "bgr", "gray")
+LAYOUTS = ("NCHW", "NHWC")
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How an image becomes numbers: ``(pixel * scale - mean) / std``, pixels 0..255.
+
+    Attributes:
+        resize: () keeps the size; (n,) makes the shorter side n; (height, width) both, whatever the proportions.
+        crop: () keeps all; (n,) or (height, width) cut out of the middle.
+        mean: one number, or one for each channel in the order of ``color``.
+        std: likewise.
+        scale: 1/255 when None and the input is float, 1 when it is an integer.
+        layout: "NCHW" or "NHWC"; "" goes by where the model has 1 or 3 channels.
+        color: "rgb", "bgr" or "gray"; "" is rgb, or gray where the model takes one channel.
+        filter: of the resize, with antialiasing (Pillow's).
+
+    Raises:
+        SettingError: A value that it cannot have.
+    """
+
+    resize: tuple[int, ...] = ()
+    crop: tuple[int, ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    scale: float | None = None
+    layout: str = ""
+    color: str = ""
+    filter: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Check what a caller chose."""
+        for name, known in (("layout", LAYOUTS), ("color", COLORS), ("filter", FILTERS)):
+            value = getattr(self, name)
+            if value not in known and (value or name == "filter"):
+                raise SettingError(f"image_{name} is {value!r}. Use one of {', '.join(known)}.")
+        for name in ("resize", "crop"):
+            sizes = getattr(self, name)
+            if len(sizes) > 2 or any(n < 1 for n in sizes):
+                raise SettingError(f"image_{name} is {sizes}. Give one positive number, or height and width.")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, 3):
+                raise SettingError(f"image_{name} is {getattr(self, name)}. Give one number, or one for each channel.")
+        if any(s == 0 or not np.isfinite(s) for s in self.std):
+            raise SettingError(f"image_std is {self.std}. Give numbers other than 0.")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder, or else in its sub-folders, in the order of their names."""
+    own = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+    if own:
+        return own
+    inner = sorted(f for f in folder.iterdir() if f.is_dir())
+    return [f for d in inner for f in sorted(d.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
+
+
+class ImageFolder(DataSource):
+    """Images of one folder; labels from a file, or from the names of its sub-folders."""
+
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Sequence[InputSpec],
+        options: ImageOptions,
+        labels: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Find the files; each is opened when its turn comes.
+
+        Raises:
+            DataError: The model takes no images, or files and labels do not fit.
+            SettingError: Pillow is not installed.
+        """
+        try:
+            import PIL  # noqa: F401
+        except ImportError as error:
+            raise SettingError("Reading images needs Pillow. Run: pip install 'amct_onnx[images]'.") from error
+        self._folder, self._options = folder, options
+        self._files = image_files(folder)
+        self._spec = _image_input(folder, inputs)
+        self._layout, self._color = _layout_and_color(self._spec, options, folder)
+        batch = self._spec.batch or 1
+        if len(self._files) % batch:
+            raise DataError(
+                f"{folder}: its {len(self._files)} images are no multiple of {batch}, the batch that the model fixes. "
+                "Add or remove some, or export the model with a free batch."
+            )
+        self._batch, self.count = batch, len(self._files) // batch
+        names = [f.relative_to(folder).as_posix() for f in self._files]
+        self._labels: Array | None = None
+        if labels is not None:
+            self._labels = read_labels(labels, names)
+            if len(self._labels) != len(names):
+                raise DataError(f"{labels}: holds {len(self._labels)} labels for the {len(names)} images of {folder}.")
+        elif all("/" in n for n in names):
+            self._labels = labels_of_folders([n.split("/")[0] for n in names])
+
+    def labelled(self, start: int = 0) -> Iterator[Labelled]:
+        """See ``DataSource``; nothing before the position is opened."""
+        for first in range(start * self._batch, len(self._files), self._batch):
+            files = self._files[first : first + self._batch]
+            images = [self._image(f) for f in files]
+            for file, image in zip(files, images, strict=True):
+                if not self._spec.fits((self._batch, *image.shape)):
+                    raise DataError(
+                        f"{file}: gives an array of shape {list(image.shape)}, input '{self._spec.name}' takes "
+                        f"{list(self._spec.shape)[1:]}. Give --image_resize and --image_crop."
+                    )
+            shapes = {i.shape for i in images}
+            if len(shapes) > 1:
+                raise DataError(f"{files[0]}: the images of a batch differ in size. Give --image_resize, --image_crop.")
+            labels = None if self._labels is None else self._labels[first : first + self._batch]
+            yield {self._spec.name: np.stack(images)}, labels
+
+    def _image(self, file: Path) -> Array:
+        """Float or uint8 [C, H, W] or [H, W, C]."""
+        options, kind = self._options, self._spec.dtype
+        pixels = np.asarray(_decoded(file, options, gray=self._color == "gray"))
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        if self._color == "bgr":
+            pixels = pixels[:, :, ::-1]
+        scale = options.scale if options.scale is not None else 1 / 255 if kind.kind == "f" else 1.0
+        mean, std = np.asarray(options.mean), np.asarray(options.std)
+        if kind.kind == "f":
+            values = ((pixels * scale - mean) / std).astype(kind)  # in float64, rounded once
+        else:
+            if scale != 1 or np.any(mean != 0) or np.any(std != 1):
+                raise DataError(
+                    f"{file}: input '{self._spec.name}' takes {kind}, so that pixels are fed as they are. Leave out "
+                    "--image_scale, --image_mean and --image_std."
+                )
+            values = pixels.astype(kind)
+        return np.ascontiguousarray(values.transpose(2, 0, 1) if self._layout == "NCHW" else values)
+
+
+def _decoded(file: Path, options: ImageOptions, *, gray: bool) -> Image.Image:
+    """The image as Pillow's RGB or L, resized and cropped."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, below
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > LARGEST:
+                    raise DataError(f"{file}: claims {width} x {height} pixels, more than {LARGEST}. Scale it down.")
+                if image.mode not in MODES:
+                    raise DataError(f"{file}: holds pixels of mode {image.mode}, not of 8 bits. Save it with 8 bits.")
+                made = image.convert("L" if gray else "RGB")
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise many classes on malformed files
+        raise DataError(f"{file}: cannot be decoded ({error}). Remove it or save it again.") from error
+    if options.resize:
+        width, height = made.size
+        if len(options.resize) == 2:
+            height, width = options.resize
+        else:
+            short = options.resize[0]
+            # as torchvision: the longer side is cut to a whole number
+            width, height = (short, short * height // width) if width <= height else (short * width // height, short)
+        if width * height > LARGEST:
+            raise DataError(f"{file}: would have {width} x {height} pixels. Give a smaller --image_resize.")
+        made = made.resize((width, height), Image.Resampling[options.filter.upper()])
+    if options.crop:
+        width, height = made.size
+        high, wide = options.crop if len(options.crop) == 2 else options.crop * 2
+        if high > height or wide > width:
+            raise DataError(
+                f"{file}: {height} x {width} pixels (height x width) are fewer than the crop of {high} x {wide}. Give "
+                "--image_resize."
+            )
+        left, top = (width - wide) // 2, (height - high) // 2
+        made = made.crop((left, top, left + wide, top + high))
+    return made
+
+
+def _image_input(folder: Path, inputs: Sequence[InputSpec]) -> InputSpec:
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        shapes = ", ".join(f"{i.name}{list(i.shape)}" for i in inputs)
+        raise DataError(
+            f"{folder}: holds images, but the model takes {shapes}. Images fit one input with four axes; give other "
+            "data as .npz, or through a Python file."
+        )
+    if inputs[0].dtype.kind != "f" and inputs[0].dtype != np.uint8:
+        raise DataError(f"{folder}: input '{inputs[0].name}' takes {inputs[0].dtype}; images give float or uint8.")
+    return inputs[0]
+
+
+def _layout_and_color(spec: InputSpec, options: ImageOptions, folder: Path) -> tuple[str, str]:
+    layout = options.layout
+    if not layout:
+        fitting = [k for k, axis in (("NCHW", 1), ("NHWC", 3)) if spec.shape[axis] in (1, 3)]
+        if not fitting:
+            raise DataError(
+                f"{folder}: input '{spec.name}' of shape {list(spec.shape)} has 1 or 3 channels on no axis. Give "
+                "--image_layout."
+            )
+        layout = fitting[0]
+    channels = spec.shape[1 if layout == "NCHW" else 3]
+    color = options.color or ("gray" if channels == 1 else "rgb")
+    if isinstance(channels, int) and channels != (1 if color == "gray" else 3):
+        raise DataError(
+            f"{folder}: {color} images do not fit input '{spec.name}' of shape {list(spec.shape)} as {layout}. Give "
+            "--image_layout or --image_color."
+        )
+    if color == "gray" and max(len(options.mean), len(options.std)) > 1:
+        raise DataError(f"{folder}: gray images have one channel. Give one number for --image_mean and --image_std.")
+    return layout, color

@@ -1,0 +1,101 @@
+"""Labels of samples: an array file, a text or CSV file, or the names of folders."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.errors import DataError
+
+Array = npt.NDArray[Any]
+LABEL_NAMES = ("labels", "label", "y", "targets", "target")
+"""Names under which an .npz may hold labels beside other arrays."""
+TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
+REMEDY = "Give .npy, .npz, or a text file with one label, or 'file name,label', in each line."
+
+
+def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None) -> Array:
+    """One label per sample, in the order of the samples.
+
+    Args:
+        path: .npy; .npz with an array called labels, label, y, targets or target, or with one array; .txt, .csv or .tsv
+            with a whole number in each line, or with a file name and a whole number, in any order of lines.
+        names: file names of the samples, relative to the data folder, when the data are files.
+
+    Raises:
+        DataError: It cannot be read, lacks a sample, or which of its arrays holds the labels cannot be told.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file. {REMEDY}")
+    if file.suffix.lower() in TEXT_SUFFIXES:
+        return _from_text(file, names)
+    try:
+        loaded = np.load(file, allow_pickle=False, mmap_mode="r" if file.suffix == ".npy" else None)
+        if isinstance(loaded, np.ndarray):
+            array: Array = loaded
+        else:
+            with loaded as archive:
+                held = list(archive.files)
+                name = next((n for n in LABEL_NAMES if n in held), held[0] if len(held) == 1 else "")
+                if not name:
+                    raise DataError(
+                        f"{file}: holds {', '.join(held) or 'nothing'}. Name the labels '{LABEL_NAMES[0]}'."
+                    )
+                array = archive[name]
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many classes on malformed files
+        raise DataError(f"{file}: cannot be read as labels ({error}). {REMEDY}") from error
+    if array.ndim == 0:
+        raise DataError(f"{file}: holds a single number. Give one label per sample.")
+    if array.dtype.kind == "f" and array.ndim == 1 and array.size and np.array_equal(array, np.rint(array)):
+        array = array.astype(np.int64)
+    return array
+
+
+def _from_text(file: Path, names: Sequence[str] | None) -> Array:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as text ({error}). {REMEDY}") from error
+    separator = next((s for s in "\t,;" if s in text), " ")
+    rows = [[c.strip() for c in row if c.strip()] for row in csv.reader(text.splitlines(), delimiter=separator)]
+    rows = [row for row in rows if row]
+    if len(rows) > 1 and not _is_whole(rows[0][-1]) and _is_whole(rows[1][-1]):
+        rows = rows[1:]  # a header
+    for row in rows:
+        if len(row) not in (1, 2) or len(row) != len(rows[0]) or not _is_whole(row[-1]):
+            raise DataError(f"{file}: the line '{' '.join(row)[:80]}' is no label. {REMEDY}")
+    if not rows:
+        raise DataError(f"{file}: holds no labels. {REMEDY}")
+    if len(rows[0]) == 1:
+        return np.array([int(row[0]) for row in rows], np.int64)
+    if names is None:
+        raise DataError(f"{file}: names files, but the data are not image files. Give one label in each line.")
+    known = {name: int(label) for name, label in rows}
+    by_base = {os.path.basename(name): label for name, label in known.items()}
+    found = [known.get(n, by_base.get(os.path.basename(n))) for n in names]
+    missing = [n for n, label in zip(names, found, strict=True) if label is None]
+    if missing:
+        raise DataError(f"{file}: holds no label for '{missing[0]}' ({len(missing)} such files). Add them.")
+    return np.array(found, np.int64)
+
+
+def labels_of_folders(folders: Sequence[str]) -> Array:
+    """The label of each sample from its folder's name: the number itself, or the position among the sorted names."""
+    classes = sorted(set(folders))
+    if all(c.isdecimal() for c in classes):
+        return np.array([int(f) for f in folders], np.int64)
+    position = {c: i for i, c in enumerate(classes)}
+    return np.array([position[f] for f in folders], np.int64)
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()

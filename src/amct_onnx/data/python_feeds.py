@@ -1,0 +1,114 @@
+"""A Python file as data: its function ``feeds()`` yields feeds, or (feeds, labels)."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.data.read_feeds import InputSpec
+from amct_onnx.data.source import Labelled, Repeatable
+from amct_onnx.errors import DataError
+
+Array = npt.NDArray[Any]
+FUNCTION = "feeds"
+FAILURES = (Exception, SystemExit)
+"""What a user's code may raise that must not end this program without a word."""
+
+
+class PythonFeeds(Repeatable):
+    """The feeds of a user's file; the file is run once, its function again for each iteration."""
+
+    def __init__(self, path: Path, inputs: Sequence[InputSpec]) -> None:
+        """Run the file.
+
+        Raises:
+            DataError: It cannot be run, or defines no function ``feeds``.
+        """
+        self._path, self._inputs = path, inputs
+        names: dict[str, Any] = {"__name__": "amct_onnx_feeds", "__file__": str(path)}
+        try:
+            exec(compile(path.read_bytes(), str(path), "exec"), names)
+        except FAILURES as error:
+            raise self._failed("cannot be run", error) from error
+        self._function = names.get(FUNCTION)
+        if not callable(self._function):
+            raise DataError(f"{path}: defines no function {FUNCTION}(). Add one that yields arrays by input name.")
+
+    def _all(self) -> Iterator[Labelled]:
+        assert self._function is not None
+        try:
+            made = self._function()
+            items = iter(made) if isinstance(made, Iterable) else None
+        except FAILURES as error:
+            raise self._failed(f"{FUNCTION}() fails", error) from error
+        if items is None:
+            raise DataError(f"{self._path}: {FUNCTION}() returns {_kind(made)}. Let it yield arrays by input name.")
+        number = 0
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except FAILURES as error:
+                raise self._failed(f"{FUNCTION}() fails at feed {number}", error) from error
+            yield self._checked(item, number)
+            number += 1
+        if not number:
+            raise DataError(f"{self._path}: {FUNCTION}() yields nothing. Let it yield at least one feed.")
+
+    def _checked(self, item: Any, number: int) -> Labelled:
+        where = f"{self._path}: feed {number}"
+        feed, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+        if not isinstance(feed, dict):
+            raise DataError(f"{where} is {_kind(item)}. Yield a dict of arrays by input name, or (dict, labels).")
+        names = [i.name for i in self._inputs]
+        for name in feed:
+            if name not in names:
+                raise DataError(f"{where} holds {name!r}, which is no input of the model. It has {', '.join(names)}.")
+        arrays = {}
+        for spec in self._inputs:
+            if spec.name not in feed:
+                raise DataError(f"{where} holds no '{spec.name}', an input of the model. Add it.")
+            arrays[spec.name] = _array(feed[spec.name], f"{where}: input '{spec.name}'", spec)
+        if labels is None:
+            return arrays, None
+        known = _plain(labels, f"{where}: its labels")
+        rows = next((a.shape[0] for a in arrays.values() if a.ndim), 1)
+        if known.ndim == 0 or known.shape[0] != rows:
+            raise DataError(f"{where} holds {rows} samples and labels of shape {list(known.shape)}. Yield one each.")
+        return arrays, known
+
+    def _failed(self, what: str, error: BaseException) -> DataError:
+        if isinstance(error, OSError) and error.filename == str(self._path):
+            return DataError(f"{self._path}: cannot be read ({error.strerror}). Give a Python file.")
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(self._path)]
+        place = f", line {lines[-1]}" if lines else ""
+        return DataError(f"{self._path}{place}: {what} ({type(error).__name__}: {error}). Correct the file.")
+
+
+def _array(value: Any, where: str, spec: InputSpec) -> Array:
+    array = _plain(value, where)
+    if array.dtype != spec.dtype:
+        raise DataError(f"{where} is {array.dtype}, the model takes {spec.dtype}. Yield it as {spec.dtype}.")
+    if not spec.fits(array.shape):
+        raise DataError(f"{where} has shape {list(array.shape)}, the model takes {list(spec.shape)}. Reshape it.")
+    return array
+
+
+def _plain(value: Any, where: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # __array__ is the user's
+        raise DataError(f"{where} is no array ({error}). Yield numpy arrays.") from error
+    if array.dtype.hasobject:
+        raise DataError(f"{where} is {_kind(value)}, not an array of numbers. Yield numpy arrays.")
+    return array
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}" if value is not None else "None"
