@@ -212,6 +212,14 @@ class Evaluator:
             go_on, carried, trip = bool(results[0]), results[1:], trip + 1
         self.values.update(dict(zip(node.output, carried, strict=True)))
 
+    def scan(self, node: onnx.NodeProto, values: list[Array | None]) -> None:
+        """Scan without carried values, along the first axis."""
+        attrs = attributes(node)
+        assert attrs["num_scan_inputs"] == len(values) and len(attrs) == 2, f"{node.name}: not evaluated"
+        rows = [self.body(attrs["body"], row) for row in zip(*values, strict=True)]
+        results = [np.stack(column) for column in zip(*rows, strict=True)]
+        self.values.update(dict(zip(node.output, results, strict=True)))
+
     def step(self, node: onnx.NodeProto) -> None:
         """Evaluate one node."""
         values = [self.values[n] if n else None for n in node.input]
@@ -236,6 +244,8 @@ class Evaluator:
             self.values.update(dict(zip(node.output, self.body(branch), strict=True)))
         elif node.op_type == "Loop":
             self.loop(node, values)
+        elif node.op_type == "Scan":
+            self.scan(node, values)
         else:
             self.ordinary(node, values)
 

@@ -5,11 +5,12 @@ multiplies that. So the source is cut in front of and behind each int8 layer, an
 cut ends are fed with the fake-quant model's values. Every difference is then local:
 
 * a layer reads the same integers in both models. Source: sum(d * w) + b in float32, tail behind it. Fake-quant: an
-  exact integer times deq_scale. They differ by the bias, rounded to a multiple of deq_scale (half a unit), and by
-  float32.
+  exact integer times deq_scale. With its bias rounded to a multiple of deq_scale (half a unit at most) the source
+  equals it, up to float32.
 * what lies between reads the same floats in both models and consists of the same operators: equal bit for bit, up to a
-  quantizer, which divides by the scale in the source and multiplies by its reciprocal in the fake-quant model. The two
-  quotients are 3 roundings apart, 3 * 2^-24 relative: the integers differ by one, at ties only.
+  quantizer, which divides by the scale in the source and multiplies by its reciprocal in the fake-quant model. Each
+  must hold exactly what its own quotient rounds to; where the two differ, a tie lies between the quotients, and is
+  counted.
 
 Together: fake-quant and source differ by bias rounding and by ties, and by nothing else. With ``rounded_biases``, for a
 source that ``quantize_bias`` wrote, not even bias rounding is granted.
@@ -18,17 +19,18 @@ source that ``quantize_bias`` wrote, not even bias rounding is granted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.arithmetic import reciprocal
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.factors import Pair, Plan, Site
+from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.grid_weights import TOLERANCE as GRID_TOLERANCE
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
@@ -36,12 +38,10 @@ from amct_onnx.read import read_model
 from deploy_evaluator import KERNELS, run
 
 Array = np.ndarray
-TIE = 2.0**-22
-"""Of the quotient: 3 roundings, and a margin of one."""
-
 HALF_TIE = 2.0**-10
-"""The same for float16, of the largest quotient: onnxruntime computes float16 operators in float32 and drops the casts
-between two of them, so that what a quantizer reads may be rounded to float16 once more (2^-11) in one of the models."""
+"""Of the largest quotient of a float16 quantizer, how near a tie an integer may differ: onnxruntime computes float16
+operators in float32 and drops the casts between two of them, so that what a quantizer reads may be rounded to float16
+once more (2^-11) in one of the models."""
 
 
 def runnable(model: ir.Model) -> onnx.ModelProto:
@@ -68,19 +68,26 @@ class Cut:
         observed: tensor of the source that is compared.
         fed: what its readers in the source read instead; "" when nothing is fed.
         fake: tensor of the fake-quant model with the same meaning; at a layer's input integers less their offset.
-        scale: what ``fake`` is multiplied by.
-        ratio: tensor of the fake-quant model that is rounded; "" behind a layer.
+        quantizer: by whose scale ``fake`` is multiplied; None behind a layer.
+        read: tensor of the fake-quant model that is quantized; "" behind a layer.
         site: the layer, when the place is behind it.
         half: whether the tensor is float16.
+        turned: whether the fake-quant model holds the tensor transposed (Gemm transA).
     """
 
     observed: str
     fed: str
     fake: str
-    scale: np.float32 = field(default_factory=lambda: np.float32(1))
-    ratio: str = ""
+    quantizer: Quantizer | None = None
+    read: str = ""
     site: Site | None = None
     half: bool = False
+    turned: bool = False
+
+    def floats(self, fake: Mapping[str, Array]) -> Array:
+        """What the fake-quant model holds there, as the source would, in float32."""
+        value = fake[self.fake].T if self.turned else fake[self.fake]
+        return value if self.quantizer is None else value * self.quantizer.scale_d
 
 
 class ForcedSource:
@@ -127,10 +134,10 @@ class ForcedSource:
         fed = self._feed(f"{site.node}!in", half)
         self.nodes[site.node].replace_input_with(0, fed)
         fake = self.fake_nodes[site.node].input[0]
-        ratio = self._rounded(fake)
-        if site.transpose_input:
-            raise NotImplementedError("a Gemm with transA reads its activation transposed")
-        self.cuts.append(Cut(start.name or "", fed.name or "", fake, site.quantizer.scale_d, ratio, half=half))
+        read = self._quantized(fake)
+        turned = site.transpose_input
+        name = start.name or ""
+        self.cuts.append(Cut(name, fed.name or "", fake, site.quantizer, read, half=half, turned=turned))
 
     def _cut_behind(self, site: Site, end: ir.Value) -> None:
         half = site.float_type == ir.DataType.FLOAT16
@@ -154,16 +161,16 @@ class ForcedSource:
         fed = self._feed(f"{pair.output}!pair", half)
         _read_instead(value, fed)
         fake = self.fake_nodes[name].input[0]
-        scale = pair.quantizer.scale_d
-        self.cuts.append(Cut(pair.output, fed.name or "", fake, scale, self._rounded(fake), half=half))
+        read = self._quantized(fake)
+        self.cuts.append(Cut(pair.output, fed.name or "", fake, pair.quantizer, read, half=half))
 
-    def _rounded(self, integers: str) -> str:
-        """The quotient that Mul -> Round -> Add -> Clip -> Sub rounds."""
-        node = self.fake_producer[integers]
-        for op in ("Sub", "Clip", "Add", "Round"):
+    def _quantized(self, integers: str, last: str = "Sub") -> str:
+        """The tensor that Mul -> Round -> Add -> Clip -> Sub (or Cast, at an output) quantizes."""
+        name = integers
+        for op in (last, "Clip", "Add", "Round", "Mul"):
+            node = self.fake_producer[name]
             assert node.op_type == op, f"{node.name}: {node.op_type} where {op} was expected"
-            name, node = node.input[0], self.fake_producer[node.input[0]]
-        assert node.op_type == "Mul"
+            name = node.input[0]
         return name
 
     # -- the comparison --------------------------------------------------------------------------------------------
@@ -174,15 +181,18 @@ class ForcedSource:
         Raises:
             AssertionError: A difference that neither bias rounding nor a tie explains.
         """
-        names = dict.fromkeys([*(c.fake for c in self.cuts), *(c.ratio for c in self.cuts if c.ratio), *self.outputs])
+        integers = {name: quantizer for name, _, quantizer in self.plan.outputs}
+        read = {name: self._quantized(name, "Cast") for name in integers}
+        names = dict.fromkeys([*(c.fake for c in self.cuts), *(c.read for c in self.cuts if c.read), *self.outputs])
+        names |= dict.fromkeys(read.values())
         exposed = onnx.ModelProto()
         exposed.CopyFrom(self.fake)
-        have = {o.name for o in exposed.graph.output}
+        have = {o.name for o in exposed.graph.output} | set(feeds)
         exposed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in have)
-        fake = run(exposed, feeds)
+        fake = run(exposed, feeds) | dict(feeds)
         given = dict(feeds)
         for cut in self.cuts:
-            value = fake[cut.fake] if cut.site else fake[cut.fake] * cut.scale
+            value = cut.floats(fake)
             given[cut.fed] = value.astype(np.float16) if cut.half else value
         proto = runnable(self.model)
         have = {o.name for o in proto.graph.output}
@@ -196,7 +206,7 @@ class ForcedSource:
         source = run(proto, given, qdq_source=True)
         counts = {"layers": 0, "elements": 0, "ties": 0}
         for cut in self.cuts:
-            ours = fake[cut.fake] if cut.site else fake[cut.fake] * cut.scale
+            ours = cut.floats(fake)
             ours = ours.astype(np.float16).astype(np.float32) if cut.half else ours
             theirs = source[cut.observed].astype(np.float32)
             assert ours.shape == theirs.shape, cut.observed
@@ -205,14 +215,20 @@ class ForcedSource:
                 counts["layers"] += 1
                 self._check_layer(cut, ours, theirs, given[f"{cut.site.node}!in"])
             else:
-                counts["ties"] += _check_quantizer(cut, ours, theirs, fake[cut.ratio])
+                floats = fake[cut.read].T if cut.turned else fake[cut.read]
+                counts["ties"] += _check_quantizer(cut, ours, theirs, floats)
+        for name, quantizer in integers.items():
+            theirs = (source[name].astype(np.int16) - quantizer.shift).astype(np.int8)
+            cut = Cut(name, "", name, quantizer, read[name], half=quantizer.float_type == ir.DataType.FLOAT16)
+            floats = [(v.astype(np.float32) - quantizer.offset_d) * quantizer.scale_d for v in (fake[name], theirs)]
+            counts["ties"] += _check_quantizer(cut, floats[0], floats[1], fake[read[name]])
         for name in self.outputs:
-            if name not in self.cut_behind:
+            if name not in self.cut_behind and name not in integers:
                 assert np.array_equal(fake[name], source[name], equal_nan=True), f"output {name} differs"
         return counts
 
     def _check_layer(self, cut: Cut, ours: Array, theirs: Array, activation: Array) -> None:
-        """Against the source's layer in float64, which shows the bias rounding alone, and as onnxruntime computes it.
+        """Against the source's layer with its bias rounded, in float64 and as onnxruntime computes it.
 
         In the fake-quant model five products are rounded where float64 has none: s_d * q and s_w * q, s_d * s_w (with
         the tail's factor: twice), accumulator * deq_scale; and the quotient b / deq_scale before it becomes an integer,
@@ -226,10 +242,13 @@ class ForcedSource:
         if site.input_sum is not None:
             # both sums may be larger than their difference; their scales' product, factor and addition round once each
             size = size + 2 * self._shifted(site, activation.astype(np.float64))
-        deq_scale = site.deq_scale.astype(np.float64)
-        if self.nodes[site.node].op_type in ("Conv", "ConvTranspose"):
-            deq_scale = deq_scale.reshape([1, -1, *[1] * (ours.ndim - 2)])
-        rounding = deq_scale / 2 if site.bias is not None and not self.rounded_biases else 0.0
+        layout = [1, -1, *[1] * (ours.ndim - 2)] if self.nodes[site.node].op_type.startswith("Conv") else [-1]
+        step = site.deq_scale.astype(np.float64).reshape(layout)
+        rounded: Array | float = 0.0
+        if site.bias_error is not None and not self.rounded_biases:
+            rounded = site.bias_error.reshape(layout)
+            # float32 divides the bias by deq_scale: its quotient may be a tie away
+            assert np.all(np.abs(rounded) <= step * (0.5 + 2.0**-24 * np.abs(site.bias).max(initial=0))), site.node
         half = 0.0
         if cut.half:
             # the source's layer, each node of its tail and the result are rounded to float16 (2^-11 each)
@@ -238,15 +257,18 @@ class ForcedSource:
             ("float64", exact, 6 + 3 * (site.input_sum is not None)),
             ("float32", theirs, terms + 9 + 2 * len(site.absorbed) + 3 * (site.input_sum is not None)),
         ):
-            excess = np.abs(ours.astype(np.float64) - value) - rounding - roundings * 2.0**-24 * size - grid - half
+            excess = np.abs(ours.astype(np.float64) - value - rounded) - roundings * 2.0**-24 * size - grid - half
             assert np.all(excess <= 0), f"{site.node}: {excess.max():.3g} beyond the bound, source in {name}"
 
     def _exact(self, site: Site, activation: Array) -> tuple[Array, Array, int, Array]:
         """Layer and tail in float64; the sum of the magnitudes in it; the terms of a sum; the grid's tolerance."""
         node = self.nodes[site.node]
         weight = np.asarray(self.constants.array(node.inputs[1]), np.float64)
+        alpha, beta = (node.attributes[n].as_float() if n in node.attributes else 1.0 for n in ("alpha", "beta"))
         proto = ir.to_proto(node)
-        kernel = KERNELS[node.op_type]
+        for attribute in [a for a in proto.attribute if a.name in ("alpha", "beta")]:
+            proto.attribute.remove(attribute)
+        kernel, weight = KERNELS[node.op_type], weight * alpha
         value = kernel(proto, activation, weight)
         size = kernel(proto, np.abs(activation), np.abs(weight))
         count = kernel(proto, np.ones_like(activation), np.ones_like(weight))
@@ -257,7 +279,7 @@ class ForcedSource:
         grid = kernel(proto, np.abs(activation), slack)
         axis = 1 if node.op_type in ("Conv", "ConvTranspose") else value.ndim - 1
         if len(node.inputs) > 2 and node.inputs[2] is not None:
-            bias = self._constant(node.inputs[2], value.ndim, axis)
+            bias = self._constant(node.inputs[2], value.ndim, axis) * beta
             value, size = value + bias, size + np.abs(bias)
         before = node.outputs[0]
         for follower in (self.nodes[name] for name in site.absorbed):
@@ -296,21 +318,41 @@ class ForcedSource:
         return np.asarray(self.constants.array(value), np.float64).reshape(layout)
 
 
-def _check_quantizer(cut: Cut, ours: Array, theirs: Array, ratio: Array) -> int:
-    apart = ours != theirs
+def _check_quantizer(cut: Cut, ours: Array, theirs: Array, read: Array) -> int:
+    """Both models hold what their own quotient rounds to; where the two differ there is a tie. Returns their number."""
+    quantizer = cut.quantizer
+    assert quantizer is not None
     if cut.half:
-        # integers are what is compared: the products are rounded to float16
-        apart = np.rint(ours / cut.scale) != np.rint(theirs / cut.scale)
+        return _check_half_quantizer(cut, ours, theirs, read)
+    both = zip(("fake-quant", "source"), (ours, theirs), _rounded(read, quantizer), strict=True)
+    for name, value, integers in both:
+        expected = integers * quantizer.scale_d
+        assert np.array_equal(value, expected), f"{cut.observed}: {name} does not hold its rounded quotients"
+    return int((ours != theirs).sum())
+
+
+def _rounded(read: Array, quantizer: Quantizer) -> tuple[Array, Array]:
+    """The integers less their zero point, by the reciprocal of the scale (fake-quant) and by the scale (source)."""
+    low, high = quantizer.low - quantizer.offset_d, quantizer.high - quantizer.offset_d
+    read = read.astype(np.float32)
+    with np.errstate(over="ignore"):
+        quotients = read * reciprocal(quantizer.scale_d), read / quantizer.scale_d
+    mine, other = (np.clip(np.rint(q), low, high).astype(np.float32) for q in quotients)
+    return mine, other
+
+
+def _check_half_quantizer(cut: Cut, ours: Array, theirs: Array, read: Array) -> int:
+    """Integers are what is compared: the products are rounded to float16."""
+    assert cut.quantizer is not None
+    scale = cut.quantizer.scale_d
+    mine, other = np.rint(ours / scale), np.rint(theirs / scale)
+    apart = mine != other
     if not apart.any():
         return 0
-    quotient = ratio[apart].astype(np.float64)
-    off = np.abs(quotient - np.floor(quotient) - 0.5)
-    tie = TIE * np.abs(quotient)
-    if cut.half:
-        tie = np.full(quotient.shape, HALF_TIE * float(np.abs(ratio).max()))
-    assert np.all(off <= tie), f"{cut.observed}: integers differ {off.max():.3g} away from a tie"
-    steps = np.abs(np.rint(ours[apart] / cut.scale) - np.rint(theirs[apart] / cut.scale))
-    assert np.all(steps == 1), f"{cut.observed}: {steps.max()} steps apart"
+    quotient = read.astype(np.float64) / np.float64(scale)
+    off = np.abs(quotient - np.floor(quotient) - 0.5)[apart]
+    assert np.all(off <= HALF_TIE * np.abs(quotient).max()), f"{cut.observed}: differs {off.max():.3g} off a tie"
+    assert np.all(np.abs(mine - other)[apart] == 1), f"{cut.observed}: integers differ by more than one"
     return int(apart.sum())
 
 
@@ -329,20 +371,20 @@ def _spell_out_float16(model: ir.Model) -> None:
         graph, source, result = node.graph, node.inputs[0], node.outputs[0]
         assert graph is not None and source is not None
         if node.op_type == "QuantizeLinear" and float_type_of(source) == ir.DataType.FLOAT16:
-            cast = _cast(source, ir.DataType.FLOAT)
+            cast = _cast(source, ir.DataType.FLOAT, node)
             graph.insert_before(node, cast)
             node.replace_input_with(0, cast.outputs[0])
         elif node.op_type == "DequantizeLinear" and result.dtype == ir.DataType.FLOAT16:
             result.type = ir.TensorType(ir.DataType.FLOAT)
-            cast = _cast(result, ir.DataType.FLOAT16)
+            cast = _cast(result, ir.DataType.FLOAT16, node)
             _read_instead(result, cast.outputs[0])
             cast.replace_input_with(0, result)
             graph.insert_after(node, cast)
 
 
-def _cast(value: ir.Value, to: ir.DataType) -> ir.Node:
-    cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(to))], name=f"{value.name}!cast")
-    cast.outputs[0].name = f"{value.name}!cast:0"
+def _cast(value: ir.Value, to: ir.DataType, at: ir.Node) -> ir.Node:
+    cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(to))], name=f"{at.name}!cast")
+    cast.outputs[0].name = f"{at.name}!cast:0"
     cast.outputs[0].type = ir.TensorType(to)
     return cast
 

@@ -51,3 +51,38 @@ def test_float16_model(opset: int, quantizer: str, weight: str, tmp_path: Path) 
     assert np.array_equal(ours["y"], exact["y"])
     # every product is a multiple of 2^-8, so that only the last cast to float16 rounds, once in each
     np.testing.assert_array_equal(ours["y"], source["y"])
+
+
+def test_per_channel_float16_matmul_is_rounded_once(tmp_path: Path) -> None:
+    """The ratio behind the common scale is applied in float32: deploy equals fake-quant bit for bit."""
+    text = """g (float16[n, 6] x) => (float16[n, 4] y) {
+        q = QuantizeLinear(x, h, z) d = DequantizeLinear(q, h, z)
+        wd = DequantizeLinear <axis = 1> (w, sw, zw) y = MatMul(d, wd)
+    }"""
+    rng = np.random.default_rng(0)
+    constants = {
+        "h": np.float16(0.037),
+        "z": np.int8(-5),
+        "w": rng.integers(-127, 128, (6, 4)).astype(np.int8),
+        "sw": rng.uniform(0.001, 0.1, 4).astype(np.float16),
+        "zw": np.zeros(4, np.int8),
+    }
+    path = write_model(tmp_path / "m.onnx", text, constants, opset=19)
+    report = convert_qat_model(path, tmp_path / "out" / "m")
+    assert operators(onnx.load(report.deploy_model)) == ["AscendQuant", "MatMul", "AscendDequant", "Mul", "Cast"]
+    feeds = {"x": rng.normal(size=(50, 6)).astype(np.float16)}
+    ours, exact = run(report.fake_quant_model, feeds), evaluate(report.deploy_model, feeds)
+    assert ours["y"].dtype == np.float16
+    assert np.array_equal(ours["y"], exact["y"])
+
+
+def test_padding_is_resolved_behind_casts_without_declared_shapes(tmp_path: Path) -> None:
+    text = """g (float16[1, 3, 8, 8] x) => (float16[1, 4, 4, 4] y) {
+        r = Relu(x) u = Cast <to = 1> (r) q = QuantizeLinear(u, s, z) e = DequantizeLinear(q, s, z)
+        d = Cast <to = 10> (e) v = DequantizeLinear(w, s) wd = Cast <to = 10> (v)
+        y = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (d, wd)
+    }"""
+    weight = np.ones((4, 3, 3, 3), np.int8)
+    path = write_model(tmp_path / "m.onnx", text, {"s": np.float32(0.0625), "z": np.int8(3), "w": weight})
+    report = convert_qat_model(path, tmp_path / "out" / "m")
+    assert [(e.reason, e.detail) for e in report.refused] == []

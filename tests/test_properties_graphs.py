@@ -10,15 +10,18 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from amct_onnx.acceptance.report import ERROR
 from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.report import CONVERTED, REFUSED, ConversionReport
 from deploy_evaluator import Evaluator, run
+from forced_source import ForcedSource
 from golden_models import parse_record
 from random_graphs import Case, cases
 
 QUICK = settings(
-    max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 SLOW = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
@@ -34,7 +37,9 @@ def unique_names(model: onnx.ModelProto) -> None:
 
 def same_interface(source: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Names, types and shapes of the source; a uint8 output is int8 now."""
-    assert [i.SerializeToString() for i in model.graph.input] == [i.SerializeToString() for i in source.graph.input]
+    constants = {t.name for t in source.graph.initializer}
+    inputs = [i for i in source.graph.input if i.name not in constants]
+    assert [i.SerializeToString() for i in model.graph.input] == [i.SerializeToString() for i in inputs]
     expected = []
     for output in source.graph.output:
         copy = onnx.ValueInfoProto()
@@ -44,7 +49,13 @@ def same_interface(source: onnx.ModelProto, model: onnx.ModelProto) -> None:
         expected.append(copy.SerializeToString())
     assert [o.SerializeToString() for o in model.graph.output] == expected
     assert [o.domain for o in model.opset_import] == [""]
-    assert not {n.op_type for n in model.graph.node} & {"QuantizeLinear", "DequantizeLinear"}
+    assert not {n.op_type for n in all_nodes(model.graph)} & {"QuantizeLinear", "DequantizeLinear"}
+
+
+def all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes of a graph and of the bodies in it."""
+    inner = [n for node in graph.node for a in node.attribute if a.HasField("g") for n in all_nodes(a.g)]
+    return [*graph.node, *inner]
 
 
 def right_or_absent(model: onnx.ModelProto, values: dict[str, np.ndarray]) -> None:
@@ -82,29 +93,38 @@ def check(case: Case, folder: Path) -> None:
     for model in (deploy_model, fake_model):
         same_interface(case.model, model)
         unique_names(model)
+    # a float ConvTranspose whose input size nothing tells keeps its output_shape
+    open_size = {e.name for e in report.refused if e.reason == "padding-unknown"}
+    assert report.check is not None
+    assert not [f for f in report.check.of(ERROR) if f.node not in open_size], report.check
     onnx.shape_inference.infer_shapes(fake_model, check_type=True, strict_mode=True)
     evaluator = Evaluator(report.deploy_model)
     deploy, fake = evaluator.run(case.feeds), all_values(fake_model, case.feeds)
     right_or_absent(deploy_model, evaluator.values)
     right_or_absent(fake_model, fake)
-    assert set(evaluator.stats.bounds) == {e.name for e in report.converted}
+    if case.half:
+        # onnxruntime computes float16 operators in float32; it rounds between two of them when each runs alone
+        fake = Evaluator(report.fake_quant_model).run(case.feeds)
+    run_layers, converted = set(evaluator.stats.bounds), {e.name for e in report.converted}
+    assert run_layers <= converted if case.bodies else run_layers == converted
+    exact = evaluator.stats.exact_in_float32
     for name, value in expected.items():
-        assert deploy[name].dtype == fake[name].dtype and deploy[name].shape == fake[name].shape
-        if evaluator.stats.exact_in_float32:
+        assert deploy[name].dtype == fake[name].dtype and deploy[name].shape == fake[name].shape == value.shape
+        if exact:
             np.testing.assert_array_equal(fake[name], deploy[name], err_msg=name)
-        if case.exact:
+        if exact and case.exact:
             shifted = (value.astype(np.int16) - 128).astype(np.int8) if value.dtype == np.uint8 else value
             np.testing.assert_array_equal(deploy[name], shifted, err_msg=name)
-        else:
-            assert deploy[name].shape == value.shape
+    if exact and not case.bodies and not case.half:
+        ForcedSource(path, Path(report.fake_quant_model)).compare(case.feeds)
 
 
 def ledger(case: Case, report: ConversionReport, folder: Path) -> None:
     """Every candidate layer has its verdict, every named node exists, the record holds the converted layers."""
     assert sorted(e.name for e in report.layers) == sorted(case.layers)
     assert json.loads(Path(report.ledger_file).read_text()) == json.loads(json.dumps(report.to_dict()))
-    deploy = {n.name for n in onnx.load(report.deploy_model).graph.node}
-    fake = {n.name for n in onnx.load(report.fake_quant_model).graph.node}
+    deploy = {n.name for n in all_nodes(onnx.load(report.deploy_model).graph)}
+    fake = {n.name for n in all_nodes(onnx.load(report.fake_quant_model).graph)}
     for entry in report.layers:
         assert entry.verdict in (CONVERTED, REFUSED)
         assert set(entry.deploy_nodes) <= deploy and set(entry.fake_quant_nodes) <= fake, entry
@@ -130,20 +150,19 @@ def test_exact_graphs_equal_their_source_bit_for_bit(case: Case) -> None:
 
 
 @QUICK
-@given(cases(exact=False))
-def test_any_graph_gives_equal_deploy_and_fake_quant(case: Case) -> None:
+@given(cases())
+def test_any_graph_equals_its_source_with_rounded_biases_but_for_ties(case: Case) -> None:
+    run_case(case)
+
+
+@QUICK
+@given(cases(half=True))
+def test_float16_graphs_give_equal_deploy_and_fake_quant(case: Case) -> None:
     run_case(case)
 
 
 @pytest.mark.slow
 @SLOW
-@given(cases(exact=True))
-def test_many_exact_graphs(case: Case) -> None:
-    run_case(case)
-
-
-@pytest.mark.slow
-@SLOW
-@given(cases(exact=False))
+@given(st.one_of(cases(exact=True), cases(), cases(half=True)))
 def test_many_graphs(case: Case) -> None:
     run_case(case)

@@ -170,6 +170,7 @@ def test_dynamic_quantize_linear_gives_the_same_integers() -> None:
             helper.make_tensor_value_info("q", TensorProto.UINT8, [64]),
             helper.make_tensor_value_info("xs", TensorProto.FLOAT, []),
             helper.make_tensor_value_info("xz", TensorProto.UINT8, []),
+            helper.make_tensor_value_info("o", TensorProto.FLOAT, [64]),
         ],
         [
             numpy_helper.from_array(np.asarray(0.1, np.float32), "one"),

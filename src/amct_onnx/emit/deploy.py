@@ -35,21 +35,24 @@ class DeployWriter(Writer):
 
     def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
         """AscendDequant with the packed scales; a per-channel Gemm or MatMul gets one scale and a Mul behind."""
-        name = f"{site.node}.dequant"
-        scale = site.deq_scale
+        name, kind, scale = f"{site.node}.dequant", site.float_type, site.deq_scale
         if site.split_scale:
-            scale = np.asarray([arithmetic.COMMON_DEQUANT_SCALE], np.float32)
+            # the ratio is applied in float32, so that float16 rounds once, as it does behind one scale
+            kind, scale = ir.DataType.FLOAT, np.asarray([arithmetic.COMMON_DEQUANT_SCALE], np.float32)
         parameter = self.constant(f"{name}.param", arithmetic.pack_deq_scale(scale))
-        attributes = [ir.AttrInt64("dtype", _ge_dtype(site.float_type))]
-        kind = site.float_type
+        attributes = [ir.AttrInt64("dtype", _ge_dtype(kind))]
         value = self.node("AscendDequant", [accumulator, parameter], name, attributes, kind, after=at)
-        if site.split_scale:
+        if not site.split_scale:
+            return value
+        value.shape = accumulator.shape
+        ratio = site.deq_scale / np.float32(arithmetic.COMMON_DEQUANT_SCALE)
+        factor = self.constant(f"{site.node}.rescale.ratio", ratio)
+        value = self.node("Mul", [value, factor], f"{site.node}.rescale", (), kind, after=value.producer())
+        if site.float_type == ir.DataType.FLOAT16:
             value.shape = accumulator.shape
-            ratio = site.deq_scale / np.float32(arithmetic.COMMON_DEQUANT_SCALE)
-            if kind == ir.DataType.FLOAT16:
-                ratio = ratio.astype(np.float16)
-            factor = self.constant(f"{site.node}.rescale.ratio", ratio)
-            value = self.node("Mul", [value, factor], f"{site.node}.rescale", (), kind, after=value.producer())
+            to = [ir.AttrInt64("to", int(ir.DataType.FLOAT16))]
+            name = f"{site.node}.rescale.cast"
+            value = self.node("Cast", [value], name, to, ir.DataType.FLOAT16, after=value.producer())
         return value
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, TopologicalSortPass
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.graph_edit import FreeNames
@@ -11,7 +11,7 @@ from amct_onnx.normalise.opset import normalise_opset
 
 
 def normalise_container(model: ir.Model) -> ir.Model:
-    """Return the model with functions inlined, opset 11..18, sorted and uniquely named nodes.
+    """Return the model with functions inlined, opset 11..18, sorted and uniquely named nodes that an output needs.
 
     Raises:
         UnsupportedModelError: The graph is cyclic, or a node has no form in opset 11..18.
@@ -25,6 +25,8 @@ def normalise_container(model: ir.Model) -> ir.Model:
         raise UnsupportedModelError(
             f"The graph cannot be sorted ({error}). It holds a cycle; export it again."
         ) from error
+    # a layer whose result nothing reads is in neither output: it has no place in the ledger
+    RemoveUnusedNodesPass()(model)
     _name_uniquely(model)
     return model
 

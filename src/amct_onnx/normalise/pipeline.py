@@ -19,10 +19,11 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     express_foreign_quantizers,
     expand_qoperators,
     expand_dynamic_quantization,
-    drop_casts_around_quantizers,
-    move_quantizers_behind_integer_moves,
+    # onnx's inference stops at Q and DQ on float16, which the rules behind it leave
     infer_missing_shapes,
     spell_out_convolutions,
+    drop_casts_around_quantizers,
+    move_quantizers_behind_integer_moves,
 )
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""
 
