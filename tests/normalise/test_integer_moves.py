@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from amct_onnx.convert_model import convert_qat_model
+from deploy_evaluator import evaluate, run
 from written_models import Array, convert_and_compare, operators, write_model
 
 CONSTANTS: dict[str, Array] = {
@@ -61,3 +63,20 @@ def test_integers_that_are_a_graph_output(tmp_path: Path) -> None:
     _, deploy = convert_and_compare(path, feeds(), units=0)
     assert deploy.graph.output[0].name == "y"
     assert deploy.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.INT8
+
+
+def test_interpolated_integers_are_rounded_to_the_nearest(tmp_path: Path) -> None:
+    """onnxruntime's integer kernel cuts the fraction off: less than one step away."""
+    text = """g (float[n, 8, 6, 6] x) => (float[n, 8, h, v] y, float[n, 4, h, v] c) {
+        q = QuantizeLinear(x, s, zp) m = Resize <mode = "linear"> (q, , scales) d = DequantizeLinear(m, s, zp)
+        y = Identity(d) wd = DequantizeLinear(w, sw) c = Conv(d, wd)
+    }"""
+    path = write_model(tmp_path / "m.onnx", text, {**CONSTANTS, "zp": np.uint8(120)})
+    report = convert_qat_model(path, tmp_path / "out")
+    assert len(report.converted) == 1
+    fake, source = run(report.fake_quant_model, feeds()), run(path, feeds(), qdq_source=True)
+    deploy = evaluate(report.deploy_model, feeds())
+    assert all(np.array_equal(deploy[name], fake[name]) for name in ("y", "c"))
+    step = float(CONSTANTS["s"])
+    off = fake["y"].astype(np.float64) - source["y"]
+    assert off.min() >= -step * 1e-5 and 0 < off.max() <= step * (1 + 1e-5)  # float32 products of the scale

@@ -1,7 +1,9 @@
 """Q -> (Reshape, Split, Pad, ...) on integers becomes Q -> DQ -> (Reshape, Split, Pad, ...) -> Q.
 
 Data movement commutes with the element-wise DequantizeLinear, so every pair becomes adjacent without changing a bit;
-the pairs that are now doubled are removed by the plan, which knows that quantizing again changes nothing.
+the pairs that are now doubled are removed by the plan, which knows that quantizing again changes nothing. A Resize that
+interpolates integers is written in the same way: it stands for the interpolation of the numbers that they mean, rounded
+to the nearest integer (ONNX does not say how an interpolated integer is rounded; onnxruntime cuts the fraction off).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import onnx_ir as ir
 
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
-from amct_onnx.normalise.moves import data_inputs, fills
+from amct_onnx.normalise.moves import data_inputs, fills, interpolates
 from amct_onnx.normalise.opset import opset_of
 
 Factors = tuple[ir.Value, ir.Value | None]
@@ -45,7 +47,7 @@ def _per_tensor(node: ir.Node, constants: ConstantEvaluator) -> Factors | None:
 
 
 def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEvaluator, editor: GraphEditor) -> None:
-    positions = data_inputs(node)
+    positions = (0,) if interpolates(node) else data_inputs(node)
     values = [node.inputs[i] for i in positions]
     if not values or not all(v in factors for v in values):
         return

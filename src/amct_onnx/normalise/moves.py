@@ -60,7 +60,17 @@ def fills(node: ir.Node) -> bool:
     return node.op_type == "Pad" and mode == "constant"
 
 
+def interpolates(node: ir.Node) -> bool:
+    """Whether the elements of a Resize's output are weighted means of elements of its input."""
+    return node.op_type == "Resize" and node.domain == "" and not _crops(node) and not _selects_nearest(node)
+
+
 def _selects_nearest(node: ir.Node) -> bool:
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
+    return mode == "nearest" and not _crops(node)
+
+
+def _crops(node: ir.Node) -> bool:
+    """Whether a Resize writes a number of its own outside of its region."""
     transformation = node.attributes.get("coordinate_transformation_mode")
-    return mode == "nearest" and (transformation is None or transformation.as_string() != "tf_crop_and_resize")
+    return transformation is not None and transformation.as_string() == "tf_crop_and_resize"

@@ -23,6 +23,7 @@ from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.old_operators import keep_meaning
 
 OLDEST_OPSET = 11
 """Of the fake-quant model: Clip with three inputs, Round."""
@@ -78,14 +79,18 @@ def _raised(model: ir.Model, version: int) -> ir.Model:
     for name, value in model.graph.initializers.items():
         if name in result.graph.initializers:  # external data is found again by the tensor that was read
             result.graph.initializers[name].const_value = value.const_value
+    constants = ConstantEvaluator(RAISED_OPSET)
     for node in ir.traversal.RecursiveGraphIterator(result.graph):
         if node.domain != "":
             continue
         new, old = _schema(node.op_type, RAISED_OPSET), _schema(node.op_type, version)
-        if old is None:
+        if old is None and new is None:
             continue  # no operator of the specification: nobody's opset
         if new is None or new.deprecated or set(node.attributes) - set(new.attributes) or _wrong_count(node, new):
             raise _refusal(node, version, RAISED_OPSET, "the converter of onnx leaves it in its old form")
+        why = keep_meaning(node, constants)
+        if why:
+            raise _refusal(node, version, RAISED_OPSET, why)
     return result
 
 

@@ -1,0 +1,48 @@
+"""Operators whose meaning changed before opset 13 although onnx's converter leaves them as they are.
+
+Resize of opset 10, and Upsample, place element i at i / scale, which opset 11 calls asymmetric; its own default is
+half_pixel. Where that falls between two elements, "nearest" is the lower one when the axis grows and the upper one when
+it shrinks: opset 10 does not say so, onnxruntime and torch's exporter do. Hardmax of opset 12 flattens what is behind
+its axis, from opset 13 on it looks along one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from amct_onnx.normalise.constants import ConstantEvaluator
+
+
+def keep_meaning(node: ir.Node, constants: ConstantEvaluator) -> str:
+    """Say in the new opset what a node of an opset below 11 meant; why that is impossible, or nothing."""
+    return RULES[node.op_type](node, constants) if node.op_type in RULES else ""
+
+
+def _resize(node: ir.Node, constants: ConstantEvaluator) -> str:
+    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
+    if "mode" in node.attributes and node.attributes["mode"].as_string() != "nearest":
+        return ""
+    scales = node.inputs[2]
+    shrinks = grows = False
+    if scales is not None and constants.is_constant(scales):
+        factors = np.asarray(constants.array(scales))
+        shrinks, grows = bool((factors < 1).any()), bool((factors > 1).any())
+    if shrinks and grows:
+        return "it enlarges one axis and reduces another, which needs two ways of rounding"
+    node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")
+    return ""
+
+
+def _hardmax(node: ir.Node, constants: ConstantEvaluator) -> str:
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if axis != -1 and (shape is None or axis != len(shape) - 1):
+        return "it takes all axes from its axis on as one"
+    node.attributes["axis"] = ir.AttrInt64("axis", -1)
+    return ""
+
+
+RULES: dict[str, Callable[[ir.Node, ConstantEvaluator], str]] = {"Hardmax": _hardmax, "Resize": _resize}
