@@ -17,7 +17,7 @@ from amct_onnx.device.facts import WeightSums, largest_sum, weight_sums, worst_a
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.device.products import PRODUCTS
 from amct_onnx.device.session import open_lowered, static_facts
-from amct_onnx.errors import ModelFileError, ModelNotFoundError, SettingError, UnsupportedModelError
+from amct_onnx.errors import DataError, ModelFileError, ModelNotFoundError, SettingError, UnsupportedModelError
 from amct_onnx.read import read_model
 from deploy_evaluator import Evaluator, run
 from device_models import F16, F32, I8, I32, DeviceEvaluator, antiquant, dequant, model, packed, quant
@@ -392,6 +392,33 @@ def test_interface_of_a_session() -> None:
     with pytest.raises(SettingError, match="closed"):
         session.run(None, feeds)
     assert session.counts()[0].values == 3 * 3 * 16 * 16
+
+
+@pytest.mark.parametrize(
+    ("feeds", "text"),
+    [
+        ({}, "'x' is missing"),
+        ({"x": np.ones((1, 3, 16, 16), np.float32), "z": np.ones(1)}, "no input 'z'"),
+        ({"x": np.ones((1, 3, 16, 16))}, r"'x' is float64\[1, 3, 16, 16\], the model takes float32\[1, 3, 16, 16\]"),
+        ({"x": np.ones((1, 3, 16), np.float32)}, r"float32\[1, 3, 16\], the model takes"),
+        ({"x": np.ones((2, 3, 16, 16), np.float32)}, r"float32\[2, 3, 16, 16\], the model takes"),
+    ],
+)
+def test_feeds_that_do_not_fit(feeds: dict[str, np.ndarray], text: str) -> None:
+    session = DeploySession(TIDY, collect="layers")
+    for call in (lambda: session.run(None, feeds), lambda: session.run_layers(feeds)):
+        with pytest.raises(DataError, match=text):
+            call()
+
+
+def test_bytes_never_read_a_file() -> None:
+    nodes = [quant("x", "q", 1.0), MM, dequant("m", "y")]
+    weight = np.ones((32, 64), np.int8)
+    content = model(nodes, {"x": (F32, None)}, {"y": F32}, {"w": weight, "deq": packed(1.0)})
+    onnx.save(onnx.load_model_from_string(content), "m.onnx", save_as_external_data=True, size_threshold=100)
+    assert DeploySession("m.onnx").run(None, {"x": np.ones((1, 32), np.float32)})[0].shape == (1, 64)
+    with pytest.raises(ModelFileError, match="'w' in a file beside the model"):
+        DeploySession(Path("m.onnx").read_bytes())
 
 
 def test_dumped_layers_are_those_of_the_evaluator(tmp_path: Path) -> None:

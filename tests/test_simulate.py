@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amct_onnx import DataError, DeploySession, cli
+from amct_onnx import DataError, DeploySession, OutputError, cli
 from amct_onnx.cli.simulate import DEVICES
 from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, specs_of
 from amct_onnx.device.products import PRODUCTS
+from amct_onnx.device.simulate import simulate
 from deploy_evaluator import Evaluator
 from golden_models import GOLDENS
 from test_cli import command
@@ -209,6 +210,48 @@ def test_table_and_device() -> None:
     (y,) = DeploySession(NET, device="a2").run(None, feeds_of("qat/net"))
     assert np.array_equal(np.load("out/000000/y.npy"), y)
     assert sorted(p.name for p in Path("out/000000").iterdir()) == ["y.npy"]
+
+
+def listing(folder: str) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_a_second_run_replaces_the_first() -> None:
+    x = feeds_of("qat/net")["x"]
+    np.save("three.npy", np.concatenate([x, -x, x]))
+    np.save("one.npy", -x)
+    simulate(NET, "three.npy", "out", dump_layers=True)
+    assert len(listing("out")) == 3 * 16 + 1
+    assert simulate(NET, "one.npy", "out", file_format="bin").feeds == 1
+    assert listing("out") == ["000000/y.bin", "simulation.json"]
+    (y,) = DeploySession(NET).run(None, {"x": -x})
+    assert np.fromfile("out/000000/y.bin", np.float32).tobytes() == y.tobytes()
+    Path("out/000000/notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="000000: holds other files"):
+        simulate(NET, "one.npy", "out")
+    assert listing("out") == ["000000/notes.txt", "000000/y.bin"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_interrupted_run_leaves_whole_folders(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = feeds_of("qat/net")["x"]
+    np.save("d.npy", np.concatenate([x, -x]))
+    real, written = np.save, []
+
+    def failing(file: Path, array: np.ndarray, **options: bool) -> None:
+        written.append(file)
+        if len(written) == 20:
+            Path(file).write_bytes(b"half")
+            raise error
+        real(file, array, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "save", failing)
+        with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OutputError):
+            simulate(NET, "d.npy", "out", dump_layers=True)
+    assert len(listing("out")) == 16 and {p.name for p in Path("out").iterdir()} == {"000000"}
+    simulate(NET, "d.npy", "out", dump_layers=True)
+    assert len(listing("out")) == 2 * 16 + 1
 
 
 @pytest.mark.parametrize(

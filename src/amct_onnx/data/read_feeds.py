@@ -39,7 +39,7 @@ class InputSpec:
 
     Attributes:
         name: of the input.
-        shape: an int for a fixed dimension, anything else for a free one.
+        shape: an int for a fixed dimension, anything else for a free one; () also when the rank is unknown.
         dtype: numpy's.
     """
 
@@ -54,6 +54,8 @@ class InputSpec:
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether an array of that shape may be fed."""
+        if not self.shape:
+            return True
         return len(shape) == len(self.shape) and all(
             not isinstance(want, int) or want == have for want, have in zip(self.shape, shape, strict=True)
         )

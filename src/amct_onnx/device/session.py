@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.data.read_feeds import DTYPES, InputSpec
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.products import product
-from amct_onnx.errors import ModelFileError, SettingError, UnsupportedModelError
+from amct_onnx.errors import DataError, ModelFileError, SettingError, UnsupportedModelError
 from amct_onnx.log import get_logger
 from amct_onnx.read import read_model
 from amct_onnx.write import INLINE_LIMIT, weight_bytes
@@ -118,10 +120,11 @@ class DeploySession:
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]:
-        """The named outputs, or all when None or empty; arguments and errors as onnxruntime's.
+        """The named outputs, or all when None or empty; arguments as onnxruntime's.
 
         Raises:
             SettingError: The session is closed, or a name is no output of the model.
+            DataError: The feeds are not the model's inputs, or an array has another type or shape.
         """
         return self._run(output_names, input_feed, run_options, ())[0]
 
@@ -130,6 +133,7 @@ class DeploySession:
 
         Raises:
             SettingError: The session was opened without ``collect="layers"``, or is closed.
+            DataError: As ``run``.
         """
         if not self._collects_layers:
             raise SettingError(f"run_layers needs a session that was opened with collect='{LAYERS}'.")
@@ -145,10 +149,11 @@ class DeploySession:
         self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], run_options: Any, extra: tuple[str, ...]
     ) -> tuple[list[Any], dict[str, Array]]:
         session = self._open_session()
-        names = list(output_names or self._outputs)
+        names = [output_names] if isinstance(output_names, str) else list(output_names or self._outputs)
         unknown = [n for n in names if n not in self._outputs]
         if unknown:
             raise SettingError(f"'{unknown[0]}' is no output of the model. It has {', '.join(self._outputs)}.")
+        _check_feeds(session, feeds)
         collector = self._collector
         more = list(dict.fromkeys([*extra, *(collector.names if collector is not None else ())]))
         results = session.run([*names, *more], dict(feeds), run_options)
@@ -226,7 +231,32 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
         ) from error
     if not read.opset_imports or not list(read.graph.outputs):
         raise ModelFileError("The bytes hold no ONNX model with a graph and outputs. Write the model again.")
+    for graph in read.graphs():
+        for name, value in graph.initializers.items():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                raise ModelFileError(
+                    f"The bytes leave tensor '{name}' in a file beside the model, and say nothing of its folder. Give "
+                    "the model's path."
+                )
     return read
+
+
+def _check_feeds(session: ort.InferenceSession, feeds: Mapping[str, Any]) -> None:
+    """Compare names, and the type and shape of numpy arrays; anything else is left to onnxruntime."""
+    inputs = {i.name: i for i in session.get_inputs()}
+    wrong = [f"'{n}' is missing" for n in inputs if n not in feeds]
+    wrong += [f"the model has no input '{n}'" for n in feeds if n not in inputs]
+    for name, array in feeds.items():
+        if name not in inputs or not isinstance(array, np.ndarray):
+            continue
+        dtype, shape = DTYPES.get(inputs[name].type), inputs[name].shape
+        spec = InputSpec(name, tuple(shape), np.dtype(dtype or array.dtype))
+        if array.dtype != spec.dtype or not spec.fits(array.shape):
+            wrong.append(
+                f"'{name}' is {array.dtype}{list(array.shape)}, the model takes {spec.dtype}{list(spec.shape)}"
+            )
+    if wrong:
+        raise DataError(f"The feeds do not fit: {'; '.join(wrong)}. The inputs are {', '.join(inputs)}.")
 
 
 def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> ort.InferenceSession:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,13 +98,14 @@ def simulate(
         progress: called with the number of feeds done and of all, None while that is unknown.
 
     Raises:
-        AmctError: One of its subclasses; files of earlier feeds stay.
+        AmctError: One of its subclasses. Folders of earlier feeds stay whole, without ``simulation.json``.
     """
     start_log()
     folder = Path(save_path)
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
     done = 0
     with DeploySession(model, device=device, collect=collect) as session:
+        before = _start(folder)
         names = [o.name for o in session.get_outputs()]
         source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
         for feeds in source:
@@ -112,11 +115,14 @@ def simulate(
                     outputs, layers = session.run_layers(feeds)
                 else:
                     outputs = session.run(None, feeds)
+            except DataError as error:
+                raise DataError(f"{data}: feed {done}: {error}") from error
             except Exception as error:  # onnxruntime's classes share no base
                 raise DataError(f"{data}: feed {done} cannot be run ({error}). Check its shapes.") from error
             files = [(file_name(n), v) for n, v in zip(names, outputs, strict=True)]
             files += [f for layer in layers for f in layer_files(layer)]
-            _write(folder / f"{done:06d}", files, file_format)
+            with _output_errors(folder):
+                _write_feed(folder / feed_folder(done), files, file_format)
             done += 1
             if progress is not None:
                 progress(done, source.count)
@@ -132,11 +138,13 @@ def simulate(
             undecided=product(device).undecided,
             pinned=session.pinned,
         )
-    try:
-        text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
-        (folder / FACTS_FILE).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Choose a writable save_path.") from error
+    text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
+    with _output_errors(folder):
+        for number in range(done, before):
+            _remove_earlier(folder / feed_folder(number))
+        temporary = folder / f".{FACTS_FILE}.partial"
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.rename(folder / FACTS_FILE)
     return result
 
 
@@ -155,17 +163,60 @@ def layer_files(layer: LayerTensors) -> list[tuple[str, npt.NDArray[Any]]]:
     ]
 
 
-def _write(folder: Path, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
+def feed_folder(number: int) -> str:
+    """Name of the folder that holds what one feed gave."""
+    return f"{number:06d}"
+
+
+def _write_feed(target: Path, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
+    """Write a feed's files into a folder that appears, or replaces that of an earlier run, when it is whole."""
+    temporary = target.with_name(f".{target.name}.partial")
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True, mode=0o750)
         for index, (name, array) in enumerate(files):
             # names that differ only in characters a file name cannot hold
             if name in (n for n, _ in files[:index]):
                 name = f"{name}.{index}"
-            path = folder / f"{name}.{file_format}"
+            path = temporary / f"{name}.{file_format}"
             if file_format == "bin":
                 array.tofile(path)
             else:
                 np.save(path, array, allow_pickle=False)
+        _remove_earlier(target)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _remove_earlier(target: Path) -> None:
+    """Remove the folder of an earlier run's feed, unless it holds what no simulation writes."""
+    if not os.path.lexists(target):
+        return
+    foreign = target.is_symlink() or any(not f.is_file() or f.suffix not in (".npy", ".bin") for f in target.iterdir())
+    if foreign:
+        raise OutputError(f"{target}: holds other files than a simulation's. Choose another save_path.")
+    shutil.rmtree(target)
+
+
+def _start(folder: Path) -> int:
+    """Remove the facts of an earlier simulation, which are no longer those of the folder; how many feeds it had."""
+    facts = folder / FACTS_FILE
+    try:
+        feeds = json.loads(facts.read_bytes())["feeds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        feeds = 0
+    with _output_errors(folder):
+        facts.unlink(missing_ok=True)
+    return feeds if isinstance(feeds, int) else 0
+
+
+@contextmanager
+def _output_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:  # an OSError too
+        raise
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror}). Choose a writable save_path.") from error
