@@ -50,6 +50,14 @@ def test_one_file_is_cut_by_the_fixed_batch(suffix: str) -> None:
         assert len(xs(path, FREE, "x:1,3")) == 4
 
 
+def test_npz_of_one_input_needs_no_name() -> None:
+    np.savez("d.npz", images=ROWS, y=np.arange(4))
+    assert xs("d.npz", FREE) == [ROWS.tolist()]
+    np.savez("d.npz", images=ROWS, masks=ROWS)
+    with pytest.raises(DataError, match="images, masks but no 'x'"):
+        xs("d.npz", FREE)
+
+
 def test_folders() -> None:
     Path("one").mkdir()
     for name in ("b", "a"):
@@ -94,7 +102,7 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
         Path(path).write_text("text")
     elif kind == "no input":
         path = "d.npz"
-        np.savez(path, y=ROWS, z=ROWS)
+        np.savez(path, w=ROWS, z=ROWS)
     elif kind == "two inputs":
         np.save(path, ROWS)
         inputs = PAIR
@@ -132,7 +140,7 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
         ("shape", r"has shape \[3, 4\]"),
         ("batch", r"has shape \[3, 3\]"),
         ("no array", "cannot be read"),
-        ("no input", "holds y, z but no 'x'"),
+        ("no input", "holds w, z but no 'x'"),
         ("two inputs", "the model has 2 inputs"),
         ("different numbers", "different numbers of feeds"),
         ("size", "28 bytes are no multiple of 24"),

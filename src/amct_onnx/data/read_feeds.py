@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.data.labels import LABEL_NAMES
 from amct_onnx.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -120,7 +121,8 @@ def read_feeds(
 
     Args:
         data: one of
-            an .npz file with one array per input (others are ignored),
+            an .npz file with one array per input (others are ignored); for a model with one input its only array
+            that is not called like labels, whatever its name,
             an .npy or .bin file, for a model with one input,
             a folder of such files, each with its feeds, in the order of their names,
             a folder with one folder per input ("/" in its name written "_"), files of equal names belonging together.
@@ -196,9 +198,12 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.d
         if path.suffix == ".npz":
             with loaded as archive:
                 names = list(archive.files)
-                if spec.name not in names and (inputs > 1 or len(names) != 1):
+                named = [n for n in names if n == spec.name]
+                if inputs == 1 and not named:
+                    named = [n for n in names if n not in LABEL_NAMES]
+                if len(named) != 1:
                     raise DataError(f"{path}: holds {', '.join(names)} but no '{spec.name}', an input of the model.")
-                array: Array = archive[spec.name if spec.name in names else names[0]]
+                array: Array = archive[named[0]]
         else:
             array = loaded
     except DataError:
