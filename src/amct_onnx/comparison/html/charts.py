@@ -16,6 +16,8 @@ SMALLEST_LSB = 1e-4
 """Smaller errors stand at the foot of the chart."""
 LONGEST_NAME = 34
 BAR_HEIGHT, BAR_FOOT, BAR_TOP = 120, 34, 18
+DIGIT = 6.5
+"""Width of a digit of the charts' font, in user units."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def _short(name: str) -> str:
 def histogram(entry: dict[str, Any]) -> Bars:
     """The bars of one histogram; bins are drawn equally wide, whatever their edges."""
     counts, edges = entry["counts"], entry["edges"]
-    width, left = 360.0, 8.0
+    width, left = 360.0, 26.0  # room for half a label
     step = (width - 2 * left) / max(1, len(counts))
     tallest = max([*counts, 1])
     base = float(BAR_TOP + BAR_HEIGHT)
@@ -205,6 +207,8 @@ def histogram(entry: dict[str, Any]) -> Bars:
         height = BAR_HEIGHT * count / tallest
         text = f"{edges[index]:.3g} to {edges[index + 1]:.3g}: {count}"
         bars.append(Bar(left + step * index + 1, base - height, step - 2, height, count, text))
-    every = max(1, math.ceil(len(edges) * 46 / width))
-    ticks = tuple(Tick(left + step * i, f"{edges[i]:.2g}") for i in range(0, len(edges), every))
+    labels = [f"{edge:.2g}" for edge in edges]
+    # as many as stand side by side with a gap of two digits
+    every = max(1, math.ceil((max(map(len, labels), default=1) + 2) * DIGIT / step))
+    ticks = tuple(Tick(left + step * i, labels[i]) for i in range(0, len(edges), every))
     return Bars(entry["title"], entry["unit"], width, base + BAR_FOOT, base, tuple(bars), ticks)
