@@ -238,7 +238,7 @@ def test_prints(name: str, browser: Browser, pages: dict[str, Path]) -> None:
     pages_printed = len(re.findall(rb"/Type\s*/Page\b", document))
     # a page of paper holds no fewer than five layers, and no more than fifty
     layers = len(REPORTS[name]()["layers"])
-    assert max(3, layers / 50) <= pages_printed <= 8 + layers / 5
+    assert max(3, layers / 50) <= pages_printed <= 6 + layers / 5
     # on paper nothing is white on black
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert browser.script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
