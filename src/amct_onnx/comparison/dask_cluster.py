@@ -56,7 +56,7 @@ def run_on_dask(
         try:
             client.wait_for_workers(1, timeout=WORKER_SECONDS)
             _check_versions(client, address)
-            yield from _in_order(client, distributed.wait, job, batches, stopped)
+            yield from _in_order(client, job, batches, stopped)
         except (AmctError, GeneratorExit):
             raise
         except Exception as error:  # Dask's classes share no base
@@ -67,7 +67,7 @@ def run_on_dask(
 
 
 def _in_order(
-    client: Any, wait: Any, job: Job, batches: Iterable[Batch], stopped: Callable[[], bool]
+    client: Any, job: Job, batches: Iterable[Batch], stopped: Callable[[], bool]
 ) -> Iterator[tuple[Batch, Results]]:
     source = iter(batches)
     sent_job = client.submit(_same, job, pure=False)
@@ -80,13 +80,11 @@ def _in_order(
             if not under_way:
                 return
             batch, future = under_way[0]
-            while not future.done():
+            done = threading.Event()
+            future.add_done_callback(lambda _, done=done: done.set())
+            while not done.wait(POLL_SECONDS):
                 if stopped():
                     return
-                try:
-                    wait([future], timeout=POLL_SECONDS)
-                except TimeoutError:
-                    continue
             yield batch, future.result()
             under_way.popleft()
     finally:
