@@ -13,7 +13,7 @@ from amct_onnx.comparison.evaluator import Evaluator
 from amct_onnx.comparison.exact_sum import ExactSum
 from amct_onnx.comparison.job import FAKE_QUANT, SOURCE, Job, deploy_key
 from amct_onnx.comparison.sessions import open_reference, pinned_options, run_named
-from amct_onnx.comparison.statistics import QuantizerStatistics, SourceTensor, TensorStatistics, as_float
+from amct_onnx.comparison.statistics import QuantizerStatistics, Scratch, SourceTensor, TensorStatistics, as_float
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
 
@@ -94,6 +94,7 @@ class Runner:
             deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices
         }
         self._evaluator = Evaluator(job.evaluator) if job.evaluator else None
+        self._scratch = Scratch()
         self._layers = {name: index for index, name in enumerate(job.layer_names)}
 
     def tensors(self, batch: Batch) -> dict[str, dict[str, Array]]:
@@ -131,7 +132,7 @@ class Runner:
             values = found[SOURCE][tracked.source]
             if tracked.shift:
                 values = values.astype(np.int32) - tracked.shift
-            source = SourceTensor(values)
+            source = SourceTensor(values, self._scratch)
             for key, name in tracked.others.items():
                 other = found[key][name]
                 if other.size != values.size:
@@ -139,6 +140,9 @@ class Runner:
                         f"Tensor '{tracked.source}' has {values.size} elements in the source, '{name}' {other.size} in "
                         f"{key}: the models do not belong together. Convert the source again."
                     )
+                if tracked.key.startswith("input:"):
+                    made.tensors[tracked.key, key] = source.compare_mean(other)
+                    continue
                 output = tracked.key.startswith("output:")
                 made.tensors[tracked.key, key] = source.compare(other, tracked.lsb, output=output)
         for quantizer in self.job.quantizers:

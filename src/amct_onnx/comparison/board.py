@@ -43,7 +43,7 @@ class _Tensor:
 
     @property
     def differs(self) -> bool:
-        return self.statistics.differing > 0 or self.statistics.not_finite > 0
+        return not self.statistics.exact
 
     def within_a_step(self) -> bool:
         """Whether no value is off by more than one unit."""
@@ -129,10 +129,12 @@ def _result(
     if chosen is not None:
         s = chosen.statistics
         size = f"{s.largest / chosen.lsb:.3g} LSB" if chosen.lsb else f"{s.largest:.3g}"
+        off = s.off_by_lsb + s.not_finite
+        often = f", {off / s.count:.2%} of the values by 1 LSB or more" if chosen.lsb else ""
         where = f"{chosen.kind} of '{chosen.layer}'" if chosen.kind != GRAPH_OUTPUT else f"output '{chosen.layer}'"
         text = (
             f"Board: the {where} is the first tensor that {'goes wrong' if wrong else 'differs'} from the simulated "
-            f"'{device}': by up to {size}, {(s.differing + s.not_finite) / s.count:.2%} of the values. "
+            f"'{device}': by up to {size}{often}. "
             f"{_meaning(chosen, tensors, wrong is not None)}"
         )
         advice = _advice(chosen.kind) if wrong else ""

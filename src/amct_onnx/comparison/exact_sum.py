@@ -9,6 +9,7 @@ from fractions import Fraction
 
 FRACTION_BITS = 1074
 """Every finite float64 is a multiple of 2^-1074, its smallest subnormal number."""
+MANTISSA_BITS = 53
 
 
 @dataclass
@@ -19,8 +20,11 @@ class ExactSum:
 
     def add(self, number: float) -> None:
         """Add one finite number."""
-        top, bottom = float(number).as_integer_ratio()
-        self.units += top * (2**FRACTION_BITS // bottom)  # the denominator is a power of two
+        mantissa, exponent = math.frexp(number)
+        shift = exponent - MANTISSA_BITS + FRACTION_BITS
+        whole = int(mantissa * 2**MANTISSA_BITS)
+        # what a subnormal number shifts out is zero
+        self.units += whole << shift if shift >= 0 else whole >> -shift
 
     def add_all(self, numbers: Iterable[float]) -> None:
         """Add finite numbers; ``fsum`` is no shortcut here, as it rounds."""
