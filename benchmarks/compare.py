@@ -16,24 +16,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+
+from amct_onnx.data.source import Array, DataSource, Labelled
 
 LIMIT = 1.5
 MODEL = Path(__file__).parent.parent / "tests" / "data" / "models" / "torchfx_digitsnet_u8_bnfold_op13"
 
-Feeds = dict[str, npt.NDArray[np.float32]]
 
-
-class Alone:
+class Alone(DataSource):
     """Feeds, and the time that the three models alone take for them."""
 
-    def __init__(self, x: npt.NDArray[np.float32], prefix: str, device: str, batch: int, threads: int) -> None:
+    def __init__(self, x: Array, y: Array, prefix: str, device: str, batch: int, threads: int) -> None:
         import onnxruntime as ort
 
         from amct_onnx import DeploySession
         from amct_onnx.comparison.sessions import pinned_options
 
-        self.x, self.batch = x, batch
+        self.x, self.y, self.batch = x, y, batch
         self.sessions = [
             ort.InferenceSession(path, pinned_options(threads), providers=["CPUExecutionProvider"])
             for path in (str(MODEL / "model.onnx"), f"{prefix}_fake_quant_model.onnx")
@@ -44,16 +43,17 @@ class Alone:
         for session in self.sessions:  # the first run of a session allocates
             session.run(None, {self.name: x[:batch]})
 
-    def __iter__(self) -> Iterator[Feeds]:
+    def labelled(self, start: int = 0) -> Iterator[Labelled]:
         """The batches; each is run before it is given away."""
-        for start in range(0, len(self.x), self.batch):
-            feeds = {self.name: self.x[start : start + self.batch]}
+        for first in range(start * self.batch, len(self.x), self.batch):
+            part = slice(first, first + self.batch)
+            feeds = {self.name: self.x[part]}
             cpu, elapsed = time.process_time(), time.perf_counter()
             for session in self.sessions:
                 session.run(None, feeds)
             self.cpu += time.process_time() - cpu
             self.elapsed += time.perf_counter() - elapsed
-            yield feeds
+            yield feeds, self.y[part]
 
 
 def main() -> None:
@@ -76,11 +76,10 @@ def main() -> None:
     picked = np.random.default_rng(0).integers(0, len(tested), arguments.samples)
     noise = np.random.default_rng(1).normal(0, 0.02, (arguments.samples, *tested.shape[1:]))
     with tempfile.TemporaryDirectory() as folder:
-        prefix, labels = f"{folder}/m", f"{folder}/labels.npy"
+        prefix = f"{folder}/m"
         convert_qat_model(MODEL / "model.onnx", prefix)
-        np.save(labels, answers[picked])
         x = (tested[picked] + noise).astype(np.float32)
-        alone = Alone(x, prefix, arguments.device, arguments.batch, arguments.threads)
+        alone = Alone(x, answers[picked], prefix, arguments.device, arguments.batch, arguments.threads)
         profile = cProfile.Profile()
         if arguments.profile:
             profile.enable()
@@ -90,7 +89,6 @@ def main() -> None:
             MODEL / "model.onnx",
             prefix,
             alone,
-            labels=labels,
             devices=[arguments.device],
             batch_size=arguments.batch,
             threads=arguments.threads,

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, EXIT_INTERRUPTED
-from amct_onnx.cli.options import add_option
+from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.simulate import DEVICES
 
@@ -19,8 +19,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     add_option(parser, "--model", required=True, help="the source model that was converted")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the conversion's outputs")
-    add_option(parser, "--data", required=True, help=".npz, .npy or .bin file, or a folder of them")
-    add_option(parser, "--labels", help=".npy or .npz with one integer per sample: adds top-1 and top-5")
+    add_data_options(parser, required=True)
+    add_option(parser, "--labels", help=".npy, .npz or text file with one label per sample: adds top-1 and top-5")
     add_option(parser, "--evaluator", help="Python file with evaluate(outputs, feeds, labels): adds its metrics")
     add_option(
         parser,
@@ -30,7 +30,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         metavar="DEVICE[,DEVICE...]",
         help=f"whose arithmetic the deploy model runs with, of {', '.join(DEVICES)} (default: a2)",
     )
-    add_option(parser, "--input_shape", default="", help='shape of one feed, for .bin: "input:1,3,224,224;mask:1,5"')
     add_option(parser, "--batch_size", type=int, default=32, help="samples run at once (default: 32; 0: feeds as is)")
     add_option(parser, "--threads", type=int, help="of each session (default: all CPUs; 1 with --dask)")
     add_option(parser, "--convert", action="store_true", help="convert first, with default settings")
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             labels=arguments.labels,
             evaluator=arguments.evaluator,
             devices=[d for names in arguments.device or [[DEFAULT_DEVICE]] for d in names],
-            input_shape=arguments.input_shape,
+            **data_options(arguments),
             batch_size=arguments.batch_size,
             threads=arguments.threads,
             report=arguments.report,

@@ -12,54 +12,42 @@ import numpy.typing as npt
 
 from amct_onnx.comparison.batch import Batch
 from amct_onnx.data.read_feeds import InputSpec
+from amct_onnx.data.source import Labelled
 from amct_onnx.errors import DataError
 
 Array = npt.NDArray[Any]
-LABEL_NAMES = ("labels", "label", "y", "targets", "target")
-"""Names under which an .npz may hold labels beside other arrays."""
 
 
-def cut_batches(
-    feeds: Iterable[Mapping[str, Array]], inputs: Sequence[InputSpec], size: int, labels: Array | None = None
-) -> Iterator[Batch]:
+def cut_batches(feeds: Iterable[Labelled], inputs: Sequence[InputSpec], size: int) -> Iterator[Batch]:
     """Batches of ``size`` samples, the last one smaller; which samples a batch holds depends on the data alone.
 
     Args:
-        feeds: arrays by input; any number of samples in each.
+        feeds: arrays by input, any number of samples in each, and their labels or None.
         inputs: of the model. When one of them fixes its first dimension, each feed is a batch as it is.
         size: samples in a batch; 0 leaves every feed as it is.
-        labels: [samples, ...] in the order of the feeds.
 
     Raises:
-        DataError: The inputs of a feed, or data and labels, hold different numbers of samples.
+        DataError: The inputs of a feed, or a feed and its labels, hold different numbers of samples.
     """
     free = size > 0 and all(i.shape and i.batch is None for i in inputs)
     pieces = _rejoin(feeds, size) if free else feeds
-    start = 0
-    for number, feed in enumerate(pieces):
-        rows = _rows(feed)
-        end = start + rows
-        if labels is not None and end > len(labels):
-            raise DataError(f"There are {len(labels)} labels for more samples than that. Give one label per sample.")
-        yield Batch(number, dict(feed), rows, None if labels is None else np.asarray(labels[start:end]))
-        start = end
-    if labels is not None and start != len(labels):
-        raise DataError(f"There are {len(labels)} labels for {start} samples. Give one label per sample.")
+    for number, (feed, labels) in enumerate(pieces):
+        yield Batch(number, dict(feed), _rows(feed, labels), labels)
 
 
-def _rejoin(feeds: Iterable[Mapping[str, Array]], size: int) -> Iterator[dict[str, Array]]:
+def _rejoin(feeds: Iterable[Labelled], size: int) -> Iterator[Labelled]:
     """Every feed's rows, in pieces of ``size``; rows of different shapes (a free width, say) are not joined."""
-    held: list[dict[str, Array]] = []
+    held: list[Labelled] = []
     count = 0
-    for feed in feeds:
-        rows, start = _rows(feed), 0
-        if held and any(held[0][n].shape[1:] != v.shape[1:] for n, v in feed.items()):
+    for feed, labels in feeds:
+        rows, start = _rows(feed, labels), 0
+        if held and not _alike(held[0], (feed, labels)):
             yield _joined(held)
             held, count = [], 0
         while start < rows:
-            taken = min(size - count, rows - start)
-            held.append({n: v[start : start + taken] for n, v in feed.items()})
-            start, count = start + taken, count + taken
+            taken = slice(start, start + min(size - count, rows - start))
+            held.append(({n: v[taken] for n, v in feed.items()}, None if labels is None else labels[taken]))
+            start, count = taken.stop, count + taken.stop - taken.start
             if count == size:
                 yield _joined(held)
                 held, count = [], 0
@@ -67,51 +55,30 @@ def _rejoin(feeds: Iterable[Mapping[str, Array]], size: int) -> Iterator[dict[st
         yield _joined(held)
 
 
-def _joined(pieces: Sequence[dict[str, Array]]) -> dict[str, Array]:
+def _alike(one: Labelled, other: Labelled) -> bool:
+    """Whether rows of both may stand in one batch."""
+    if (one[1] is None) != (other[1] is None):
+        return False
+    shapes = [{n: v.shape[1:] for n, v in feed.items()} for feed, _ in (one, other)]
+    return shapes[0] == shapes[1]
+
+
+def _joined(pieces: Sequence[Labelled]) -> Labelled:
     if len(pieces) == 1:
         return pieces[0]
-    return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+    feeds = [feed for feed, _ in pieces]
+    labels = [found for _, found in pieces if found is not None]
+    return {n: np.concatenate([f[n] for f in feeds]) for n in feeds[0]}, np.concatenate(labels) if labels else None
 
 
-def _rows(feed: Mapping[str, Array]) -> int:
-    counts = {n: v.shape[0] for n, v in feed.items() if v.ndim}
+def _rows(feed: Mapping[str, Array], labels: Array | None) -> int:
+    counts = {f"'{n}'": v.shape[0] for n, v in feed.items() if v.ndim}
+    if labels is not None:
+        counts["the labels"] = len(labels)
     if len(set(counts.values())) > 1:
-        text = ", ".join(f"{c} in '{n}'" for n, c in counts.items())
-        raise DataError(f"The inputs of a feed hold different numbers of samples ({text}). Give as many of each.")
+        text = ", ".join(f"{c} in {n}" for n, c in counts.items())
+        raise DataError(f"A feed holds different numbers of samples ({text}). Give as many of each.")
     return next(iter(counts.values()), 1)
-
-
-def read_labels(path: str | os.PathLike[str]) -> Array:
-    """One label per sample: an .npy file, or the array of an .npz that is called labels or y, or is the only one.
-
-    Raises:
-        DataError: It cannot be read, or which of its arrays holds the labels cannot be told.
-    """
-    file = Path(path)
-    try:
-        loaded = np.load(file, allow_pickle=False, mmap_mode="r" if file.suffix == ".npy" else None)
-        if isinstance(loaded, np.ndarray):
-            array: Array = loaded
-        else:
-            with loaded as archive:
-                names = list(archive.files)
-                name = next((n for n in LABEL_NAMES if n in names), names[0] if len(names) == 1 else "")
-                if not name:
-                    raise DataError(
-                        f"{file}: holds {', '.join(names) or 'nothing'}; name the labels '{LABEL_NAMES[0]}'."
-                    )
-                array = archive[name]
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: no such file. Give the labels as .npy or .npz.") from error
-    except Exception as error:  # zipfile, zlib and numpy raise many classes on malformed files
-        raise DataError(f"{file}: cannot be read as labels ({error}). Give the labels as .npy or .npz.") from error
-    if array.ndim == 0:
-        raise DataError(f"{file}: holds a single number. Give one label per sample.")
-    if array.dtype.kind == "f" and array.ndim == 1 and array.size and np.array_equal(array, np.rint(array)):
-        array = array.astype(np.int64)
-    return array
 
 
 def samples_in(data: str | os.PathLike[str], inputs: Sequence[InputSpec]) -> int | None:

@@ -8,13 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from amct_onnx.comparison.assemble import Run, assemble
 from amct_onnx.comparison.batch import Batch, Results, Runner
-from amct_onnx.comparison.batches import cut_batches, read_labels, samples_in
+from amct_onnx.comparison.batches import cut_batches, samples_in
 from amct_onnx.comparison.board import compare_board
 from amct_onnx.comparison.dask_cluster import run_on_dask
 from amct_onnx.comparison.evaluator import read_evaluator
@@ -24,32 +21,34 @@ from amct_onnx.comparison.ledger import read_ledger
 from amct_onnx.comparison.report import CompareReport
 from amct_onnx.comparison.state import DataDigest, State, read_state, write_state
 from amct_onnx.comparison.stop_request import stop_request
-from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, specs_of
+from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.open_data import open_data
+from amct_onnx.data.read_feeds import InputSpec, specs_of
+from amct_onnx.data.source import DataSource
 from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
 from amct_onnx.log import start_log
 from amct_onnx.versions import DECIDING, library_versions
 from amct_onnx.write import write_outputs
 
-Feeds = Mapping[str, npt.NDArray[Any]]
 Progress = Callable[[int, int | None], None]
 
 DEFAULT_DEVICE = "a2"
 DEFAULT_BATCH = 32
 SAVE_SECONDS = 30.0
 """Between two writes of the state."""
-ITERATOR = "(feeds)"
-"""What the report says of data that are no file."""
 
 
 def compare(
     model: str | os.PathLike[str],
     save_path: str | os.PathLike[str],
-    data: str | os.PathLike[str] | Iterable[Feeds],
+    data: str | os.PathLike[str] | DataSource,
     *,
     labels: str | os.PathLike[str] | None = None,
     evaluator: str | os.PathLike[str] | None = None,
     devices: Sequence[str] = (DEFAULT_DEVICE,),
     input_shape: str = "",
+    input_type: str = "",
+    images: ImageOptions | None = None,
     batch_size: int = DEFAULT_BATCH,
     threads: int | None = None,
     report: str | os.PathLike[str] | None = None,
@@ -65,11 +64,13 @@ def compare(
     Args:
         model: the source that was converted.
         save_path: where ``convert`` wrote its outputs.
-        data: what ``read_feeds`` takes, or an iterable of feeds (arrays by input name, first axis = samples).
-        labels: .npy or .npz, one integer per sample for top-1 and top-5, or what the evaluator takes.
+        data: what ``open_data`` takes, or a source of one's own.
+        labels: file with one whole number per sample for top-1 and top-5, or with what the evaluator takes.
         evaluator: Python file with ``evaluate(outputs, feeds, labels)``, see docs/compare.md.
         devices: profiles of the deploy model, see ``DeploySession``.
-        input_shape: ATC's notation, for raw data.
+        input_shape: as ``open_data`` takes it.
+        input_type: as ``open_data`` takes it.
+        images: as ``open_data`` takes it.
         batch_size: samples that run at once when the model leaves the first dimension free; 0 runs feeds as they are.
         threads: of each session; None for the CPUs of this process, 1 on a cluster. Another number may change the last
             bit of float32 sums.
@@ -100,20 +101,19 @@ def compare(
     job, layers = make_job(model, ledger, tuple(dict.fromkeys(devices)), threads=threads, evaluator=text)
     runner = Runner(job)
     inputs = specs_of(runner.source)
-    shapes = parse_input_shape(input_shape)
-    known = read_labels(labels) if labels is not None else None
+    source = data
+    if not isinstance(source, DataSource):
+        source = open_data(source, inputs, input_shape=input_shape, input_type=input_type, images=images, labels=labels)
     deciding = {"devices": ", ".join(job.devices), "batch_size": str(batch_size), "threads": str(threads)}
     settings = {
         **deciding,
         "labels": os.fspath(labels) if labels is not None else "none",
         "evaluator": os.fspath(evaluator) if evaluator is not None else "none",
         "input_shape": input_shape or "the model's",
+        "input_type": input_type or "the model's",
+        "images": "default" if images in (None, ImageOptions()) else str(images),
     }
-    total = _total(data, inputs)
-    if known is not None:
-        if total is not None and total != len(known):
-            raise DataError(f"There are {len(known)} labels for {total} samples. Give one label per sample.")
-        total = len(known)
+    total = _total(data, source, inputs)
     kept = _Progress(
         job,
         {**deciding, **{n: v for n, v in library_versions().items() if n in DECIDING}},
@@ -123,16 +123,15 @@ def compare(
     )
     if resume:
         kept.start_from(read_state(kept.path, job, kept.settings))
-    batches = cut_batches(_feeds(data, inputs, shapes), inputs, batch_size, known)
+    batches = cut_batches(source.labelled(), inputs, batch_size)
     with stop_request() as stopped:
-        checked = _checked(kept.missing(batches), runner, known is not None and not text)
+        checked = _checked(kept.missing(batches), runner, labels is not None and not text)
         parts = run_on_dask(job, checked, dask, stopped) if dask else ((b, runner.run(b)) for b in checked)
         complete = kept.run(parts, stopped)
         on_board = None
         if board is not None and complete:
             units = {p.entry.name: layer_lsb(p)[0] for p in layers}
-            again = _feeds(data, inputs, shapes)
-            on_board = compare_board(board, ledger.deploy_model, job.devices[0], units, again, stopped)
+            on_board = compare_board(board, ledger.deploy_model, job.devices[0], units, source, stopped)
     if kept.first is None:
         if not complete:
             raise KeyboardInterrupt
@@ -266,20 +265,15 @@ def _checked(batches: Iterable[Batch], runner: Runner, classify: bool) -> Iterat
         yield batch
 
 
-def _feeds(
-    data: str | os.PathLike[str] | Iterable[Feeds], inputs: Sequence[InputSpec], shapes: dict[str, tuple[int, ...]]
-) -> Iterator[Feeds]:
-    if isinstance(data, (str, os.PathLike)):
-        return read_feeds(data, inputs, shapes)
-    return iter(data)
+def _total(data: str | os.PathLike[str] | DataSource, source: DataSource, inputs: Sequence[InputSpec]) -> int | None:
+    """Samples in the data, None when that shows only at the end."""
+    if source.count is not None:
+        return source.count * (inputs[0].batch or 1)
+    return None if isinstance(data, DataSource) else samples_in(data, inputs)
 
 
-def _total(data: str | os.PathLike[str] | Iterable[Feeds], inputs: Sequence[InputSpec]) -> int | None:
-    return samples_in(data, inputs) if isinstance(data, (str, os.PathLike)) else None
-
-
-def _named(data: str | os.PathLike[str] | Iterable[Feeds]) -> str:
-    return os.fspath(data) if isinstance(data, (str, os.PathLike)) else ITERATOR
+def _named(data: str | os.PathLike[str] | DataSource) -> str:
+    return type(data).__name__ if isinstance(data, DataSource) else os.fspath(data)
 
 
 def _state_name(ledger: str | os.PathLike[str]) -> str:
