@@ -16,7 +16,7 @@ from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import bodies
 from amct_onnx.normalise.float_types import float_type_of
-from amct_onnx.normalise.graph_edit import FreeNames
+from amct_onnx.normalise.graph_edit import FreeNames, nodes_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site, Weight
 
 
@@ -27,7 +27,7 @@ class Writer(abc.ABC):
         self._model = model.clone()
         self._graph = self._model.graph
         self._plan = plan
-        nodes = list(ir.traversal.RecursiveGraphIterator(self._graph))
+        nodes = nodes_of(self._model)
         self._nodes: dict[str, ir.Node] = {n.name or "": n for n in nodes}
         self._values: dict[str, ir.Value] = {}
         for graph in self._graphs():
@@ -38,6 +38,7 @@ class Writer(abc.ABC):
         self._site_names = {s.node for s in plan.sites}
         # ATC names the graph inputs' nodes after them
         self._node_names = FreeNames([*self._nodes, *(v.name for v in self._graph.inputs)])
+        self._replaced: dict[ir.Value, ir.Value] = {}
         self._wished: list[tuple[ir.Value, str]] = []
         self._made: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
@@ -135,7 +136,7 @@ class Writer(abc.ABC):
 
     def _drop_unused_opsets(self) -> None:
         """One opset_import of the default domain, and those of other domains that nodes are of."""
-        used = {n.domain for n in ir.traversal.RecursiveGraphIterator(self._graph)} | {""}
+        used = {n.domain for n in nodes_of(self._model)} | {""}
         version = self._model.opset_imports.get("", self._model.opset_imports.get("ai.onnx", 0))
         for domain in list(self._model.opset_imports):
             if domain not in used:
@@ -144,7 +145,7 @@ class Writer(abc.ABC):
 
     def _check(self) -> None:
         """No quantizer of the source is left; value_info without a type, which cannot be written, goes."""
-        for node in ir.traversal.RecursiveGraphIterator(self._graph):
+        for node in nodes_of(self._model):
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnsupportedModelError(
                     f"Node '{node.name}' ({node.op_type}) has no form in the outputs: what reads it is no "
@@ -156,7 +157,7 @@ class Writer(abc.ABC):
 
     def _give_wished_names(self) -> None:
         """Source names that the removed half of the graph had occupied go to what stands in its place."""
-        values = {v.name for n in ir.traversal.RecursiveGraphIterator(self._graph) for v in n.outputs}
+        values = {v.name for n in nodes_of(self._model) for v in n.outputs}
         values |= {v.name for g in self._graphs() for v in [*g.inputs, *g.initializers.values()]}
         for value, name in self._wished:
             if value.name != name and name not in values and not value.is_graph_output():
@@ -218,8 +219,8 @@ class Writer(abc.ABC):
 
     def _current(self, value: ir.Value) -> ir.Value:
         """What stands now for a tensor of the source that may have been replaced."""
-        while "replaced_by" in value.meta:
-            value = value.meta["replaced_by"]
+        while value in self._replaced:
+            value = self._replaced[value]
         return value
 
     def _replace(self, old: ir.Value, new: ir.Value) -> None:
@@ -239,7 +240,7 @@ class Writer(abc.ABC):
         elif new.shape is None:
             new.shape = old.shape
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        old.meta["replaced_by"] = new
+        self._replaced[old] = new
 
     def _pair(self, pair: Pair) -> None:
         old = self._values[pair.output]

@@ -11,15 +11,16 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from amct_onnx.errors import FactorError
+from amct_onnx.normalise.graph_edit import WITH_BODY
 
 NOT_DETERMINISTIC = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+NOT_COMPUTED = NOT_DETERMINISTIC | WITH_BODY
 IR_VERSION = 10
 """Of the one-node models that compute a constant; read by every supported onnxruntime."""
 QDQ_OPSET = 21
 """Of a QuantizeLinear or DequantizeLinear that is computed; each version takes what the versions before it took."""
-WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 class ConstantEvaluator:
@@ -48,11 +49,7 @@ class ConstantEvaluator:
                 self._is_constant[current] = current.is_initializer() and current.const_value is not None
             elif node.op_type == "Constant":
                 self._is_constant[current] = True
-            elif (
-                node.domain not in ("", "ai.onnx")
-                or node.op_type in NOT_DETERMINISTIC | WITH_BODY
-                or len(node.outputs) != 1
-            ):
+            elif node.domain not in ("", "ai.onnx") or node.op_type in NOT_COMPUTED or len(node.outputs) != 1:
                 self._is_constant[current] = False
             else:
                 inputs = [v for v in node.inputs if v is not None]

@@ -6,7 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.graph_edit import FreeNames
+from amct_onnx.normalise.graph_edit import FreeNames, bodies_of, nodes_of
 from amct_onnx.normalise.opset import normalise_opset
 
 
@@ -46,17 +46,14 @@ def _name_uniquely(model: ir.Model) -> None:
             if value.name:
                 value.name = values.take(value.name)
     nodes = FreeNames(v.name for v in model.graph.inputs)
-    for index, node in enumerate(ir.traversal.RecursiveGraphIterator(model.graph)):
+    for index, node in enumerate(nodes_of(model)):
         node.name = nodes.take(node.name or f"{node.op_type}_{index}")
 
 
 def bodies(graph: ir.Graph) -> list[ir.Graph]:
     """The bodies of all If, Loop and Scan nodes in a graph, nested ones too."""
     found = []
-    for node in ir.traversal.RecursiveGraphIterator(graph):
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                found.append(attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                found.extend(attribute.as_graphs())
+    for node in graph:
+        for body in bodies_of(node):
+            found += [body, *bodies(body)]
     return found

@@ -10,13 +10,15 @@ from typing import Any
 
 import onnx_ir as ir
 
+from amct_onnx.normalise.graph_edit import nodes_of
+
 ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
 def spell_out_convolutions(model: ir.Model) -> None:
     """Rewrite attributes in place; auto_pad and output_shape stay only where the input's size is unknown."""
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_of(model):
         kernel = _kernel(node) if _is_convolution(node) else None
         if kernel:
             _spell_out(node, kernel)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.normalise.graph_edit import nodes_of
 
 
 def drop_casts_around_quantizers(model: ir.Model) -> None:
     """Rewrite the graph in place where all readers of the pair cast back to float16."""
-    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+    for node in nodes_of(model):
         if node.op_type != "QuantizeLinear" or node.inputs[0] is None:
             continue
         up = node.inputs[0].producer()

@@ -8,20 +8,21 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators of the default domain that hold graphs."""
+
 
 class GraphEditor:
     """Edits one model; collects its names once, so that each edit costs the same in a large graph."""
 
     def __init__(self, model: ir.Model) -> None:
         self._model = model
-        nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+        nodes = nodes_of(model)
         values = [*model.graph.inputs, *model.graph.initializers.values()]
         for node in nodes:
             values.extend(node.outputs)
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH:
-                    body = attribute.as_graph()
-                    values.extend([*body.inputs, *body.initializers.values()])
+            for body in bodies_of(node):
+                values.extend([*body.inputs, *body.initializers.values()])
         self._node_names = FreeNames(n.name for n in nodes)
         self._value_names = FreeNames(v.name for v in values)
 
@@ -82,7 +83,29 @@ class GraphEditor:
 
 def nodes_of(model: ir.Model) -> list[ir.Node]:
     """Every node of the graph and of the bodies of its If, Loop and Scan nodes; the graph may change meanwhile."""
-    return list(ir.traversal.RecursiveGraphIterator(model.graph))
+    return _nodes_within(model.graph)
+
+
+def bodies_of(node: ir.Node) -> list[ir.Graph]:
+    """The graphs that a node holds; most nodes are known to hold none without a look at their attributes."""
+    if not node.domain and node.op_type not in WITH_BODY:
+        return []
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
+def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
+    found: list[ir.Node] = []
+    for node in graph:
+        found.append(node)
+        for body in bodies_of(node):
+            found += _nodes_within(body)
+    return found
 
 
 class FreeNames:

@@ -8,27 +8,20 @@ normalisation, so it runs only for such nodes.
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from amct_onnx.normalise.conv_attributes import lacks_size
 from amct_onnx.normalise.graph_edit import nodes_of
+from amct_onnx.normalise.shape_inference import infer_shapes
 
-WRITTEN_BYTES = 1 << 16
-"""More than the size up to which the pass writes an initializer; larger ones hold no shapes and are left out."""
 AFFINE = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
 
 
 def infer_missing_shapes(model: ir.Model) -> None:
     """Complete shapes in place where one is missing; what cannot be inferred stays unknown."""
     if any(n.domain == "" and (lacks_size(n) or _lacks_rank(n)) for n in nodes_of(model)):
-        # the pass takes large initializers away while it writes the small ones, which may be computed from them
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.LazyTensor) and tensor.nbytes <= WRITTEN_BYTES:
-                value.const_value = ir.tensor(tensor.numpy(), name=value.name)
         declared = [None if v.shape is None else ir.Shape(v.shape) for v in model.graph.outputs]
         # types are not checked: the canonical form has Q/DQ on float16 at any opset
-        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        infer_shapes(model, strict=False)
         for value, shape in zip(model.graph.outputs, declared, strict=True):
             value.shape = shape  # the interface stays as it was declared
 

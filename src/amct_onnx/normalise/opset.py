@@ -19,11 +19,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.defs import OpSchema
-from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+from onnx_ir.passes.common import InlinePass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.graph_edit import nodes_of
 from amct_onnx.normalise.old_operators import keep_meaning
+from amct_onnx.normalise.shape_inference import infer_shapes
 
 OLDEST_OPSET = 11
 """Of the fake-quant model: Clip with three inputs, Round."""
@@ -56,7 +58,7 @@ def normalise_opset(model: ir.Model) -> ir.Model:
         UnsupportedModelError: A node that the opset of the outputs cannot express.
     """
     version = opset_of(model)
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_of(model):
         if node.domain == "ai.onnx":
             node.domain = ""
     model.opset_imports.pop("ai.onnx", None)
@@ -80,7 +82,7 @@ def _raised(model: ir.Model, version: int) -> ir.Model:
         if name in result.graph.initializers:  # external data is found again by the tensor that was read
             result.graph.initializers[name].const_value = value.const_value
     constants = ConstantEvaluator(RAISED_OPSET)
-    for node in ir.traversal.RecursiveGraphIterator(result.graph):
+    for node in nodes_of(result):
         if node.domain != "":
             continue
         new, old = _schema(node.op_type, RAISED_OPSET), _schema(node.op_type, version)
@@ -110,18 +112,18 @@ class _Lowering:
 
     def run(self) -> None:
         """Rewrite the model in place."""
-        nodes = list(ir.traversal.RecursiveGraphIterator(self._model.graph))
+        nodes = nodes_of(self._model)
         silent = any(v.dtype is None or v.shape is None for n in nodes for v in n.outputs if n.op_type != "Constant")
         # onnx's inference crashes on inputs without a type
         if silent and all(v.type is not None for v in self._model.graph.inputs):
             # whether opset 18 takes a node may depend on a type or rank that the model does not state
-            ShapeInferencePass()(self._model)
+            infer_shapes(self._model, strict=True)
         self._lower(nodes, self._version)
         self._model.opset_imports[""] = NEWEST_OPSET
         if self._bodies:
             InlinePass(lambda function: function.domain == BODY_DOMAIN)(self._model)
             self._model.opset_imports.pop(BODY_DOMAIN, None)
-            _cast_like_to_cast(ir.traversal.RecursiveGraphIterator(self._model.graph))
+            _cast_like_to_cast(nodes_of(self._model))
 
     def _lower(self, nodes: Iterable[ir.Node], version: int) -> None:
         for node in nodes:

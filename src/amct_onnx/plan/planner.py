@@ -11,6 +11,7 @@ import onnx_ir as ir
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.normalise.graph_edit import nodes_of
 from amct_onnx.normalise.opset import opset_of
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
@@ -35,7 +36,7 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     settings = settings or PlanSettings()
     constants = ConstantEvaluator(opset_of(model))
     grids = Grids(constants)
-    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    nodes = nodes_of(model)
     if not any(is_op(n, QUANTIZE, DEQUANTIZE) for n in nodes):
         raise NoQuantizerError(
             "The model holds no QuantizeLinear or DequantizeLinear node. Give a QAT model exported with its quantizers."
