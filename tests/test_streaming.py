@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import amct_onnx
-from amct_onnx import file_tensor, write
+from amct_onnx import compose, file_tensor
 from amct_onnx.errors import SettingError, UnsupportedModelError
 from deploy_evaluator import evaluate
 from golden_models import MODEL_CASES, MODELS
@@ -122,13 +122,13 @@ def test_every_byte_is_read_and_written_once(tmp_path: Path, counts: Counts, ext
     assert counts.whole <= (6 * LAYERS if external else 0)
 
 
-@pytest.mark.parametrize("inline_limit", [write.INLINE_LIMIT, 300_000, 0])
+@pytest.mark.parametrize("inline_limit", [compose.INLINE_LIMIT, 300_000, 0])
 @pytest.mark.parametrize("form", ["int8", "float32"])
 @pytest.mark.parametrize("block", [file_tensor.BLOCK_BYTES, 5000])
 def test_forms_and_layouts_give_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline_limit: int, form: str, block: int
 ) -> None:
-    monkeypatch.setattr(write, "INLINE_LIMIT", inline_limit)
+    monkeypatch.setattr(compose, "INLINE_LIMIT", inline_limit)
     monkeypatch.setattr(file_tensor, "BLOCK_BYTES", block)
     source = matmuls(tmp_path)
     report = amct_onnx.convert_qat_model(source, tmp_path / "out" / "m", fake_quant_weights=form)

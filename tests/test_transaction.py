@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import amct_onnx
-from amct_onnx import write
+from amct_onnx import compose
 from amct_onnx.errors import OutputError
 from amct_onnx.read import read_model
 from amct_onnx.transaction import Transaction, undo_interrupted, write_fully
@@ -184,8 +184,8 @@ def models(folder: Path) -> tuple[Path, Path]:
 
 def external(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small models have data files, so that the set has all kinds of files."""
-    monkeypatch.setattr(write, "INLINE_LIMIT", 0)
-    monkeypatch.setattr(write, "EXTERNAL_FROM", 1)
+    monkeypatch.setattr(compose, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(compose, "EXTERNAL_FROM", 1)
 
 
 def convert(model: Path, folder: Path) -> dict[str, bytes]:

@@ -7,14 +7,19 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
+
+import onnx_ir as ir
 
 from amct_onnx.acceptance.checker import check
+from amct_onnx.compose import Composition, compose, data_path
 from amct_onnx.conversion_log import log_report
 from amct_onnx.emit.deploy import DeployWriter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantWriter
 from amct_onnx.emit.record import record_text
+from amct_onnx.emit.rewrite import Writer
 from amct_onnx.errors import SettingError
 from amct_onnx.log import start_log
 from amct_onnx.normalise.pipeline import normalise
@@ -24,7 +29,9 @@ from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.read import INPUT_FILES, read_model
 from amct_onnx.report import ConversionReport, ResidualEntry
-from amct_onnx.write import OutputModel, write_outputs
+from amct_onnx.write import write_outputs
+
+Verdict = TypeVar("Verdict")
 
 
 def convert_qat_model(
@@ -87,18 +94,21 @@ def _convert(
     inputs = model.meta[INPUT_FILES]
     model = normalise(model)
     plan = make_plan(model, settings)
-    deploy_writer = DeployWriter(model, plan)
-    fake_quant_writer = FakeQuantWriter(model, plan, fake_quant_weights)
-    deploy, fake_quant = deploy_writer.rewrite(), fake_quant_writer.rewrite()
-    integers = frozenset(s.weight.name for s in plan.sites)
-    models = [OutputModel(deploy, paths[0], integers), OutputModel(fake_quant, paths[1])]
-    targets = [*paths, *(m.data_path for m in models), *([record] if record else [])]
+    targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
     replaced = check_targets(targets, model_file, inputs)
+    _free_garbage()
+    integers = frozenset(s.weight.name for s in plan.sites)
+    deploy = _emitted(DeployWriter(model, plan), plan, paths[0], integers, check)
+    _free_garbage()
+    fake_quant = _emitted(FakeQuantWriter(model, plan, fake_quant_weights), plan, paths[1], frozenset(), lambda _: None)
+    del model
+    _free_garbage()
     warnings = plan.warnings
-    if integers & models[0].external:
+    if integers & deploy.composition.external_names:
         warnings += (
-            f"The int8 weights exceed what one ONNX file can hold: they are in '{models[0].data_path.name}', which "
-            "must lie beside the deploy model. ATC may not recognise quantized layers whose weights are external.",
+            "The int8 weights exceed what one ONNX file can hold: they are in "
+            f"'{deploy.composition.data_path.name}', which must lie beside the deploy model. ATC may not recognise "
+            "quantized layers whose weights are external.",
         )
     report = ConversionReport(
         model_file=os.fspath(model_file),
@@ -109,26 +119,59 @@ def _convert(
         layers=tuple(
             replace(
                 entry,
-                deploy_nodes=deploy_writer.nodes_of(entry.name),
-                fake_quant_nodes=fake_quant_writer.nodes_of(entry.name),
+                deploy_nodes=deploy.nodes[entry.name],
+                fake_quant_nodes=fake_quant.nodes[entry.name],
             )
             for entry in plan.entries
         ),
         residuals=_residuals(plan),
         warnings=warnings,
-        check=check(deploy),
+        check=deploy.verdict,
     )
     ledger = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
     texts = {paths[2]: ledger + "\n"}
     if record is not None:
         texts[record] = record_text(plan)
-    write_outputs(models, texts, prefix, progress)
+    write_outputs([deploy.composition, fake_quant.composition], texts, prefix, progress)
     return report, replaced
+
+
+@dataclass(frozen=True)
+class _Emitted(Generic[Verdict]):
+    """What is left of an output model when its graph is gone.
+
+    Attributes:
+        composition: what is written.
+        nodes: name of a candidate layer -> names of the nodes that stand for it.
+        verdict: what was found in the graph.
+    """
+
+    composition: Composition
+    nodes: dict[str, tuple[str, ...]]
+    verdict: Verdict
+
+
+def _emitted(
+    writer: Writer, plan: Plan, path: Path, inline: frozenset[str], examine: Callable[[ir.Model], Verdict]
+) -> _Emitted[Verdict]:
+    """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
+    model = writer.rewrite()
+    verdict = examine(model)
+    nodes = {entry.name: writer.nodes_of(entry.name) for entry in plan.entries}
+    return _Emitted(compose(model, path, inline), nodes, verdict)
+
+
+def _free_garbage() -> None:
+    """Free the graphs that ended since the last call: their nodes and values refer to each other.
+
+    Only objects made since then are looked through, so that all calls together cost one pass over what was made.
+    """
+    gc.collect(0)
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """A graph's objects live until the end; looking through millions of them for cycles again and again finds none."""
+    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``."""
     enabled = gc.isenabled()
     gc.disable()
     try:

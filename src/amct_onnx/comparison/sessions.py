@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.device.session import CPU, PINNED_ENTRIES, PINNED_LEVEL
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.write import INLINE_LIMIT, weight_bytes
 
 Array = npt.NDArray[Any]
 

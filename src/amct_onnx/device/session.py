@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.data.read_feeds import DTYPES, InputSpec
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts
@@ -24,7 +25,6 @@ from amct_onnx.device.products import product
 from amct_onnx.errors import DataError, ModelFileError, SettingError, UnsupportedModelError
 from amct_onnx.log import get_logger
 from amct_onnx.read import read_model
-from amct_onnx.write import INLINE_LIMIT, weight_bytes
 
 Array = npt.NDArray[Any]
 

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.compose import Composition, compose_proto
 from amct_onnx.file_tensor import FileTensor
 from amct_onnx.normalise.graph_edit import FreeNames
 from amct_onnx.proto_scan import HERE
 from amct_onnx.read import read_model, read_proto
-from amct_onnx.write import OutputProto
 
 FIRST_IR_WITHOUT_INPUTS = 4
 """From this ir_version on initializers are not also graph inputs."""
@@ -180,9 +180,9 @@ class EditableSource:
                     self._readers[read].discard((node, index))
                     waiting.append(read)
 
-    def output(self, path: Path) -> OutputProto:
+    def output(self, path: Path) -> Composition:
         """The file to write; afterwards this object is spent."""
-        return OutputProto(self._proto, path, self._streamed, frozenset(self._external))
+        return compose_proto(self._proto, path, self._streamed, frozenset(self._external))
 
 
 def _location(tensor: onnx.TensorProto) -> str:

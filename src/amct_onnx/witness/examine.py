@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, specs_of
@@ -30,7 +31,6 @@ from amct_onnx.witness.exact_reference import ExactModel, make_exact
 from amct_onnx.witness.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, DoctorReport, SettingResult
 from amct_onnx.witness.sample_model import sample_model
 from amct_onnx.witness.settings import PINNED, SETTINGS, Setting
-from amct_onnx.write import INLINE_LIMIT, weight_bytes
 
 Array = npt.NDArray[Any]
 BUILT_IN = "built-in"
