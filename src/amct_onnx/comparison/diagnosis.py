@@ -194,8 +194,8 @@ def _noise(
     figures = ", ".join(f"{c} {s:.2g}" for c, s in sorted(parts.items(), key=lambda i: -i[1]) if s > 0)
     text = (
         f"From '{entry.name}' on, {model} differs by more than the rounding of the next quantizer: RMS "
-        f"{e.rms / unit:.2g} LSB, which quantization explains."
-        + (f" What the layers up to here add at most, in LSB of their outputs: {figures}." if figures else "")
+        f"{e.rms / unit:.2g}, mean {e.measured / unit:.2g} LSB, which quantization explains."
+        + (f" Sources up to here, in LSB where they arise (later weights amplify them): {figures}." if figures else "")
     )
     total = e.noise.total if e.noise is not None else e.measured
     return Divergence(model, entry.name, e.index, cause, text, ADVICE[cause], e.measured, total)
