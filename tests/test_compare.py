@@ -296,8 +296,11 @@ def test_board_with_other_weights_is_named_at_the_layer_that_has_them(
             file.unlink()
         for file in folder.glob("AscendDequant.*.output.0.npy"):
             np.save(file, np.load(file).astype(np.float16))
-    assert main([*digits.arguments, "--data", str(dumped.parent / "feeds"), "--board", str(dumped)]) == 1
+    page = dumped.parent / "page.html"
+    options = ["--data", str(dumped.parent / "feeds"), "--board", str(dumped), "--report", str(page)]
+    assert main([*digits.arguments, *options]) == 1
     printed = capsys.readouterr().out
+    assert 'id="board"' in page.read_text(encoding="utf-8")
     assert f"The board goes wrong at layer '{layer}' (accumulator)" in printed and "by up to 300 LSB" in printed
     found = _board(digits, dumped).board
     assert found is not None and found.fault and (found.layer, found.tensor) == (layer, "accumulator")
