@@ -257,6 +257,22 @@ def test_constant_node(tmp_path: Path) -> None:
     np.testing.assert_array_equal(numpy_helper.to_array(node.attribute[0].t), multiple(BIAS, 0.031, 0.02))
 
 
+def test_tensor_of_a_constant_node_may_have_any_name(tmp_path: Path) -> None:
+    """That of a large initializer, too, whose content is streamed."""
+    b, x = start()
+    bias = b.constant(BIAS, "bias", as_node=True)
+    y = layer(b, x, scale_w=0.02, bias=bias)
+    large = RNG.normal(size=(40_000,)).astype(np.float32)
+    b.output(b.node("Identity", [b.constant(large, "large")], output="also"))
+    b.output(y)
+    model = b.model()
+    (node,) = [n for n in model.graph.node if n.op_type == "Constant"]
+    node.attribute[0].t.name = "large"
+    onnx.save(model, str(tmp_path / "source.onnx"))
+    amct_onnx.quantize_bias(tmp_path / "source.onnx", tmp_path / "adapted.onnx")
+    np.testing.assert_array_equal(constants_of(tmp_path / "adapted.onnx")["large"], large)
+
+
 def test_computed_bias_is_replaced_and_what_computed_it_is_gone(tmp_path: Path) -> None:
     b, x = start()
     integers, step = b.constant(np.array([-7, 0, 3, 99], np.int8)), b.constant(np.float32(0.0123))

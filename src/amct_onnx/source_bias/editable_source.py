@@ -22,6 +22,11 @@ from amct_onnx.read import read_model, read_proto
 FIRST_IR_WITHOUT_INPUTS = 4
 """From this ir_version on initializers are not also graph inputs."""
 
+CONTENT = (
+    "raw_data float_data int32_data string_data int64_data double_data uint64_data external_data data_location".split()
+)
+"""Fields of a TensorProto that hold its content or say where it is."""
+
 Reader = tuple[ir.Node, int]
 
 
@@ -133,12 +138,12 @@ class EditableSource:
             return False
         if tuple(tensor.dims) != array.shape:
             return False
-        name, doc = tensor.name, tensor.doc_string
-        tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
-        if doc:
-            tensor.doc_string = doc
-        self._streamed.pop(name, None)
-        self._external.discard(name)
+        for content in CONTENT:
+            tensor.ClearField(content)
+        tensor.raw_data = onnx.numpy_helper.from_array(array).raw_data
+        if value in self._initializers:  # the name of a Constant's tensor means nothing
+            self._streamed.pop(tensor.name, None)
+            self._external.discard(tensor.name)
         return True
 
     def _redirect(self, value: ir.Value, changes: list[tuple[Reader, npt.NDArray[Any]]]) -> None:
