@@ -1,9 +1,9 @@
 """Print what a DeploySession costs against the fake-quant model and against an all-ConvInteger lowering.
 
 Two models are generated, with the layers of ResNet-50 and MobileNetV2 and random weights, and converted. All forms are
-then measured in turn in one run, each in a process of its own: milliseconds are the fastest of the rounds, memory is
-the process's peak. The fake-quant model runs under AMCT_SO, the DeploySession under its pinned options; both use the
-threads that onnxruntime chooses.
+then measured in turn in one run, each in a process of its own: milliseconds are CPU time of one thread, the fastest
+of the rounds, so that other programs on the machine hardly matter; memory is the process's peak. The fake-quant model
+runs under AMCT_SO, the DeploySession under its pinned options.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-ROUNDS = 40
+ROUNDS = 15
 FORMS = ("fake", "deploy", "integer", "counts")
 LIMITS = {"time": 1.3, "integer": 2.5, "memory": 1.5}
 
@@ -119,13 +119,16 @@ def mobilenetv2() -> onnx.ModelProto:
 
 
 def worker(form: str, path: str, device: str) -> None:
-    """Answer each line of stdin with the milliseconds of one run; the last line with the peak memory in MiB."""
+    """Answer each line of stdin with the CPU milliseconds of one run; the last line with the peak memory in MiB."""
     import onnxruntime as ort
 
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
     feeds = {"x": np.random.default_rng(1).normal(0, 1, (1, 3, 224, 224)).astype(np.float32)}
     if form == "fake":
         from amct_onnx.session_options import AMCT_SO
 
+        AMCT_SO.intra_op_num_threads = 1
         session = ort.InferenceSession(path, AMCT_SO)
     elif form == "integer":
         from amct_onnx.device import session as device_session
@@ -133,18 +136,18 @@ def worker(form: str, path: str, device: str) -> None:
         from amct_onnx.device.products import product
         from amct_onnx.read import read_model
 
-        session = device_session.open_lowered(lower(read_model(path), product(device), integer_kernels=True), None)
+        session = device_session.open_lowered(lower(read_model(path), product(device), integer_kernels=True), options)
     else:
         from amct_onnx.device.session import DeploySession
 
-        session = DeploySession(path, device=device, collect=("counts",) if form == "counts" else ())
+        session = DeploySession(path, options, device=device, collect=("counts",) if form == "counts" else ())
     session.run(None, feeds)
     for line in sys.stdin:
         if not line.strip():
             break
-        start = time.perf_counter()
+        start = time.thread_time()
         session.run(None, feeds)
-        print((time.perf_counter() - start) * 1e3, flush=True)
+        print((time.thread_time() - start) * 1e3, flush=True)
     print(peak_memory(), flush=True)
 
 
@@ -155,7 +158,7 @@ def peak_memory() -> float:
 
 
 def measure(paths: dict[str, str], device: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Fastest milliseconds and peak MiB of each form."""
+    """Fastest CPU milliseconds and peak MiB of each form."""
     processes = {
         form: subprocess.Popen(
             [sys.executable, __file__, "--worker", form, "--model", paths[form], "--device", device],
