@@ -22,6 +22,7 @@ from onnx.defs import OpSchema
 from onnx_ir.passes.common import InlinePass
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.cast_like import spell_out_cast_like
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.graph_edit import nodes_of
 from amct_onnx.normalise.old_operators import keep_meaning
@@ -67,6 +68,7 @@ def normalise_opset(model: ir.Model) -> ir.Model:
         return _raised(model, version)
     if version > NEWEST_OPSET:
         _Lowering(model, version).run()
+    spell_out_cast_like(model)
     return model
 
 
@@ -123,7 +125,6 @@ class _Lowering:
         if self._bodies:
             InlinePass(lambda function: function.domain == BODY_DOMAIN)(self._model)
             self._model.opset_imports.pop(BODY_DOMAIN, None)
-            _cast_like_to_cast(nodes_of(self._model))
 
     def _lower(self, nodes: Iterable[ir.Node], version: int) -> None:
         for node in nodes:
@@ -246,16 +247,6 @@ def _parsed(content: bytes) -> onnx.FunctionProto:
     proto = onnx.FunctionProto()
     proto.ParseFromString(content)
     return proto
-
-
-def _cast_like_to_cast(nodes: Iterable[ir.Node]) -> None:
-    """Specification bodies are written for every type with CastLike; here the type is known."""
-    for node in nodes:
-        like = node.inputs[1] if node.op_type == "CastLike" and node.domain == "" else None
-        if like is not None and like.dtype is not None:
-            node.op_type = "Cast"
-            node.attributes["to"] = ir.AttrInt64("to", int(like.dtype))
-            node.resize_inputs(1)
 
 
 # -- operators that opset 18 says in another way; each returns why it cannot, or nothing ---------------------------
