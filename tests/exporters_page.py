@@ -32,6 +32,10 @@ EXPORTERS = {
     "tfmot": "TFMOT + tf2onnx",
     "tf1contrib": "TF1 + tf2onnx",
     "modelopt": "ModelOpt",
+    "modeloptonnx": "ModelOpt",
+    "nncfonnx": "NNCF",
+    "inc": "onnx-neural-compressor",
+    "quark": "Quark",
     "brevitas": "Brevitas",
 }
 

@@ -206,10 +206,10 @@ def test_stored_outputs(name: str, report: ConversionReport) -> None:
 
 
 def sample_of(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and truth of 360 samples: the model's own test set, or that of a model of the same network."""
+    """Inputs and truth of 360 samples: the model's own test set, or that of another; all are trained on digits."""
     network = name.split("_")[1]
     shape = [d.dim_value for d in source_proto(name).graph.input[0].type.tensor_type.shape.dim]
-    for other in [name, *(m for m in ALL_MODELS if m.split("_")[1] == network)]:
+    for other in [name, *sorted(ALL_MODELS, key=lambda m: m.split("_")[1] != network)]:
         path = MODELS / other / "testset.npz"
         if path.exists():
             data = np.load(path)

@@ -14,7 +14,7 @@ from amct_onnx.normalise.shape_inference import infer_shapes
 
 def spell_out_cast_like(model: ir.Model) -> None:
     """Rewrite the nodes in place, also in bodies; one whose type cannot be inferred stays."""
-    nodes = [n for n in ir.traversal.RecursiveGraphIterator(model.graph) if n.op_type == "CastLike" and n.domain == ""]
+    nodes = [n for n in nodes_of(model) if n.op_type == "CastLike" and n.domain == ""]
     # onnx's inference crashes on inputs without a type
     if any(_type(n) is None for n in nodes) and all(v.type is not None for v in model.graph.inputs):
         infer_shapes(model, strict=False)
