@@ -47,12 +47,14 @@ def quantize_weight(
         ValueError: A value is infinite or not a number.
     """
     ratio = np.asarray(values.astype(np.float32, copy=False) / scale)
-    # the quotient of a finite value may overflow, which saturates; looking at values themselves costs another pass
-    if ratio.size and not (np.isfinite(ratio.max()) and np.isfinite(ratio.min())) and not np.all(np.isfinite(values)):
-        position = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
-        raise ValueError(f"it holds {values[tuple(position)]}, for which no integer stands")
     np.rint(ratio, out=ratio)
-    np.clip(ratio, low, high, out=ratio)
+    # both ends are cheaper than clipping, which most weights do not need; no comparison holds for what is not a number
+    if ratio.size and not (np.max(low) <= ratio.min() and ratio.max() <= np.min(high)):
+        # the quotient of a finite value may overflow, which saturates
+        if not (np.isfinite(ratio.max()) and np.isfinite(ratio.min())) and not np.all(np.isfinite(values)):
+            position = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+            raise ValueError(f"it holds {values[tuple(position)]}, for which no integer stands")
+        np.clip(ratio, low, high, out=ratio)
     return ratio.astype(dtype)
 
 
