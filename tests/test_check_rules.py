@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -651,6 +652,15 @@ def checked(model: onnx.ModelProto, soc_version: str | None = None) -> CheckRepo
     path = Path("model.onnx")
     path.write_bytes(model.SerializeToString())
     return check(path, soc_version)
+
+
+def test_what_atc_accepts_is_guarded_by_rules_with_failing_models() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "check.md").read_text(encoding="utf-8")
+    table = page.split("| what ATC accepts |")[1].split("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    named = {accepted: re.findall(r"`([a-z0-9-]+)`", rules) for accepted, rules in rows}
+    assert named and all(named.values())
+    assert {rule for rules in named.values() for rule in rules} <= BREAKS.keys() | {"file-too-large"}
 
 
 def test_every_rule_has_a_case() -> None:
