@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from amct_onnx import DataError
 from amct_onnx.cli import main
@@ -18,7 +19,6 @@ from amct_onnx.data.read_feeds import InputSpec, parse_input_type
 from amct_onnx.errors import SettingError
 from golden_models import GOLDENS
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install 'amct_onnx[images]'")
 F32 = np.dtype(np.float32)
 RGB = (InputSpec("x", ("n", 3, "h", "w"), F32),)
 FIXED = (InputSpec("x", ("n", 3, 8, 8), F32),)

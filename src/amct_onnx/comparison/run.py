@@ -15,7 +15,7 @@ from amct_onnx.comparison.batches import cut_batches, samples_in
 from amct_onnx.comparison.board import compare_board
 from amct_onnx.comparison.dask_cluster import run_on_dask
 from amct_onnx.comparison.evaluator import read_evaluator
-from amct_onnx.comparison.html.write_html import render_html, require_jinja
+from amct_onnx.comparison.html.write_html import render_html
 from amct_onnx.comparison.job import Job, layer_lsb, make_job
 from amct_onnx.comparison.ledger import read_ledger
 from amct_onnx.comparison.report import CompareReport
@@ -152,7 +152,6 @@ def write_reports(
 
     Raises:
         OutputError: They cannot be written.
-        SettingError: Jinja2, which the page needs, is not installed.
     """
     content = found.to_dict()
     texts = {}
@@ -282,8 +281,6 @@ def _state_name(ledger: str | os.PathLike[str]) -> str:
 
 def _check_targets(report: str | os.PathLike[str] | None, json_report: str | os.PathLike[str] | None) -> None:
     """Before a long run rather than after it."""
-    if report is not None:
-        require_jinja()
     for path in (report, json_report):
         if path is not None and Path(path).is_dir():
             raise OutputError(f"{os.fspath(path)}: is a folder. Give the path of a file.")

@@ -100,12 +100,7 @@ class ImageFolder(DataSource):
 
         Raises:
             DataError: The model takes no images, or files and labels do not fit.
-            SettingError: Pillow is not installed.
         """
-        try:
-            import PIL  # noqa: F401
-        except ImportError as error:
-            raise SettingError("Reading images needs Pillow. Run: pip install 'amct_onnx[images]'.") from error
         self._folder, self._options = folder, options
         self._files = image_files(folder)
         self._spec = _image_input(folder, inputs)

@@ -6,12 +6,11 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from amct_onnx.comparison.html.charts import histogram, layer_panels
-from amct_onnx.errors import OutputError, SettingError
+from amct_onnx.errors import OutputError
 from amct_onnx.write import write_outputs
 
 NOTHING = "–"
@@ -33,7 +32,6 @@ def write_html(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
         path: of the .html file; an existing one is replaced.
 
     Raises:
-        SettingError: Jinja2 is not installed.
         OutputError: The file cannot be written.
     """
     page, target = render_html(report), Path(path)
@@ -43,12 +41,7 @@ def write_html(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def render_html(report: dict[str, Any]) -> str:
-    """The page as text; every string of the report is escaped.
-
-    Raises:
-        SettingError: Jinja2 is not installed.
-    """
-    require_jinja()
+    """The page as text; every string of the report is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -81,18 +74,6 @@ def render_html(report: dict[str, Any]) -> str:
         # the page says itself which script may run: nothing that a name of the model could smuggle in
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def require_jinja() -> None:
-    """Say early that the page cannot be made.
-
-    Raises:
-        SettingError: Jinja2 is not installed.
-    """
-    if find_spec("jinja2") is None:
-        raise SettingError(
-            "The HTML report needs Jinja2, which is not installed. Install it with: pip install 'amct_onnx[report]'."
-        )
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
