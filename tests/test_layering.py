@@ -13,7 +13,8 @@ ROOT = Path(amct_onnx.__file__).parent
 BASE = {"errors", "arithmetic", "file_tensor", "proto_scan", "log"}
 """What every stage may use."""
 MAY_IMPORT = {
-    "read": {"transaction"},
+    "read": {"graph_check", "transaction"},
+    "graph_check": set(),
     "normalise": set(),
     "plan": {"normalise", "report"},
     "emit": {"normalise", "plan"},

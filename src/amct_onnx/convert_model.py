@@ -111,7 +111,7 @@ def _convert(
             "quantized layers whose weights are external.",
         )
     report = ConversionReport(
-        model_file=os.fspath(model_file),
+        model_file=os.fsencode(model_file).decode(errors="backslashreplace"),
         deploy_model=str(paths[0]),
         fake_quant_model=str(paths[1]),
         ledger_file=str(paths[2]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from amct_onnx.errors import OutputError
@@ -18,14 +19,23 @@ def output_files(save_path: str) -> tuple[str, list[Path]]:
     """
     name = os.path.basename(save_path)
     is_folder = name in ("", os.curdir, os.pardir)
-    folder = Path(os.path.realpath((save_path if is_folder else os.path.dirname(save_path)) or os.curdir))
+    folder = _real((save_path if is_folder else os.path.dirname(save_path)) or os.curdir)
     prefix = "" if is_folder else f"{name}_"
     return prefix, [folder / f"{prefix}{k}" for k in ("deploy_model.onnx", "fake_quant_model.onnx", "quant.json")]
 
 
 def in_real_folder(path: str | os.PathLike[str]) -> Path:
     """Links to the folder are followed; a link in the place of the file itself is replaced."""
-    return Path(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+    return _real(os.path.dirname(path) or os.curdir) / os.path.basename(path)
+
+
+def _real(folder: str) -> Path:
+    try:
+        return Path(os.path.realpath(folder))
+    except OSError as error:  # only the current folder is asked for
+        raise OutputError(
+            f"{folder}: the current folder does not exist any more. Change to another one, or give an absolute path."
+        ) from error
 
 
 def check_targets(targets: list[Path], model_file: str | os.PathLike[str], inputs: set[tuple[int, int]]) -> list[Path]:
@@ -48,14 +58,21 @@ def check_targets(targets: list[Path], model_file: str | os.PathLike[str], input
         try:
             if target.is_dir():
                 raise OutputError(f"{target}: is a folder. Choose another path for the output.")
+            os.fsencode(target).decode()
             status = os.lstat(target)
         except (FileNotFoundError, NotADirectoryError):
             continue  # a missing or wrong folder shows when it is written
         except (OSError, ValueError) as error:
             if isinstance(error, OutputError):
                 raise
-            raise OutputError(f"{target}: no file can have this name ({error}). Choose another.") from error
+            raise OutputError(
+                f"{target}: this name cannot be used ({error}). Choose another path for the output."
+            ) from error
         if target == in_real_folder(model_file) or (status.st_dev, status.st_ino) in inputs:
             raise OutputError(f"{target}: is the input model itself or its data. Choose another path for the output.")
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+            raise OutputError(
+                f"{target}: is a device or pipe, which is not replaced. Choose another path for the output."
+            )
         replaced.append(target)
     return replaced

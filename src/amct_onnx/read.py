@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -16,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.file_tensor import FileTensor, SourceFile
+from amct_onnx.graph_check import check_graph, graphs_of
 from amct_onnx.proto_scan import HERE, graph_without_large_tensors
 from amct_onnx.transaction import undo_interrupted
 
@@ -53,7 +53,7 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
         raise _as_file_error(path, error) from error
     if not model.opset_imports or not list(model.graph.outputs):
         raise ModelFileError(f"{path}: not an ONNX model with a graph and outputs. Export the model again.")
-    _check_graph(model, path)
+    check_graph(model, path)
     _Tensors(model, path, source).check()
     return model
 
@@ -120,51 +120,6 @@ def _check_names(path: Path, graph: onnx.GraphProto) -> None:
             seen.add(name)
 
 
-def _check_graph(model: ir.Model, path: Path) -> None:
-    """Every tensor that a node reads exists, and attributes have the types of the operator's schema."""
-    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-    schemas: dict[str, dict[str, int]] = {}
-    _check_text(path, [*model.opset_imports, *(n for f in model.functions for n in f)])
-    for graph in _graphs(model):
-        _check_text(path, [*graph.initializers, *(v.name for v in graph.inputs)])
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        names = [v.name for v in [*node.inputs, *node.outputs] if v is not None]
-        _check_text(path, [node.name, node.op_type, node.domain, *names, *node.attributes])
-        for value in node.inputs:
-            if value is not None and value.producer() is None and value.graph is None:
-                raise ModelFileError(
-                    f"{path}: node '{node.name}' ({node.op_type}) reads tensor '{value.name}', which nothing defines. "
-                    "Export the model again."
-                )
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        expected = schemas.setdefault(node.op_type, {})
-        if not expected and node.attributes and onnx.defs.has(node.op_type, ""):
-            try:
-                schema = onnx.defs.get_schema(node.op_type, version, "")
-            except onnx.defs.SchemaError:
-                continue
-            kinds = {name: a.type.value for name, a in schema.attributes.items()}  # type: ignore[attr-defined]
-            expected.update(kinds)
-        for name, attribute in node.attributes.items():
-            kind = expected.get(name)
-            if kind is not None and not attribute.is_ref() and kind != int(attribute.type):
-                raise ModelFileError(
-                    f"{path}: node '{node.name}' ({node.op_type}): attribute '{name}' is of type "
-                    f"{attribute.type.name}, which the operator does not take. Export the model again."
-                )
-    for value in model.graph.outputs:
-        if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
-            raise ModelFileError(f"{path}: nothing defines the graph output '{value.name}'. Export the model again.")
-
-
-def _check_text(path: Path, names: Iterable[object]) -> None:
-    """Protobuf hands out a name that is not UTF-8 as bytes."""
-    for name in names:
-        if isinstance(name, bytes):
-            raise ModelFileError(f"{path}: the name {name!r} is not UTF-8. Export or download the model again.")
-
-
 class _Tensors:
     """Checks every tensor of a model against what it claims, and leaves external ones in their files."""
 
@@ -175,7 +130,7 @@ class _Tensors:
         self._files: dict[str, SourceFile] = {}
 
     def check(self) -> None:
-        for graph in _graphs(self._model):
+        for graph in graphs_of(self._model):
             for value in graph.initializers.values():
                 tensor = value.const_value
                 checked = self._checked(tensor) if tensor is not None else None
@@ -183,16 +138,24 @@ class _Tensors:
                     value.const_value = checked
             for node in graph:
                 for name, attribute in list(node.attributes.items()):
-                    if attribute.is_ref():
+                    if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
                         continue
-                    if attribute.type == ir.AttributeType.TENSOR:
-                        tensor = attribute.as_tensor()
-                        checked = self._checked(tensor)
-                        if checked is not tensor:
-                            node.attributes[name] = ir.AttrTensor(name, checked)
-                    elif attribute.type == ir.AttributeType.TENSORS:
-                        checked_list = [self._checked(t) for t in attribute.as_tensors()]
-                        node.attributes[name] = ir.AttrTensors(name, checked_list)
+                    try:
+                        found = (
+                            list(attribute.as_tensors())
+                            if attribute.type == ir.AttributeType.TENSORS
+                            else [attribute.as_tensor()]
+                        )
+                    except (TypeError, ValueError) as error:  # an element type that does not exist
+                        raise ModelFileError(
+                            f"{self._path}: attribute '{name}' of node '{node.name}' is no tensor ({error}). "
+                            "Export the model again."
+                        ) from error
+                    tensors = [self._checked(t) for t in found]
+                    if attribute.type == ir.AttributeType.TENSORS:
+                        node.attributes[name] = ir.AttrTensors(name, tensors)
+                    elif tensors[0] is not found[0]:
+                        node.attributes[name] = ir.AttrTensor(name, tensors[0])
         self._model.meta[INPUT_FILES] = {f.identity for f in [self._here, *self._files.values()]}
 
     def _checked(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -215,7 +178,15 @@ class _Tensors:
             if raw.HasField("raw_data"):
                 found, expected, unit = len(raw.raw_data), tensor.nbytes, "bytes"
             else:
-                found = len(getattr(raw, TYPED_FIELDS.get(tensor.dtype, "int32_data")))
+                field = TYPED_FIELDS.get(tensor.dtype, "int32_data")
+                other = next(
+                    (f for f in {"int32_data", *TYPED_FIELDS.values()} if f != field and getattr(raw, f)), None
+                )
+                if other is not None:
+                    raise self._error(
+                        tensor, f"of type {tensor.dtype.name} has elements in {other}", "Export it again."
+                    )
+                found = len(getattr(raw, field))
                 expected, unit = size, "elements"
                 if tensor.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
                     expected *= 2
@@ -285,13 +256,3 @@ class _Tensors:
 
     def _error(self, tensor: ir.TensorProtocol, what: str, remedy: str) -> ModelFileError:
         return ModelFileError(f"{self._path}: tensor '{tensor.name}' {what}. {remedy}")
-
-
-def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
-    """The main graph, the bodies of functions, and all graphs inside them."""
-    seen = set()
-    for root in [model.graph, *(f.graph for f in model.functions.values())]:
-        for graph in [root, *root.subgraphs()]:
-            if id(graph) not in seen:
-                seen.add(id(graph))
-                yield graph

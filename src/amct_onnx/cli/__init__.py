@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
-from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from amct_onnx.cli.streams import drop_stdout, prepare_streams
 from amct_onnx.errors import AmctError
 
 VERBS = (convert, bias, check, atc, simulate, compare, doctor)
@@ -31,9 +32,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, see ``exit_codes``."""
+    prepare_streams()
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
+    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        drop_stdout()
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         print("amct_onnx: interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -8,6 +8,7 @@ from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import add_option
+from amct_onnx.cli.streams import print_json
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -27,9 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     report = check(arguments.model, arguments.soc_version)
     if arguments.json:
-        import json
-
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         from amct_onnx.acceptance.screen import print_check
 

@@ -10,6 +10,7 @@ from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, EXIT_INTERRUP
 from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.simulate import DEVICES
+from amct_onnx.cli.streams import print_json
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -81,9 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     if arguments.json:
-        import json
-
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        print_json(found.to_dict())
     else:
         from amct_onnx.comparison.screen import print_comparison
 

@@ -9,6 +9,7 @@ from typing import Any
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import add_option, add_plan_options
 from amct_onnx.cli.progress import progress_bar
+from amct_onnx.cli.streams import print_json
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -52,9 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     if arguments.json:
-        import json
-
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         from amct_onnx.screen import print_report
 

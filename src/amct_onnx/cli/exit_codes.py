@@ -8,3 +8,5 @@ EXIT_BAD_INPUT = 2
 """Usage, or an input or output that cannot be used; nothing was written."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C."""
+EXIT_BROKEN_PIPE = 141
+"""The reader of stdout ended early, as in ``| head``; files were written all the same."""

@@ -9,6 +9,7 @@ from typing import Any
 from amct_onnx.cli.exit_codes import EXIT_DONE
 from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
+from amct_onnx.cli.streams import print_json
 
 DEVICES = ("reference", "ascend950", "a2", "310p", "310")
 """Names of ``device.products``, which is not imported before it is needed."""
@@ -45,9 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     if arguments.json:
-        import json
-
-        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        print_json(result.to_dict())
     else:
         from amct_onnx.screen import print_simulation
 

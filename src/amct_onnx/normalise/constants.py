@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,32 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from amct_onnx.errors import FactorError
-from amct_onnx.normalise.graph_edit import WITH_BODY
+from amct_onnx.errors import FactorError, UnsupportedModelError
 
-NOT_DETERMINISTIC = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+COMPUTED = frozenset(
+    """
+    Identity Cast CastLike Constant QuantizeLinear DequantizeLinear Clip
+    Abs Neg Sign Ceil Floor Round Sqrt Reciprocal Exp Log Sin Cos Erf Relu LeakyRelu PRelu Elu Sigmoid HardSigmoid Tanh
+    Softplus Softmax Not IsNaN IsInf BitwiseNot
+    Add Sub Mul Div Pow Mod Max Min Sum Mean Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Where BitShift
+    BitwiseAnd BitwiseOr BitwiseXor
+    Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Concat Slice Split Pad DepthToSpace SpaceToDepth Trilu
+    Gather GatherElements GatherND ScatterElements ScatterND NonZero Compress OneHot Shape Size ConstantOfShape Range
+    EyeLike
+    ReduceMax ReduceMin ReduceSum ReduceMean ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSumExp ArgMax ArgMin
+    CumSum LpNormalization BatchNormalization MatMul Gemm
+    """.split()
 )
-NOT_COMPUTED = NOT_DETERMINISTIC | WITH_BODY
+"""Operators that are computed: what exporters make scales and weights of. All are deterministic, and their time and
+memory follow from the sizes of inputs and output; of others a hostile attribute would decide (kernels, bodies)."""
+COMPUTED_BYTES = 256 << 20
+"""That all constants computed by one evaluator may have together,"""
+COMPUTED_FACTOR = 32
+"""and that they may have more for each byte that they are computed from: a file of 1 kB may not ask for 1 GB."""
+SHAPE_BYTES = 1 << 16
+"""Inputs up to this size are shown to shape inference with their content; they may be shapes."""
+NOT_LARGER = ("NonZero", "Compress")
+"""Their size depends on the content; for each element of the input they give at most one index per axis."""
 IR_VERSION = 10
 """Of the one-node models that compute a constant; read by every supported onnxruntime."""
 QDQ_OPSET = 21
@@ -33,6 +53,8 @@ class ConstantEvaluator:
         self._opset = opset
         self._is_constant: dict[ir.Value, bool] = {}
         self._arrays: dict[ir.Value, npt.NDArray[Any]] = {}
+        self._left = COMPUTED_BYTES
+        self._counted: set[ir.Value] = set()
 
     def is_constant(self, value: ir.Value | None) -> bool:
         """Whether the value can be computed without running the model (iterative: graphs may be deep)."""
@@ -49,7 +71,7 @@ class ConstantEvaluator:
                 self._is_constant[current] = current.is_initializer() and current.const_value is not None
             elif node.op_type == "Constant":
                 self._is_constant[current] = True
-            elif node.domain not in ("", "ai.onnx") or node.op_type in NOT_COMPUTED or len(node.outputs) != 1:
+            elif node.domain not in ("", "ai.onnx") or node.op_type not in COMPUTED or len(node.outputs) != 1:
                 self._is_constant[current] = False
             else:
                 inputs = [v for v in node.inputs if v is not None]
@@ -76,12 +98,15 @@ class ConstantEvaluator:
         """The content of a constant value.
 
         Raises:
-            ValueError: The value is not constant.
+            UnsupportedModelError: It is not constant, cannot be computed, or is far larger than its sources.
         """
         if value in self._arrays:
             return self._arrays[value]
         if not self.is_constant(value):
-            raise ValueError(f"tensor '{value.name}' is not constant")
+            raise UnsupportedModelError(
+                f"Tensor '{value.name}' must be a constant here, and depends on the model's inputs. Export the model with "
+                "fixed (frozen) quantizers."
+            )
         tensor = self.tensor(value)
         if tensor is not None:
             return tensor.numpy()
@@ -110,35 +135,81 @@ class ConstantEvaluator:
             to = ir.DataType(node.attributes["to"].as_int())
             if _casts_alike(inputs[0], to):
                 return inputs[0].astype(to.numpy())
-        return self._run(node.outputs[0])
+        return self._run(node)
 
     def _known(self, value: ir.Value) -> npt.NDArray[Any]:
         return self._arrays[value] if value in self._arrays else self.array(value)
 
-    def _run(self, value: ir.Value) -> npt.NDArray[Any]:
-        node = value.producer()
-        assert node is not None
-        feeds = {}
-        for v in node.inputs:
-            if v is not None:
-                feeds[v.name or ""] = self._known(v)
-        proto = ir.to_proto(node)
-        graph = onnx.helper.make_graph(
-            [proto],
-            "constant",
-            [_typed(n, array) for n, array in feeds.items()],
-            [onnx.ValueInfoProto(name=o) for o in proto.output],
-        )
+    def _run(self, node: ir.Node) -> npt.NDArray[Any]:
+        feeds = {v.name or "": self._known(v) for v in node.inputs if v is not None}
         # per-channel factors and 4- and 16-bit integers are newer than the opsets in which models hold them
         opset = QDQ_OPSET if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
-        model = onnx.helper.make_model(
-            graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION
-        )
+        self._spend(node, feeds, _output_bytes(node, feeds, opset))
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(None, feeds)[0])
+        try:
+            content = _one_node(node, feeds, {}, opset).SerializeToString()
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            return np.asarray(session.run(None, feeds)[0])
+        except Exception as error:  # onnxruntime's classes have no common base of their own
+            raise _not_computed(node, " ".join(str(error).split())[:300]) from error
+
+    def _spend(self, node: ir.Node, feeds: dict[str, npt.NDArray[Any]], size: int | None) -> None:
+        """Take the bytes of a result from what is left.
+
+        Raises:
+            UnsupportedModelError: The size cannot be told, or there is not as much left.
+        """
+        if size is None:
+            raise _not_computed(node, "its size cannot be told from its inputs")
+        for value in node.inputs:
+            if value is not None and value not in self._counted and value.producer() is None:
+                self._counted.add(value)
+                self._left += COMPUTED_FACTOR * feeds[value.name or ""].nbytes
+        if size > self._left:
+            raise _not_computed(node, f"it would have {size} bytes, far more than the tensors that it is computed from")
+        self._left -= size
+
+
+def _not_computed(node: ir.Node, why: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Node '{node.name}' ({node.op_type}): the constant '{node.outputs[0].name}' cannot be computed: {why}. Export "
+        "the model with constants folded."
+    )
+
+
+def _one_node(
+    node: ir.Node, inputs: dict[str, npt.NDArray[Any]], constants: dict[str, npt.NDArray[Any]], opset: int
+) -> onnx.ModelProto:
+    """A model of this node alone."""
+    proto = ir.to_proto(node)
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constant",
+        [_typed(n, array) for n, array in inputs.items()],
+        [onnx.ValueInfoProto(name=o) for o in proto.output],
+        [onnx.numpy_helper.from_array(array, n) for n, array in constants.items()],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION)
+
+
+def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int) -> int | None:
+    """What the node's result will take, by onnx's shape inference; None when that does not tell."""
+    if node.op_type in NOT_LARGER:
+        return sum(array.size * max(1, array.ndim) for array in feeds.values()) * 8
+    small = {n: a for n, a in feeds.items() if a.nbytes <= SHAPE_BYTES}
+    large = {n: a for n, a in feeds.items() if n not in small}
+    try:
+        model = _one_node(node, large, small, opset)
+        kind = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output[0].type.tensor_type
+    except Exception as error:  # what onnx raises on a node that it cannot read
+        raise _not_computed(node, " ".join(str(error).split())[:300]) from error
+    if not kind.HasField("shape") or not all(d.HasField("dim_value") for d in kind.shape.dim):
+        return None
+    width = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if kind.elem_type else 8
+    size: int = math.prod(d.dim_value for d in kind.shape.dim) * width
+    return size
 
 
 def _casts_alike(array: npt.NDArray[Any], to: ir.DataType) -> bool:

@@ -9,26 +9,62 @@ from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.graph_edit import FreeNames, bodies_of, nodes_of
 from amct_onnx.normalise.opset import normalise_opset
 
+MOST_NODES = 1_000_000
+"""Of a model whose functions are inlined. The largest real models have some ten thousand."""
+DEEPEST_CALLS = 100
+"""Functions within functions."""
+
 
 def normalise_container(model: ir.Model) -> ir.Model:
     """Return the model with functions inlined, opset 11..18, sorted and uniquely named nodes that an output needs.
 
     Raises:
-        UnsupportedModelError: The graph is cyclic, or a node has no form in opset 11..18.
+        UnsupportedModelError: The graph is cyclic, a function cannot be inlined, or a node has no form in opset 11..18.
     """
-    if model.functions:
-        model = InlinePass()(model).model
-    model = normalise_opset(model)
     try:
         TopologicalSortPass()(model)
     except ValueError as error:
         raise UnsupportedModelError(
             f"The graph cannot be sorted ({error}). It holds a cycle; export it again."
         ) from error
+    if model.functions:
+        _refuse_explosion(model)
+        try:
+            model = InlinePass()(model).model
+        except ValueError as error:  # opsets that differ, attributes that are graphs
+            raise UnsupportedModelError(
+                f"The model's functions cannot be inlined ({error}). Export the model without functions."
+            ) from error
+    model = normalise_opset(model)
     # a layer whose result nothing reads is in neither output: it has no place in the ledger
     RemoveUnusedNodesPass()(model)
     _name_uniquely(model)
     return model
+
+
+def _refuse_explosion(model: ir.Model) -> None:
+    """Functions that call others twice double with each level: their nodes are counted before they are made."""
+    sizes: dict[ir.OperatorIdentifier, int] = {}
+
+    def size(graph: ir.Graph, depth: int) -> int:
+        if depth > DEEPEST_CALLS:
+            raise UnsupportedModelError(
+                f"The model's functions call each other more than {DEEPEST_CALLS} levels deep, or themselves. Export "
+                "the model without functions."
+            )
+        total = 0
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            key = node.op_identifier()
+            if key in model.functions and key not in sizes:
+                sizes[key] = size(model.functions[key].graph, depth + 1)
+            total += sizes.get(key, 1)
+        return total
+
+    total = size(model.graph, 0)
+    if total > MOST_NODES:
+        raise UnsupportedModelError(
+            f"The model's functions stand for {total} nodes; at most {MOST_NODES} are inlined. Export a smaller model."
+        )
 
 
 def _name_uniquely(model: ir.Model) -> None:

@@ -190,7 +190,7 @@ class _Rewriter:
         if zero is None or (self.constants.is_constant(zero) and not np.any(self.constants.array(zero))):
             return result
         centre = self._cast(node, zero, ir.DataType.FLOAT)
-        first, size = value is node.inputs[0], zero.shape.numpy() if zero.shape is not None else ()
+        first, size = value is node.inputs[0], tuple(zero.shape) if zero.shape is not None else ()
         if size and size[0] != 1 and len(size) == 1 and (first or node.op_type == "ConvInteger"):
             rank = len(value.shape) if value.shape is not None else 4
             shape = np.asarray([-1, 1] if first else [-1, *[1] * (rank - 1)], np.int64)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError, UnsupportedModelError
+from amct_onnx.normalise.attributes import attribute_of
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
 from amct_onnx.normalise.opset import opset_of
@@ -122,13 +123,13 @@ class _Rewriter:
         """QONNX Quant, IntQuant: x, scale, zero point, bit width."""
         scale, zero = self._factor(node, 1), self._factor(node, 2)
         bits = self._bits(node, 3)
-        signed, narrow = _int(node, "signed", 1), _int(node, "narrow", 0)
+        signed, narrow = attribute_of(node, "signed", 1), attribute_of(node, "narrow", 0)
         if bits == 1 and signed:
             self._bipolar(node, scale)
             return
         low = (1 if narrow else 0) - 2 ** (bits - 1) if signed else 0
         high = 2 ** (bits - 1) - 1 if signed else 2**bits - 1 - (1 if narrow else 0)
-        mode = node.attributes["rounding_mode"].as_string().upper() if "rounding_mode" in node.attributes else "ROUND"
+        mode = attribute_of(node, "rounding_mode", "ROUND").upper()
         if mode not in ROUNDING:
             raise UnsupportedModelError(f"Node '{node.name}': rounding mode {mode} is unknown. Use ROUND.")
         self._express(node, Grid(scale, zero, low, high, scale, zero, mode))
@@ -143,7 +144,7 @@ class _Rewriter:
         Version 1 divides the integers by a power of two, rounds, and gives the result at the scale of the input.
         """
         scale, zero, at = self._factor(node, 1), self._factor(node, 2), node
-        mode = node.attributes["rounding_mode"].as_string().upper() if "rounding_mode" in node.attributes else "FLOOR"
+        mode = attribute_of(node, "rounding_mode", "FLOOR").upper()
         if mode not in ROUNDING:
             raise UnsupportedModelError(f"Node '{node.name}': rounding mode {mode} is unknown. Use FLOOR.")
         value = self._op(at, "Div", _x(node), scale)
@@ -153,7 +154,7 @@ class _Rewriter:
             out_scale = self._factor(node, 4, positive=True).astype(np.float32)
             step = np.exp2(np.rint(np.log2(out_scale.astype(np.float64) / scale)))
             bits = self._bits(node, 6)
-            signed, narrow = _int(node, "signed", 1), _int(node, "narrow", 0)
+            signed, narrow = attribute_of(node, "signed", 1), attribute_of(node, "narrow", 0)
             value = self._op(at, "Div", value, step)
             value = self._op(at, "Max", value, np.asarray((narrow - 2 ** (bits - 1)) if signed else 0))
             value = self._op(at, "Min", value, np.asarray(2 ** (bits - signed) - 1 - (0 if signed else narrow)))
@@ -166,7 +167,7 @@ class _Rewriter:
 
     def fake_quantize(self, node: ir.Node) -> None:
         """OpenVINO FakeQuantize: x, input low and high, output low and high; levels."""
-        levels = _int(node, "levels", 0)
+        levels = attribute_of(node, "levels", 0)
         if levels < 2:
             raise FactorError(f"Node '{node.name}': levels is {levels}. It must be at least 2: export the model again.")
         ranges = [self._factor(node, i, positive=False).astype(np.float64) for i in range(1, 5)]
@@ -181,8 +182,8 @@ class _Rewriter:
 
     def mct_symmetric(self, node: ir.Node) -> None:
         """mct_quantizers Symmetric and POT (threshold a power of two): 2^bits levels over [-threshold, threshold)."""
-        bits = _int(node, "num_bits", 8)
-        signed = 1 if node.op_type.startswith("Weights") else _int(node, "signed", 1)
+        bits = attribute_of(node, "num_bits", 8)
+        signed = 1 if node.op_type.startswith("Weights") else attribute_of(node, "signed", 1)
         threshold = self._mct_range(node, "threshold", 1)
         scale = (threshold / 2 ** (bits - signed)).astype(np.float32)
         zero = np.zeros(1)
@@ -191,7 +192,7 @@ class _Rewriter:
 
     def mct_uniform(self, node: ir.Node) -> None:
         """mct_quantizers Uniform: 2^bits levels over a range that is moved until zero is one of them."""
-        bits = _int(node, "num_bits", 8)
+        bits = attribute_of(node, "num_bits", 8)
         low, high = self._mct_range(node, "min_range", 1), self._mct_range(node, "max_range", 2)
         low, high = np.minimum(low, 0), np.maximum(high, 0)
         if not np.all(high > low):
@@ -229,14 +230,19 @@ class _Rewriter:
     def _mct_range(self, node: ir.Node, name: str, index: int) -> Array:
         """An activation's attribute, or a weight's input laid along its channel axis."""
         if name in node.attributes:
-            return np.asarray(node.attributes[name].value, np.float64).reshape(-1)
+            attribute = node.attributes[name]
+            if attribute.type not in (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS) or attribute.is_ref():
+                raise UnsupportedModelError(
+                    f"Node '{node.name}' ({node.op_type}): attribute '{name}' holds no numbers. Export the model again."
+                )
+            return np.asarray(attribute.value, np.float64).reshape(-1)
         array = self._factor(node, index, positive=name == "threshold").astype(np.float64).reshape(-1)
         x = _x(node)
         if array.size == 1:
             return array
         rank = len(x.shape) if x.shape is not None else self.constants.array(x).ndim
         shape = [1] * rank
-        shape[_int(node, "channel_axis", 0)] = -1
+        shape[attribute_of(node, "channel_axis", 0)] = -1
         return array.reshape(shape)
 
     def _bipolar(self, node: ir.Node, scale: Array) -> None:
@@ -284,6 +290,12 @@ class _Rewriter:
         They are stored without zero point as int8 wherever they fit, because Ascend takes symmetric weights only.
         """
         zero = grid.out_zero
+        shape = self._shape(x)
+        if any(not _spreads(factor.shape, shape) for factor in (grid.scale, grid.zero, grid.out_scale, grid.out_zero)):
+            raise UnsupportedModelError(
+                f"Node '{node.name}' ({node.op_type}): its factors of shape {list(grid.scale.shape)} do not fit tensor "
+                f"'{x.name}' of shape {list(shape)}. Export the model again."
+            )
 
         def integers() -> Array:
             return _integers(self.constants.array(x), grid)
@@ -361,8 +373,16 @@ class _Rewriter:
         self, node: ir.Node, x: ir.Value, scale: Array, zero: Array, kind: ir.DataType
     ) -> tuple[list[ir.Value], list[ir.Attr]]:
         """Scale and zero point of a Q and DQ, scalars or flat, and the axis."""
-        spread = np.broadcast_shapes(scale.shape, zero.shape)
+        try:
+            spread = np.broadcast_shapes(scale.shape, zero.shape)
+        except ValueError:
+            spread = ()
         size = max(scale.size, zero.size)
+        if not {scale.size, zero.size} <= {1, size} or max(spread, default=1) != size:
+            raise UnsupportedModelError(
+                f"Node '{node.name}' ({node.op_type}): a scale of shape {list(scale.shape)} and a zero point of shape "
+                f"{list(zero.shape)} are no factors of one axis. Export the model again."
+            )
         flat = [np.broadcast_to(a.reshape(-1), (size,)).reshape((size,) if size > 1 else ()) for a in (scale, zero)]
         inputs = [self._constant(node, "scale", flat[0])]
         if kind != ir.DataType.INT32:
@@ -374,7 +394,10 @@ class _Rewriter:
 
     def _obstacle(self, x: ir.Value, *factors: Array) -> str:
         """Why no Q/DQ has these factors, or nothing."""
-        spread = np.broadcast_shapes(*(f.shape for f in factors))
+        try:
+            spread = np.broadcast_shapes(*(f.shape for f in factors))
+        except ValueError:
+            return f"has a scale of shape {list(factors[0].shape)} and a zero point of shape {list(factors[1].shape)}"
         if sum(n > 1 for n in spread) > 1 or len(spread) > self._rank(x, len(spread)):
             return f"has scales of shape {list(spread)}, which is more than one axis"
         for zero in factors[1::2]:
@@ -399,8 +422,9 @@ def _x(node: ir.Node) -> ir.Value:
     return value
 
 
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
+def _spreads(factor: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether broadcasting leaves the tensor its shape."""
+    return len(factor) <= len(shape) and all(f in (1, n) for f, n in zip(factor[::-1], shape[::-1], strict=False))
 
 
 def _limits(kind: ir.DataType) -> tuple[int, int]:

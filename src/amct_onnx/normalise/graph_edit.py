@@ -8,6 +8,8 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.errors import UnsupportedModelError
+
 WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators of the default domain that hold graphs."""
 
@@ -71,7 +73,16 @@ class GraphEditor:
         return value
 
     def replace(self, node: ir.Node, results: Sequence[ir.Value]) -> None:
-        """Let the readers of a node's outputs read ``results``, which take over names, types and shapes."""
+        """Let the readers of a node's outputs read ``results``, which take over names, types and shapes.
+
+        Raises:
+            UnsupportedModelError: The node has another number of outputs than its operator gives.
+        """
+        if len(node.outputs) != len(results):
+            raise UnsupportedModelError(
+                f"Node '{node.name}' ({node.op_type}) has {len(node.outputs)} outputs, the operator {len(results)}. "
+                "Export the model again."
+            )
         for old, new in zip(node.outputs, results, strict=True):
             new.name, old.name = old.name, None
             new.type = old.type or new.type

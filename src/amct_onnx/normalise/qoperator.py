@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.attributes import attribute_of
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
 from amct_onnx.normalise.opset import opset_of
@@ -119,7 +120,7 @@ class _Rewriter:
         )
 
     def _turned(self, node: ir.Node, value: ir.Value, rank: int, to_channels_last: bool) -> ir.Value:
-        if not _int(node, "channels_last", 0):
+        if not attribute_of(node, "channels_last", 0):
             return value
         perm = [0, *range(2, rank), 1] if to_channels_last else [0, rank - 1, *range(1, rank - 1)]
         label = "channels_last" if to_channels_last else "channels_first"
@@ -176,8 +177,8 @@ class _Rewriter:
     def gemm(self, node: ir.Node) -> None:
         """QGemm: a, b triples, c (int32 at alpha * a_scale * b_scale), y pair; without the pair the result is float."""
         a = self.dequantize(node, 0, "a")
-        b = self.dequantize(node, 3, "b", axis=0 if _int(node, "transB", 0) else 1)
-        alpha = node.attributes["alpha"].as_float() if "alpha" in node.attributes else 1.0
+        b = self.dequantize(node, 3, "b", axis=0 if attribute_of(node, "transB", 0) else 1)
+        alpha = attribute_of(node, "alpha", 1.0)
         bias = self._bias(node, 6, (1, 4), np.float32(alpha))
         inputs = [a, b] if bias is None else [a, b, bias]
         y = self.edit.node("Gemm", inputs, node, attributes=_attributes(node))
@@ -202,7 +203,7 @@ class _Rewriter:
     def pool(self, node: ir.Node) -> None:
         """QLinearAveragePool, QLinearGlobalAveragePool: x triple, y pair, channels_last."""
         x, rank = self.dequantize(node, 0, "x"), 0
-        if _int(node, "channels_last", 0):
+        if attribute_of(node, "channels_last", 0):
             kernel = node.attributes.get("kernel_shape")
             rank = len(kernel.as_ints()) + 2 if kernel is not None else self._rank(node.inputs[0], node)
         x = self._turned(node, x, rank, False)
@@ -222,8 +223,8 @@ class _Rewriter:
     def softmax(self, node: ir.Node) -> None:
         """QLinearSoftmax: x triple, y pair; attribute ``opset`` says which Softmax is meant."""
         x = self.dequantize(node, 0, "x")
-        flat = _int(node, "opset", self.opset) < 13
-        axis = _int(node, "axis", 1 if flat else -1)
+        flat = attribute_of(node, "opset", self.opset) < 13
+        axis = attribute_of(node, "axis", 1 if flat else -1)
         if flat != (self.opset < 13) and axis != -1 and axis != self._rank(node.inputs[0], node) - 1:
             # before opset 13 all axes from ``axis`` on are normalised together
             if not flat:
@@ -268,10 +269,6 @@ class _Rewriter:
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if len(node.inputs) > index else None
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
 
 
 def _attributes(node: ir.Node) -> Sequence[ir.Attr]:

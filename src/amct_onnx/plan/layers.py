@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx import arithmetic
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.refused import noted_refusal
@@ -60,6 +61,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
             "matmul-weight-rank", f"its weight has {len(resolved.shape)} axes", "Only 2-D weights are accepted."
         )
     group = int(_attr(node, "group", 1)) if node.op_type.startswith("Conv") else 1
+    _check_weight(node, resolved, group)
     channels = resolved.shape[channel_axis] * (group if node.op_type == "ConvTranspose" else 1)
     scale = channel_scales(node, resolved, channel_axis, channels, group)
     alpha, beta = float(_attr(node, "alpha", 1.0)), float(_attr(node, "beta", 1.0))
@@ -109,6 +111,23 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         output_scale=next_scale(last, constants),
         input_sum=None if resolved.shift is None else (signs * resolved.shift * deq_scale).astype(np.float32),
     )
+
+
+def _check_weight(node: ir.Node, weight: ResolvedWeight, group: int) -> None:
+    """Raise UnsupportedModelError where no layer of this kind can have such a weight."""
+    shape = weight.shape
+    if node.op_type in ("Gemm", "MatMul"):
+        fits, wanted = len(shape) == 2, "2 axes"
+    else:
+        fits, wanted = (
+            len(shape) > 2 and group > 0 and shape[0] % group == 0,
+            f"3 to 5 axes, the first in {group} groups",
+        )
+    if not fits or not all(shape):
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' has the shape {list(shape)}; it takes "
+            f"{wanted}, none of them 0. Export the model again."
+        )
 
 
 def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: PlanSettings) -> bool:

@@ -83,6 +83,19 @@ def raw_factors(
     return scale, zero, axis
 
 
+def _check_length(node: ir.Node, source: ir.Value, scale: npt.NDArray[np.float32], axis: int | None) -> None:
+    """Raise FactorError where the tensor's declared shape has no axis of as many elements as there are scales."""
+    shape = source.shape
+    if axis is None or shape is None:
+        return
+    length = shape[axis] if -len(shape) <= axis < len(shape) else None
+    if length is None or (isinstance(length, int) and length != scale.size):
+        raise FactorError(
+            f"Node '{node.name}': {scale.size} scales do not fit axis {axis} of tensor '{source.name}' of shape "
+            f"{[d if isinstance(d, int) else str(d) for d in shape]}. Export the model again."
+        )
+
+
 def integer_type(node: ir.Node, constants: ConstantEvaluator) -> ir.DataType:
     """The integer type that a Q yields or a DQ reads."""
     if node.op_type == QUANTIZE and "output_dtype" in node.attributes and node.attributes["output_dtype"].as_int():
@@ -143,6 +156,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
             f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. A pair must have equal "
             "factors: export the model again."
         )
+    _check_length(node, node.inputs[0], scale, axis)
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(

@@ -95,7 +95,7 @@ def _batch_norm(
         return None
     gamma, beta, mean, variance = (_array(v, constants).reshape(-1) for v in node.inputs[1:5])
     epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-    if gamma.size != channels or np.any(variance + epsilon <= 0):
+    if any(a.size != channels for a in (gamma, beta, mean, variance)) or np.any(variance + epsilon <= 0):
         return None
     factor = gamma / np.sqrt(variance + epsilon)
     return factor, beta - mean * factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,7 @@ def _behind_dequantize(
                 "Export the model again."
             )
         axis %= len(shape)
-        if scale.size % shape[axis] or (scale.size != shape[axis] and shape[0] % (scale.size // shape[axis])):
+        if scale.size != shape[axis] and not _fits_groups(scale.size, shape, axis):
             raise FactorError(
                 f"Node '{dq.name}': {scale.size} scales do not fit axis {axis} of the weight '{source.name}' of shape "
                 f"{list(shape)}. Export the model again."
@@ -154,6 +155,11 @@ def _behind_dequantize(
     return ResolvedWeight(
         lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks, beyond
     )
+
+
+def _fits_groups(size: int, shape: tuple[int, ...], axis: int) -> bool:
+    """Whether there is one factor per output channel of a grouped ConvTranspose, whose axis 1 counts one group."""
+    return axis > 0 and shape[axis] > 0 and size % shape[axis] == 0 and shape[0] % (size // shape[axis]) == 0
 
 
 def _clipped_range(low: int, high: int, clips: list[tuple[float, float]], shift: int) -> tuple[int, int]:
@@ -203,6 +209,11 @@ def _rearranged(weight: ResolvedWeight, chain: list[ir.Node], constants: Constan
 def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
     rank = len(weight.shape)
     perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(rank)))
+    if sorted(perm) != list(range(rank)):
+        raise UnsupportedModelError(
+            f"Node '{node.name}' (Transpose): perm {list(perm)} is no order of the {rank} axes of the weight "
+            f"'{weight.name}'. Export the model again."
+        )
     return dataclasses.replace(
         weight,
         integers=lambda: np.ascontiguousarray(weight.integers().transpose(perm)),
@@ -215,6 +226,11 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
 
 def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluator) -> ResolvedWeight:
     shape = tuple(constants.array(node.outputs[0]).shape)
+    if math.prod(shape) != math.prod(weight.shape):
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}) makes {list(shape)} of the weight '{weight.name}' of shape "
+            f"{list(weight.shape)}. Export the model again."
+        )
     axis = weight.axis
     if axis is not None:
         # the channels keep an axis of their own when as many elements lie before and behind them as ever

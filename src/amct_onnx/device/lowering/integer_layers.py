@@ -80,6 +80,11 @@ def _layer_of(
     sums, rank = None, 2
     if weight is not None:
         rank = weight.ndim
+        if rank < (3 if node.op_type in CONVOLUTIONS else 1) or not weight.size:
+            raise UnsupportedModelError(
+                f"Node '{node.name}' ({node.op_type}): its weight has shape {list(weight.shape)}, which it does "
+                "not take. Write the model again."
+            )
         transposed = bool(attribute(node, "transB", 0))
         sums = weight_sums(node.op_type, weight, attribute(node, "group", 1), transposed=transposed)
     size = np.zeros(1, np.int64) if bias is None else bias_bound(bias, sums)

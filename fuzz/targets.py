@@ -1,0 +1,138 @@
+"""What is fuzzed: each target takes the bytes of one input and runs a part of the package on them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mutations
+import onnxruntime as ort
+import seeds
+from oracle import Finding, Sandbox
+
+import amct_onnx
+from amct_onnx.acceptance.checker import check
+from amct_onnx.atc.command_line import build_command
+from amct_onnx.comparison.ledger import read_ledger
+from amct_onnx.data.read_feeds import InputSpec, read_feeds
+from amct_onnx.device.session import DeploySession
+from amct_onnx.errors import AmctError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A part of the package under test.
+
+    Attributes:
+        corpus: name -> bytes of an input.
+        run: on the sandbox and one input; raises AmctError for an input that is refused.
+        mutate: an input -> another.
+    """
+
+    corpus: Callable[[], dict[str, bytes]]
+    run: Callable[[Sandbox, bytes], None]
+    mutate: Callable[[bytes, random.Random, list[bytes]], bytes]
+
+
+def convert(sandbox: Sandbox, content: bytes) -> None:
+    """The whole conversion; then its outputs: the deploy model is checked and opened, the fake-quant model loads."""
+    model = sandbox.source / "model.onnx"
+    model.write_bytes(content)
+    report = amct_onnx.convert_qat_model(model, sandbox.target / "m", sandbox.target / "record.txt")
+    check(report.deploy_model)
+    read_ledger(sandbox.target / "m")
+    with contextlib.suppress(AmctError):  # it may hold what has no public arithmetic
+        DeploySession(report.deploy_model).close()
+    if _loads(model) and not _loads(report.fake_quant_model):
+        raise Finding("onnxruntime loads the model but not the fake-quant model")
+
+
+def examine(sandbox: Sandbox, content: bytes) -> None:
+    """What takes a deploy model from anywhere: check, atc, DeploySession."""
+    model = sandbox.source / "model.onnx"
+    model.write_bytes(content)
+    refused = None
+    for take in (check, lambda m: build_command(m, "Ascend310P3"), lambda m: DeploySession(m).close()):
+        try:
+            take(model)
+        except AmctError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+def ledger(sandbox: Sandbox, content: bytes) -> None:
+    """The reader of a conversion's outputs."""
+    (sandbox.source / "m_quant.json").write_bytes(content)
+    for name in ("m_deploy_model.onnx", "m_fake_quant_model.onnx"):
+        (sandbox.source / name).touch()
+    read_ledger(sandbox.source / "m")
+
+
+def data(sandbox: Sandbox, content: bytes) -> None:
+    """The reader of data sets: the suffix is the input's first byte."""
+    import numpy as np
+
+    suffix = (".npz", ".npy", ".bin")[content[0] % 3] if content else ".npz"
+    path = sandbox.source / f"feeds{suffix}"
+    path.write_bytes(content[1:])
+    for _ in read_feeds(path, [InputSpec("x", (2, 3), np.dtype(np.float32))]):
+        pass
+
+
+def _loads(model: str | Path) -> bool:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    # else it overlooks wrong shapes of inner tensors where the operator does not look at them
+    options.add_session_config_entry("session.strict_shape_type_inference", "1")
+    try:
+        ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's classes have no common base of their own
+        return False
+    return True
+
+
+def _data_corpus() -> dict[str, bytes]:
+    import io
+
+    import numpy as np
+
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    files = {"npz": io.BytesIO(), "zipped": io.BytesIO(), "npy": io.BytesIO()}
+    np.savez(files["npz"], x=array, other=array)
+    np.savez_compressed(files["zipped"], x=array)
+    np.save(files["npy"], array)
+    marks = {"npz": b"\0", "zipped": b"\0", "npy": b"\1"}
+    return {n: marks[n] + f.getvalue() for n, f in files.items()} | {"bin": b"\2" + array.tobytes()}
+
+
+def _ledger_corpus() -> dict[str, bytes]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = seeds.DATA / "goldens" / "qat" / "net" / "qat.onnx"
+        report = amct_onnx.convert_qat_model(model, Path(folder) / "m")
+        return {"net": Path(report.ledger_file).read_bytes()}
+
+
+def _change_bytes(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
+    return mutations.change_bytes(content, chance)
+
+
+TARGETS = {
+    "convert": Target(seeds.corpus, convert, mutations.mutate),
+    "deploy": Target(seeds.deploy_corpus, examine, mutations.mutate),
+    "ledger": Target(_ledger_corpus, ledger, _change_bytes),
+    "data": Target(_data_corpus, data, _change_bytes),
+}
+
+
+def be_quiet() -> None:
+    """Log lines of thousands of conversions help nobody."""
+    logging.disable(logging.CRITICAL)
+    ort.set_default_logger_severity(4)

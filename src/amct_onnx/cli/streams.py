@@ -1,0 +1,29 @@
+"""Standard streams that are closed, cannot hold every character, or are read by a process that ends early."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def prepare_streams() -> None:
+    """Replace closed streams; characters that a stream's encoding lacks are written as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """On stdout; in ASCII where its encoding is not UTF-8."""
+    unicode = (sys.stdout.encoding or "").replace("-", "").lower() == "utf8"
+    print(json.dumps(content, indent=2, ensure_ascii=not unicode))
+
+
+def drop_stdout() -> None:
+    """After a broken pipe: Python's own flush at the end must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())

@@ -1,0 +1,180 @@
+"""What a graph claims, checked before any later stage relies on it: names, definitions, arities, attributes.
+
+Operators of the default domain are held to their schema in the installed onnx, so that every later stage may take
+required inputs and attributes for granted. Types and shapes of activations are not checked: exporters declare them
+wrongly, and nothing here needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx.defs import OpSchema
+
+from amct_onnx.errors import ModelFileError
+
+MOST_OPSET = 1000
+"""Far beyond every published version of an opset."""
+DEFAULT_DOMAINS = ("", "ai.onnx")
+LIKE_DEFAULT = {"com.microsoft": ("QuantizeLinear", "DequantizeLinear")}
+"""Operators of other domains that are read as those of the default domain."""
+AGAIN = "Export the model again."
+
+
+def check_graph(model: ir.Model, path: Path) -> None:
+    """Hold a model's graphs, bodies and functions to what ONNX promises of them.
+
+    Raises:
+        ModelFileError: A name that is not UTF-8, a tensor that nothing defines, an input, output or attribute that the
+            operator does not have or that is missing, or an opset that cannot exist.
+    """
+    _check_text(path, [*_texts_of(model), *model.opset_imports, *(n for f in model.functions for n in f)])
+    _check_opsets(path, model.opset_imports)
+    _check_nodes(path, model.graph, _version(model.opset_imports))
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for name, attribute in node.attributes.items():
+            if attribute.is_ref():
+                raise _error(path, node, f"takes the attribute '{name}' from a function, but belongs to none")
+    for function in model.functions.values():
+        _check_opsets(path, function.opset_imports)
+        _check_nodes(path, function.graph, _version(function.opset_imports))
+    _check_calls(model, path)
+
+
+def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph, the bodies of functions, and all graphs inside them."""
+    seen = set()
+    for root in [model.graph, *(f.graph for f in model.functions.values())]:
+        for graph in [root, *root.subgraphs()]:
+            if id(graph) not in seen:
+                seen.add(id(graph))
+                yield graph
+
+
+def _version(imports: dict[str, int]) -> int:
+    return next((v for d, v in imports.items() if d in DEFAULT_DOMAINS), 0)
+
+
+def _check_opsets(path: Path, imports: dict[str, int]) -> None:
+    for domain, version in imports.items():
+        if not 1 <= version <= MOST_OPSET:
+            raise ModelFileError(
+                f"{path}: imports version {version} of opset '{domain}', which does not exist. {AGAIN}"
+            )
+
+
+def _check_nodes(path: Path, root: ir.Graph, version: int) -> None:
+    schemas: dict[str, OpSchema | None] = {}
+    try:
+        graphs = [root, *root.subgraphs()]
+    except TypeError as error:
+        raise ModelFileError(f"{path}: an attribute that should hold a graph is empty ({error}). {AGAIN}") from error
+    for graph in graphs:
+        _check_text(path, [*_texts_of(graph), *graph.initializers])
+        for value in [*graph.inputs, *graph.initializers.values(), *graph.outputs]:
+            _check_text(path, _texts_of(value))
+        for output in graph.outputs:
+            if not _is_defined(output):
+                raise ModelFileError(f"{path}: nothing defines the graph output '{output.name}'. {AGAIN}")
+    for node in ir.traversal.RecursiveGraphIterator(root):
+        _check_text(path, [*_texts_of(node), node.op_type, *node.attributes])
+        for output in node.outputs:
+            _check_text(path, _texts_of(output))
+        for read in node.inputs:
+            if read is not None and not _is_defined(read):
+                _check_text(path, [read.name])
+                raise _error(path, node, f"reads tensor '{read.name}', which nothing defines")
+        if node.domain not in DEFAULT_DOMAINS and node.op_type not in LIKE_DEFAULT.get(node.domain, ()):
+            continue
+        if node.op_type not in schemas:
+            schemas[node.op_type] = _schema(node.op_type, version)
+        schema = schemas[node.op_type]
+        if schema is not None:
+            _check_against(path, node, schema)
+
+
+def _is_defined(value: ir.Value) -> bool:
+    return value.producer() is not None or value.is_graph_input() or value.is_initializer()
+
+
+def _check_calls(model: ir.Model, path: Path) -> None:
+    for graph in [model.graph, *(f.graph for f in model.functions.values())] if model.functions else []:
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            function = model.functions.get(node.op_identifier())
+            if function is None:
+                continue
+            for kind, given, known in (
+                ("inputs", node.inputs, function.inputs),
+                ("outputs", node.outputs, function.outputs),
+            ):
+                if len(given) > len(known):
+                    raise _error(path, node, f"has {len(given)} {kind}; the function of this name has {len(known)}")
+
+
+def _schema(op_type: str, version: int) -> OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op_type, max(1, version), "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _check_against(path: Path, node: ir.Node, schema: OpSchema) -> None:
+    for kind, values, low, high, parameters in (
+        ("inputs", node.inputs, schema.min_input, schema.max_input, schema.inputs),
+        ("outputs", node.outputs, schema.min_output, schema.max_output, schema.outputs),
+    ):
+        if not low <= len(values) <= high:
+            raise _error(path, node, f"has {len(values)} {kind}; the operator has {_span(low, high)}")
+        for index, (value, parameter) in enumerate(zip(values, parameters, strict=False)):
+            if parameter.option == OpSchema.FormalParameterOption.Single and (value is None or value.name == ""):
+                raise _error(path, node, f"lacks '{parameter.name}', number {index} of its {kind}")
+    newest = _schema(schema.name, MOST_OPSET)
+    assert newest is not None
+    for name, attribute in node.attributes.items():
+        # exporters write attributes of later versions; those are read as there
+        known = schema.attributes.get(name) or newest.attributes.get(name)
+        if known is None:
+            raise _error(path, node, f"has the attribute '{name}', which the operator does not know")
+        if not attribute.is_ref() and _kind(known) != int(attribute.type):
+            raise _error(path, node, f"attribute '{name}' is of type {attribute.type.name}, which it does not take")
+    for name, known in schema.attributes.items():
+        if known.required and name not in node.attributes:
+            raise _error(path, node, f"lacks the attribute '{name}'")
+
+
+def _kind(attribute: OpSchema.Attribute) -> int:
+    return int(attribute.type.value)  # type: ignore[attr-defined]
+
+
+def _span(low: int, high: int) -> str:
+    if low == high:
+        return str(low)
+    return f"{low} or more" if high > 1000 else f"{low} to {high}"
+
+
+def _error(path: Path, node: ir.Node, what: str) -> ModelFileError:
+    return ModelFileError(f"{path}: node '{node.name}' ({node.op_type}) {what}. {AGAIN}")
+
+
+TEXTS = ("name", "doc_string", "domain", "overload", "producer_name", "producer_version")
+
+
+def _texts_of(item: ir.Model | ir.Graph | ir.Node | ir.Value) -> Iterator[object]:
+    """Every text that the written model will hold of an item, apart from attributes."""
+    for field in TEXTS:
+        yield getattr(item, field, None)
+    for key, value in item.metadata_props.items():
+        yield key
+        yield value
+    for size in getattr(item, "shape", None) or ():
+        yield getattr(size, "value", None)
+
+
+def _check_text(path: Path, names: Iterable[object]) -> None:
+    """Protobuf hands out a name that is not UTF-8 as bytes."""
+    for name in names:
+        if isinstance(name, bytes):
+            raise ModelFileError(f"{path}: the name {name!r} is not UTF-8. Export or download the model again.")
