@@ -203,7 +203,7 @@ class _Tensors:
             raise self._error(
                 tensor, "holds strings as external data, which ONNX does not define", "Store them inline."
             )
-        location = os.fspath(tensor.location)
+        location = os.fsdecode(tensor.location)
         source = self._here if location == HERE else self._open(tensor, location)
         offset, length = tensor.offset or 0, tensor.length if tensor.length is not None else tensor.nbytes
         if location == HERE and length != tensor.nbytes:

@@ -104,7 +104,7 @@ class ConstantEvaluator:
             return self._arrays[value]
         if not self.is_constant(value):
             raise UnsupportedModelError(
-                f"Tensor '{value.name}' must be a constant here, and depends on the model's inputs. Export the model with "
+                f"Tensor '{value.name}' must be a constant here, and depends on the model's inputs. Export with "
                 "fixed (frozen) quantizers."
             )
         tensor = self.tensor(value)

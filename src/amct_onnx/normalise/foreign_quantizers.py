@@ -212,7 +212,8 @@ class _Rewriter:
                 "Export the model with fixed (frozen) quantizers."
             )
         array = np.asarray(self.constants.array(value))
-        if not np.all(np.isfinite(array)) or ((index == 1 if positive is None else positive) and not np.all(array > 0)):
+        above_zero = index == 1 if positive is None else positive
+        if not array.size or not np.all(np.isfinite(array)) or (above_zero and not np.all(array > 0)):
             raise FactorError(
                 f"Node '{node.name}': '{value.name}' holds {array.reshape(-1)[:4].tolist()}; a scale must be positive "
                 "and finite. Calibrate or train the quantizer again."
