@@ -32,7 +32,12 @@ Limit = int | npt.NDArray[np.int64]
 
 
 def quantize_weight(
-    values: npt.NDArray[np.generic], scale: Float32, low: Limit, high: Limit, dtype: type[np.signedinteger[Any]]
+    values: npt.NDArray[np.generic],
+    scale: Float32,
+    low: Limit,
+    high: Limit,
+    dtype: type[np.signedinteger[Any]],
+    scratch: Float32 | None = None,
 ) -> npt.NDArray[Any]:
     """clip(round(values / scale), low, high) with the division in float32 (ONNX QuantizeLinear less its zero point).
 
@@ -42,11 +47,12 @@ def quantize_weight(
         low: smallest result; an array broadcastable against values where zero points differ.
         high: largest result, likewise.
         dtype: of the result; it must hold low and high.
+        scratch: float32, shape of values, overwritten: a caller with many blocks spares an allocation for each.
 
     Raises:
         ValueError: A value is infinite or not a number.
     """
-    ratio = np.asarray(values.astype(np.float32, copy=False) / scale)
+    ratio = np.asarray(np.divide(values.astype(np.float32, copy=False), scale, out=scratch))
     np.rint(ratio, out=ratio)
     # both ends are cheaper than clipping, which most weights do not need; no comparison holds for what is not a number
     if ratio.size and not (np.max(low) <= ratio.min() and ratio.max() <= np.min(high)):

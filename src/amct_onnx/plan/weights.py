@@ -133,6 +133,7 @@ def _behind_dequantize(
 
     def numbers() -> Iterator[npt.NDArray[Any]]:
         """Integers less their zero point, int16 where int8 may not hold them."""
+        ratio = None  # as large as the first block, which no later one exceeds
         for start, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
             offset = rows(wide_zero, start, array) if asymmetric else 0
             if quantizer is None:
@@ -140,7 +141,9 @@ def _behind_dequantize(
                 continue
             try:
                 dtype = np.int16 if asymmetric else np.int8
-                yield quantize_weight(array, rows(wide_scale, start, array), low - offset, high - offset, dtype)
+                ratio = np.empty(array.shape, np.float32) if ratio is None else ratio[: len(array)]
+                factor = rows(wide_scale, start, array)
+                yield quantize_weight(array, factor, low - offset, high - offset, dtype, ratio)
             except ValueError as error:
                 raise UnsupportedModelError(
                     f"Tensor '{source.name}': {error}. Train or export the model again."
