@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx import arithmetic
+from amct_onnx.emit.float_quantizer import from_float32, to_float32
 from amct_onnx.emit.rewrite import Writer
 from amct_onnx.plan.factors import Plan, Quantizer, Site
 
@@ -29,7 +30,7 @@ class FakeQuantWriter(Writer):
         def scalar(label: str, number: float) -> ir.Value:
             return self.constant(f"{prefix}.{label}", np.asarray(number, np.float32))
 
-        value = self.to_float32(source, quantizer, prefix, at)
+        value = to_float32(self, source, quantizer, prefix, at)
         scale = scalar("scale", float(arithmetic.reciprocal(quantizer.scale_d)))
         value = self.node("Mul", [value, scale], f"{prefix}.mul", before=at)
         value = self.node("Round", [value], f"{prefix}.round", before=at)
@@ -49,7 +50,7 @@ class FakeQuantWriter(Writer):
         """Mul by scale_d; the offset is already gone."""
         scale = self.constant(f"{name}.scale", np.asarray(quantizer.scale_d, np.float32))
         value = self.node("Mul", [quantized, scale], f"{name}.fakedequant", before=at)
-        return self.from_float32(value, quantizer, name, at)
+        return from_float32(self, value, quantizer, name, at)
 
     def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
         """Mul by deq_scale along the channel axis."""

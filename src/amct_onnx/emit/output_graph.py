@@ -1,0 +1,171 @@
+"""A copy of the normalised graph that becomes an output model: nodes and constants under free names, and clean-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.container import bodies
+from amct_onnx.normalise.graph_edit import FreeNames, nodes_of
+
+
+class OutputGraph:
+    """A graph under construction. The source's nodes and values are found by name, whatever replaced them."""
+
+    def __init__(self, model: ir.Model) -> None:
+        """Copy the model; weights are shared, not copied."""
+        self._model = model.clone()
+        self._graph = self._model.graph
+        nodes = nodes_of(self._model)
+        self._nodes: dict[str, ir.Node] = {n.name or "": n for n in nodes}
+        self._values: dict[str, ir.Value] = {}
+        for graph in self._graphs():
+            self._values.update({v.name or "": v for v in [*graph.inputs, *graph.initializers.values()]})
+        for node in nodes:
+            self._values.update({v.name or "": v for v in node.outputs})
+        self._value_names = FreeNames(self._values)
+        # ATC names the graph inputs' nodes after them
+        self._node_names = FreeNames([*self._nodes, *(v.name for v in self._graph.inputs)])
+        self._replaced: dict[ir.Value, ir.Value] = {}
+        self._wished: list[tuple[ir.Value, str]] = []
+        self._inserted: list[ir.Node] = []
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        attributes: Iterable[ir.Attr] = (),
+        dtype: ir.DataType = ir.DataType.FLOAT,
+        *,
+        after: ir.Node | None = None,
+        before: ir.Node | None = None,
+    ) -> ir.Value:
+        """Insert a node with one output."""
+        name = self._node_names.take(name)
+        new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name)
+        new.outputs[0].name = self._value_names.take(f"{name}.output0")
+        new.outputs[0].type = ir.TensorType(dtype)
+        self._inserted.append(new)
+        at = before or after
+        assert at is not None and at.graph is not None
+        if before is not None:
+            at.graph.insert_before(at, new)
+        else:
+            at.graph.insert_after(at, new)
+        return new.outputs[0]
+
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """Register an initializer under a name that is still free."""
+        wished, name = name, self._value_names.take(name)
+        value = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
+        tensor.name = name
+        self._graph.register_initializer(value)
+        self._wished.append((value, wished))
+        return value
+
+    def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+        """Register a small initializer from an array."""
+        return self.initializer(name, ir.Tensor(array))
+
+    def current(self, value: ir.Value) -> ir.Value:
+        """What stands now for a tensor of the source that may have been replaced."""
+        while value in self._replaced:
+            value = self._replaced[value]
+        return value
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Let every reader of old read new; a graph output keeps its name."""
+        if old.is_graph_output():
+            name = old.name or ""
+            if new.is_graph_output() or new.is_graph_input() or new.is_initializer():
+                producer = old.producer()
+                new = self.node(
+                    "Identity", [new], f"{name}.identity", dtype=new.dtype or ir.DataType.FLOAT, after=producer
+                )
+            new.shape = old.shape
+            old.name = self._value_names.take(f"{name}.replaced")
+            new.name = name
+            if new.dtype is None or new.dtype.is_floating_point():
+                new.type = old.type
+        elif new.shape is None:
+            new.shape = old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        self._replaced[old] = new
+
+    def finish(self, constants: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> ir.Model:
+        """The graph without what nothing reads, sorted, under the source's names.
+
+        Args:
+            constants: values of the source that are computed when something still reads them.
+
+        Raises:
+            UnsupportedModelError: A quantizer of the source is left.
+        """
+        RemoveUnusedNodesPass()(self._model)
+        if self._fold(constants):
+            RemoveUnusedNodesPass()(self._model)
+        self._drop_unused_initializers()
+        self._drop_unused_opsets()
+        self._graph.sort()
+        self._give_wished_names()
+        self._check()
+        return self._model
+
+    def _fold(self, constants: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> bool:
+        """Dequantized weights of layers that stay float, where something still reads them."""
+        folded = False
+        for name, compute in constants.items():
+            value = self._values[name]
+            producer = value.producer()
+            if producer is None or producer.graph is None or not (value.uses() or value.is_graph_output()):
+                continue
+            self.replace(value, self.constant(f"{name}.folded", np.asarray(compute())))
+            folded = True
+        return folded
+
+    def _drop_unused_initializers(self) -> None:
+        for graph in self._graphs():
+            for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
+                del graph.initializers[name]
+
+    def _drop_unused_opsets(self) -> None:
+        """One opset_import of the default domain, and those of other domains that nodes are of."""
+        used = {n.domain for n in nodes_of(self._model)} | {""}
+        version = self._model.opset_imports.get("", self._model.opset_imports.get("ai.onnx", 0))
+        for domain in list(self._model.opset_imports):
+            if domain not in used:
+                del self._model.opset_imports[domain]
+        self._model.opset_imports[""] = version
+
+    def _check(self) -> None:
+        """No quantizer of the source is left; value_info without a type, which cannot be written, goes."""
+        for node in nodes_of(self._model):
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                raise UnsupportedModelError(
+                    f"Node '{node.name}' ({node.op_type}) has no form in the outputs: what reads it is no "
+                    "DequantizeLinear. Export the model with each QuantizeLinear followed by its DequantizeLinear."
+                )
+            for value in node.outputs:
+                if value.type is None:
+                    value.shape = None
+
+    def _give_wished_names(self) -> None:
+        """Source names that the removed half of the graph had occupied go to what stands in its place."""
+        values = {v.name for n in nodes_of(self._model) for v in n.outputs}
+        values |= {v.name for g in self._graphs() for v in [*g.inputs, *g.initializers.values()]}
+        for value, name in self._wished:
+            if value.name != name and name not in values and not value.is_graph_output():
+                values.discard(value.name)
+                values.add(name)
+                value.name = name
+
+    def _graphs(self) -> list[ir.Graph]:
+        return [self._graph, *bodies(self._graph)]
