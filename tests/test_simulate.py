@@ -240,6 +240,29 @@ def test_a_second_run_replaces_the_first() -> None:
     assert listing("out") == ["000000/notes.txt", "000000/y.bin"]
 
 
+def test_an_interrupted_run_leaves_nothing_to_later_ones() -> None:
+    """Folders that stand without simulation.json are an earlier run's as well."""
+    x = feeds_of("qat/net")["x"]
+    np.save("three.npy", np.concatenate([x, -x, x]))
+    np.save("one.npy", -x)
+    simulate(NET, "three.npy", "out")
+    Path("out/simulation.json").unlink()
+    simulate(NET, "one.npy", "out")
+    assert listing("out") == ["000000/y.npy", "simulation.json"]
+
+
+def test_data_that_does_not_fit_costs_an_earlier_run_nothing() -> None:
+    x = feeds_of("qat/net")["x"]
+    np.save("good.npy", np.concatenate([x, -x]))
+    simulate(NET, "good.npy", "out")
+    before = Path("out/simulation.json").read_bytes()
+    np.save("bad.npy", x[:, :1])
+    for data in ("bad.npy", "none.npy"):
+        with pytest.raises(DataError):
+            simulate(NET, data, "out")
+    assert len(listing("out")) == 3 and Path("out/simulation.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_an_interrupted_run_leaves_whole_folders(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     x = feeds_of("qat/net")["x"]

@@ -105,7 +105,6 @@ def simulate(
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
     done = 0
     with DeploySession(model, device=device, collect=collect) as session:
-        before = _start(folder)
         names = [o.name for o in session.get_outputs()]
         source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
         for feeds in source:
@@ -122,6 +121,9 @@ def simulate(
             files = [(file_name(n), v) for n, v in zip(names, outputs, strict=True)]
             files += [f for layer in layers for f in layer_files(layer)]
             with _output_errors(folder):
+                # not before there is something to write: data that does not fit costs an earlier run nothing
+                if not done:
+                    (folder / FACTS_FILE).unlink(missing_ok=True)
                 _write_feed(folder / feed_folder(done), files, file_format)
             done += 1
             if progress is not None:
@@ -140,8 +142,8 @@ def simulate(
         )
     text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
     with _output_errors(folder):
-        for number in range(done, before):
-            _remove_earlier(folder / feed_folder(number))
+        for earlier in reversed(_feeds_from(folder, done)):
+            _remove_earlier(earlier)
         temporary = folder / f".{FACTS_FILE}.partial"
         temporary.write_text(text + "\n", encoding="utf-8")
         temporary.rename(folder / FACTS_FILE)
@@ -200,16 +202,12 @@ def _remove_earlier(target: Path) -> None:
     shutil.rmtree(target)
 
 
-def _start(folder: Path) -> int:
-    """Remove the facts of an earlier simulation, which are no longer those of the folder; how many feeds it had."""
-    facts = folder / FACTS_FILE
-    try:
-        feeds = json.loads(facts.read_bytes())["feeds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        feeds = 0
-    with _output_errors(folder):
-        facts.unlink(missing_ok=True)
-    return feeds if isinstance(feeds, int) else 0
+def _feeds_from(folder: Path, number: int) -> list[Path]:
+    """Folders of an earlier run, whole or interrupted, from a number on: a run numbers them without gaps."""
+    folders: list[Path] = []
+    while os.path.lexists(folder / feed_folder(number + len(folders))):
+        folders.append(folder / feed_folder(number + len(folders)))
+    return folders
 
 
 @contextmanager
