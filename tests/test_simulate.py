@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,27 @@ def test_npz_of_one_input_needs_no_name() -> None:
     np.savez("d.npz", images=ROWS, masks=ROWS)
     with pytest.raises(DataError, match="images, masks but no 'x'"):
         xs("d.npz", FREE)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "bin"])
+def test_a_large_file_is_read_as_far_as_its_feeds_go(suffix: str) -> None:
+    """Memory holds one feed at a time, of a file that could not be held at all."""
+    rows, width = 2**22, 2**16
+    shape = (rows, width)  # 1 TiB, all holes
+    path = Path(f"d.{suffix}")
+    start = 0
+    if suffix == "npy":
+        with path.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+            start = file.tell()
+    try:
+        path.touch()
+        os.truncate(path, start + 4 * rows * width)
+    except OSError:
+        pytest.skip("the file system holds no file of 1 TiB with holes")
+    feeds = read_feeds(path, (InputSpec("x", ("n", width), F32),), {"x": (2, width)})
+    assert [next(feeds)["x"].shape for _ in range(3)] == [(2, width)] * 3
 
 
 def test_folders() -> None:
@@ -124,6 +146,12 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
     elif kind == "option":
         path, text = "d.bin", "x:3,3"
         ROWS.tofile(path)
+    elif kind == "rest of the shape":
+        np.save(path, ROWS)
+        inputs, text = (InputSpec("x", ("batch", "width"), F32),), "x:1,4"
+    elif kind == "no multiple":
+        np.save(path, ROWS)
+        inputs, text = FREE, "x:3,3"
     elif kind == "folders":
         path, inputs = "two", PAIR
         for name in ("two/a_x", "two/b"):
@@ -149,6 +177,8 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
         ("unknown input", "no input 'z'"),
         ("option", r"\[3, 3\] does not fit"),
         ("folders", "not named as those"),
+        ("rest of the shape", r"has shape \[4, 3\].* --input_shape says \[1, 4\]"),
+        ("no multiple", r"has shape \[4, 3\].* --input_shape says \[3, 3\]"),
     ],
 )
 def test_data_that_does_not_fit(kind: str, message: str) -> None:

@@ -194,7 +194,8 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.d
     if path.suffix == ".bin":
         return _load_raw(path, spec, shape, kind or spec.dtype)
     try:
-        loaded = np.load(path, allow_pickle=False)
+        # a large .npy is read as far as its feeds go, not at once; numpy cannot map an .npz
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if path.suffix == ".npz":
             with loaded as archive:
                 names = list(archive.files)
@@ -236,15 +237,14 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
         raise DataError(f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {list(spec.shape)}.")
     one = int(np.prod(shape)) * kind.itemsize
     try:
-        array = np.fromfile(path, kind)
         size = path.stat().st_size
+        array = np.memmap(path, kind, "r") if size and not size % one else np.empty(0, kind)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if size == 0 or size % one:
         raise DataError(
             f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}."
         )
-    array = array.astype(spec.dtype, copy=False)
     rows = shape[0] if shape else 1
     return array.reshape((size // one * rows, *shape[1:])) if shape else array.reshape(())
 
@@ -259,13 +259,16 @@ def _batches(
     counts = {}
     for spec in inputs:
         array, size = arrays[spec.name], spec.batch
-        if spec.name in shapes and shapes[spec.name]:
-            size = shapes[spec.name][0]
+        given = InputSpec(spec.name, shapes.get(spec.name, ()), spec.dtype)
+        if given.shape:
+            size = given.batch
         whole = (size, *array.shape[1:]) if size is not None and array.ndim else array.shape
-        if not spec.fits(whole) or (size is not None and array.ndim and (array.shape[0] % size or not array.shape[0])):
+        cuts = size is None or not array.ndim or (array.shape[0] and not array.shape[0] % size)
+        if not spec.fits(whole) or not given.fits(whole) or not cuts:
+            option = f", --input_shape says {list(given.shape)} for each feed" if given.shape else ""
             raise DataError(
                 f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                f"{list(spec.shape)}."
+                f"{list(spec.shape)}{option}."
             )
         counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
     cut = {c for c in counts.values() if c is not None}
@@ -275,7 +278,11 @@ def _batches(
     number = cut.pop() if cut else 1
     for index in range(number):
         feeds = {}
-        for name, array in arrays.items():
-            rows = array.shape[0] // number if counts[name] is not None else 0
-            feeds[name] = array if counts[name] is None else array[index * rows : (index + 1) * rows]
+        for spec in inputs:
+            array = arrays[spec.name]
+            if counts[spec.name] is not None:
+                rows = array.shape[0] // number
+                array = array[index * rows : (index + 1) * rows]
+            # numbers of a .bin may be narrower; a copy, so that a feed outlives its file
+            feeds[spec.name] = np.array(array, spec.dtype)
         yield feeds
