@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx import AMCT_SO, DeploySession
 from amct_onnx.device.facts import WeightSums, largest_sum, weight_sums, worst_accumulator
@@ -395,8 +396,62 @@ def test_interface_of_a_session() -> None:
 
 
 @pytest.mark.parametrize(
+    "providers",
+    [
+        None,
+        [],
+        "CPUExecutionProvider",
+        ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        [("CUDAExecutionProvider", {"device_id": 0}), ("CPUExecutionProvider", {"use_arena": "0"})],
+        ort.get_available_providers(),
+    ],
+)
+def test_providers_as_users_write_them(providers: list[str] | None) -> None:
+    session = DeploySession(TIDY, ort.SessionOptions(), providers)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.pinned["providers"] == "CPUExecutionProvider"
+
+
+def test_metadata_and_options_of_a_session() -> None:
+    proto = onnx.load(TIDY)
+    onnx.helper.set_model_props(proto, {"classes": "cat,dog"})
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    with DeploySession(proto.SerializeToString(), options) as session:
+        assert session.get_modelmeta().custom_metadata_map == {"classes": "cat,dog"}
+        assert session.get_session_options().intra_op_num_threads == 2
+        assert session.get_session_options().graph_optimization_level.name == session.pinned["graph_optimization_level"]
+        assert list(session.get_provider_options()) == session.get_providers()
+        run_options = ort.RunOptions()
+        run_options.terminate = True
+        with pytest.raises(Exception, match="terminate"):
+            session.run(None, feeds_of("qat/net"), run_options)
+
+
+def test_a_model_without_ascend_operators_is_named() -> None:
+    """Most often the QAT or the fake-quant model, given by mistake."""
+    (warning,) = DeploySession(TIDY.with_name("m_fake_quant_model.onnx")).warnings
+    assert "no Ascend operator" in warning
+    assert DeploySession(TIDY).warnings == ()
+
+
+def test_an_initializer_among_the_inputs_is_a_constant() -> None:
+    """As ATC takes it: a certificate of fed weights would certify nothing."""
+    proto = onnx.load(TIDY)
+    weights = [i for i in proto.graph.initializer if i.data_type == TensorProto.INT8]
+    proto.graph.input.extend(onnx.helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in weights)
+    session, feeds = DeploySession(proto.SerializeToString()), feeds_of("qat/net")
+    assert [i.name for i in session.get_inputs()] == ["x"]
+    same(outputs(session, feeds), Evaluator(TIDY).run(feeds))
+    with pytest.raises(DataError, match=f"no input '{weights[0].name}'"):
+        session.run(None, {**feeds, weights[0].name: numpy_helper.to_array(weights[0])})
+
+
+@pytest.mark.parametrize(
     ("feeds", "text"),
     [
+        ([np.ones((1, 3, 16, 16), np.float32)], "The feeds are a list"),
+        (None, "The feeds are a NoneType"),
         ({}, "'x' is missing"),
         ({"x": np.ones((1, 3, 16, 16), np.float32), "z": np.ones(1)}, "no input 'z'"),
         ({"x": np.ones((1, 3, 16, 16))}, r"'x' is float64\[1, 3, 16, 16\], the model takes float32\[1, 3, 16, 16\]"),
@@ -404,7 +459,7 @@ def test_interface_of_a_session() -> None:
         ({"x": np.ones((2, 3, 16, 16), np.float32)}, r"float32\[2, 3, 16, 16\], the model takes"),
     ],
 )
-def test_feeds_that_do_not_fit(feeds: dict[str, np.ndarray], text: str) -> None:
+def test_feeds_that_do_not_fit(feeds: Any, text: str) -> None:
     session = DeploySession(TIDY, collect="layers")
     for call in (lambda: session.run(None, feeds), lambda: session.run_layers(feeds)):
         with pytest.raises(DataError, match=text):

@@ -74,7 +74,8 @@ class DeploySession:
     Args:
         model: path of the deploy model, or its bytes (without external data).
         sess_options: onnxruntime's; those that change results are overridden, see ``pinned``. Left as they were.
-        providers: only ``["CPUExecutionProvider"]``: others compute float32 with fewer bits.
+        providers: any list that allows ``"CPUExecutionProvider"``, which alone is used: others compute float32 with
+            fewer bits.
         device: ``reference``, ``ascend950``, ``a2``, ``310p`` or ``310``, see docs/simulate.md.
         collect: any of ``"counts"`` (``counts()`` then adds up all runs) and ``"layers"`` (``run_layers`` then works).
 
@@ -82,7 +83,7 @@ class DeploySession:
         ModelNotFoundError: There is no such file.
         ModelFileError: It is no ONNX model.
         UnsupportedModelError: It holds something without public arithmetic, or onnxruntime refuses the rest of it.
-        SettingError: Another device, provider or ``collect``.
+        SettingError: Another device or ``collect``, or providers without the CPU's.
     """
 
     def __init__(
@@ -97,8 +98,7 @@ class DeploySession:
         wanted = {collect} if isinstance(collect, str) else set(collect)
         if wanted - {COUNTS, LAYERS}:
             raise SettingError(f"collect={sorted(wanted)}: use '{COUNTS}', '{LAYERS}' or both.")
-        if any(p not in (CPU, (CPU, {})) for p in providers or ()):
-            raise SettingError(f"providers={list(providers or ())}: only '{CPU}' is exact. Leave providers out.")
+        cpu = _cpu_options(providers)
         profile = product(device)
         self.device = device
         lowered = lower(_read(model), profile, taps=LAYERS in wanted, counters=COUNTS in wanted)
@@ -107,7 +107,11 @@ class DeploySession:
         self.warnings: tuple[str, ...] = lowered.warnings + tuple(
             f"Layer '{f.name}': {w}" for f in lowered.layers for w in f.warnings
         )
-        self.pinned: dict[str, str] = {"graph_optimization_level": PINNED_LEVEL.name, **PINNED_ENTRIES}
+        self.pinned: dict[str, str] = {
+            "graph_optimization_level": PINNED_LEVEL.name,
+            **PINNED_ENTRIES,
+            "providers": CPU,
+        }
         """The session options that were set because they change results."""
         for warning in self.warnings:
             get_logger("Simulate").warning("%s", warning)
@@ -115,7 +119,7 @@ class DeploySession:
         self._taps = lowered.taps
         self._collects_layers = LAYERS in wanted
         self._collector = Collector(lowered.counters) if COUNTS in wanted else None
-        self._session: ort.InferenceSession | None = open_lowered(lowered, sess_options)
+        self._session: ort.InferenceSession | None = open_lowered(lowered, sess_options, cpu)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
@@ -173,6 +177,18 @@ class DeploySession:
     def get_providers(self) -> list[str]:
         """The one execution provider."""
         return list(self._open_session().get_providers())
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """The options of the one execution provider."""
+        return dict(self._open_session().get_provider_options())
+
+    def get_session_options(self) -> ort.SessionOptions:
+        """The options in force: yours with the pinned ones."""
+        return self._open_session().get_session_options()
+
+    def get_modelmeta(self) -> ort.ModelMetadata:
+        """The file's producer, version, descriptions and metadata."""
+        return self._open_session().get_modelmeta()
 
     def counts(self) -> tuple[LayerCounts, ...]:
         """Saturated values, ties and largest accumulator of each layer over all runs so far.
@@ -243,6 +259,8 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
 
 def _check_feeds(session: ort.InferenceSession, feeds: Mapping[str, Any]) -> None:
     """Compare names, and the type and shape of numpy arrays; anything else is left to onnxruntime."""
+    if not isinstance(feeds, Mapping):
+        raise DataError(f"The feeds are a {type(feeds).__name__}. Give a dict of arrays by input name.")
     inputs = {i.name: i for i in session.get_inputs()}
     wrong = [f"'{n}' is missing" for n in inputs if n not in feeds]
     wrong += [f"the model has no input '{n}'" for n in feeds if n not in inputs]
@@ -259,7 +277,19 @@ def _check_feeds(session: ort.InferenceSession, feeds: Mapping[str, Any]) -> Non
         raise DataError(f"The feeds do not fit: {'; '.join(wrong)}. The inputs are {', '.join(inputs)}.")
 
 
-def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> ort.InferenceSession:
+def _cpu_options(providers: Sequence[Any] | None) -> dict[str, Any]:
+    """The options that a list of providers, as onnxruntime takes it, gives the CPU's."""
+    wanted = [providers] if isinstance(providers, str) else list(providers or [CPU])
+    for provider in wanted:
+        name, options = provider if isinstance(provider, tuple) and len(provider) == 2 else (provider, {})
+        if name == CPU:
+            return dict(options)
+    raise SettingError(f"providers={wanted}: only '{CPU}' is exact. Add it, or leave providers out.")
+
+
+def open_lowered(
+    lowered: Lowered, sess_options: ort.SessionOptions | None, cpu_options: Mapping[str, Any] | None = None
+) -> ort.InferenceSession:
     """An onnxruntime session of a lowered model under the pinned options."""
     model = lowered.model
     size = weight_bytes(model)
@@ -271,9 +301,9 @@ def open_lowered(lowered: Lowered, sess_options: ort.SessionOptions | None) -> o
     ir.external_data.load_to_model(model)
     content = ir.to_proto(model).SerializeToString()
     if sess_options is None:
-        return _create(content, _new_options())
+        return _create(content, _new_options(), cpu_options)
     with _option_lock, _Pinned(sess_options) as options:
-        return _create(content, options)
+        return _create(content, options, cpu_options)
 
 
 def _new_options() -> ort.SessionOptions:
@@ -284,9 +314,9 @@ def _new_options() -> ort.SessionOptions:
     return options
 
 
-def _create(content: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+def _create(content: bytes, options: ort.SessionOptions, cpu_options: Mapping[str, Any] | None) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(content, options, providers=[CPU])
+        return ort.InferenceSession(content, options, providers=[(CPU, dict(cpu_options or {}))])
     except Exception as error:  # onnxruntime's classes share no base
         raise UnsupportedModelError(
             f"ONNX Runtime refuses the model's other operators ({error}). Check them with the fake-quant model."

@@ -42,6 +42,10 @@ def lower(
         ) from error
     state = LoweringState(model, product, integer_kernels)
     outputs = tuple(v.name or "" for v in state.graph.outputs)
+    for value in [v for v in state.graph.inputs if v.is_initializer()]:
+        state.graph.inputs.remove(value)  # ATC makes it a constant
+    if not any(n.op_type in ASCEND for n in ir.traversal.RecursiveGraphIterator(state.graph)):
+        state.warnings.append("The model holds no Ascend operator: it is no deploy model, or all its layers are float.")
     _walk(state, state.graph)
     for node in reversed(state.replaced):
         if node.graph is not None and not any(v.uses() or v.is_graph_output() for v in node.outputs):
