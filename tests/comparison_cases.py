@@ -56,7 +56,7 @@ def converted(name: str, folder: Path, samples: int = 64) -> Case:
             x, labels = archive["x"][:samples], archive["y"][:samples]
             tensor = next(i for i in graph.input if i.name not in {t.name for t in graph.initializer})
             rank = [d.dim_value for d in tensor.type.tensor_type.shape.dim]
-            if rank[1:] != list(x.shape[1:]):  # TensorFlow: channels last
+            if all(rank[1:]) and rank[1:] != list(x.shape[1:]):  # TensorFlow: channels last
                 x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type)
             np.savez(case.data, **{tensor.name: x.astype(dtype)})
@@ -100,3 +100,52 @@ def narrow_quantizer(path: Path, layer: str, factor: float) -> None:
     set_attribute(model, quantizer.name, scale=scale * factor)
     onnx.save(model, path)
     scale_dequantizer(path, layer, 1 / factor)
+
+
+def scale_channel(path: Path, layer: str, channel: int, factor: float) -> None:
+    """The deploy model's AscendDequant of a layer is wrong in one channel."""
+    model = onnx.load(path)
+    name = node(model, f"{layer}.dequant").input[1]
+    packed = numpy_helper.to_array(initializer(model, name)).copy()
+    one = packed[channel : channel + 1].astype(np.uint32).view(np.float32) * np.float32(factor)
+    packed[channel : channel + 1] = one.view(np.uint32)
+    set_initializer(model, name, packed)
+    onnx.save(model, path)
+
+
+def change_constant(path: Path, layer: str, input_index: int, position: int, by: int) -> None:
+    """One weight (input 1) or bias (input 2) of the deploy model's layer is another integer."""
+    model = onnx.load(path)
+    name = node(model, layer).input[input_index]
+    values = numpy_helper.to_array(initializer(model, name)).copy()
+    values.reshape(-1)[position] += by
+    set_initializer(model, name, values)
+    onnx.save(model, path)
+
+
+def swap_weights(path: Path, one: str, other: str) -> None:
+    """Two layers of the deploy model with weights of equal shape read each other's."""
+    model = onnx.load(path)
+    a, b = node(model, one), node(model, other)
+    a.input[1], b.input[1] = b.input[1], a.input[1]
+    onnx.save(model, path)
+
+
+def change_quantizer(path: Path, layer: str, *, factor: float = 1.0, offset: int = 0) -> str:
+    """The AscendQuant that a layer reads has another scale or offset; its name."""
+    model = onnx.load(path)
+    read = node(model, layer).input[0]
+    return _change(model, path, next(n for n in model.graph.node if read in n.output), factor, offset)
+
+
+def change_antiquant(path: Path, *, factor: float = 1.0, offset: int = 0) -> str:
+    """The deploy model's first AscendAntiQuant has another scale or offset; its name."""
+    model = onnx.load(path)
+    return _change(model, path, next(n for n in model.graph.node if n.op_type == "AscendAntiQuant"), factor, offset)
+
+
+def _change(model: onnx.ModelProto, path: Path, target: onnx.NodeProto, factor: float, offset: int) -> str:
+    held = {a.name: a.f for a in target.attribute}
+    set_attribute(model, target.name, scale=held["scale"] * factor, offset=held["offset"] + offset)
+    onnx.save(model, path)
+    return target.name

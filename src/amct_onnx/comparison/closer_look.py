@@ -1,4 +1,4 @@
-"""A second look at one layer's output on one batch: is the error a constant per channel, or a factor?"""
+"""The form of an error: is it a constant per channel, or a factor?"""
 
 from __future__ import annotations
 
@@ -13,33 +13,49 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Look:
-    """How much of a layer's squared error has a simple form.
+    """How much of a squared error has a simple form.
 
     Attributes:
         constant: share that a constant per channel explains.
         linear: share that a constant and a factor per channel explain.
-        offset: the constant of each channel, float64 [channels].
-        factor: median over the channels of other / source.
+        worst: channel with the largest squared error.
+        offset, factor: other = offset + factor * own in that channel.
     """
 
     constant: float
     linear: float
-    offset: Array
+    worst: int
+    offset: float
     factor: float
 
 
-def look(source: Array, other: Array, axis: int) -> Look:
-    """Fit other - source = offset + slope * source for each channel along ``axis``."""
-    a = np.moveaxis(source.astype(np.float64), axis, 0).reshape(source.shape[axis], -1)
-    b = np.moveaxis(other.reshape(source.shape).astype(np.float64), axis, 0).reshape(source.shape[axis], -1)
-    d = b - a
-    total = float((d**2).sum())
+def look(own: Array, other: Array, axis: int | None, wrong: Array) -> Look:
+    """Fit other - own = offset + slope * own for each wrong channel along ``axis``.
+
+    Args:
+        own: float64.
+        other: float64, the same shape.
+        axis: of the channels; None for one channel.
+        wrong: bool per channel; the others are noise.
+    """
+    if axis is None:
+        a, b = own.reshape(1, -1), other.reshape(1, -1)
+    else:
+        a, b = (np.moveaxis(v, axis, 0).reshape(v.shape[axis], -1) for v in (own, other))
+    channels = np.flatnonzero(wrong)
+    a, d = a[channels], (b - a)[channels]
+    squares = (d**2).sum(axis=1)
+    total = float(squares.sum())
     if total == 0 or not np.isfinite(total):
-        return Look(0.0, 0.0, np.zeros(len(a)), 1.0)
+        return Look(0.0, 0.0, int(channels[0]) if channels.size else 0, 0.0, 1.0)
     mean = d.mean(axis=1, keepdims=True)
     centred_a, centred_d = a - a.mean(axis=1, keepdims=True), d - mean
     power = (centred_a**2).sum(axis=1)
     slope = np.divide((centred_a * centred_d).sum(axis=1), power, out=np.zeros(len(a)), where=power > 0)
     left_by_mean = float((centred_d**2).sum())
     left_by_line = float(((centred_d - slope[:, None] * centred_a) ** 2).sum())
-    return Look(1 - left_by_mean / total, 1 - left_by_line / total, mean.reshape(-1), float(1 + np.median(slope)))
+    worst = int(squares.argmax())
+    offset = float(mean[worst, 0] - slope[worst] * a[worst].mean())
+    return Look(
+        1 - left_by_mean / total, 1 - left_by_line / total, int(channels[worst]), offset, 1 + float(slope[worst])
+    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amct_onnx.arithmetic import INT32_MAX
 from amct_onnx.comparison.batch import Results
-from amct_onnx.comparison.closer_look import Look
+from amct_onnx.comparison.faults import SATURATES, not_finite, size, told_by_counts
 from amct_onnx.comparison.job import FAKE_QUANT, SOURCE
-from amct_onnx.comparison.noise import Noise, explained
+from amct_onnx.comparison.noise import Float64, Noise, explained
 from amct_onnx.comparison.pairing import Paired
 from amct_onnx.comparison.report import Divergence
+from amct_onnx.comparison.statistics import QuantizerStatistics
 from amct_onnx.report import CONVERTED
 
 MARGIN = 2.0
@@ -21,10 +22,6 @@ NOTICEABLE = 2.0**-14
 """Relative to the RMS of the layer: an unexplained error below this changes nothing that anybody measures."""
 OWN_NOISE = 1 / math.sqrt(12)
 """RMS in LSB of what the next quantizer's rounding loses anyway."""
-SATURATES = 0.002
-"""Share of a layer's inputs that saturate beyond those of the source, from which on that is a cause."""
-SIMPLE = 0.8
-"""Share of the squared error that a constant or factor must explain to be called the fault."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,14 @@ class Examined:
         return self.not_finite > 0 or self.noise is not None and self.measured > MARGIN * self.noise.total
 
 
-def examine(model: str, layers: Sequence[Paired], results: Results, input_keys: dict[int, str], gain: dict[str, float],
-            lsb: Sequence[float | None]) -> list[Examined]:  # fmt: skip
+def examine(
+    model: str,
+    layers: Sequence[Paired],
+    results: Results,
+    input_keys: Mapping[int, str],
+    gain: Mapping[str, Float64],
+    lsb: Sequence[float | None],
+) -> list[Examined]:
     """Every compared layer of a model, in network order."""
     found = []
     devices = [m for _, m in results.quantizers if m != SOURCE]
@@ -70,7 +73,7 @@ def examine(model: str, layers: Sequence[Paired], results: Results, input_keys: 
                 error = bias.max_steps * unit  # then the unit is the accumulator's step
             noise = explained(
                 entry,
-                gain[entry.name],
+                float(gain[entry.name].mean()),
                 model,
                 input_error=results.tensors[key, model].mean_abs,
                 tie_share=ties,
@@ -90,12 +93,12 @@ def diagnose(
     examined: Sequence[Examined],
     results: Results,
     lsb: Sequence[float | None],
-    look_at: Callable[[int], Look | None],
+    found: Divergence | None,
 ) -> tuple[Divergence | None, bool]:
     """The first layer at which a model leaves the source, and whether that is a fault.
 
-    First comes a layer whose error quantization does not explain (a fault); without one, the first whose error exceeds
-    what the next quantizer's rounding loses anyway.
+    First comes a fault; without one, the first layer whose error exceeds what the next quantizer's rounding loses
+    anyway.
 
     Args:
         model: key.
@@ -103,11 +106,13 @@ def diagnose(
         examined: what ``examine`` found.
         results: of all batches.
         lsb: unit of each layer.
-        look_at: a closer look at a layer's output.
+        found: the fault that the first batch showed, or None.
     """
-    fault = next((e for e in examined if e.unexplained), None)
-    if fault is not None:
-        return _fault(model, layers, fault, results, lsb, look_at(fault.index)), True
+    late = next((e for e in examined if _shows_itself(e, results.quantizers.get((e.index, model)))), None)
+    if late is not None and (found is None or late.index < found.index):
+        return _late_fault(model, layers[late.index], late, results, lsb[late.index]), True
+    if found is not None:
+        return found, True
     refused_input = {i for i, p in enumerate(layers) if p.entry.verdict != CONVERTED}
     for e in examined:
         unit = lsb[e.index]
@@ -116,53 +121,29 @@ def diagnose(
     return None, False
 
 
-def _fault(
-    model: str, layers: Sequence[Paired], e: Examined, results: Results, lsb: Sequence[float | None], seen: Look | None
-) -> Divergence:
-    entry = layers[e.index].entry
+def _shows_itself(e: Examined, counts: QuantizerStatistics | None) -> bool:
+    """Whether the statistics of all batches tell a fault and its cause; a bound of a sum alone does not."""
     if e.not_finite:
-        share = e.not_finite / results.tensors[f"layer:{e.index}", model].count
-        text = (
-            f"{share:.2%} of the values of '{entry.name}' are NaN or infinite in {model} or in the source, not in both."
-        )
-        total = e.noise.total if e.noise is not None else 0.0
-        return Divergence(model, entry.name, e.index, "not-finite", text, NOT_FINITE_ADVICE, e.measured, total)
-    noise = e.noise
-    assert noise is not None
-    unit = lsb[e.index]
-    size = f"{e.measured / unit:.3g} LSB" if unit else f"{e.measured:.3g}"
-    explained_text = f"{noise.total / unit:.2g} LSB" if unit else f"{noise.total:.2g}"
-    start = f"'{entry.name}' errs by {size} on average in {model}; quantization explains at most {explained_text}."
-    counts = results.quantizers.get((e.index, model))
-    cause, why, advice = (
-        "unknown",
-        "Neither its bias nor a factor accounts for it.",
-        f"Look at the layer: amct_onnx simulate --dump layers writes its integers ('{entry.name}').",
+        return True
+    overflow = counts is not None and counts.largest_accumulator > INT32_MAX
+    return e.unexplained and (overflow or e.extra_saturation > SATURATES)
+
+
+def _late_fault(model: str, pair: Paired, e: Examined, results: Results, unit: float | None) -> Divergence:
+    """A fault that the batches together show."""
+    name = pair.entry.name
+    total = e.noise.total if e.noise is not None else 0.0
+    if e.not_finite:
+        count = results.tensors[f"layer:{e.index}", model].count
+        return not_finite(model, f"'{name}'", name, e.index, e.not_finite / count, e.measured)
+    cause, why, advice = told_by_counts(results.quantizers.get((e.index, model)), e.extra_saturation)
+    start = (
+        f"'{name}' errs by {size(e.measured, unit)} on average in {model}; quantization explains at most "
+        f"{size(total, unit)}."
     )
-    if counts is not None and counts.largest_accumulator > INT32_MAX:
-        cause = "accumulator-overflow"
-        why = f"Its accumulator reaches {counts.largest_accumulator}, beyond 2^31 - 1."
-        advice = "Use larger scales in that layer, and calibrate again."
-    elif e.extra_saturation > SATURATES:
-        cause = "saturation"
-        why = f"{e.extra_saturation:.1%} more of its inputs saturate than in the source."
-        advice = "Check the factors of the quantizer in front of it, widen it, and convert again."
-    elif seen is not None and seen.constant > SIMPLE:
-        cause = "bias-fault"
-        why = f"{seen.constant:.0%} of the squared error is a constant per channel: its bias is wrong or missing."
-        advice = "Check the layer's bias in the deploy model; convert the source again."
-    elif seen is not None and seen.linear > SIMPLE:
-        cause = "scale-fault"
-        why = (
-            f"{seen.linear:.0%} of the squared error is a factor: its values are {seen.factor:.4g} times the source's."
-        )
-        advice = "Check the scales of its AscendQuant and AscendDequant; convert the source again."
-    return Divergence(model, entry.name, e.index, cause, f"{start} {why}", advice, e.measured, noise.total)
+    return Divergence(model, name, e.index, cause, f"{start} {why}", advice, e.measured, total)
 
 
-NOT_FINITE_ADVICE = (
-    "float16 ends at 65504 and float32 at 3.4e38: look at the values in front of the layer, and scale them down."
-)
 ADVICE = {
     "bias-rounding": "Write the source with rounded biases (amct_onnx bias) and compare with that: what stays is "
     "not bias rounding. Train or calibrate with it when the difference matters.",

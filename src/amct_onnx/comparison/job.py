@@ -47,12 +47,22 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The quantizer in front of a converted layer, as it stands in the source: float tensor and range in floats."""
+    """The quantizer in front of a converted layer, as it stands in the source: float tensor and factors."""
 
     layer: int
     tensor: str
-    low: float
-    high: float
+    scale: float
+    offset: int
+
+    @property
+    def low(self) -> float:
+        """Smallest float that does not saturate: rounding takes -128.5 to -128 (half to even)."""
+        return (-128.5 - self.offset) * self.scale
+
+    @property
+    def high(self) -> float:
+        """Smallest float beyond it that does: rounding takes 127.5 to 128."""
+        return (127.5 - self.offset) * self.scale
 
 
 @dataclass(frozen=True)
@@ -130,10 +140,7 @@ def make_job(
                 tracked.append(Tracked(key, name, names, unit))
         if pair.entry.verdict == CONVERTED and pair.source.input in source.shown:
             assert pair.entry.scale_d is not None and pair.entry.offset_d is not None
-            scale, offset = pair.entry.scale_d, pair.entry.offset_d
-            # rounding takes 127.5 to 128 (half to even), -128.5 to -128
-            low, high = (-128.5 - offset) * scale, (127.5 - offset) * scale
-            quantizers.append(Quantized(index, pair.source.input, low, high))
+            quantizers.append(Quantized(index, pair.source.input, pair.entry.scale_d, pair.entry.offset_d))
     fake_bytes = show(fake_quant, ledger.fake_quant_model, [t.others[FAKE_QUANT] for t in tracked])
     deploy_names = [t.others[deploy_key(devices[0])] for t in tracked] if devices else []
     deploy_bytes = show(deploy, ledger.deploy_model, deploy_names)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.comparison.job import FAKE_QUANT
@@ -19,6 +20,8 @@ from amct_onnx.device import arithmetic as rules
 from amct_onnx.device.facts import weight_sums
 from amct_onnx.device.products import product
 from amct_onnx.report import CONVERTED, LayerEntry
+
+Float64 = npt.NDArray[np.float64]
 
 HALF_ULP16 = 2.0**-11
 """Relative rounding of float16."""
@@ -54,10 +57,10 @@ class Noise:
         return self.inherited + self.ties + self.bias + self.device + self.rounding
 
 
-def gains(layers: tuple[LayerEntry, ...], deploy: ir.Model) -> dict[str, float]:
-    """Mean over the output channels of sum |w|, by layer: by how much a layer may enlarge its input's mean error."""
+def gains(layers: tuple[LayerEntry, ...], deploy: ir.Model) -> dict[str, Float64]:
+    """Sum |w| of each output channel, by layer: by how much a layer may enlarge its input's mean error."""
     nodes = {n.name or "": n for n in ir.traversal.RecursiveGraphIterator(deploy.graph)}
-    found = {}
+    found: dict[str, Float64] = {}
     for entry in layers:
         node = nodes.get(entry.name)
         if entry.verdict != CONVERTED or node is None or len(node.inputs) < 2 or node.inputs[1] is None:
@@ -67,8 +70,7 @@ def gains(layers: tuple[LayerEntry, ...], deploy: ir.Model) -> dict[str, float]:
             continue
         group = node.attributes["group"].as_int() if "group" in node.attributes else 1
         sums = weight_sums(node.op_type, tensor.numpy(), group)
-        per_channel = (sums.positive + sums.negative) * np.asarray(entry.scale_w, np.float64)
-        found[entry.name] = float(per_channel.mean())
+        found[entry.name] = (sums.positive + sums.negative).astype(np.float64) * np.asarray(entry.scale_w, np.float64)
     return found
 
 
@@ -86,7 +88,7 @@ def explained(
 
     Args:
         entry: of the ledger.
-        gain: see ``gains``.
+        gain: mean of ``gains`` over the channels.
         model: key of the model.
         input_error: mean absolute error in front of the layer's quantizer.
         tie_share: of the quantizer's values.

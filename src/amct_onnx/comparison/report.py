@@ -176,12 +176,14 @@ class Divergence:
         model: key of the model.
         layer: name of the layer.
         index: of it in ``layers``.
-        cause: ``bias-rounding``, ``saturation``, ``refused-layer``, ``ties``, ``device-arithmetic``,
-            ``accumulator-overflow``, ``bias-fault``, ``scale-fault``, ``not-finite``, ``inherited``
-            or ``unknown``.
+        place: ``at`` the layer, ``before`` it (between the layers before and its quantizer) or ``behind`` it.
+        cause: of a fault ``not-finite``, ``accumulator-overflow``, ``saturation``, ``zero-point-fault``,
+            ``bias-fault``, ``scale-fault``, ``weight-fault``, ``fault-between-layers`` or ``ledger-contradiction``; of
+            noise ``bias-rounding``, ``ties``, ``device-arithmetic``, ``refused-layer`` or ``inherited``.
         text: one sentence with the figures.
         advice: one sentence; empty when there is nothing to do.
-        measured, explained: mean absolute error of the layer, and how much of it quantization noise explains.
+        measured, explained: mean absolute error, and how much of it quantization noise explains: of a fault in its
+            worst channel, fed with the model's own input; else of the layer.
     """
 
     model: str
@@ -192,6 +194,7 @@ class Divergence:
     advice: str
     measured: float
     explained: float
+    place: str = "at"
 
 
 @dataclass(frozen=True)

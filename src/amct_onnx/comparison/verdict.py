@@ -80,7 +80,9 @@ def verdict(
         index = min(d.index for d in faults)
         first = [d for d in faults if d.index == index]
         level = DIVERGES
-        headline = f"{_listed([d.model for d in first])} wrong at layer '{first[0].layer}' ({first[0].cause})."
+        headline = (
+            f"{_listed([d.model for d in first])} wrong {first[0].place} layer '{first[0].layer}' ({first[0].cause})."
+        )
     elif drops:
         level = DIVERGES
         headline = f"Accuracy drops in {', '.join(drops)}, more than chance explains, although each layer errs no more "
