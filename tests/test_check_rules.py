@@ -717,6 +717,13 @@ def test_chain_ends_at_the_next_quantizer() -> None:
     assert found == {("not-dequantized", "conv")}
 
 
+def test_an_empty_input_of_an_ascend_operator_is_counted() -> None:
+    model = good_model()
+    node(model, "conv.dequant").input.append("")
+    (finding,) = [f for f in checked(model).findings if f.rule == "ascend-inputs"]
+    assert finding.detail == "AscendDequant has 3 inputs, 1 of them empty, 2 expected"
+
+
 def test_int4_layer_with_the_vendors_cast_bias() -> None:
     model = good_model()
     set_attribute(model, "conv.quant", dst_type="INT4")

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from amct_onnx.acceptance.report import ERROR
 from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.report import CONVERTED, REFUSED, ConversionReport
 from deploy_evaluator import Evaluator, run
 from forced_source import ForcedSource
@@ -87,16 +88,19 @@ def check(case: Case, folder: Path) -> None:
     path = folder / "source.onnx"
     onnx.save(case.model, str(path))
     expected = run(path, case.feeds, qdq_source=True)
-    report = convert_qat_model(path, folder / "m", folder / "record.txt")
+    try:
+        report = convert_qat_model(path, folder / "m", folder / "record.txt")
+    except UnsupportedModelError as error:
+        # what ATC would misread: an output_shape on an input whose size nothing tells
+        assert "output_shape" in str(error) and not (folder / "m_deploy_model.onnx").exists()
+        event("output_shape of unknown size")
+        return
     ledger(case, report, folder)
     deploy_model, fake_model = onnx.load(report.deploy_model), onnx.load(report.fake_quant_model)
     for model in (deploy_model, fake_model):
         same_interface(case.model, model)
         unique_names(model)
-    # a float ConvTranspose whose input size nothing tells keeps its output_shape
-    open_size = {e.name for e in report.refused if e.reason == "padding-unknown"}
-    assert report.check is not None
-    assert not [f for f in report.check.of(ERROR) if f.node not in open_size], report.check
+    assert report.check is not None and not report.check.of(ERROR), report.check
     onnx.shape_inference.infer_shapes(fake_model, check_type=True, strict_mode=True)
     evaluator = Evaluator(report.deploy_model)
     deploy, fake = evaluator.run(case.feeds), all_values(fake_model, case.feeds)

@@ -116,6 +116,15 @@ def test_padding_of_unknown_size_is_refused(tmp_path: Path) -> None:
     assert [e.reason for e in report.refused] == ["padding-unknown"]
 
 
+def test_convolution_of_four_axes_stays_float(tmp_path: Path) -> None:
+    text = f"""g (float[1, 2, 3, 3, 3, 3] x) => (float[1, 4, 2, 2, 2, 2] y) {{
+        {QUANT} wd = DequantizeLinear(w, sw) y = Conv(d, wd)
+    }}"""
+    weight = {"w": np.ones((4, 2, 2, 2, 2, 2), np.int8), "sw": np.float32(0.01)}
+    report = convert_qat_model(write_model(tmp_path / "m.onnx", text, factors() | weight), tmp_path / "out" / "m")
+    assert [e.reason for e in report.refused] == ["conv-rank"]
+
+
 def test_empty_optional_inputs_are_dropped_and_names_differ_from_inputs(tmp_path: Path) -> None:
     text = f"""g (float[n, 3, 8, 8] x) => (float[n, 4, m, l] y) {{
         {QUANT} wd = DequantizeLinear(w, sw) c = Conv(d, wd, ) y = Relu(c)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
 from deploy_evaluator import attributes, run
 
@@ -86,3 +87,37 @@ def test_unknown_size_leaves_the_attribute() -> None:
     x, w = np.ones((1, 3, 9, 8), np.float32), np.ones((2, 3, 4, 3), np.float32)
     _, found = spelled(model_of("Conv", x, w, {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, known=False))
     assert found["auto_pad"] == b"SAME_UPPER"
+
+
+@pytest.mark.parametrize(
+    ("op_type", "rank", "attributes", "message"),
+    [
+        (
+            "ConvTranspose",
+            2,
+            {"output_shape": [9, 9]},
+            r"output_shape = \[9, 9\] .* SAME_LOWER. Export .* fix the sizes",
+        ),
+        ("Conv", 3, {"auto_pad": "SAME_UPPER", "strides": [2, 2, 2]}, "no auto_pad over 3 axes"),
+        ("Conv", 2, {"pads": [1, 1, 1]}, r"pads = \[1, 1, 1\] does not fit 2 spatial axes"),
+        ("Conv", 2, {"strides": [1]}, "strides"),
+        ("Conv", 2, {"kernel_shape": [2, 3]}, r"kernel_shape is \[2, 3\], that of its weight \[3, 3\]"),
+        ("ConvTranspose", 2, {"output_padding": [0]}, "output_padding"),
+        ("ConvTranspose", 2, {"output_shape": [9]}, "output_shape"),
+    ],
+)
+def test_what_atc_stops_at_or_misreads_is_refused(
+    op_type: str, rank: int, attributes: dict[str, object], message: str
+) -> None:
+    x, w = np.ones((1, 3, *[9] * rank), np.float32), np.ones((3, 3, *[3] * rank), np.float32)
+    with pytest.raises(UnsupportedModelError, match=rf"'layer' \({op_type}\).*{message}"):
+        spelled(model_of(op_type, x, w, attributes, known=False))
+
+
+@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose"])
+def test_kernel_of_unknown_size_is_refused(op_type: str) -> None:
+    model = model_of(op_type, np.ones((1, 3, 9, 8), np.float32), np.ones((3, 3, 3, 3), np.float32), {}, known=True)
+    del model.graph.initializer[:]
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, None))
+    with pytest.raises(UnsupportedModelError, match="Export the model with kernel_shape"):
+        spelled(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
@@ -13,6 +15,8 @@ MOST_NODES = 1_000_000
 """Of a model whose functions are inlined. The largest real models have some ten thousand."""
 DEEPEST_CALLS = 100
 """Functions within functions."""
+CONSTANTS_NAME = re.compile(r".*_Initializer_\d+", re.DOTALL)
+"""How ATC's parser names the nodes that it makes of initializers: <tensor>_Initializer_<n>."""
 
 
 def normalise_container(model: ir.Model) -> ir.Model:
@@ -68,7 +72,7 @@ def _refuse_explosion(model: ir.Model) -> None:
 
 
 def _name_uniquely(model: ir.Model) -> None:
-    """One name per node and per value in the whole model, bodies included; only names in bodies ever change.
+    """One name per node and per value in the whole model, bodies included; of values only those in bodies change.
 
     Initializers that are also listed as graph inputs are inputs no longer: ATC makes them constants.
     """
@@ -83,7 +87,8 @@ def _name_uniquely(model: ir.Model) -> None:
                 value.name = values.take(value.name)
     nodes = FreeNames(v.name for v in model.graph.inputs)
     for index, node in enumerate(nodes_of(model)):
-        node.name = nodes.take(node.name or f"{node.op_type}_{index}")
+        wished = node.name or f"{node.op_type}_{index}"
+        node.name = nodes.take(f"{wished}_node" if CONSTANTS_NAME.fullmatch(wished) else wished)
 
 
 def bodies(graph: ir.Graph) -> list[ir.Graph]:

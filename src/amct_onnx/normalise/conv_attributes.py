@@ -10,18 +10,34 @@ from typing import Any
 
 import onnx_ir as ir
 
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.graph_edit import nodes_of
 
 ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")
+PER_AXIS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 2, "output_padding": 1}
+"""Lists of a convolution, and how many numbers they hold for each spatial axis."""
+FIX_SIZE = (
+    "Export the model with explicit pads, or fix the sizes of its inputs "
+    "(python -m onnxruntime.tools.make_dynamic_shape_fixed)."
+)
 
 
 def spell_out_convolutions(model: ir.Model) -> None:
-    """Rewrite attributes in place; auto_pad and output_shape stay only where the input's size is unknown."""
+    """Rewrite attributes in place; auto_pad of one or two axes stays where the input's size is unknown.
+
+    Raises:
+        UnsupportedModelError: Lists that fit neither each other nor the weight, or a form that depends on an unknown
+            size and that ATC stops at or compiles into something else.
+    """
     for node in nodes_of(model):
-        kernel = _kernel(node) if _is_convolution(node) else None
+        if not _is_convolution(node):
+            continue
+        kernel = _kernel(node)
         if kernel:
+            _check_lists(node, kernel)
             _spell_out(node, kernel)
+        _refuse_misread(node, kernel)
 
 
 def lacks_size(node: ir.Node) -> bool:
@@ -35,12 +51,50 @@ def _is_convolution(node: ir.Node) -> bool:
     return node.op_type in ("Conv", "ConvTranspose") and node.domain == ""
 
 
+def _check_lists(node: ir.Node, kernel: list[int]) -> None:
+    weight = _weight_sizes(node)
+    if weight is not None and weight != kernel:
+        raise _error(node, f"its kernel_shape is {kernel}, that of its weight {weight}. Export the model again.")
+    counts = {name: {times * len(kernel)} for name, times in PER_AXIS.items()}
+    counts["output_shape"] = {len(kernel), len(kernel) + 2}
+    for name, allowed in counts.items():
+        found = _ints(node, name, None)
+        if found is not None and len(found) not in allowed:
+            raise _error(node, f"{name} = {found} does not fit {len(kernel)} spatial axes. Export the model again.")
+
+
+def _refuse_misread(node: ir.Node, kernel: list[int] | None) -> None:
+    """Quantized or not: with such a node the whole deploy model is of no use."""
+    if not kernel:
+        if node.op_type == "ConvTranspose" or not PER_AXIS.keys() & node.attributes.keys():
+            raise _error(
+                node,
+                "the size of its kernel is declared neither by kernel_shape nor by a weight of 3 to 5 axes, and ATC "
+                "stops at it. Export the model with kernel_shape.",
+            )
+    elif "output_shape" in node.attributes:
+        raise _error(
+            node,
+            f"the padding that output_shape = {_ints(node, 'output_shape', None)} stands for depends on the size of "
+            "its input, which the model leaves open; as it is, ATC would compile this and every later ConvTranspose "
+            f"as SAME_LOWER. {FIX_SIZE}",
+        )
+    elif _mode(node) in SAME and len(kernel) > 2:
+        raise _error(
+            node,
+            "its auto_pad depends on the size of its input, which the model leaves open, and ATC takes no auto_pad "
+            f"over {len(kernel)} axes. {FIX_SIZE}",
+        )
+
+
+def _error(node: ir.Node, text: str) -> UnsupportedModelError:
+    return UnsupportedModelError(f"Node '{node.name}' ({node.op_type}): {text}")
+
+
 def _spell_out(node: ir.Node, kernel: list[int]) -> None:
     spatial = len(kernel)
-    strides = _ints(node, "strides", [1] * spatial)
-    dilations = _ints(node, "dilations", [1] * spatial)
-    if strides is None or dilations is None or not len(strides) == len(dilations) == spatial:
-        return
+    strides = _ints(node, "strides", None) or [1] * spatial
+    dilations = _ints(node, "dilations", None) or [1] * spatial
     node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", kernel)
     node.attributes["strides"] = ir.AttrInt64s("strides", strides)
     node.attributes["dilations"] = ir.AttrInt64s("dilations", dilations)
@@ -113,6 +167,11 @@ def _ints(node: ir.Node, name: str, default: Any) -> list[int] | None:
 def _kernel(node: ir.Node) -> list[int] | None:
     if "kernel_shape" in node.attributes:
         return _ints(node, "kernel_shape", None)
+    return _weight_sizes(node)
+
+
+def _weight_sizes(node: ir.Node) -> list[int] | None:
+    """Spatial sizes of the weight; None where nothing tells them."""
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     # exporters declare no shapes inside a weight's Q/DQ pair, but the elements are those of the initializer
     while weight is not None and _sizes(weight) is None:

@@ -56,6 +56,8 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     resolved = resolve_weight(node.inputs[1], channel_axis, constants, settings)
     if node.op_type == "ConvTranspose" and len(resolved.shape) == 5:
         raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
+    if node.op_type.startswith("Conv") and len(resolved.shape) > 5:
+        raise Refusal("conv-rank", f"it has {len(resolved.shape) - 2} spatial axes, int8 at most 3", "Keep it float.")
     if node.op_type == "MatMul" and len(resolved.shape) != 2:
         raise Refusal(
             "matmul-weight-rank", f"its weight has {len(resolved.shape)} axes", "Only 2-D weights are accepted."

@@ -166,7 +166,9 @@ def input_count(view: ModelView) -> Iterator[Hit]:
         expected = 2 if node.op_type == DEQUANT else 1
         given = sum(v is not None for v in node.inputs)
         if given != expected or len(node.inputs) != expected:
-            yield Hit(f"{node.op_type} has {given} inputs, {expected} expected", view.names[node])
+            empty = len(node.inputs) - given
+            found = f"{len(node.inputs)} inputs{f', {empty} of them empty' if empty else ''}"
+            yield Hit(f"{node.op_type} has {found}, {expected} expected", view.names[node])
 
 
 def quant_input_type(view: ModelView) -> Iterator[Hit]:

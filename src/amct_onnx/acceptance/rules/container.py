@@ -266,7 +266,8 @@ RULES = (
         title="Several opset_import entries",
         why="ATC's documentation allows one entry; compilers that enforce it stop with E16005.",
         source="CANN documentation of ATC and of E16005 (ge: error tables)",
-        remedy="Keep only the entry of the default domain; `amct_onnx convert` does so.",
+        remedy="Replace operators of other domains and keep only the entry of the default one; `amct_onnx convert` "
+        "drops entries that nothing uses.",
         find=opset_entries,
     ),
     Rule(
