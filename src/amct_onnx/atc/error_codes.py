@@ -91,6 +91,12 @@ CODES: dict[str, ErrorCode] = {
         "Read the lines above and the log that --log=debug writes; `amct_onnx check` finds the usual causes.",
         ("opset-missing", "output-not-produced", "input-not-produced", "cycle", "deq-scale-rank", "deq-scale-variable"),
     ),
+    "EZ3003": ErrorCode(
+        "no kernel of the product takes an operator with these types and shapes",
+        "The message names the node. Install the operator package of exactly this product; an int8 node has no kernel "
+        "when its chain is broken or the product has no int8 form of it.",
+        ("conv-3d", "conv-transpose-3d", "chain", "chain-offset", "int8-reader", "weight-type", "bias-type"),
+    ),
 }
 
 
