@@ -146,6 +146,42 @@ def test_ledger_accounts_for_every_layer(name: str, report: ConversionReport) ->
     assert {e.name for e in report.converted} <= integer
 
 
+def true_findings(model: onnx.ModelProto) -> dict[str, bool]:
+    """What check may find in a converted model, and whether this model is such; layers are settled by small_convs."""
+    scales = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.UINT64]
+    dims = [d for v in model.graph.input for d in v.type.tensor_type.shape.dim]
+    types = {n.op_type for n in all_nodes(model.graph)}
+    return {
+        "float16-chain": "AscendQuant" in types,  # every product but 950 quantizes in float16
+        "dynamic-input": any(d.dim_value <= 0 for d in dims),  # ATC wants the size
+        "deq-scale-square-root": any(
+            (s.astype(np.uint32).view(np.float32) < 2.0**-14).any() for s in scales
+        ),  # 310, 910
+        "requant-fusion": {"AscendDequant", "AscendQuant"} <= types,  # 310, 910, 310P
+    }
+
+
+def small_convs(model: onnx.ModelProto) -> set[str]:
+    """int8 Conv nodes of at most 16 input channels: rolled back to float on 310 and 910, perhaps elsewhere."""
+    weights = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8}
+    convs = [n for n in all_nodes(model.graph) if n.op_type == "Conv" and n.input[1] in weights]
+    groups = {n.name: next((a.i for a in n.attribute if a.name == "group"), 1) for n in convs}
+    return {n.name for n in convs if weights[n.input[1]].dims[1] * groups[n.name] <= 16}
+
+
+def test_what_check_finds_is_true(report: ConversionReport) -> None:
+    assert report.check is not None and report.check.passed
+    model = onnx.load(report.deploy_model)
+    rules: dict[str, set[str]] = {}
+    for finding in report.check.findings:
+        rules.setdefault(finding.rule, set()).add(finding.node)
+    small = small_convs(model)
+    for rule in ("small-channels", "small-channels-unproven"):
+        assert rules.pop(rule, set()) == small
+    allowed = true_findings(model)
+    assert all(allowed[rule] for rule in rules)
+
+
 def test_every_layer_is_int8_or_in_the_table(name: str, report: ConversionReport) -> None:
     table = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {name} | `")]
     assert table == float_rows(name, report)
