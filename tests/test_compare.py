@@ -288,6 +288,11 @@ def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     (tmp_path / "broken.npy").write_bytes(b"no array")
     np.savez(tmp_path / "shape.npz", input=np.zeros((4, 3, 8, 8), np.float32))
     np.savez(tmp_path / "none.npz", input=np.zeros((0, 1, 8, 8), np.float32))
+    holed = np.load(case.data)["input"]
+    holed[8, 0, 3, 3] = np.nan
+    np.savez(tmp_path / "nan.npz", input=holed)
+    (tmp_path / "mean.py").write_text("def evaluate(outputs, feeds, labels):\n    return {'m': 0.5}\n")
+    (tmp_path / "number.py").write_text("def evaluate(outputs, feeds, labels):\n    return 0.5\n")
     (tmp_path / "raises.py").write_text("def evaluate(outputs, feeds, labels):\n    raise KeyError('oops')\n")
     (tmp_path / "text.py").write_text("evaluate = 3\n")
     (tmp_path / "state.json").write_text("[1, 2]")
@@ -304,6 +309,9 @@ def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "no data": (["--data", "nothing.npz"], "no such file"),
         "source of feeds": (["--data", "raises.py"], "defines no function feeds"),
         "evaluator raises": (["--evaluator", "raises.py"], "oops"),
+        "one number for all samples": (["--evaluator", "mean.py"], "1 numbers for 'm' and 32 samples"),
+        "a number alone": (["--evaluator", "number.py"], "returns float"),
+        "NaN": (["--data", "nan.npz"], "sample 8 in it"),
         "no evaluator": (["--evaluator", "text.py"], "evaluate"),
         "nothing to resume": (["--resume"], "nothing to resume"),
         "state": (["--resume", "--state_file", "state.json"], "no state"),

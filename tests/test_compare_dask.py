@@ -38,13 +38,13 @@ def figures(report: amct_onnx.CompareReport) -> dict[str, Any]:
 def test_any_number_of_workers_and_a_killed_one_give_the_same_bits(
     digits: Case, cluster: distributed.LocalCluster
 ) -> None:
-    options: dict[str, Any] = {"labels": digits.labels, "batch_size": 2, "threads": 1}
+    options: dict[str, Any] = {"labels": digits.labels, "batch_size": 4, "threads": 1}
     alone = amct_onnx.compare(digits.source, digits.prefix, digits.data, **options)
     killed = []
 
     def kill_one(done: int, total: int | None) -> None:
         """After some batches, in the middle of others."""
-        if done >= 8 and not killed:
+        if done >= 12 and not killed:
             with distributed.Client(cluster.scheduler_address) as client:
                 killed.append(next(iter(client.run(os.getpid).values())))
             os.kill(killed[0], signal.SIGKILL)

@@ -19,6 +19,9 @@ import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.comparison import run as comparison_run
 from amct_onnx.comparison.batch import Batch, Results, Runner
+from amct_onnx.comparison.job import make_job
+from amct_onnx.comparison.ledger import read_ledger
+from amct_onnx.comparison.state import read_state
 from comparison_cases import DIGITS, Case, converted
 
 
@@ -135,6 +138,14 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
             content["checksum"] = _checksum(content)
         digits.state.write_text(json.dumps(content), encoding="utf-8")
 
+    job, _ = make_job(digits.source, read_ledger(digits.prefix), ("a2",))
+    digits_settings = json.loads(kept)["settings"]
+
+    def unreadable(words: str) -> None:
+        """By the reader itself: opening the sessions for each file would cost most of the time."""
+        with pytest.raises(amct_onnx.DataError, match=words):
+            read_state(digits.state, job, digits_settings)
+
     def put(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         return lambda content: content.__setitem__(key, value)
 
@@ -151,12 +162,13 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
     ]
     for change in hostile:
         changed(change)
-        refused([], "damaged")
+        unreadable("damaged")
     changed(put("job", "0" * 64))
     refused([], "other models")
     for text in ("", "{", "[]", "null", "[" * 100_000, '{"checksum": 1}', kept[: len(kept) // 2]):
         digits.state.write_text(text, encoding="utf-8")
-        refused([], "no state")
+        unreadable("no state")
+    refused([], "no state")
 
 
 def test_state_is_written_while_a_long_run_goes_on(digits: Case, monkeypatch: pytest.MonkeyPatch) -> None:

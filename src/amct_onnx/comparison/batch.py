@@ -175,7 +175,7 @@ class Runner:
         for key, named in answers.items():
             accuracy = made.accuracy.setdefault(key, Accuracy(batch.samples))
             if self._evaluator is not None:
-                for name, numbers in self._evaluator.evaluate(named, batch.feeds, batch.labels).items():
+                for name, numbers in self._evaluator.evaluate(named, batch.feeds, batch.labels, batch.samples).items():
                     accuracy.sums[name] = ExactSum()
                     accuracy.sums[name].add_all(numbers.tolist())
             scores = next((v for v in named.values() if is_classifier(v, batch)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,19 +38,38 @@ class Evaluator:
             raise DataError(f"{label}: defines no function evaluate(outputs, feeds, labels). Add one.")
 
     def evaluate(
-        self, outputs: Mapping[str, Array], feeds: Mapping[str, Array], labels: Array | None
+        self, outputs: Mapping[str, Array], feeds: Mapping[str, Array], labels: Array | None, samples: int
     ) -> dict[str, npt.NDArray[np.float64]]:
         """One number per sample and metric.
+
+        Args:
+            outputs: of the batch.
+            feeds: of the batch.
+            labels: of the batch.
+            samples: in the batch.
 
         Raises:
             DataError: The function fails, or gives something else.
         """
         try:
             made = self._names["evaluate"](dict(outputs), dict(feeds), labels)
-            numbers = {str(n): np.asarray(v, np.float64).reshape(-1) for n, v in made.items()}
         except Exception as error:  # the user's code raises what it likes
-            raise DataError(f"{self._label}: evaluate() failed ({type(error).__name__}: {error}).") from error
+            raise self._failed("evaluate", error) from error
+        if not isinstance(made, Mapping):
+            raise DataError(
+                f"{self._label}: evaluate() returns {type(made).__name__}. Return a dict of one number per sample for "
+                "each metric."
+            )
+        try:
+            numbers = {str(n): np.asarray(v, np.float64).reshape(-1) for n, v in made.items()}
+        except (TypeError, ValueError) as error:
+            raise self._failed("evaluate", error) from error
         for name, values in numbers.items():
+            if values.size != samples:
+                raise DataError(
+                    f"{self._label}: evaluate() gave {values.size} numbers for '{name}' and {samples} samples. Return "
+                    "one number per sample, for example the mean over all axes but the first."
+                )
             if not np.all(np.isfinite(values)):
                 raise DataError(f"{self._label}: evaluate() gave a '{name}' that is not finite. Return finite numbers.")
         return numbers
@@ -65,7 +85,12 @@ class Evaluator:
         try:
             return {str(n): float(v) for n, v in self._names["finish"](dict(sums), samples).items()}
         except Exception as error:  # the user's code raises what it likes
-            raise DataError(f"{self._label}: finish() failed ({type(error).__name__}: {error}).") from error
+            raise self._failed("finish", error) from error
+
+    def _failed(self, function: str, error: Exception) -> DataError:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self._label]
+        place = f", line {lines[-1]}" if lines else ""
+        return DataError(f"{self._label}{place}: {function}() failed ({type(error).__name__}: {error}). Correct it.")
 
 
 def read_evaluator(path: str | os.PathLike[str]) -> str:

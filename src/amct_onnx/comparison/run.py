@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from amct_onnx.comparison.assemble import Run, assemble
 from amct_onnx.comparison.batch import Batch, Results, Runner
 from amct_onnx.comparison.batches import cut_batches, samples_in
@@ -251,9 +253,17 @@ def _checked(batches: Iterable[Batch], runner: Runner, classify: bool) -> Iterat
     """The batches; the first one shows whether labels can be used.
 
     Raises:
-        DataError: No output holds a row of scores for each label.
+        DataError: No output holds a row of scores for each label; NaN in the data, which no quantizer defines.
     """
     for number, batch in enumerate(batches):
+        for name, values in batch.feeds.items():
+            if values.dtype.kind == "f" and values.size and np.isnan(values.min()):  # min keeps a NaN
+                rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
+                row = int(np.flatnonzero(np.isnan(rows).any(axis=1))[0])
+                raise DataError(
+                    f"Input '{name}' holds NaN (batch {batch.number}, sample {row} in it): what a quantizer makes of "
+                    "it is not defined. Leave the sample out, or correct it."
+                )
         if number == 0 and classify and not runner.classifies(batch):
             labels = batch.labels
             assert labels is not None

@@ -213,11 +213,11 @@ class SourceTensor:
         made = TensorStatistics(count=a.size)
         source_square, square_of_other = self.square, sum_of_squares(b)
         if not all(map(math.isfinite, (squares, source_square, square_of_other))):
-            flat_a, flat_b = a.reshape(-1), b.reshape(-1)
+            flat_a, flat_b = (v.reshape(-1).astype(np.float64) for v in (a, b))
             both = (np.abs(flat_a) < LARGEST) & (np.abs(flat_b) < LARGEST)
             alike = ~both & ((flat_a == flat_b) | (np.isnan(flat_a) & np.isnan(flat_b)))
             made.not_finite = int(np.count_nonzero(~both & ~alike))
-            kept_a, kept_b = (np.where(both, v, 0).astype(np.float64) for v in (flat_a, flat_b))
+            kept_a, kept_b = (np.where(both, v, 0) for v in (flat_a, flat_b))
             d = kept_b - kept_a
             squares, source_square, square_of_other = (sum_of_squares(v) for v in (d, kept_a, kept_b))
         if squares > 0:
