@@ -373,6 +373,58 @@ def test_float16_models(device: str) -> None:
 TIDY = GOLDENS / "qat" / "net" / "m_deploy_model.onnx"
 
 
+@pytest.mark.parametrize("device", sorted(set(PRODUCTS) - {"reference"}))
+def test_every_float16_node_of_a_chip_rounds(device: str) -> None:
+    """ONNX Runtime alone would add, multiply and add in float32 and round once; numpy rounds after each."""
+    constants = {
+        "w": int8(6, 5),
+        "deq": packed(0.0123),
+        "a": RANDOM.normal(size=(9, 5)).astype(np.float16),
+        "b": RANDOM.normal(size=5).astype(np.float16),
+        "k": np.float16(3.3),
+    }
+    then = helper.make_graph(
+        [
+            helper.make_node("Mul", ["s", "k"], ["t"], "then_mul"),
+            helper.make_node("Add", ["t", "b"], ["u"], "then_add"),
+        ],
+        "then",
+        [],
+        [helper.make_tensor_value_info("u", F16, None)],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["s"], ["v"], "else")],
+        "else",
+        [],
+        [helper.make_tensor_value_info("v", F16, None)],
+    )
+    nodes = [
+        helper.make_node("Mul", ["x", "k"], ["x1"], "mul"),
+        helper.make_node("Add", ["x1", "k"], ["x2"], "add"),
+        quant("x2", "q", 20.0, 3),
+        helper.make_node("MatMul", ["q", "w"], ["m"], "layer"),
+        dequant("m", "d", dtype=1),
+        helper.make_node("Add", ["d", "a"], ["s"], "add2"),
+        helper.make_node("If", ["c"], ["z"], "if", then_branch=then, else_branch=other),
+        helper.make_node("Mul", ["s", "k"], ["y"], "mul2"),
+        helper.make_node("Add", ["y", "b"], ["y2"], "add3"),
+        helper.make_node("Greater", ["y2", "y"], ["more"], "greater"),
+    ]
+    inputs = {"x": (F16, [9, 6]), "c": (TensorProto.BOOL, [])}
+    types = {"y2": F16, "y": F16, "z": F16, "more": TensorProto.BOOL}
+    x = RANDOM.normal(size=(9, 6)).astype(np.float16)
+    with DeploySession(model(nodes, inputs, types, constants), device=device) as session:
+        y2, y, z, more = session.run(None, {"x": x, "c": np.array(True)})
+    k = constants["k"]
+    rules = PRODUCTS[device]
+    q = rules.quantize(x * k + k, 20.0, 3).astype(np.int64)
+    accumulator = (q - 3) @ constants["w"].astype(np.int64)
+    scaled = rules.dequantize(accumulator, np.float32(0.0123)).astype(np.float16) + constants["a"]
+    assert y.dtype == y2.dtype == z.dtype == np.float16
+    assert np.array_equal(y, scaled * k) and np.array_equal(y2, scaled * k + constants["b"])
+    assert np.array_equal(z, y2) and np.array_equal(more, y2 > y)
+
+
 def test_interface_of_a_session() -> None:
     feeds = feeds_of("qat/net")
     session = DeploySession(TIDY.read_bytes(), None, ["CPUExecutionProvider"], collect=("counts", "layers"))

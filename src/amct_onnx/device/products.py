@@ -27,6 +27,13 @@ class Product:
     antiquantize: Callable[..., rules.Float32]
     undecided: tuple[str, ...] = ()
 
+    @property
+    def rounds_float16_nodes(self) -> bool:
+        """Whether each float16 node rounds its result, as chips do; ONNX Runtime under the fake-quant model may not."""
+        return self.name != REFERENCE
+
+
+REFERENCE = "reference"
 
 _EVERY_CHIP = (
     "What AscendQuant makes of a NaN; the simulation lets it through.",
@@ -41,7 +48,7 @@ PRODUCTS = {
     p.name: p
     for p in (
         Product(
-            "reference",
+            REFERENCE,
             "no chip: what the fake-quant model computes",
             rules.quantize_float32,
             rules.dequantize_float32,

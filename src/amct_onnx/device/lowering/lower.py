@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
 from amct_onnx.device.lowering.ascend_operators import lower_antiquant, lower_dequant, lower_quant
+from amct_onnx.device.lowering.float16_nodes import round_float16_nodes
 from amct_onnx.device.lowering.integer_layers import LAYERS, lower_layer
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.lowering.movers import lower_int8_reader, lower_int32_reader
@@ -53,6 +54,8 @@ def lower(
     made_counters = add_counters(state) if counters else ()
     made_taps = add_taps(state) if taps else ()
     RemoveUnusedNodesPass()(model)
+    if state.has_float16 and product.rounds_float16_nodes:
+        round_float16_nodes(model, state.emit)
     facts = tuple(layer.facts() for layer in state.layers)
     return Lowered(model, outputs, facts, tuple(state.warnings), made_taps, made_counters)
 

@@ -162,7 +162,7 @@ class LoweringState:
         self.layers: list[IntegerLayer] = []
         self.replaced: list[ir.Node] = []
         """Nodes whose results have other makers now."""
-        self._has_float16 = _holds_float16(self.graph)
+        self.has_float16 = _holds_float16(self.graph)
 
     def give_integers(self, node: ir.Node) -> None:
         """Let an ordinary operator read the original integers."""
@@ -222,7 +222,7 @@ class LoweringState:
 
     def as_float32(self, value: ir.Value) -> ir.Value:
         """A float16 tensor is cast up, which is exact; one of unknown type as well in models that hold any float16."""
-        if value.dtype == ir.DataType.FLOAT or (value.dtype is None and not self._has_float16):
+        if value.dtype == ir.DataType.FLOAT or (value.dtype is None and not self.has_float16):
             return value
         return self.emit.cast(value, ir.DataType.FLOAT)
 
