@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.device.arithmetic import unpack_deq_scale
 from amct_onnx.device.products import product
-from deploy_evaluator import Evaluator, attributes
+from deploy_evaluator import FLOATS, Evaluator, attributes
 
 F32, F16, I8, I32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT32
 
@@ -82,9 +82,15 @@ class DeviceEvaluator(Evaluator):
             shape = [1] * acc.ndim
             shape[self.axis[node.input[0]]] = len(scale)
             scale = scale.reshape(shape)
-        self.values[node.output[0]] = self.product.dequantize(acc, scale)
+        self.values[node.output[0]] = self.product.dequantize(acc, scale).astype(_result(node))
 
     def antiquant(self, node: onnx.NodeProto, q: np.ndarray) -> None:
         """The device's AscendAntiQuant."""
         attrs = attributes(node)
-        self.values[node.output[0]] = self.product.antiquantize(q, attrs["scale"], int(attrs["offset"]))
+        value = self.product.antiquantize(q, attrs["scale"], int(attrs["offset"]))
+        self.values[node.output[0]] = value.astype(_result(node))
+
+
+def _result(node: onnx.NodeProto) -> type[np.generic]:
+    """The float type that ``dtype`` asks for."""
+    return FLOATS[attributes(node).get("dtype", 0)]

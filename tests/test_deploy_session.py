@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from amct_onnx import AMCT_SO, DeploySession
+from amct_onnx import AMCT_SO, DeploySession, convert_qat_model
 from amct_onnx.device.facts import WeightSums, largest_sum, weight_sums, worst_accumulator
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.device.products import PRODUCTS
@@ -26,6 +26,7 @@ from golden_models import GOLDENS, MODEL_CASES
 from test_numerics import CASES, converted, feeds_of
 
 ORACLES = sorted(str(p.parent.relative_to(GOLDENS)) for p in GOLDENS.rglob("m_deploy_model.onnx"))
+FLOAT16_MODEL = GOLDENS.parent / "models" / "torchfq_digitsnet_i8sym_fp16_dynamo20"
 RANDOM = np.random.default_rng(5)
 
 
@@ -423,6 +424,15 @@ def test_every_float16_node_of_a_chip_rounds(device: str) -> None:
     assert y.dtype == y2.dtype == z.dtype == np.float16
     assert np.array_equal(y, scaled * k) and np.array_equal(y2, scaled * k + constants["b"])
     assert np.array_equal(z, y2) and np.array_equal(more, y2 > y)
+
+
+@pytest.mark.parametrize("device", sorted(set(PRODUCTS) - {"reference"}))
+def test_an_exported_float16_model_is_evaluated_node_by_node(device: str, tmp_path: Path) -> None:
+    deploy = convert_qat_model(FLOAT16_MODEL / "model.onnx", tmp_path / "m").deploy_model
+    with np.load(FLOAT16_MODEL / "inputs.npz") as archive:
+        feeds = dict(archive)
+    with DeploySession(deploy, device=device) as session:
+        same(outputs(session, feeds), DeviceEvaluator(deploy, device).run(feeds))
 
 
 def test_interface_of_a_session() -> None:
