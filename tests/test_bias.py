@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -457,26 +459,46 @@ def test_float16_says_what_its_type_cannot_hold(tmp_path: Path) -> None:
         np.testing.assert_allclose(entry.after.max_steps, np.abs(error / sites[entry.name].deq_scale).max(), rtol=1e-6)
 
 
+PEAK = """
+import sys, amct_onnx
+report = amct_onnx.quantize_bias(sys.argv[1], sys.argv[2])
+assert [e.action for e in report.layers] == ["rounded"] * 4, report
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+BLOCKS = 500_000
+"""KiB: an interpreter with its libraries (about 100 MB), blocks of weights, some arrays per output channel."""
+
+
 @pytest.mark.slow
-def test_more_than_two_gigabytes(tmp_path: Path) -> None:
-    """The weight is a hole in a sparse file; the rest is real."""
-    b, x = start("MatMul")
-    rows, columns = 3, 720_000_000
-    weight = TensorProto(name="w", data_type=TensorProto.INT8, dims=[rows, columns])
-    weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="w.bin")
-    b.initializers.append(weight)
+def test_more_than_two_gigabytes_in_bounded_memory(tmp_path: Path) -> None:
+    """The weights of four layers, each of 600 MB, are a hole in a sparse file; the rest is real."""
+    b = QdqBuilder(13)
+    sizes = [12_000, 50_000, 12_000, 50_000, 12_000]
+    x, total, biases = b.input("x", [1, sizes[0]]), 0, {}
+    for index, (rows, columns) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        weight = TensorProto(name=f"w{index}", data_type=TensorProto.INT8, dims=[rows, columns])
+        weight.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "w.bin"), ("offset", total), ("length", rows * columns)):
+            weight.external_data.add(key=key, value=str(value))
+        total += rows * columns
+        b.initializers.append(weight)
+        factors = [b.constant(np.full(columns, 0.02, np.float32)), b.constant(np.zeros(columns, np.int8))]
+        float_weight = b.node("DequantizeLinear", [f"w{index}", *factors], axis=1)
+        y = b.node("MatMul", [b.activation(x, 0.031, np.int8(3)), float_weight], name=f"mm{index}")
+        biases[f"bias{index}"] = RNG.normal(size=columns).astype(np.float32)
+        x = b.node("Add", [y, b.constant(biases[f"bias{index}"], f"bias{index}")])
     with open(tmp_path / "w.bin", "wb") as file:
-        file.truncate(rows * columns)
-    float_weight = b.node("DequantizeLinear", ["w", b.constant(np.float32(0.02)), b.constant(np.int8(0))])
-    b.output(b.node("Add", [b.node("MatMul", [x, float_weight], name="mm"), b.constant(np.float32(0.3), "bias")]))
+        file.truncate(total)
+    b.output(x)
     onnx.save(b.model(), str(tmp_path / "source.onnx"))
-    report = amct_onnx.quantize_bias(tmp_path / "source.onnx", tmp_path / "out" / "adapted.onnx")
-    assert report.layers[0].action == ROUNDED
-    assert (tmp_path / "out" / "adapted.onnx.data").stat().st_size == rows * columns
-    model = onnx.load(str(tmp_path / "out" / "adapted.onnx"), load_external_data=False)
-    (bias,) = [numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "bias"]
-    assert bias == multiple(np.float32(0.3), 0.031, 0.02)
+    target = tmp_path / "out" / "adapted.onnx"
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "source.onnx"), str(target)]
+    assert int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) < BLOCKS
+    padding = 4 * 2**16  # tensors begin on a page
+    assert 2**31 < total <= (target.parent / "adapted.onnx.data").stat().st_size <= total + padding
+    held = {t.name: t for t in onnx.load(str(target), load_external_data=False).graph.initializer}
+    for name, bias in biases.items():
+        np.testing.assert_array_equal(numpy_helper.to_array(held[name]), multiple(bias, 0.031, 0.02))
 
 
 def test_command_prints_each_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
