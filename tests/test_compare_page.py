@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from amct_onnx.comparison.html.charts import histogram
-from amct_onnx.comparison.html.write_html import render_html, write_html
+from amct_onnx.cli.simulate import DEVICES
+from amct_onnx.comparison.figures import figure
+from amct_onnx.comparison.html.charts import PAPER_LAYERS, histogram, layer_panels
+from amct_onnx.comparison.html.write_html import MARKS, render_html, write_html
 from browser import Browser, chromium
 
 EXAMPLE = Path(__file__).parent / "data" / "compare_report.json"
@@ -117,6 +119,32 @@ def test_labels_of_histograms_stand_apart() -> None:
             assert right.at - left.at >= 6 * (len(left.label) + len(right.label)) / 2, entry["title"]
 
 
+def test_figures_are_decimal_where_that_is_short() -> None:
+    shown = [figure(v) for v in (0.0, -1080.4, 169.0, 999_999.0, 1e6, 2.5e-7)]
+    assert shown == ["0", "-1080", "169", "1000000", "1e+06", "2.5e-07"]
+    assert figure(169, 2) == "170"
+
+
+def test_every_device_has_its_own_mark() -> None:
+    """The fake-quant model and a deploy model on each device, in colour, shape and dashes."""
+    assert len(DEVICES) + 1 <= MARKS
+    report = example()
+    model = report["models"][-1]
+    report["models"] = [report["models"][0], *({**model, "key": f"m{i}"} for i in range(MARKS))]
+    for layer in report["layers"]:
+        layer["differences"] = [{**layer["differences"][-1], "model": f"m{i}"} for i in range(MARKS)]
+    page = render_html(report)
+    legend = page[page.index('id="series"') : page.index("</fieldset>")]
+    shapes = {re.sub(r"[\d.]+", "0", s) for s in re.findall(r'<(?:circle|rect|path)[^>]*class="mark"[^>]*>', legend)}
+    assert len(shapes) == MARKS
+    style = page[page.index("<style>") : page.index("</style>")]
+    for theme in re.findall(r"--s0:[^}]*}", style):
+        colours = re.findall(r"--s\d: (#\w+)", theme)
+        assert len(set(colours)) == MARKS
+    dashes = dict(re.findall(r"\.s(\d) \.line \{ stroke-dasharray: ([^;]*);", style))
+    assert len(set(dashes.values())) == MARKS - 1
+
+
 # -- in Chromium -------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +161,89 @@ def test_no_errors_no_network_no_overflow(name: str, browser: Browser, pages: di
     assert browser.driver.title.startswith(("A real difference", "No difference"))
     rows = browser.script("return document.querySelectorAll('#ledger tbody tr').length")
     assert rows == len(REPORTS[name]()["layers"])
+
+
+OVERLAPS = """
+const boxes = [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())
+  .map(e => [e.closest("svg"), e.getBoundingClientRect(), e.textContent]);
+return boxes.flatMap(([svg, a, text], i) => boxes.slice(i + 1)
+  .filter(([other, b]) => other === svg && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+  .map(([, , second]) => [text, second]));
+"""
+
+
+@pytest.mark.browser
+def test_names_above_a_chart_stand_apart(browser: Browser, tmp_path: Path) -> None:
+    """Neighbours, and long names from both sides that meet in the middle."""
+    report = many_layers()
+    report["layers"] = report["layers"][:53]
+    report["divergences"] = [
+        {**report["divergences"][0], "index": i, "layer": report["layers"][i]["name"]} for i in (0, 2, 3, 40, 52)
+    ]
+    write_html(report, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    names = "return [...document.querySelectorAll('.name')].filter(e => e.checkVisibility()).length"
+    assert browser.script(names) == 2 * len(report["divergences"])
+    assert browser.script(OVERLAPS, ".panel text") == []
+    outside = """return [...document.querySelectorAll(".name")].filter(e => e.checkVisibility()).filter(e => {
+      const [a, b] = [e, e.closest("svg")].map(x => x.getBoundingClientRect());
+      return a.left < b.left || a.right > b.right || a.top < b.top; }).map(e => e.textContent)"""
+    assert browser.script(outside) == []
+
+
+def test_long_networks_are_cut_for_paper() -> None:
+    """Each layer stands in one piece, under its own number; the pieces of a chart share scale and width."""
+    report = many_layers()
+    report["layers"] = report["layers"][: 9 * PAPER_LAYERS + 1]
+    for whole, *pieces in layer_panels(report):
+        assert len(pieces) == 10
+        assert {(p.width, p.rows) for p in pieces} == {(pieces[0].width, whole.rows)}
+        for number in range(len(whole.series)):
+            marks = [(m.text, m.y) for p in pieces for m in p.series[number].marks]
+            assert marks == [(m.text, m.y) for m in whole.series[number].marks]
+        assert [n.label for p in pieces for n in p.first] == [n.label for n in whole.first]
+    assert all(len(pieces) == 1 for pieces in layer_panels(example()))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["example", "many_layers"])
+def test_charts_are_legible_on_paper(name: str, browser: Browser, pages: dict[str, Path]) -> None:
+    """Six points at least on the 182 mm between the margins of A4 (688 CSS pixels)."""
+    browser.open(pages[name], width=688)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        sizes = browser.script(
+            "return [...document.querySelectorAll('.panel svg')].filter(e => e.checkVisibility())"
+            ".map(e => [e.viewBox.baseVal.width, e.getBoundingClientRect()])"
+            ".map(([units, box]) => [box.width / units * 11, box.right])"
+        )
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert sizes and all(size >= 8 and right <= 688 for size, right in sizes)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [PHONE, 688])
+def test_labels_are_not_broken_inside_words(width: int, browser: Browser, pages: dict[str, Path]) -> None:
+    """On a phone and on paper; "Bias error" in a column as narrow as a letter was tall as a page."""
+    browser.open(pages["example"], width=width)
+    media = "" if width == PHONE else "print"
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+    try:
+        broken = browser.script(
+            """return [...document.querySelectorAll("thead th, dt")].filter(e => e.checkVisibility()).flatMap(e => {
+              const walker = document.createTreeWalker(e, NodeFilter.SHOW_TEXT), found = [];
+              while (walker.nextNode()) for (const m of walker.currentNode.data.matchAll(/[A-Za-z_]+/g)) {
+                const range = document.createRange();
+                range.setStart(walker.currentNode, m.index);
+                range.setEnd(walker.currentNode, m.index + m[0].length);
+                if (new Set([...range.getClientRects()].map(r => r.top)).size > 1) found.push(m[0]);
+              }
+              return found; })"""
+        )
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert broken == []
 
 
 @pytest.mark.browser

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.report import BoardResult, BoardTensor
 from amct_onnx.comparison.statistics import SourceTensor, TensorStatistics
 from amct_onnx.device.session import LAYERS, DeploySession
@@ -128,7 +129,7 @@ def _result(
     text, advice = f"Board: all {len(ordered)} dumped tensors equal the simulated '{device}' in {compared} feeds.", ""
     if chosen is not None:
         s = chosen.statistics
-        size = f"{s.largest / chosen.lsb:.3g} LSB" if chosen.lsb else f"{s.largest:.3g}"
+        size = f"{figure(s.largest / chosen.lsb)} LSB" if chosen.lsb else figure(s.largest)
         off = s.off_by_lsb + s.not_finite
         often = f", {off / s.count:.2%} of the values by 1 LSB or more" if chosen.lsb else ""
         where = f"{chosen.kind} of '{chosen.layer}'" if chosen.kind != GRAPH_OUTPUT else f"output '{chosen.layer}'"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from amct_onnx.comparison.batch import Batch, is_classifier, ranks
+from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.job import Tracked
 from amct_onnx.comparison.sessions import Array, open_default
 from amct_onnx.comparison.statistics import SourceTensor
@@ -42,7 +43,7 @@ def default_settings_witness(
         figures = statistics.difference("default", tracked.lsb)
         if figures.exact or (figures.sqnr_db is not None and figures.sqnr_db >= FLOAT_ROUNDING_DB):
             continue
-        size = f"{figures.max_lsb:.3g} LSB" if figures.max_lsb is not None else f"{figures.max_abs:.3g}"
+        size = f"{figure(figures.max_lsb)} LSB" if figures.max_lsb is not None else figure(figures.max_abs or 0.0)
         off = f", {figures.share_lsb:.2%} of the values by 1 LSB or more" if figures.share_lsb is not None else ""
         answers = ""
         if is_classifier(right, batch) and batch.labels is not None:
@@ -50,8 +51,9 @@ def default_settings_witness(
             with_default, with_pins = (int(np.count_nonzero(ranks(v, labels) == 0)) for v in (seen, right))
             if with_default != with_pins:
                 answers = f"; {with_default} instead of {with_pins} of {len(labels)} answers are right"
+        samples = "sample" if batch.samples == 1 else f"{batch.samples} samples"
         return (
             f"False witness: with ONNX Runtime's default settings the source's own output '{tracked.source}' differs "
-            f"on this CPU by up to {size}{off}{answers} (first {batch.samples} samples)."
+            f"on this CPU by up to {size}{off}{answers} (first {samples})."
         )
     return ""

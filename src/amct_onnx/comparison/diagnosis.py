@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from amct_onnx.arithmetic import INT32_MAX
 from amct_onnx.comparison.batch import Results
 from amct_onnx.comparison.faults import SATURATES, not_finite, size, told_by_counts
+from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.job import FAKE_QUANT, SOURCE
 from amct_onnx.comparison.noise import Float64, Noise, explained
 from amct_onnx.comparison.pairing import Paired
@@ -172,10 +173,10 @@ def _noise(
     cause = max(parts, key=lambda c: parts[c]) if parts and max(parts.values()) > 0 else "inherited"
     if refused and not any(parts.values()):
         cause = "refused-layer"
-    figures = ", ".join(f"{c} {s:.2g}" for c, s in sorted(parts.items(), key=lambda i: -i[1]) if s > 0)
+    figures = ", ".join(f"{c} {figure(s, 2)}" for c, s in sorted(parts.items(), key=lambda i: -i[1]) if s > 0)
     text = (
         f"From '{entry.name}' on, {model} differs by more than the rounding of the next quantizer: RMS "
-        f"{e.rms / unit:.2g}, mean {e.measured / unit:.2g} LSB, which quantization explains."
+        f"{figure(e.rms / unit, 2)}, mean {figure(e.measured / unit, 2)} LSB, which quantization explains."
         + (f" Sources up to here, in LSB where they arise (later weights amplify them): {figures}." if figures else "")
     )
     total = e.noise.total if e.noise is not None else e.measured

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from amct_onnx.arithmetic import INT32_MAX
 from amct_onnx.comparison.closer_look import look
 from amct_onnx.comparison.cut_source import Segment
+from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.local_errors import BEFORE, LAYER, Piece
 from amct_onnx.comparison.pairing import Paired
 from amct_onnx.comparison.report import Divergence
@@ -58,7 +59,7 @@ def fault(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> D
 
 def size(value: float, lsb: float | None) -> str:
     """A figure in its unit."""
-    return f"{value / lsb:.3g} LSB" if lsb else f"{value:.3g}"
+    return f"{figure(value / lsb)} LSB" if lsb else figure(value)
 
 
 def _figures(piece: Piece) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.report import DIVERGES, EQUAL, NOISE, BoardResult, CompareReport, Difference, Metric
 from amct_onnx.report import CONVERTED
 from amct_onnx.screen import PLAIN_WIDTH
@@ -100,7 +101,7 @@ def _layers(report: CompareReport) -> Table:
 
 def _figures(d: Difference) -> list[str]:
     sqnr = "exact" if d.exact else _number(d.sqnr_db, "{:.1f}")
-    shown = [_number(v, "{:.3g}") for v in (d.max_abs, d.max_lsb, d.mean_lsb)]
+    shown = [NOTHING if v is None else figure(v) for v in (d.max_abs, d.max_lsb, d.mean_lsb)]
     if d.not_finite:
         shown[0] += f" ({d.not_finite:,} not finite)"
     return [*shown, _number(d.share_lsb, "{:.3%}"), _number(d.cosine, "{:.7f}"), sqnr]

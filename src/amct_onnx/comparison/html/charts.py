@@ -18,6 +18,12 @@ LONGEST_NAME = 34
 BAR_HEIGHT, BAR_FOOT, BAR_TOP = 120, 34, 18
 DIGIT = 6.5
 """Width of a digit of the charts' font, in user units."""
+BOLD = 7.5
+"""Likewise of a letter of the bold names, on average."""
+LANE = 14
+"""Height of a row of names above a chart."""
+PAPER_LAYERS = 50
+"""Layers side by side on paper, which does not scroll."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,23 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Name:
+    """A name above its place; ``lane`` 0 is the lowest row; ``before`` when the text ends there."""
+
+    at: float
+    label: str
+    lane: int
+    before: bool
+
+
+@dataclass(frozen=True)
 class Panel:
-    """One chart over the layers."""
+    """One chart over the layers; the rows of names beyond the first take ``head`` more units above."""
 
     title: str
     width: float
     height: float
+    head: float
     left: float
     right: float
     top: float
@@ -63,7 +80,7 @@ class Panel:
     columns: tuple[Tick, ...]
     refused: tuple[float, ...]
     step: float
-    first: tuple[Tick, ...]
+    first: tuple[Name, ...]
     series: tuple[Series, ...]
 
 
@@ -92,15 +109,19 @@ class Bars:
     ticks: tuple[Tick, ...]
 
 
-def layer_panels(report: dict[str, Any]) -> tuple[Panel, ...]:
-    """SQNR and mean error in LSB of each layer, in network order; empty when no layer was compared."""
+def layer_panels(report: dict[str, Any]) -> tuple[tuple[Panel, ...], ...]:
+    """SQNR and mean error in LSB of each layer, in network order; empty when no layer was compared.
+
+    Returns:
+        For each of the two the chart of all layers; when there are many, its pieces for paper as well.
+    """
     found = [d for layer in report["layers"] for d in layer["differences"]]
     if not found:
         return ()
-    return (_sqnr_panel(report, found), _lsb_panel(report, found))
+    return (_sqnr_panels(report, found), _lsb_panels(report, found))
 
 
-def _sqnr_panel(report: dict[str, Any], found: list[dict[str, Any]]) -> Panel:
+def _sqnr_panels(report: dict[str, Any], found: list[dict[str, Any]]) -> tuple[Panel, ...]:
     values = [d["sqnr_db"] for d in found if d["sqnr_db"] is not None]
     low = min(0, math.floor(min(values, default=0) / 10) * 10)
     high = max(low + 10, math.ceil(max(values, default=40) / 10) * 10)
@@ -118,10 +139,10 @@ def _sqnr_panel(report: dict[str, Any], found: list[dict[str, Any]]) -> Panel:
             return TOP, "exact"
         return None if d["sqnr_db"] is None else (place(d["sqnr_db"]), f"{d['sqnr_db']:.1f} dB")
 
-    return _panel("Signal to quantization noise, dB (higher is better)", report, rows, mark)
+    return _panels("Signal to quantization noise, dB (higher is better)", report, rows, mark)
 
 
-def _lsb_panel(report: dict[str, Any], found: list[dict[str, Any]]) -> Panel:
+def _lsb_panels(report: dict[str, Any], found: list[dict[str, Any]]) -> tuple[Panel, ...]:
     values = [max(d["mean_lsb"], SMALLEST_LSB) for d in found if d["mean_lsb"]]
     low = min(-2, math.floor(math.log10(min(values, default=0.01))))
     high = max(1, math.ceil(math.log10(max(values, default=1.0))))
@@ -140,7 +161,19 @@ def _lsb_panel(report: dict[str, Any], found: list[dict[str, Any]]) -> Panel:
             return TOP + PANEL_HEIGHT, "0 LSB"
         return place(math.log10(max(d["mean_lsb"], SMALLEST_LSB))), f"{d['mean_lsb']:.3g} LSB on average"
 
-    return _panel("Mean error in LSB of the layer's output (lower is better)", report, rows, mark)
+    return _panels("Mean error in LSB of the layer's output (lower is better)", report, rows, mark)
+
+
+def _panels(
+    title: str,
+    report: dict[str, Any],
+    rows: list[Tick],
+    mark: Callable[[dict[str, Any]], tuple[float, str] | None],
+) -> tuple[Panel, ...]:
+    count = len(report["layers"])
+    starts = range(0, count, PAPER_LAYERS) if count > PAPER_LAYERS else ()
+    spans = [range(count), *(range(i, min(i + PAPER_LAYERS, count)) for i in starts)]
+    return tuple(_panel(title, report, rows, mark, span) for span in spans)
 
 
 def _panel(
@@ -148,16 +181,18 @@ def _panel(
     report: dict[str, Any],
     rows: list[Tick],
     mark: Callable[[dict[str, Any]], tuple[float, str] | None],
+    span: range,
 ) -> Panel:
-    layers = report["layers"]
-    step = max(NARROWEST_STEP, (WIDTH - LEFT - RIGHT) / max(1, len(layers)))
-    width = LEFT + RIGHT + step * len(layers)
+    layers = [report["layers"][i] for i in span]
+    widest = PAPER_LAYERS if len(layers) < len(report["layers"]) else len(layers)
+    step = max(NARROWEST_STEP, (WIDTH - LEFT - RIGHT) / max(1, widest))
+    width = LEFT + RIGHT + step * max(1, widest)
 
     def middle(index: int) -> float:
         return round(LEFT + step * (index + 0.5), 2)
 
     every = max(1, math.ceil(26 / step))
-    columns = [Tick(middle(i), str(i + 1)) for i in range(0, len(layers), every)]
+    columns = [Tick(middle(i), str(span[i] + 1)) for i in range(0, len(layers), every)]
     series = []
     for number, model in enumerate(m["key"] for m in report["models"][1:]):
         marks, lines = [], []
@@ -168,26 +203,46 @@ def _panel(
                 lines.append(run)
                 run = []
                 continue
-            marks.append(Mark(middle(index), round(placed[0], 2), f"{index + 1} {layer['name']}, {model}: {placed[1]}"))
+            text = f"{span[index] + 1} {layer['name']}, {model}: {placed[1]}"
+            marks.append(Mark(middle(index), round(placed[0], 2), text))
             run.append(f"{middle(index)},{placed[0]:.2f}")
         lines.append(run)
         series.append(Series(model, number, tuple(marks), tuple(" ".join(r) for r in lines if len(r) > 1)))
-    first = {d["index"]: d["layer"] for d in report["divergences"]}
+    first = {d["index"] - span.start: d["layer"] for d in report["divergences"] if d["index"] in span}
+    names = _names({middle(i): f"first: {span[i] + 1} {_short(name)}" for i, name in sorted(first.items())}, width)
     return Panel(
         title=title,
         width=round(width, 2),
         height=TOP + PANEL_HEIGHT + LABELS_HEIGHT,
+        head=LANE * max((n.lane for n in names), default=0),
         left=LEFT,
-        right=round(width - RIGHT, 2),
+        right=round(LEFT + step * len(layers), 2),
         top=TOP,
         bottom=TOP + PANEL_HEIGHT,
         rows=tuple(rows),
         columns=tuple(columns),
         refused=tuple(middle(i) for i, layer in enumerate(layers) if layer["verdict"] == "refused"),
         step=round(step, 2),
-        first=tuple(Tick(middle(i), f"{i + 1} {_short(name)}") for i, name in sorted(first.items())),
+        first=names,
         series=tuple(series),
     )
+
+
+def _names(labels: dict[float, str], width: float) -> tuple[Name, ...]:
+    """Each in the lowest row where it stands clear of the others; the keys are their places, rising."""
+    made: list[Name] = []
+    taken: list[list[tuple[float, float]]] = []
+    for at, label in labels.items():
+        before = at > width / 2
+        size = BOLD * len(label)
+        left, right = (at - size, at) if before else (at, at + size)
+        clear = (i for i, row in enumerate(taken) if all(right < a or left > b for a, b in row))
+        lane = next(clear, len(taken))
+        if lane == len(taken):
+            taken.append([])
+        taken[lane].append((left, right))
+        made.append(Name(at, label, lane, before))
+    return tuple(made)
 
 
 def _short(name: str) -> str:

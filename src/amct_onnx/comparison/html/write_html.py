@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.html.charts import histogram, layer_panels
 from amct_onnx.errors import OutputError
 from amct_onnx.write import write_outputs
@@ -20,8 +21,8 @@ VERDICT_WORDS = {
     "diverges": "A real difference",
 }
 SIGNS = {"equal": "✓", "noise": "≈", "diverges": "!"}
-MARKS = 4
-"""Colours, shapes and dashes that tell models apart; a fifth model begins again."""
+MARKS = 6
+"""Colours, shapes and dashes that tell models apart: of the fake-quant model and a deploy model on every device."""
 
 
 def write_html(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -82,7 +83,7 @@ def _distinct(values: Iterable[str]) -> list[str]:
 
 def number(value: float | None, digits: int = 3) -> str:
     """So many significant digits, in decimal notation where that is short."""
-    return NOTHING if value is None else f"{value:.{digits}g}"
+    return NOTHING if value is None else figure(value, digits)
 
 
 def whole(value: int | None) -> str:
