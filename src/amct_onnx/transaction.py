@@ -98,7 +98,7 @@ class Transaction:
             OSError: A folder or file cannot be made.
         """
         if target.is_dir() and not target.is_symlink():
-            raise OutputError(f"{target}: is a folder. Choose another save_path.")
+            raise OutputError(f"{target}: is a folder. Choose another path.")
         self._make_folder(self.folder)
         self._make_folder(target.parent)
         temporary = target.parent / f".amct_{self._tag}_{self._token}_{len(self._files)}.tmp"
@@ -157,7 +157,7 @@ class Transaction:
         for number, target in enumerate([*self._files, *self._removed]):
             new = self._files.get(target)
             if target.is_dir() and not target.is_symlink():
-                raise OutputError(f"{target}: is a folder. Choose another save_path.")
+                raise OutputError(f"{target}: is a folder. Choose another path.")
             steps.append(
                 _Step(
                     "" if target.parent == self.folder else str(target.parent),

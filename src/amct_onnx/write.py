@@ -87,7 +87,7 @@ def write_outputs(
         if isinstance(error, AmctError):
             raise
         raise OutputError(
-            f"{error.filename or where}: cannot be written ({error.strerror or error}). Choose a writable save_path "
+            f"{error.filename or where}: cannot be written ({error.strerror or error}). Choose a writable place "
             "with enough space."
         ) from error
 
@@ -95,7 +95,7 @@ def write_outputs(
 def _check_space(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
-        raise OutputError(f"{path}: needs {size} bytes, its disk has {free} left. Choose another save_path.")
+        raise OutputError(f"{path}: needs {size} bytes, its disk has {free} left. Choose another place.")
 
 
 def _blocks(tensor: Any) -> Iterator[npt.NDArray[Any]]:
