@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
 import amct_onnx
 from amct_onnx.errors import AmctError, FactorError, ModelFileError, UnsupportedModelError
+from amct_onnx.normalise import constants
 from test_errors import qdq_model
 
 HEADER = '<ir_version: 8, opset_import: ["" : 13, "local" : 1, "qonnx.custom_op.general" : 1]>\n'
@@ -80,6 +82,68 @@ def test_computed_constant_in_bounds_is_computed(tmp_path: Path) -> None:
     factors = {"s": np.float32(1), "z": np.int8(0), "one": np.float32(1), "shape": np.int64([4, 5])}
     report = amct_onnx.convert_qat_model(save(tmp_path, text, **factors), tmp_path / "m")
     assert len(report.converted) == 1
+
+
+@pytest.mark.parametrize("stored", ["initializer", "Constant", "int8"])
+def test_weights_that_are_computed_may_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
+    """What is allowed grows with what is stored, wherever it stands in the chain: here 16 kB in place of 256 MiB."""
+    monkeypatch.setattr(constants, "COMPUTED_BYTES", 1 << 14)
+    weight = np.arange(128 * 128, dtype=np.float32)
+    text = "w = Identity(v)"
+    if stored == "int8":
+        weight, text = weight.astype(np.int8), "w = DequantizeLinear(v, s, z)"
+    text = f"""g (float[n,128] x) => (float[n,128] y) {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        {text} r = Reshape(w, shape) h = Mul(r, s) k = QuantizeLinear(h, s, z) wd = DequantizeLinear(k, s, z)
+        y = MatMul(d, wd) }}"""
+    path = save(tmp_path, text, s=np.float32(1), z=np.int8(0), shape=np.int64([128, 128]), v=weight)
+    if stored == "Constant":
+        model = onnx.load(path)
+        value = model.graph.initializer.pop()
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["v"], value=value))
+        onnx.save(model, path)
+    assert len(amct_onnx.convert_qat_model(path, tmp_path / "m").converted) == 1
+
+
+@pytest.mark.parametrize("size", [2**60, 10**7])
+def test_claimed_length_of_an_activation_costs_nothing(tmp_path: Path, size: int) -> None:
+    """Data propagation of onnx's shape inference would make an object for each element of a vector."""
+    text = f"""g (float[{size}] x) => (float[m] y) {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        e = Cast <to = 1> (d) r = Reshape(e, shape) wd = DequantizeLinear(w, s, z) h = MatMul(r, wd)
+        y = Add(h, s) }}"""
+    path = save(tmp_path, text, s=np.float32(1), z=np.int8(0), w=np.ones((4, 4), np.int8), shape=np.int64([-1, 4]))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    amct_onnx.convert_qat_model(path, tmp_path / "m")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
+
+
+def test_product_with_a_vector_stays_float(tmp_path: Path) -> None:
+    """A MatMul by a vector is legal; it has no output channels."""
+    text = """g (float[n,4] x) => (float[n] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        y = MatMul(d, v) }"""
+    path = save(tmp_path, text, s=np.float32(1), z=np.int8(0), v=np.float32([0.1, 0.77, 3.3, 0.123]))
+    report = amct_onnx.convert_qat_model(path, tmp_path / "m")
+    assert [entry.verdict for entry in report.layers] == ["refused"]
+
+
+def test_kernel_that_contradicts_its_weight(tmp_path: Path) -> None:
+    text = """g (float[1,8,5,5] x) => (float[1,1,5,5] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear(w, s, z) y = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (d, wd) }"""
+    path = save(tmp_path, text, s=np.float32(1), z=np.int8(0), w=np.ones((1, 8, 3, 3, 1), np.int8))
+    error_of(path, UnsupportedModelError, r"'w' has the shape \[1, 8, 3, 3, 1\]; it takes the kernel \[3, 3\]")
+
+
+def test_what_onnxruntime_takes_is_not_refused(tmp_path: Path) -> None:
+    """Attributes for internal use, and versions of other domains, whatever their owners count."""
+    text = """g (float[n,4] x) => (float[n,4] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear(w, s, z) m = MatMul(d, wd) y = Relu <__origin = 3> (m) }"""
+    path = save(tmp_path, text, s=np.float32(1), z=np.int8(0), w=np.ones((4, 4), np.int8))
+    model = onnx.load(path)
+    model.opset_import.extend([helper.make_opsetid("dated", 20260101), helper.make_opsetid("unversioned", 0)])
+    onnx.save(model, path)
+    report = amct_onnx.convert_qat_model(path, tmp_path / "m")
+    assert len(report.converted) == 1
+    for file in (path, report.fake_quant_model):
+        ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("recursive", [False, True])

@@ -152,6 +152,19 @@ def set_shape(*dims: int) -> Callable[[onnx.ModelProto], None]:
             "attribute 'alpha' is of type STRING",
         ),
         (lambda m: m.graph.sparse_initializer.add().values.__setattr__("name", "few"), "'few' is sparse"),
+        (
+            lambda m: m.graph.node.append(
+                helper.make_node(
+                    "Constant",
+                    [],
+                    ["few"],
+                    sparse_value=helper.make_sparse_tensor(
+                        helper.make_tensor("v", 1, [1], [1.0]), helper.make_tensor("i", 7, [1], [0]), [4]
+                    ),
+                )
+            ),
+            "sparse tensor in a node",
+        ),
     ],
 )
 def test_malformed_graph_is_refused(tmp_path: Path, change: Callable[[onnx.ModelProto], object], message: str) -> None:

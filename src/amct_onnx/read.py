@@ -100,6 +100,10 @@ def _parse(path: Path, source: SourceFile) -> ir.Model:
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
+        if isinstance(root, NotImplementedError):
+            raise ModelFileError(
+                f"{path}: holds a sparse tensor in a node, or a map, which are not read. Export the model without them."
+            ) from error
         reason = " ".join(str(root).split())[:200]
         raise ModelFileError(
             f"{path}: not a valid ONNX model ({type(root).__name__}: {reason}). Export or download the model again."

@@ -54,7 +54,7 @@ class ConstantEvaluator:
         self._is_constant: dict[ir.Value, bool] = {}
         self._arrays: dict[ir.Value, npt.NDArray[Any]] = {}
         self._left = COMPUTED_BYTES
-        self._counted: set[ir.Value] = set()
+        self._counted: set[int] = set()
 
     def is_constant(self, value: ir.Value | None) -> bool:
         """Whether the value can be computed without running the model (iterative: graphs may be deep)."""
@@ -109,6 +109,7 @@ class ConstantEvaluator:
             )
         tensor = self.tensor(value)
         if tensor is not None:
+            self._count(tensor)
             return tensor.numpy()
         stack = [value]
         while stack:
@@ -117,7 +118,8 @@ class ConstantEvaluator:
             if current in self._arrays or node is None:
                 stack.pop()
                 continue
-            pending = [v for v in node.inputs if v is not None and v not in self._arrays and v.producer() is not None]
+            missing = [v for v in node.inputs if v is not None and v not in self._arrays]
+            pending = [v for v in missing if self.tensor(v) is None]
             if pending:
                 stack.extend(pending)
             else:
@@ -144,7 +146,7 @@ class ConstantEvaluator:
         feeds = {v.name or "": self._known(v) for v in node.inputs if v is not None}
         # per-channel factors and 4- and 16-bit integers are newer than the opsets in which models hold them
         opset = QDQ_OPSET if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
-        self._spend(node, feeds, _output_bytes(node, feeds, opset))
+        self._spend(node, _output_bytes(node, feeds, opset))
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
@@ -155,7 +157,7 @@ class ConstantEvaluator:
         except Exception as error:  # onnxruntime's classes have no common base of their own
             raise _not_computed(node, " ".join(str(error).split())[:300]) from error
 
-    def _spend(self, node: ir.Node, feeds: dict[str, npt.NDArray[Any]], size: int | None) -> None:
+    def _spend(self, node: ir.Node, size: int | None) -> None:
         """Take the bytes of a result from what is left.
 
         Raises:
@@ -163,13 +165,15 @@ class ConstantEvaluator:
         """
         if size is None:
             raise _not_computed(node, "its size cannot be told from its inputs")
-        for value in node.inputs:
-            if value is not None and value not in self._counted and value.producer() is None:
-                self._counted.add(value)
-                self._left += COMPUTED_FACTOR * feeds[value.name or ""].nbytes
         if size > self._left:
             raise _not_computed(node, f"it would have {size} bytes, far more than the tensors that it is computed from")
         self._left -= size
+
+    def _count(self, tensor: ir.TensorProtocol) -> None:
+        """Let what is computed grow with each stored tensor that is read, wherever it stands in the chain."""
+        if id(tensor) not in self._counted:
+            self._counted.add(id(tensor))
+            self._left += COMPUTED_FACTOR * tensor.nbytes
 
 
 def _not_computed(node: ir.Node, why: str) -> UnsupportedModelError:
@@ -202,7 +206,8 @@ def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int)
     large = {n: a for n, a in feeds.items() if n not in small}
     try:
         model = _one_node(node, large, small, opset)
-        kind = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output[0].type.tensor_type
+        # no data_prop: it makes an object for each element of every 1-D tensor, and one node needs none
+        kind = onnx.shape_inference.infer_shapes(model).graph.output[0].type.tensor_type
     except Exception as error:  # what onnx raises on a node that it cannot read
         raise _not_computed(node, " ".join(str(error).split())[:300]) from error
     if not kind.HasField("shape") or not all(d.HasField("dim_value") for d in kind.shape.dim):

@@ -6,6 +6,8 @@ the graph is only serialised, and types and shapes are taken from the result.
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import onnx_ir as ir
 
@@ -13,6 +15,8 @@ from amct_onnx.normalise.graph_edit import bodies_of
 
 WRITTEN_BYTES = 1000
 """Up to which inference gets the content of an initializer; larger ones hold no shapes."""
+LONGEST_VECTOR = 1 << 16
+"""Elements of a 1-D tensor. Data propagation makes an object of 140 bytes for each, whether or not it is a shape."""
 
 
 def infer_shapes(model: ir.Model, *, strict: bool) -> None:
@@ -40,10 +44,34 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
     )
     proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version))  # type: ignore[arg-type]
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict)
+        if not _is_complete(inferred.graph) and _longest_vector(inferred.graph) <= LONGEST_VECTOR:
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
     except Exception:  # onnx raises several classes, protobuf others
         return
     _take_over(graph, inferred.graph)
+
+
+def _is_complete(graph: onnx.GraphProto) -> bool:
+    """Whether every result of a graph without bodies has a size, known or named, on each axis."""
+    known = {
+        v.name
+        for v in (*graph.output, *graph.value_info)
+        if v.type.tensor_type.HasField("shape") and all(d.WhichOneof("value") for d in v.type.tensor_type.shape.dim)
+    }
+    bodies = any(a.HasField("g") or a.graphs for n in graph.node for a in n.attribute)
+    return not bodies and all(name in known for n in graph.node for name in n.output if name)
+
+
+def _longest_vector(graph: onnx.GraphProto) -> int:
+    """Elements of the largest 1-D tensor whose size is known, bodies included."""
+    longest = max((math.prod(t.dims) for t in graph.initializer if len(t.dims) == 1), default=0)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        sizes = value.type.tensor_type.shape.dim
+        if len(sizes) == 1:
+            longest = max(longest, sizes[0].dim_value)
+    bodies = (g for n in graph.node for a in n.attribute for g in (a.g, *a.graphs))
+    return max(longest, *(_longest_vector(g) for g in bodies), 0)
 
 
 def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:

@@ -40,6 +40,8 @@ def recover_grid(
     whole = _scales(weight.reshape(1, -1), largest_integer)
     if whole is not None:
         return whole, None
+    if channel_axis >= weight.ndim:  # a MatMul by a vector has no output channels
+        return None
     channels = np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1)
     scale = _scales(channels, largest_integer)
     return None if scale is None else (scale, channel_axis)
