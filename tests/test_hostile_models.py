@@ -129,7 +129,16 @@ def test_kernel_that_contradicts_its_weight(tmp_path: Path) -> None:
     text = """g (float[1,8,5,5] x) => (float[1,1,5,5] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
         wd = DequantizeLinear(w, s, z) y = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (d, wd) }"""
     path = save(tmp_path, text, s=np.float32(1), z=np.int8(0), w=np.ones((1, 8, 3, 3, 1), np.int8))
-    error_of(path, UnsupportedModelError, r"'w' has the shape \[1, 8, 3, 3, 1\]; it takes the kernel \[3, 3\]")
+    error_of(path, UnsupportedModelError, r"kernel_shape is \[3, 3\], that of its weight \[3, 3, 1\]")
+
+
+@pytest.mark.parametrize(("of_x", "of_w"), [(1, 0), (0, 1), (3, 4)])
+def test_scales_of_a_convolution_with_bias_that_do_not_fit(tmp_path: Path, of_x: int, of_w: int) -> None:
+    text = """g (float[1,4,3,3] x) => (float[1,4,3,3] y) { q = QuantizeLinear(x, s, z)
+        m = QLinearConv(q, sx, z, w, sw, z, s, z, b) y = DequantizeLinear(m, s, z) }"""
+    scales = {"s": np.float32(1), "sx": np.ones(of_x, np.float32), "sw": np.ones(of_w, np.float32)}
+    w, b = np.ones((4, 4, 1, 1), np.int8), np.ones(4, np.int32)
+    error_of(save(tmp_path, text, z=np.int8(0), w=w, b=b, **scales), FactorError, "scales")
 
 
 def test_what_onnxruntime_takes_is_not_refused(tmp_path: Path) -> None:

@@ -297,3 +297,9 @@ def test_large_tensors_stay_in_the_file(tmp_path: Path) -> None:
     expected = onnx.load(path)
     assert onnx.numpy_helper.to_array(ir.to_proto(model).graph.initializer[0]).tobytes() == arrays["raw"].tobytes()
     assert len(ir.to_proto(model).graph.initializer) == len(expected.graph.initializer)
+
+
+def test_name_that_no_file_can_have(tmp_path: Path) -> None:
+    """Like a folder that may not be searched, it fails when it is looked up, before it is opened."""
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        read_model(tmp_path / f"{'m' * 300}.onnx")

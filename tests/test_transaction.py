@@ -346,3 +346,10 @@ def test_data_file_of_an_earlier_conversion_goes(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "m_deploy_model.onnx.data").exists()
     amct_onnx.convert_qat_model(model, tmp_path / "m")
     assert not (tmp_path / "m_deploy_model.onnx.data").exists()
+
+
+def test_error_names_the_file_that_the_user_knows(tmp_path: Path) -> None:
+    source = qdq_model(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/m_deploy_model\.onnx: cannot be written"):
+        amct_onnx.convert_qat_model(source, tmp_path / "file" / "m")

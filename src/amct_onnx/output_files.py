@@ -65,8 +65,9 @@ def check_targets(targets: list[Path], model_file: str | os.PathLike[str], input
         except (OSError, ValueError) as error:
             if isinstance(error, OutputError):
                 raise
+            reason = getattr(error, "strerror", None) or error
             raise OutputError(
-                f"{target}: this name cannot be used ({error}). Choose another path for the output."
+                f"{target}: this name cannot be used ({reason}). Choose another path for the output."
             ) from error
         if target == in_real_folder(model_file) or (status.st_dev, status.st_ino) in inputs:
             raise OutputError(f"{target}: is the input model itself or its data. Choose another path for the output.")

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from amct_onnx.errors import ModelFileError, ModelNotFoundError
+from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
 from amct_onnx.file_tensor import FileTensor, SourceFile
 from amct_onnx.graph_check import check_graph, graphs_of
 from amct_onnx.proto_scan import HERE, graph_without_large_tensors
@@ -41,15 +41,17 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
         ModelFileError: The file is no ONNX model, or its external data is missing or out of bounds.
     """
     path = Path(model_file)
-    if not path.exists():
-        raise ModelNotFoundError(f"{path}: no such file. Give the path of the .onnx model to convert.")
-    if not path.is_file():
-        raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to convert.")
-    undo_interrupted(path)
     try:
+        if not path.exists():
+            raise ModelNotFoundError(f"{path}: no such file. Give the path of the .onnx model to convert.")
+        if not path.is_file():
+            raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to convert.")
+        undo_interrupted(path)
         source = SourceFile(Path(os.path.realpath(path)))
         model = _parse(path, source)
     except OSError as error:
+        if isinstance(error, AmctError):
+            raise
         raise _as_file_error(path, error) from error
     if not model.opset_imports or not list(model.graph.outputs):
         raise ModelFileError(f"{path}: not an ONNX model with a graph and outputs. Export the model again.")
@@ -78,8 +80,6 @@ def read_proto(model_file: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def _as_file_error(path: Path, error: OSError) -> ModelFileError:
-    if isinstance(error, ModelFileError):
-        return error
     return ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.")
 
 

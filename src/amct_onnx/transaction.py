@@ -216,6 +216,11 @@ def write_fully(handle: int, content: bytes | memoryview, offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
+def is_hidden(path: str | bytes) -> bool:
+    """Whether a file is one of a transaction's own: new file, backup or journal."""
+    return os.path.basename(os.fsdecode(path)).startswith(".amct_")
+
+
 def undo_interrupted(path: Path) -> None:
     """Bring back the earlier files of a set when its replacement was interrupted and ``path`` belongs to it.
 

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from amct_onnx.compose import Composition
 from amct_onnx.errors import AmctError, OutputError
-from amct_onnx.transaction import Transaction, write_fully
+from amct_onnx.transaction import Transaction, is_hidden, write_fully
 
 WORKERS = 4
 """At most; each holds one block, or one int8 tensor where its layout changes."""
@@ -86,9 +86,10 @@ def write_outputs(
     except OSError as error:
         if isinstance(error, AmctError):
             raise
+        # of the hidden names under which files are written, the user knows none
+        place = error.filename if error.filename and not is_hidden(error.filename) else where
         raise OutputError(
-            f"{error.filename or where}: cannot be written ({error.strerror or error}). Choose a writable place "
-            "with enough space."
+            f"{place}: cannot be written ({error.strerror or error}). Choose a writable place with enough space."
         ) from error
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.normalise.attributes import attribute_of
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
@@ -134,6 +134,11 @@ class _Rewriter:
         if bias is None:
             return None
         first, second = (self._array(node, i) for i in scales)
+        if first.size == 0 or second.size == 0 or (first.size > 1 and second.size not in (1, first.size)):
+            raise FactorError(
+                f"Node '{node.name}' ({node.op_type}): {first.size} and {second.size} scales cannot belong to its "
+                "input and weight. Export the model again."
+            )
         scale = (second.astype(np.float32) * factor) * first.astype(np.float32)
         if scale.size > 1:
             shape = self.constants.array(bias).shape if self.constants.is_constant(bias) else (scale.size,)

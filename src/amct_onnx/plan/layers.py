@@ -125,9 +125,6 @@ def _check_weight(node: ir.Node, weight: ResolvedWeight, group: int) -> None:
             len(shape) > 2 and group > 0 and shape[0] % group == 0,
             f"3 to 5 axes, the first in {group} groups",
         )
-        kernel = list(_attr(node, "kernel_shape", shape[2:]))
-        if fits and kernel != list(shape[2:]):
-            fits, wanted = False, f"the kernel {kernel} behind its first two axes"
     if not fits or not all(shape):
         raise UnsupportedModelError(
             f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' has the shape {list(shape)}; it takes "
