@@ -10,6 +10,7 @@ import pytest
 
 import amct_onnx
 from amct_onnx.cli import main
+from amct_onnx.errors import UnsupportedModelError
 from golden_models import MODELS
 
 
@@ -27,3 +28,19 @@ def test_command_prints_json_and_its_exit_code_says_whether_settings_lie(capsys:
     lies = [s for s in found["settings"] if s["verdict"] not in ("equal", "rounding")]
     assert code == (1 if lies else 0)
     assert np.isfinite([s["max_error"] for s in found["settings"]]).all()
+
+
+def test_int8_kernels_of_a_qoperator_model_are_no_measure_of_rounding() -> None:
+    """Its kernels are int8 under every setting: what they err is granted only as far as the Q/DQ form errs as well."""
+    report = amct_onnx.doctor(MODELS / "ort_digitsnet_qop_u8" / "model.onnx")
+    assert report.exact_layers == 7
+    for setting in report.settings:
+        assert setting.max_error_steps is not None and setting.differing is not None
+        if setting.max_error_steps > 10 or setting.differing > 0.5:  # where the kernels saturate
+            assert setting.verdict == "wrong", setting
+    assert report.trusted == (not report.wrong)
+
+
+def test_float16_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'node_conv2d' \(Conv\) computes in float16"):
+        amct_onnx.doctor(MODELS / "torchfq_digitsnet_i8sym_fp16_dynamo20" / "model.onnx")

@@ -73,4 +73,4 @@ SETTINGS = (
     ),
     PINNED,
 )
-"""In the order of the table; the last one tells how far float32 itself is from the exact numbers."""
+"""In the order of the table."""
