@@ -198,7 +198,9 @@ def mutate(model: onnx.ModelProto, source: random.Random) -> None:
         target.domain = source.choice(["", "ai.onnx", "com.example"])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(seed=st.integers(0, 2**32), changes=st.integers(1, 6))
 def test_no_mutation_crashes_the_check(seed: int, changes: int) -> None:
     source = random.Random(seed)
@@ -215,7 +217,9 @@ def test_no_mutation_crashes_the_check(seed: int, changes: int) -> None:
     assert all(f.detail and f.products for f in report.findings)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(position=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_no_flipped_byte_crashes_the_check(position: float, byte: int) -> None:
     content = bytearray(GOLDEN_DEPLOYS[0].read_bytes())

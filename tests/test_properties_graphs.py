@@ -22,7 +22,7 @@ from golden_models import parse_record
 from random_graphs import Case, cases
 
 QUICK = settings(
-    max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 SLOW = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 

@@ -43,7 +43,7 @@ def conv_1d(draw: st.DrawFn) -> tuple[str, dict[str, Array], int]:
 
 
 @given(conv_1d(), st.sampled_from([-128, -7, 0, 127]), st.sampled_from([11, 13, 17]))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_convolution_of_one_axis_is_held_as_two_exactly(
     tmp_path_factory: pytest.TempPathFactory, case: tuple[str, dict[str, Array], int], offset: int, opset: int
 ) -> None:
