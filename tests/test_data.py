@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -352,3 +353,9 @@ def test_simulate_takes_images_and_python_files(tmp_path: Path) -> None:
     for file in files:
         # an input one rounding away falls on another integer only at a tie, which these do not
         np.testing.assert_allclose(np.load("one" / file), np.load("two" / file), rtol=0, atol=0)
+
+
+def test_pipe_among_the_files_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.npz")
+    with pytest.raises(DataError, match=r"0\.npz: is a pipe or device"):
+        list(open_data(tmp_path, TABLE))

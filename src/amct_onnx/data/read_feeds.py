@@ -172,6 +172,8 @@ def _groups(path: Path, inputs: Sequence[InputSpec]) -> Iterator[dict[str, Path]
             )
         yield {i.name: path for i in inputs}
         return
+    if not path.is_dir():
+        raise DataError(f"{path}: is a pipe or device. Give a file or a folder of files.")
     folders = {i.name: path / i.name.replace("/", "_") for i in inputs}
     if not all(f.is_dir() for f in folders.values()):
         for file in _files(path):
