@@ -132,6 +132,13 @@ def test_kernel_that_contradicts_its_weight(tmp_path: Path) -> None:
     error_of(path, UnsupportedModelError, r"kernel_shape is \[3, 3\], that of its weight \[3, 3, 1\]")
 
 
+def test_overload_that_no_function_has(tmp_path: Path) -> None:
+    text = """g (float[n] x) => (float[n] y) { q = QuantizeLinear(x, s) d = DequantizeLinear(q, s)
+        y = local.f:other(d) }
+        <domain: "local", opset_import: ["" : 13]> f (a) => (c) { c = Relu(a) }"""
+    error_of(save(tmp_path, text, s=np.float32(1)), ModelFileError, "overload 'other'")
+
+
 @pytest.mark.parametrize(("of_x", "of_w"), [(1, 0), (0, 1), (3, 4)])
 def test_scales_of_a_convolution_with_bias_that_do_not_fit(tmp_path: Path, of_x: int, of_w: int) -> None:
     text = """g (float[1,4,3,3] x) => (float[1,4,3,3] y) { q = QuantizeLinear(x, s, z)

@@ -104,10 +104,15 @@ def _is_defined(value: ir.Value) -> bool:
 
 
 def _check_calls(model: ir.Model, path: Path) -> None:
+    names = {(f.domain, f.name) for f in model.functions.values()}
     for graph in [model.graph, *(f.graph for f in model.functions.values())] if model.functions else []:
         for node in ir.traversal.RecursiveGraphIterator(graph):
             function = model.functions.get(node.op_identifier())
             if function is None:
+                if (node.domain, node.op_type) in names:
+                    raise _error(
+                        path, node, f"calls the overload '{node.overload}' of a function that does not have it"
+                    )
                 continue
             for kind, given, known in (
                 ("inputs", node.inputs, function.inputs),
