@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from seeds import EXTERNAL_CONTENT, EXTERNAL_FILE
-
 from amct_onnx.errors import AmctError
+from seeds import EXTERNAL_CONTENT, EXTERNAL_FILE
 
 SECONDS = 10.0
 """Of CPU time for one input. The slowest regular seed takes below one; the bound leaves room for a busy machine."""

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import mutations
 import onnxruntime as ort
-import seeds
-from oracle import Finding, Sandbox
 
 import amct_onnx
+import mutations
+import seeds
 from amct_onnx.acceptance.checker import check
 from amct_onnx.atc.command_line import build_command
 from amct_onnx.comparison.ledger import read_ledger
 from amct_onnx.data.read_feeds import InputSpec, read_feeds
 from amct_onnx.device.session import DeploySession
 from amct_onnx.errors import AmctError
+from oracle import Finding, Sandbox
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def convert(sandbox: Sandbox, content: bytes) -> None:
     read_ledger(sandbox.target / "m")
     with contextlib.suppress(AmctError):  # it may hold what has no public arithmetic
         DeploySession(report.deploy_model).close()
-    if _loads(model) and not _loads(report.fake_quant_model):
+    if loads(model) and not loads(report.fake_quant_model):
         raise Finding("onnxruntime loads the model but not the fake-quant model")
 
 
@@ -84,7 +84,8 @@ def data(sandbox: Sandbox, content: bytes) -> None:
         pass
 
 
-def _loads(model: str | Path) -> bool:
+def loads(model: str | Path) -> bool:
+    """Whether onnxruntime loads a model, all of whose declared types and shapes must be right."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
