@@ -17,7 +17,7 @@ from onnx.reference.op_run import OpRun
 from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.errors import AmctError, FactorError, UnsupportedModelError
 from amct_onnx.normalise.container import normalise_container
-from amct_onnx.normalise.foreign_quantizers import express_foreign_quantizers
+from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.session_options import AMCT_SO
 from deploy_evaluator import Evaluator, run
@@ -354,13 +354,25 @@ def test_what_is_no_integer_quantizer_is_named(domain: str, op_type: str) -> Non
         expressed(one_node(domain, op_type, values(), [f(1.0)], False))
 
 
-@pytest.mark.parametrize(
-    "factors",
-    [[f(0.0), f(0.0), f(8.0)], [f(np.nan), f(0.0), f(8.0)], [f(0.1), f(0.0), f(7.5)], [f(0.1), f(0.0), f(40)]],
-)
-def test_unusable_factors_are_errors(factors: list[np.ndarray]) -> None:
+UNUSABLE: dict[str, tuple[str, str, list[np.ndarray], dict[str, Any]]] = {
+    "scale 0": (QONNX, "Quant", [f(0.0), f(0.0), f(8.0)], {}),
+    "scale 0 in float32": (QONNX, "Quant", [np.asarray(1e-60), f(0.0), f(8.0)], {}),
+    "scale NaN": (QONNX, "Quant", [f(np.nan), f(0.0), f(8.0)], {}),
+    "7.5 bits": (QONNX, "Quant", [f(0.1), f(0.0), f(7.5)], {}),
+    "40 bits": (QONNX, "Quant", [f(0.1), f(0.0), f(40)], {}),
+    "ranges of two shapes": (VINO, "FakeQuantize", [f(-1, -1), f(1, 1, 1), f(-1.0), f(1.0)], dict(levels=256)),
+    "2^62 bits": (MCT, "ActivationUniformQuantizer", [], dict(num_bits=2**62, min_range=-1.0, max_range=1.0)),
+    "no bits": (MCT, "ActivationPOTQuantizer", [], dict(num_bits=0, threshold=1.0)),
+    "threshold below 0": (MCT, "ActivationSymmetricQuantizer", [], dict(threshold=-1.0)),
+    "range to infinity": (MCT, "ActivationUniformQuantizer", [], dict(min_range=-1.0, max_range=float("inf"))),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable_factors_are_errors(case: str) -> None:
+    domain, op_type, factors, attributes = UNUSABLE[case]
     with pytest.raises(AmctError, match="the_node"):
-        expressed(one_node(QONNX, "Quant", values(), factors, False))
+        expressed(one_node(domain, op_type, values(), factors, False, **attributes))
 
 
 def test_layer_behind_an_inexpressible_quantizer_names_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
-from amct_onnx.normalise.foreign_quantizers import express_foreign_quantizers
+from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
 from amct_onnx.normalise.missing_shapes import infer_missing_shapes
 from amct_onnx.normalise.qoperator import expand_qoperators

@@ -1,0 +1,58 @@
+"""Fake-quant nodes of foreign domains become QuantizeLinear (-> Clip) -> DequantizeLinear of the default domain."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.foreign_quantizers import mct, openvino, qonnx
+from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
+from amct_onnx.normalise.graph_edit import nodes_of
+
+
+def relabel(_: QuantizerWriter, node: ir.Node) -> None:
+    """com.microsoft QuantizeLinear and DequantizeLinear: the default domain's definition, for more types."""
+    node.domain = ""
+
+
+DOMAINS: dict[str, dict[str, Rule]] = {
+    "qonnx.custom_op.general": qonnx.RULES,
+    "onnx.brevitas": qonnx.RULES,
+    "finn.custom_op.general": qonnx.RULES,
+    "org.openvinotoolkit": openvino.RULES,
+    "mct_quantizers": mct.RULES,
+    "com.microsoft": {"QuantizeLinear": relabel, "DequantizeLinear": relabel},
+}
+"""Domain -> operator -> the rule that reads it."""
+
+
+def express_foreign_quantizers(model: ir.Model) -> None:
+    """Rewrite every foreign fake-quant node in place.
+
+    Raises:
+        UnsupportedModelError: A node of these domains that is no integer quantizer, or none that Q/DQ can express.
+        FactorError: A scale, zero point, range or bit width that is not constant or not usable.
+    """
+    nodes = nodes_of(model)
+    if not any(n.domain in DOMAINS for n in nodes):
+        return
+    writer = QuantizerWriter(model)
+    for node in nodes:
+        rules = DOMAINS.get(node.domain)
+        if rules is None:
+            continue
+        rule = rules.get(node.op_type)
+        if rule is not None:
+            rule(writer, node)
+        elif node.domain != "com.microsoft":
+            raise UnsupportedModelError(
+                f"Node '{node.name}' is a {node.domain}::{node.op_type}, which is no integer quantization that "
+                "QuantizeLinear can express. Export the model with integer quantizers, in QDQ format."
+            )
+    left_float = writer.formula.left_float
+    if left_float and not any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in nodes_of(model)):
+        name, why = left_float[0]
+        raise UnsupportedModelError(
+            f"Node '{name}' {why}: it cannot become int8, and the same holds for every other quantizer of the model. "
+            "Train with quantizers of 8 bits that round half to even and have integer zero points."
+        )
