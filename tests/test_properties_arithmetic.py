@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from amct_onnx import arithmetic
+from amct_onnx.arithmetic import QuantizationScratch as Scratch
 
 SETTINGS = settings(max_examples=300, derandomize=True, deadline=None, database=None)
 LARGEST = (2 - Fraction(1, 2**23)) * 2**127
@@ -79,7 +80,9 @@ def test_reciprocal_is_the_rounded_quotient(scale: float) -> None:
 @given(st.one_of(floats, subnormals), scales, st.integers(-256, 0), st.integers(0, 255))
 def test_quantize_is_division_in_float32_then_half_even(value: float, scale: float, low: int, high: int) -> None:
     with np.errstate(over="ignore"):
-        found = arithmetic.quantize_weight(np.asarray([value], np.float32), np.float32(scale), low, high, np.int16)
+        found = arithmetic.quantize_weight(
+            np.asarray([value], np.float32), np.float32(scale), low, high, Scratch(np.int16)
+        )
     assert found.dtype == np.int16
     ratio = float32_of(exact(value) / exact(scale))
     rounded = half_even(Fraction(ratio)) if math.isfinite(ratio) else math.inf * ratio
@@ -91,7 +94,7 @@ def test_quantize_is_division_in_float32_then_half_even(value: float, scale: flo
 def test_quantize_ties_go_to_the_even_integer(doubled: int, exponent: int) -> None:
     """(n / 2) * 2^e over 2^e is an exact tie for odd n."""
     value = np.asarray([math.ldexp(doubled, exponent - 1)], np.float32)
-    found = arithmetic.quantize_weight(value, np.float32(2.0**exponent), -256, 255, np.int16)
+    found = arithmetic.quantize_weight(value, np.float32(2.0**exponent), -256, 255, Scratch(np.int16))
     assert found.item() == half_even(Fraction(doubled, 2))
 
 
@@ -100,7 +103,7 @@ def test_quantize_ties_go_to_the_even_integer(doubled: int, exponent: int) -> No
 def test_values_on_the_grid_keep_their_integer(integer: int, zero: int, scale: float) -> None:
     """By division and by the reciprocal of AscendQuant: two roundings of 2^-24 each stay far below half a step."""
     value = np.float32(integer - zero) * np.float32(scale)
-    found = arithmetic.quantize_weight(np.asarray([value]), np.float32(scale), -256, 255, np.int16)
+    found = arithmetic.quantize_weight(np.asarray([value]), np.float32(scale), -256, 255, Scratch(np.int16))
     assert found.item() == integer - zero
     assert np.rint(value * arithmetic.reciprocal(np.float32(scale))) + zero == integer
 
@@ -117,7 +120,7 @@ def test_quantize_per_channel_uses_each_channels_own_factors(array: np.ndarray, 
     layout = [1, 1, 1]
     layout[axis] = count
     low, high = (limit - zero.reshape(layout) for limit in (-128, 127))
-    found = arithmetic.quantize_weight(array, scale.reshape(layout), low, high, np.int16)
+    found = arithmetic.quantize_weight(array, scale.reshape(layout), low, high, Scratch(np.int16))
     assert found.shape == array.shape
     for index in np.ndindex(array.shape):
         channel = index[axis]
@@ -131,7 +134,7 @@ def test_quantize_per_channel_uses_each_channels_own_factors(array: np.ndarray, 
 def test_quantize_leaves_its_argument_alone(array: np.ndarray) -> None:
     before = array.copy()
     with np.errstate(over="ignore"):
-        arithmetic.quantize_weight(array, np.float32(0.5), -128, 127, np.int8)
+        arithmetic.quantize_weight(array, np.float32(0.5), -128, 127, Scratch(np.int8))
     assert array.tobytes() == before.tobytes()
 
 

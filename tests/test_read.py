@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import amct_onnx
-from amct_onnx import proto_scan
+from amct_onnx import file_tensor, proto_scan
 from amct_onnx.errors import AmctError, ModelFileError
-from amct_onnx.file_tensor import FileTensor, row_blocks
+from amct_onnx.file_tensor import FileTensor, SourceFile, row_blocks
 from amct_onnx.read import read_model
 from test_errors import TIDY, qdq_model
 
@@ -292,11 +292,30 @@ def test_large_tensors_stay_in_the_file(tmp_path: Path) -> None:
     assert {n for n, t in found.items() if isinstance(t, FileTensor)} == {"raw", "typed", "half", "constant", "inner"}
     for name, tensor in found.items():
         np.testing.assert_array_equal(tensor.numpy(), arrays[name], err_msg=name)
-        blocks = [(start, part.copy()) for start, part in row_blocks(tensor)]
-        np.testing.assert_array_equal(np.concatenate([part for _, part in blocks]), arrays[name], err_msg=name)
+        parts = [part.reshape(-1).copy() for _, part in row_blocks(tensor)]
+        np.testing.assert_array_equal(np.concatenate(parts), arrays[name].reshape(-1), err_msg=name)
     expected = onnx.load(path)
     assert onnx.numpy_helper.to_array(ir.to_proto(model).graph.initializer[0]).tobytes() == arrays["raw"].tobytes()
     assert len(ir.to_proto(model).graph.initializer) == len(expected.graph.initializer)
+
+
+@pytest.mark.parametrize("block", [file_tensor.BLOCK_BYTES, 150_000, 1200, 40])
+@pytest.mark.parametrize("shape", [(1, 300, 100), (3, 40, 250), (30_000,), (2, 1, 1, 15_000), (30_000, 1)])
+def test_blocks_of_any_shape_are_consecutive_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], block: int
+) -> None:
+    """Also where one row of axis 0 is larger than a block."""
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    (tmp_path / "raw").write_bytes(array.tobytes())
+    tensor = FileTensor(ir.tensor(array), SourceFile(tmp_path / "raw"), 0)
+    monkeypatch.setattr(file_tensor, "BLOCK_BYTES", block)
+    found, order = np.full(shape, np.nan, np.float32), []
+    for index, part in row_blocks(tensor):
+        assert part.nbytes <= block
+        found[index] = part
+        order.append(part.copy())
+    np.testing.assert_array_equal(found, array)
+    assert b"".join(part.tobytes() for part in order) == array.tobytes()
 
 
 def test_name_that_no_file_can_have(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_every_byte_is_read_and_written_once(tmp_path: Path, counts: Counts, ext
 
 @pytest.mark.parametrize("inline_limit", [compose.INLINE_LIMIT, 300_000, 0])
 @pytest.mark.parametrize("form", ["int8", "float32"])
-@pytest.mark.parametrize("block", [file_tensor.BLOCK_BYTES, 5000])
+@pytest.mark.parametrize("block", [file_tensor.BLOCK_BYTES, 5000, 500])  # a row has 1,024 bytes
 def test_forms_and_layouts_give_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline_limit: int, form: str, block: int
 ) -> None:

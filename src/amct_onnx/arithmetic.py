@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,31 @@ def reciprocal(scale_d: np.float32) -> np.float32:
 Limit = int | npt.NDArray[np.int64]
 
 
+class QuantizationScratch:
+    """Quotients and integers of one block, overwritten by the next: fresh memory would cost as much as the arithmetic.
+
+    Args:
+        dtype: of the integers.
+    """
+
+    def __init__(self, dtype: type[np.signedinteger[Any]]) -> None:
+        self._quotients = np.empty(0, np.float32)
+        self._integers: npt.NDArray[Any] = np.empty(0, dtype)
+
+    def of(self, shape: tuple[int, ...]) -> tuple[Float32, npt.NDArray[Any]]:
+        """Two arrays of a shape, of any content."""
+        size = math.prod(shape)
+        if size > self._quotients.size:
+            self._quotients, self._integers = (np.empty(size, a.dtype) for a in (self._quotients, self._integers))
+        return self._quotients[:size].reshape(shape), self._integers[:size].reshape(shape)
+
+
 def quantize_weight(
     values: npt.NDArray[np.generic],
     scale: Float32,
     low: Limit,
     high: Limit,
-    dtype: type[np.signedinteger[Any]],
-    scratch: Float32 | None = None,
+    scratch: QuantizationScratch,
 ) -> npt.NDArray[Any]:
     """clip(round(values / scale), low, high) with the division in float32 (ONNX QuantizeLinear less its zero point).
 
@@ -46,22 +65,25 @@ def quantize_weight(
         scale: float32, broadcastable against values.
         low: smallest result; an array broadcastable against values where zero points differ.
         high: largest result, likewise.
-        dtype: of the result; it must hold low and high.
-        scratch: float32, shape of values, overwritten: a caller with many blocks spares an allocation for each.
+        scratch: where the result lies until the next call; its type must hold low and high.
 
     Raises:
         ValueError: A value is infinite or not a number.
     """
-    ratio = np.asarray(np.divide(values.astype(np.float32, copy=False), scale, out=scratch))
+    ratio, integers = scratch.of(values.shape)
+    np.divide(values.astype(np.float32, copy=False), scale, out=ratio)
     np.rint(ratio, out=ratio)
-    # both ends are cheaper than clipping, which most weights do not need; no comparison holds for what is not a number
-    if ratio.size and not (np.max(low) <= ratio.min() and ratio.max() <= np.min(high)):
-        # the quotient of a finite value may overflow, which saturates
-        if not (np.isfinite(ratio.max()) and np.isfinite(ratio.min())) and not np.all(np.isfinite(values)):
-            position = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
-            raise ValueError(f"it holds {values[tuple(position)]}, for which no integer stands")
-        np.clip(ratio, low, high, out=ratio)
-    return ratio.astype(dtype)
+    if ratio.size:
+        # both ends are cheaper than clipping, which most weights do not need; no comparison holds for what is no number
+        lowest, highest = ratio.min(), ratio.max()
+        if not (np.max(low) <= lowest and highest <= np.min(high)):
+            # the quotient of a finite value may overflow, which saturates
+            if not (np.isfinite(lowest) and np.isfinite(highest)) and not np.all(np.isfinite(values)):
+                position = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+                raise ValueError(f"it holds {values[tuple(position)]}, for which no integer stands")
+            np.clip(ratio, low, high, out=ratio)
+    np.copyto(integers, ratio, casting="unsafe")
+    return integers
 
 
 def dequantize_scale(scale_d: np.float32, scale_w: Float32) -> Float32:

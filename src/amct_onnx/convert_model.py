@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuan
 from amct_onnx.emit.record import record_text
 from amct_onnx.emit.rewrite import Writer
 from amct_onnx.errors import SettingError
+from amct_onnx.json_text import json_text
 from amct_onnx.log import start_log
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.output_files import check_targets, in_real_folder, output_files
@@ -128,8 +128,7 @@ def _convert(
         warnings=warnings,
         check=deploy.verdict,
     )
-    ledger = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    texts = {paths[2]: ledger + "\n"}
+    texts = {paths[2]: json_text(report.to_dict())}
     if record is not None:
         texts[record] = record_text(plan)
     write_outputs([deploy.composition, fake_quant.composition], texts, prefix, progress)

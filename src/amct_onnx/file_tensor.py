@@ -21,8 +21,11 @@ import onnx_ir as ir
 
 from amct_onnx.errors import ModelFileError
 
-BLOCK_BYTES = 1 << 19
-"""Of a tensor that are in memory at once; fits a second-level cache together with its quotient."""
+BLOCK_BYTES = 1 << 20
+"""Of a tensor that are in memory at once; smaller ones cost more calls than the cache saves."""
+
+Index = tuple[slice, ...]
+"""Where a block lies in its tensor, by the leading axes."""
 
 
 class SourceFile:
@@ -110,21 +113,32 @@ def _load(source: SourceFile, offset: int, dtype: ir.DataType, shape: ir.Shape) 
     return ir.Tensor(array, dtype=dtype)
 
 
-def row_blocks(tensor: ir.TensorProtocol) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Consecutive rows (axis 0) of a tensor with the index of the first; a block is overwritten by the next one."""
+def row_blocks(tensor: ir.TensorProtocol) -> Iterator[tuple[Index, npt.NDArray[Any]]]:
+    """Consecutive parts of a tensor, of its rank, with where they lie; a block is overwritten by the next one."""
     shape = tuple(tensor.shape.numpy())
     if not shape or not tensor.size:
-        yield 0, tensor.numpy()
+        yield (), tensor.numpy()
         return
-    source = tensor.source if isinstance(tensor, FileTensor) and tensor.dtype.bitwidth >= 8 else None
-    row_bytes = max(1, tensor.nbytes // shape[0])
-    count = min(shape[0], max(1, BLOCK_BYTES // row_bytes))
-    array = np.empty((count, *shape[1:]), tensor.dtype.numpy()) if source is not None else tensor.numpy()
-    for start in range(0, shape[0], count):
-        stop = min(shape[0], start + count)
-        if not isinstance(tensor, FileTensor) or source is None:
-            yield start, array[start:stop]
-            continue
-        part = array[: stop - start]
-        source.read_into(part.reshape(-1).view(np.uint8).data, tensor.offset + start * row_bytes)
-        yield start, part
+    in_file = isinstance(tensor, FileTensor) and tensor.dtype.bitwidth >= 8
+    whole = None if in_file else tensor.numpy()
+    dtype = tensor.dtype.numpy()
+    # a block runs along the first axis of which it holds a slice
+    axis, row_bytes = 0, dtype.itemsize * math.prod(shape[1:])
+    while row_bytes > BLOCK_BYTES and axis + 1 < len(shape):
+        axis += 1
+        row_bytes //= shape[axis]
+    count = min(shape[axis], max(1, BLOCK_BYTES // row_bytes))
+    buffer = np.empty((*(1,) * axis, count, *shape[axis + 1 :]) if in_file else 0, dtype)
+    done = 0
+    for outer in np.ndindex(shape[:axis]):
+        for start in range(0, shape[axis], count):
+            stop = min(shape[axis], start + count)
+            index = (*(slice(i, i + 1) for i in outer), slice(start, stop))
+            if whole is not None:
+                yield index, whole[index]
+                continue
+            assert isinstance(tensor, FileTensor)
+            part = buffer[(0,) * axis][: stop - start].reshape(*(1,) * axis, stop - start, *shape[axis + 1 :])
+            tensor.source.read_into(part.reshape(-1).view(np.uint8).data, tensor.offset + done)
+            done += part.nbytes
+            yield index, part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, specs_of
 from amct_onnx.data.source import DataSource
 from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
+from amct_onnx.json_text import json_text
 from amct_onnx.log import start_log
 from amct_onnx.versions import DECIDING, library_versions
 from amct_onnx.write import write_outputs
@@ -160,7 +160,7 @@ def write_reports(
     if report is not None:
         texts[Path(report)] = render_html(content)
     if json_report is not None:
-        texts[Path(json_report)] = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        texts[Path(json_report)] = json_text(content)
     if texts:
         write_outputs([], texts, next(iter(texts)).name, None)
 

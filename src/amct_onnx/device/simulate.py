@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.products import product
 from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
 from amct_onnx.errors import DataError, OutputError
+from amct_onnx.json_text import json_text
 from amct_onnx.log import start_log
 
 FACTS_FILE = "simulation.json"
@@ -140,12 +140,11 @@ def simulate(
             undecided=product(device).undecided,
             pinned=session.pinned,
         )
-    text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
     with _output_errors(folder):
         for earlier in reversed(_feeds_from(folder, done)):
             _remove_earlier(earlier)
         temporary = folder / f".{FACTS_FILE}.partial"
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(result.to_dict()), encoding="utf-8")
         temporary.rename(folder / FACTS_FILE)
     return result
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.arithmetic import INT8_MAX, INT8_MIN
-from amct_onnx.plan.factor_layout import rows, spread
+from amct_onnx.file_tensor import Index
+from amct_onnx.plan.factor_layout import part_of, spread
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import SUM, PlanSettings
 
@@ -26,8 +27,12 @@ SHIFTED = (
 )
 
 
+Blocks = Iterator[tuple[Index, npt.NDArray[Any]]]
+"""Consecutive parts of a tensor and where they lie; each is overwritten by the next one."""
+
+
 def ends_of(
-    blocks: Iterator[npt.NDArray[Any]], shape: tuple[int, ...], axis: int | None, size: int
+    blocks: Blocks, shape: tuple[int, ...], axis: int | None, size: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Smallest and largest integer (0 included) of each slice along the axis, of the whole tensor when it is None.
 
@@ -36,13 +41,11 @@ def ends_of(
     if axis is not None and size != shape[axis]:
         axis = None
     low, high = (np.zeros(1 if axis is None else shape[axis], np.int64) for _ in range(2))
-    start = 0
-    for block in blocks:
+    for index, block in blocks:
         others = tuple(a for a in range(block.ndim) if a != axis)
-        here = slice(start, start + len(block)) if axis == 0 else slice(None)
+        here = index[axis] if axis is not None and axis < len(index) else slice(None)
         low[here] = np.minimum(low[here], block.min(axis=others, initial=0))
         high[here] = np.maximum(high[here], block.max(axis=others, initial=0))
-        start += len(block) if block.ndim else 0
     return low, high
 
 
@@ -71,7 +74,7 @@ def shift_into_int8(
 
 
 def shifted(
-    numbers: Callable[[], Iterator[npt.NDArray[Any]]],
+    numbers: Callable[[], Blocks],
     shift: npt.NDArray[np.int64] | None,
     shape: tuple[int, ...],
     axis: int | None,
@@ -80,10 +83,8 @@ def shifted(
     wide = None if shift is None else spread(shift.astype(np.int16), shape, axis)
 
     def blocks() -> Iterator[npt.NDArray[np.int8]]:
-        start = 0
-        for part in numbers():
-            moved = part if wide is None else part - rows(wide, start, part)
-            start += len(part) if part.ndim else 0
+        for index, part in numbers():
+            moved = part if wide is None else part - part_of(wide, index)
             yield moved.astype(np.int8, copy=False)
 
     return blocks

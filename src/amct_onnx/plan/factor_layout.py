@@ -1,4 +1,4 @@
-"""Scales and zero points laid against a weight, as a whole and for a block of its rows."""
+"""Scales and zero points laid against a weight, as a whole and for a block of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from amct_onnx.file_tensor import Index
 
 
 def spread(factor: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[Any]:
@@ -24,6 +26,6 @@ def spread(factor: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None) -
     return np.repeat(factor.reshape(layout), shape[0] // groups, axis=0)
 
 
-def rows(factor: npt.NDArray[Any], start: int, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The part of a spread factor that belongs to a block of rows."""
-    return factor[start : start + len(block)] if factor.ndim and len(factor) > 1 else factor
+def part_of(factor: npt.NDArray[Any], index: Index) -> npt.NDArray[Any]:
+    """The part of a spread factor that belongs to a block of the weight."""
+    return factor[tuple(i if n > 1 else slice(None) for i, n in zip(index, factor.shape, strict=False))]

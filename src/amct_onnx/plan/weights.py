@@ -6,18 +6,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import quantize_weight
+from amct_onnx.arithmetic import QuantizationScratch, quantize_weight
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.file_tensor import row_blocks
 from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, ends_of, shift_into_int8, shifted
-from amct_onnx.plan.factor_layout import rows, spread
+from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
+from amct_onnx.plan.factor_layout import part_of, spread
 from amct_onnx.plan.grid_weights import recover_grid
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, clip_bounds, integer_type, is_op, raw_factors
 from amct_onnx.plan.refusal import Refusal
@@ -131,19 +130,21 @@ def _behind_dequantize(
     asymmetric = bool(np.any(zero))
     wide_scale, wide_zero = spread(scale, shape, axis), spread(zero, shape, axis)
 
-    def numbers() -> Iterator[npt.NDArray[Any]]:
+    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric
+
+    def numbers() -> Blocks:
         """Integers less their zero point, int16 where int8 may not hold them."""
-        ratio = None  # as large as the first block, which no later one exceeds
-        for start, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
-            offset = rows(wide_zero, start, array) if asymmetric else 0
+        scratch = QuantizationScratch(np.int16 if asymmetric else np.int8)
+        for index, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
+            offset = part_of(wide_zero, index) if asymmetric else 0
+            if as_stored:
+                yield index, array
+                continue
             if quantizer is None:
-                yield np.clip(array.astype(np.int16) - shift, low, high) - offset
+                yield index, np.clip(array.astype(np.int16) - shift, low, high) - offset
                 continue
             try:
-                dtype = np.int16 if asymmetric else np.int8
-                ratio = np.empty(array.shape, np.float32) if ratio is None else ratio[: len(array)]
-                factor = rows(wide_scale, start, array)
-                yield quantize_weight(array, factor, low - offset, high - offset, dtype, ratio)
+                yield index, quantize_weight(array, part_of(wide_scale, index), low - offset, high - offset, scratch)
             except ValueError as error:
                 raise UnsupportedModelError(
                     f"Tensor '{source.name}': {error}. Train or export the model again."
@@ -275,10 +276,10 @@ def _on_a_grid(
     shape = tuple(array.shape)
     wide_scale = spread(scale, shape, axis)
 
-    def numbers() -> Iterator[npt.NDArray[Any]]:
-        tensor = constants.tensor(value)
-        for start, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
-            yield quantize_weight(floats, rows(wide_scale, start, floats), -WIDEST, WIDEST, np.int16)
+    def numbers() -> Blocks:
+        tensor, scratch = constants.tensor(value), QuantizationScratch(np.int16)
+        for index, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
+            yield index, quantize_weight(floats, part_of(wide_scale, index), -WIDEST, WIDEST, scratch)
 
     shift = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
     blocks = shifted(numbers, shift, shape, axis)
