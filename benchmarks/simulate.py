@@ -131,12 +131,12 @@ def worker(form: str, path: str, device: str) -> None:
         AMCT_SO.intra_op_num_threads = 1
         session = ort.InferenceSession(path, AMCT_SO)
     elif form == "integer":
-        from amct_onnx.device import session as device_session
+        from amct_onnx.device.lowered_session import LoweredSession
         from amct_onnx.device.lowering.lower import lower
         from amct_onnx.device.products import product
         from amct_onnx.read import read_model
 
-        session = device_session.open_lowered(lower(read_model(path), product(device), integer_kernels=True), options)
+        session = LoweredSession(lower(read_model(path), product(device), integer_kernels=True), options)
     else:
         from amct_onnx.device.session import DeploySession
 

@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx import AMCT_SO, DeploySession, convert_qat_model
 from amct_onnx.device.facts import WeightSums, largest_sum, weight_sums, worst_accumulator
+from amct_onnx.device.lowered_session import LoweredSession
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.device.products import PRODUCTS
-from amct_onnx.device.session import open_lowered, static_facts
+from amct_onnx.device.session import static_facts
 from amct_onnx.errors import DataError, ModelFileError, ModelNotFoundError, SettingError, UnsupportedModelError
 from amct_onnx.read import read_model
 from deploy_evaluator import Evaluator, run
@@ -172,7 +173,7 @@ def test_every_layer_by_every_kernel(name: str, offset: int, bias: bool) -> None
     lowered = lower(read_model("m.onnx"), PRODUCTS["reference"], integer_kernels=True)
     if op_type != "ConvTranspose":
         assert [f.kernel for f in lowered.layers] == ["integer"]
-    (y,) = open_lowered(lowered, None).run(None, feeds)
+    (y,) = LoweredSession(lowered).run(None, feeds)
     same({"y": y}, expected)
 
 

@@ -12,10 +12,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from amct_onnx.compose import INLINE_LIMIT, weight_bytes
-from amct_onnx.device.session import CPU, PINNED_ENTRIES, PINNED_LEVEL
+from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
 from amct_onnx.errors import UnsupportedModelError
 
 Array = npt.NDArray[Any]
+
+REFERENCE_ENTRIES = {"session.disable_quant_qdq": "1", **PINNED_ENTRIES}
+"""Session config entries under which Q/DQ, fake-quant and deploy models are computed as written."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def pinned_settings(threads: int) -> dict[str, str]:
     """The options of every reference session, as printed."""
     return {
         "graph_optimization_level": PINNED_LEVEL.name,
-        **PINNED_ENTRIES,
+        **REFERENCE_ENTRIES,
         "intra_op_num_threads": str(threads),
     }
 
@@ -80,7 +83,7 @@ def pinned_options(threads: int) -> ort.SessionOptions:
     options.graph_optimization_level = PINNED_LEVEL
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # a tensor shown twice, an unused initializer: nothing that a user can change
-    for key, value in PINNED_ENTRIES.items():
+    for key, value in REFERENCE_ENTRIES.items():
         options.add_session_config_entry(key, value)
     return options
 

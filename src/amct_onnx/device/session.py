@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,36 +14,20 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from amct_onnx.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.data.read_feeds import DTYPES, InputSpec
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts
+from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL, LoweredSession
 from amct_onnx.device.lowering.lower import lower
-from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.products import product
-from amct_onnx.errors import DataError, ModelFileError, SettingError, UnsupportedModelError
+from amct_onnx.errors import DataError, ModelFileError, SettingError
 from amct_onnx.log import get_logger
 from amct_onnx.read import read_model
 
 Array = npt.NDArray[Any]
 
-PINNED_ENTRIES = {
-    # QuantizeLinear/DequantizeLinear that a deploy model should not hold are then at least computed as written
-    "session.disable_quant_qdq": "1",
-    # subnormal numbers count
-    "session.set_denormal_as_zero": "0",
-    # float32 must stay float32 on ARM
-    "mlas.enable_gemm_fastmath_arm64_bfloat16": "0",
-}
-"""Session config entries that change results, and the value under which they are exact."""
-PINNED_LEVEL = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-"""Higher levels fold the dequantization's Mul into the weights of the Conv before it, which rounds."""
-GRAPH_ORDER = ort.ExecutionOrder.PRIORITY_BASED
-"""Nodes run in the order of the graph: by default counts would run last, and keep every tensor until then."""
-CPU = "CPUExecutionProvider"
 COUNTS, LAYERS = "counts", "layers"
 """What ``collect`` takes."""
-_option_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,7 @@ class DeploySession:
         self._taps = lowered.taps
         self._collects_layers = LAYERS in wanted
         self._collector = Collector(lowered.counters) if COUNTS in wanted else None
-        self._session: ort.InferenceSession | None = open_lowered(lowered, sess_options, cpu)
+        self._session: LoweredSession | None = LoweredSession(lowered, sess_options, cpu)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
@@ -157,10 +140,10 @@ class DeploySession:
         unknown = [n for n in names if n not in self._outputs]
         if unknown:
             raise SettingError(f"'{unknown[0]}' is no output of the model. It has {', '.join(self._outputs)}.")
-        _check_feeds(session, feeds)
+        _check_feeds(session.get_inputs(), feeds)
         collector = self._collector
         more = list(dict.fromkeys([*extra, *(collector.names if collector is not None else ())]))
-        results = session.run([*names, *more], dict(feeds), run_options)
+        results = session.run([*names, *more], feeds, run_options)
         by_name = dict(zip(more, results[len(names) :], strict=True))
         if collector is not None:
             collector.add(by_name)
@@ -168,27 +151,27 @@ class DeploySession:
 
     def get_inputs(self) -> list[Any]:
         """The model's inputs: name, shape, type."""
-        return list(self._open_session().get_inputs())
+        return self._open_session().get_inputs()
 
     def get_outputs(self) -> list[Any]:
         """The model's outputs: name, shape, type."""
-        return list(self._open_session().get_outputs()[: len(self._outputs)])
+        return list(self._open_session().session.get_outputs()[: len(self._outputs)])
 
     def get_providers(self) -> list[str]:
         """The one execution provider."""
-        return list(self._open_session().get_providers())
+        return list(self._open_session().session.get_providers())
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         """The options of the one execution provider."""
-        return dict(self._open_session().get_provider_options())
+        return dict(self._open_session().session.get_provider_options())
 
     def get_session_options(self) -> ort.SessionOptions:
         """The options in force: yours with the pinned ones."""
-        return self._open_session().get_session_options()
+        return self._open_session().session.get_session_options()
 
     def get_modelmeta(self) -> ort.ModelMetadata:
         """The file's producer, version, descriptions and metadata."""
-        return self._open_session().get_modelmeta()
+        return self._open_session().session.get_modelmeta()
 
     def counts(self) -> tuple[LayerCounts, ...]:
         """Saturated values, ties and largest accumulator of each layer over all runs so far.
@@ -224,7 +207,7 @@ class DeploySession:
         """Close it."""
         self.close()
 
-    def _open_session(self) -> ort.InferenceSession:
+    def _open_session(self) -> LoweredSession:
         if self._session is None:
             raise SettingError("The session is closed. Open a new DeploySession.")
         return self._session
@@ -257,11 +240,11 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
     return read
 
 
-def _check_feeds(session: ort.InferenceSession, feeds: Mapping[str, Any]) -> None:
+def _check_feeds(model_inputs: Sequence[Any], feeds: Mapping[str, Any]) -> None:
     """Compare names, and the type and shape of numpy arrays; anything else is left to onnxruntime."""
     if not isinstance(feeds, Mapping):
         raise DataError(f"The feeds are a {type(feeds).__name__}. Give a dict of arrays by input name.")
-    inputs = {i.name: i for i in session.get_inputs()}
+    inputs = {i.name: i for i in model_inputs}
     wrong = [f"'{n}' is missing" for n in inputs if n not in feeds]
     wrong += [f"the model has no input '{n}'" for n in feeds if n not in inputs]
     for name, array in feeds.items():
@@ -285,68 +268,3 @@ def _cpu_options(providers: Sequence[Any] | None) -> dict[str, Any]:
         if name == CPU:
             return dict(options)
     raise SettingError(f"providers={wanted}: only '{CPU}' is exact. Add it, or leave providers out.")
-
-
-def open_lowered(
-    lowered: Lowered, sess_options: ort.SessionOptions | None, cpu_options: Mapping[str, Any] | None = None
-) -> ort.InferenceSession:
-    """An onnxruntime session of a lowered model under the pinned options."""
-    model = lowered.model
-    size = weight_bytes(model)
-    if size > INLINE_LIMIT:
-        raise UnsupportedModelError(
-            f"The model holds {size} bytes of weights; more than {INLINE_LIMIT} cannot be simulated in "
-            "one session. Split it."
-        )
-    ir.external_data.load_to_model(model)
-    content = ir.to_proto(model).SerializeToString()
-    if sess_options is None:
-        return _create(content, _new_options(), cpu_options)
-    with _option_lock, _Pinned(sess_options) as options:
-        return _create(content, options, cpu_options)
-
-
-def _new_options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.graph_optimization_level, options.execution_order = PINNED_LEVEL, GRAPH_ORDER
-    for key, value in PINNED_ENTRIES.items():
-        options.add_session_config_entry(key, value)
-    return options
-
-
-def _create(content: bytes, options: ort.SessionOptions, cpu_options: Mapping[str, Any] | None) -> ort.InferenceSession:
-    try:
-        return ort.InferenceSession(content, options, providers=[(CPU, dict(cpu_options or {}))])
-    except Exception as error:  # onnxruntime's classes share no base
-        raise UnsupportedModelError(
-            f"ONNX Runtime refuses the model's other operators ({error}). Check them with the fake-quant model."
-        ) from error
-
-
-class _Pinned:
-    """The caller's options with the pins set, and restored afterwards: a session copies what it is given."""
-
-    def __init__(self, options: ort.SessionOptions) -> None:
-        self._options = options
-
-    def __enter__(self) -> ort.SessionOptions:
-        self._level, self._order = self._options.graph_optimization_level, self._options.execution_order
-        self._options.graph_optimization_level, self._options.execution_order = PINNED_LEVEL, GRAPH_ORDER
-        self._entries: dict[str, str] = {}
-        for key, value in PINNED_ENTRIES.items():
-            before = self._entry(key)
-            if before != value:  # setting an entry again makes onnxruntime print a warning
-                self._entries[key] = before
-                self._options.add_session_config_entry(key, value)
-        return self._options
-
-    def __exit__(self, *_: object) -> None:
-        self._options.graph_optimization_level, self._options.execution_order = self._level, self._order
-        for key, value in self._entries.items():
-            self._options.add_session_config_entry(key, value)
-
-    def _entry(self, key: str) -> str:
-        try:
-            return str(self._options.get_session_config_entry(key))
-        except RuntimeError:  # never set, which means "0"
-            return "0"

@@ -19,7 +19,7 @@ from amct_onnx.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, specs_of
-from amct_onnx.device.session import CPU
+from amct_onnx.device.lowered_session import CPU
 from amct_onnx.errors import DataError, NoQuantizerError, SettingError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnxruntime as ort
 
-from amct_onnx.device.session import PINNED_ENTRIES, PINNED_LEVEL
+from amct_onnx.device.lowered_session import PINNED_ENTRIES, PINNED_LEVEL
 
 LEVELS = {
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -50,7 +50,7 @@ def _setting(name: str, level: str, entries: dict[str, str], why: str) -> Settin
 PINNED = _setting(
     "as written (AMCT_SO)",
     next(k for k, v in LEVELS.items() if v == PINNED_LEVEL),
-    dict(PINNED_ENTRIES),
+    {**NO_QDQ, **PINNED_ENTRIES},
     "each node as the model says, in float32; what this package uses for every reference",
 )
 SETTINGS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +65,9 @@ class Emitter:
         return new.outputs[0]
 
     def constant(self, array: npt.NDArray[np.generic] | np.generic) -> ir.Value:
-        """A small initializer; equal ones are one."""
+        """An initializer; equal ones are one."""
         array = np.asarray(array)
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.str, array.shape, blake2b(np.ascontiguousarray(array).data).digest())
         if key not in self._constants:
             name = self.unique("constant")
             tensor = ir.tensor(array, name=name)
