@@ -56,9 +56,11 @@ class Emitter:
         self._names.add(result)
         return result
 
-    def node(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Iterable[ir.Attr] = ()) -> ir.Value:
+    def node(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Iterable[ir.Attr] = (), domain: str = ""
+    ) -> ir.Value:
         """Insert a node; its one output."""
-        new = ir.Node("", op_type, inputs, list(attributes), num_outputs=1)
+        new = ir.Node(domain, op_type, inputs, list(attributes), num_outputs=1)
         new.name = self.unique(f"{self._prefix}:{op_type}")
         new.outputs[0].name = self.unique(f"{new.name}:0")
         self._place(new)

@@ -53,9 +53,9 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     parts = parts_needed(node, array, held.offset) if array is not None else None
     if state.integer_kernels and node.op_type != "ConvTranspose":
         bound = parts = None
-    result, in_float = node.outputs[0], False
-    if bound is not None and bound <= EXACT_IN_FLOAT32:
-        float_kernel(state, node, held, weight, bias)
+    in_float = False
+    if array is not None and bound is not None and bound <= EXACT_IN_FLOAT32:
+        result = float_kernel(state, node, held, weight, array, bias)
         in_float = True
     elif array is not None and parts is not None:
         layer.kernel = "split"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, largest_sum, weight_sums
+from amct_onnx.device.lowering.blocked_layout import blocked_convolution, blocked_weight
 from amct_onnx.device.lowering.node_attributes import attribute
 from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
 
@@ -17,17 +18,40 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 
 def float_kernel(
-    state: LoweringState, node: ir.Node, held: Int8Tensor, weight: ir.Value, bias: npt.NDArray[Any] | None
-) -> None:
-    """The layer as it stands, on float32; weight and bias are exact in it."""
+    state: LoweringState,
+    node: ir.Node,
+    held: Int8Tensor,
+    weight: ir.Value,
+    integers: npt.NDArray[np.int8],
+    bias: npt.NDArray[Any] | None,
+) -> ir.Value:
+    """The layer as it stands, on float32; weight (``integers``) and bias are exact in it."""
+    addend = None if bias is None else state.emit.constant(bias.astype(np.float32))
+    blocked = _blocked(state, node, held.value, integers, addend)
+    if blocked is not None:
+        state.replaced.append(node)
+        return blocked
     key = (id(node.graph), weight)
     if key not in state.float_weights:
         # cast while running: int8 weights keep the session as small as the fake-quant model's
         state.float_weights[key] = state.emit.cast(weight, ir.DataType.FLOAT)
     node.replace_input_with(0, held.value)
     node.replace_input_with(1, state.float_weights[key])
-    if bias is not None:
-        node.replace_input_with(2, state.emit.constant(bias.astype(np.float32)))
+    if addend is not None:
+        node.replace_input_with(2, addend)
+    return node.outputs[0]
+
+
+def _blocked(
+    state: LoweringState, node: ir.Node, x: ir.Value, integers: npt.NDArray[np.int8], bias: ir.Value | None
+) -> ir.Value | None:
+    """The layer in the blocked layout; None where it does not fit it."""
+    ordered = blocked_weight(node, integers)
+    if ordered is None:
+        return None
+    factor = state.emit.cast(state.emit.constant(ordered), ir.DataType.FLOAT)
+    channels = (ordered.shape[1] * attribute(node, "group", 1), ordered.shape[0])
+    return blocked_convolution(state.emit, node, x, factor, channels, bias)
 
 
 def integer_kernel(
@@ -97,8 +121,10 @@ def split_kernel(
         if parts > 1:
             axis = [ir.AttrInt64("axis", 1 if convolution else -1)]
             source = state.emit.node("Gather", [source, state.emit.constant(channels)], axis)
-        factor = state.emit.cast(state.emit.constant(np.ascontiguousarray(part)), ir.DataType.FLOAT)
-        result = state.emit.node(node.op_type, [source, factor], node.attributes.values())
+        result = _blocked(state, node, source, part, None)
+        if result is None:
+            factor = state.emit.cast(state.emit.constant(np.ascontiguousarray(part)), ir.DataType.FLOAT)
+            result = state.emit.node(node.op_type, [source, factor], node.attributes.values())
         result = state.emit.cast(result, ir.DataType.INT32)
         total = result if total is None else state.emit.node("Add", [total, result])
     assert total is not None

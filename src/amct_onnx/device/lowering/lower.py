@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
 from amct_onnx.device.lowering.ascend_operators import lower_antiquant, lower_dequant, lower_quant
+from amct_onnx.device.lowering.blocked_layout import DOMAIN
 from amct_onnx.device.lowering.float16_nodes import round_float16_nodes
 from amct_onnx.device.lowering.integer_layers import LAYERS, lower_layer
 from amct_onnx.device.lowering.lowered import Lowered
@@ -54,6 +55,8 @@ def lower(
     made_counters = add_counters(state) if counters else ()
     made_taps = add_taps(state) if taps else ()
     RemoveUnusedNodesPass()(model)
+    if any(n.domain == DOMAIN for n in ir.traversal.RecursiveGraphIterator(state.graph)):
+        model.opset_imports[DOMAIN] = 1
     if state.has_float16 and product.rounds_float16_nodes:
         round_float16_nodes(model, state.emit)
     facts = tuple(layer.facts() for layer in state.layers)
