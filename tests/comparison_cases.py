@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,12 @@ class Case:
     @property
     def state(self) -> Path:
         return Path(f"{self.prefix}_compare_state.json")
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the converted layers, as the ledger lists them."""
+        ledger = json.loads(Path(f"{self.prefix}_quant.json").read_text(encoding="utf-8"))
+        return [e["name"] for e in ledger["layers"] if e["verdict"] == "converted"]
 
     @property
     def arguments(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every test runs in its own folder, where the log may be opened."""
+"""Every test runs in its own folder, where the log may be opened; fixtures of more than one file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from comparison_cases import DIGITS, Case, converted
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Case:
+    """A real model, converted into the test's folder, with its data."""
+    return converted(DIGITS, tmp_path)

@@ -1,4 +1,4 @@
-"""compare: healthy models, injected faults, the command as a user types it, bad inputs."""
+"""compare: healthy models, its figures, the command as a user types it, bad inputs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 
 import amct_onnx
 import comparison_cases as cases
 from amct_onnx.cli import main
-from amct_onnx.comparison import default_settings
-from amct_onnx.comparison.report import Divergence
-from comparison_cases import DIGITS, Case, converted
+from comparison_cases import Case, converted
 
 EVERY_DEVICE = ("reference", "ascend950", "a2", "310p", "310")
 HEALTHY = (
@@ -30,11 +27,6 @@ HEALTHY = (
     "torchfx_digitsnet_i8asym_op13_b4",
 )
 EVERY = tuple(sorted(p.name for p in cases.MODELS.iterdir()))
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> Case:
-    return converted(DIGITS, tmp_path)
 
 
 @pytest.mark.parametrize("name", HEALTHY)
@@ -80,121 +72,6 @@ def test_statistics_are_those_of_the_models_run_by_hand(digits: Case) -> None:
         assert [(m.name, m.right) for m in entry.metrics if m.name == "top-1"] == [("top-1", right)]
 
 
-def _fault(case: Case, *devices: str) -> dict[str, tuple[str, str]]:
-    found = amct_onnx.compare(case.source, case.prefix, case.data, devices=devices or ("reference", "a2"))
-    return {d.model: (d.layer, d.cause) for d in found.divergences} if found.verdict.level == "diverges" else {}
-
-
-@pytest.mark.parametrize("name", [DIGITS, "torchfx_digitstf_u8_op17"])
-@pytest.mark.parametrize("position", [1, -1])
-def test_wrong_scale_in_the_deploy_model_is_named(name: str, position: int, tmp_path: Path) -> None:
-    case = converted(name, tmp_path)
-    layer = _layers(case)[position]
-    cases.scale_dequantizer(case.deploy, layer, 1.1)
-    found = _fault(case)
-    assert found["deploy@reference"] == found["deploy@a2"] == (layer, "scale-fault")
-    assert "fake-quant" not in found or found["fake-quant"][1] != "scale-fault"
-
-
-def test_wrong_scale_in_the_fake_quant_model_is_named(digits: Case) -> None:
-    layer = _layers(digits)[2]
-    cases.scale_fake_dequantizer(digits.fake_quant, layer, 0.9)
-    assert _fault(digits)["fake-quant"] == (layer, "scale-fault")
-
-
-@pytest.mark.parametrize(("name", "position"), [(DIGITS, 0), ("ort_digitsnet_qdq_u8_pc", 3)])
-def test_dropped_bias_is_named(name: str, position: int, tmp_path: Path) -> None:
-    case = converted(name, tmp_path)
-    layer = _layers(case)[position]
-    cases.drop_bias(case.deploy, layer)
-    found = _fault(case, "a2")
-    assert found["deploy@a2"] == (layer, "bias-fault")
-
-
-def _named(case: Case, devices: tuple[str, ...] = ("a2",)) -> Divergence:
-    """What is said of the deploy model, which must be a fault."""
-    found = amct_onnx.compare(case.source, case.prefix, case.data, devices=devices)
-    assert found.verdict.level == "diverges", found.verdict
-    return next(d for d in found.divergences if d.model == f"deploy@{devices[0]}")
-
-
-def test_one_wrong_channel_is_named_with_its_factor(digits: Case) -> None:
-    layer = _layers(digits)[2]
-    cases.scale_channel(digits.deploy, layer, 5, 1.5)
-    found = _named(digits)
-    assert (found.layer, found.cause) == (layer, "scale-fault")
-    assert "in channel 5 (1 of 32 channels is wrong)" in found.text
-    assert "1.5 times the source's in channel 5" in found.text and "AscendDequant" in found.text
-
-
-@pytest.mark.parametrize(("by", "cause"), [(500, "bias-fault"), (3, "bias-fault")])
-def test_one_wrong_bias_is_named_with_its_channel(digits: Case, by: int, cause: str) -> None:
-    layer = _layers(digits)[1]
-    cases.change_constant(digits.deploy, layer, 2, 7, by)
-    found = _named(digits)
-    assert (found.layer, found.cause) == (layer, cause)
-    assert "in channel 7 (1 of 16 channels is wrong)" in found.text
-
-
-@pytest.mark.parametrize("by", [-1, 20])
-def test_one_wrong_weight_is_named_with_its_channel(digits: Case, by: int) -> None:
-    layer = _layers(digits)[2]
-    cases.change_constant(digits.deploy, layer, 1, 10 * 16 + 4, by)
-    found = _named(digits)
-    assert found.layer == layer and "in channel 10 (1 of 32 channels is wrong)" in found.text
-    assert found.cause in ("weight-fault", "scale-fault")
-
-
-def test_swapped_weights_are_named_at_the_first_of_both_layers(digits: Case) -> None:
-    one, other = _layers(digits)[3:5]
-    cases.swap_weights(digits.deploy, one, other)
-    found = _named(digits)
-    assert (found.layer, found.cause) == (one, "weight-fault")
-
-
-def test_wrong_quantizer_is_named_with_what_the_ledger_says(digits: Case) -> None:
-    layer = _layers(digits)[2]
-    quantizer = cases.change_quantizer(digits.deploy, layer, factor=1.1)
-    found = _named(digits)
-    assert (found.layer, found.cause) == (layer, "scale-fault")
-    assert f"AscendQuant '{quantizer}' has scale" in found.text and "the ledger says" in found.text
-
-
-@pytest.mark.parametrize("offset", [1, -40])
-def test_wrong_zero_point_is_named(digits: Case, offset: int) -> None:
-    """The device takes the offset back behind the layer: a small one only moves the range."""
-    layer = _layers(digits)[3]
-    quantizer = cases.change_quantizer(digits.deploy, layer, offset=offset)
-    found = _named(digits)
-    assert found.layer == layer and f"AscendQuant '{quantizer}' has offset" in found.text
-
-
-@pytest.mark.parametrize(("factor", "offset"), [(1.2, 0), (1.03, 0), (1.0, 1)])
-def test_wrong_antiquant_at_an_add_is_named(digits: Case, factor: float, offset: int) -> None:
-    """No int8 layer is wrong, what stands between two of them is."""
-    name = cases.change_antiquant(digits.deploy, factor=factor, offset=offset)
-    found = _named(digits)
-    assert (found.layer, found.place, found.cause) == ("/c2.0/Conv", "before", "fault-between-layers")
-    assert f"AscendAntiQuant '{name}' has" in found.text
-
-
-def test_ledger_edited_by_hand_is_named(digits: Case) -> None:
-    file = Path(f"{digits.prefix}_quant.json")
-    content = json.loads(file.read_text(encoding="utf-8"))
-    content["layers"][1]["scale_w"][0] *= 2
-    file.write_text(json.dumps(content), encoding="utf-8")
-    found = _named(digits)
-    assert found.cause == "ledger-contradiction" and found.layer == content["layers"][1]["name"]
-
-
-@pytest.mark.parametrize("position", [0, 4])
-def test_saturating_layer_is_named(digits: Case, position: int) -> None:
-    layer = _layers(digits)[position]
-    cases.narrow_quantizer(digits.deploy, layer, 4.0)
-    found = _fault(digits)
-    assert found["deploy@reference"] == found["deploy@a2"] == (layer, "saturation")
-
-
 def test_refused_layers_are_named_with_their_reason(tmp_path: Path) -> None:
     case = converted("torchfx_digitsnet_i8weightonly_op13", tmp_path)
     found = amct_onnx.compare(case.source, case.prefix, case.data)
@@ -202,26 +79,6 @@ def test_refused_layers_are_named_with_their_reason(tmp_path: Path) -> None:
     assert refused
     text = " ".join(found.verdict.sentences)
     assert all(layer.name in text and str(layer.reason) in text for layer in refused[:5])
-
-
-def test_false_witness_is_named_with_figures(digits: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether default settings lie depends on the CPU: here a wrong model stands in for them."""
-    lying = tmp_path / "lying.onnx"
-    model = onnx.load(digits.source)
-    bias = next(
-        i
-        for i in model.graph.initializer
-        if i.name == next(n for n in model.graph.node if n.op_type == "Gemm").input[2]
-    )
-    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(3), bias.name))
-    onnx.save(model, lying)
-    real = default_settings.open_default
-    monkeypatch.setattr(default_settings, "open_default", lambda path: real(lying))
-    found = amct_onnx.compare(digits.source, digits.prefix, digits.data, labels=digits.labels)
-    assert any(s.startswith("False witness:") and "LSB" in s for s in found.verdict.sentences)
-    assert any("disable_quant_qdq" in a for a in found.verdict.advice)
-    assert found.models[0].notes and found.models[0].settings is not None
-    assert found.models[0].settings["session.disable_quant_qdq"] == "1"
 
 
 def test_evaluator_gives_metrics_of_every_model(digits: Case, tmp_path: Path) -> None:
@@ -271,13 +128,8 @@ def test_command_converts_when_asked_and_exits_with_1_on_a_fault(digits: Case, t
     other = ["compare", "--model", str(digits.source), "--save_path", str(tmp_path / "n"), "--data", str(digits.data)]
     assert main(other) == 2
     assert main([*other, "--convert", "--json"]) == 0
-    cases.drop_bias(tmp_path / "n_deploy_model.onnx", _layers(digits)[1])
+    cases.drop_bias(tmp_path / "n_deploy_model.onnx", digits.layers[1])
     assert main(other) == 1
-
-
-def _layers(case: Case) -> list[str]:
-    ledger = json.loads(Path(f"{case.prefix}_quant.json").read_text(encoding="utf-8"))
-    return [e["name"] for e in ledger["layers"] if e["verdict"] == "converted"]
 
 
 def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
@@ -345,74 +197,3 @@ def test_ledger_of_another_source_is_refused(digits: Case, capsys: pytest.Captur
     other: Any = cases.MODELS / "torchfx_digitstf_u8_op17" / "model.onnx"
     assert main([*digits.arguments, "--model", str(other)]) == 2
     assert "Convert" in capsys.readouterr().err
-
-
-@pytest.fixture
-def dumped(digits: Case, tmp_path: Path) -> Path:
-    """What a board would dump: three feeds of eight samples."""
-    x = np.load(digits.data)
-    name = x.files[0]
-    folder = tmp_path / "feeds"
-    folder.mkdir()
-    for index in range(3):
-        np.save(folder / f"{index}.npy", x[name][8 * index : 8 * index + 8])
-    out = ["--save_path", str(tmp_path / "board"), "--dump", "layers", "--device", "a2"]
-    assert main(["simulate", "--model", str(digits.deploy), "--data", str(folder), *out]) == 0
-    return tmp_path / "board"
-
-
-def _board(case: Case, folder: Path, device: str = "a2") -> amct_onnx.CompareReport:
-    return amct_onnx.compare(case.source, case.prefix, folder.parent / "feeds", devices=[device], board=folder)
-
-
-def test_board_that_computes_as_simulated_differs_nowhere(digits: Case, dumped: Path) -> None:
-    found = _board(digits, dumped).board
-    assert found is not None and found.feeds == 3 and not found.missing
-    assert (found.layer, found.fault) == ("", False)
-    assert {t.tensor for t in found.tensors} == {"input", "accumulator", "output", "graph output"}
-    assert all(t.difference.exact and t.feeds == 3 for t in found.tensors)
-    json.dumps(_board(digits, dumped).to_dict(), allow_nan=False)
-
-
-def test_board_with_other_weights_is_named_at_the_layer_that_has_them(
-    digits: Case, dumped: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The files of a real device: its own op_type, task and time in the name, raw numbers, float16 results."""
-    layer = _layers(digits)[3]
-    op_name = layer.replace("/", "_").replace(".", "_")
-    for folder in sorted(dumped.iterdir()):
-        if not folder.is_dir():
-            continue
-        for file in folder.glob(f"*.{op_name}.output.0.npy"):
-            wrong = np.load(file)
-            wrong[:, 5] += 300
-            wrong.tofile(folder / f"Conv2D.{op_name}.12.3.1700000000.output.0.bin")
-            file.unlink()
-        for file in folder.glob("AscendDequant.*.output.0.npy"):
-            np.save(file, np.load(file).astype(np.float16))
-    page = dumped.parent / "page.html"
-    options = ["--data", str(dumped.parent / "feeds"), "--board", str(dumped), "--report", str(page)]
-    assert main([*digits.arguments, *options]) == 1
-    printed = capsys.readouterr().out
-    assert 'id="board"' in page.read_text(encoding="utf-8")
-    assert f"The board goes wrong at layer '{layer}' (accumulator)" in printed and "by up to 300 LSB" in printed
-    found = _board(digits, dumped).board
-    assert found is not None and found.fault and (found.layer, found.tensor) == (layer, "accumulator")
-
-
-def test_board_of_another_product_differs_by_its_rounding_alone(digits: Case, dumped: Path) -> None:
-    report = _board(digits, dumped, "reference")
-    found = report.board
-    assert found is not None and not found.fault and found.layer in _layers(digits)
-    assert report.verdict.level != "diverges"
-
-
-def test_dumps_that_do_not_fit_are_refused(digits: Case, dumped: Path) -> None:
-    file = next((dumped / "000001").glob("Conv.*.input.0.npy"))
-    for content in (b"none", b""):
-        file.write_bytes(content)
-        with pytest.raises(amct_onnx.DataError, match="cannot be read"):
-            _board(digits, dumped)
-    np.save(file, np.zeros(3, np.int8))
-    with pytest.raises(amct_onnx.DataError, match="is not the input of shape"):
-        _board(digits, dumped)

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import distributed
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 import amct_onnx
-from comparison_cases import DIGITS, Case, converted
+from comparison_cases import Case
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +22,6 @@ def cluster() -> Iterator[distributed.LocalCluster]:
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
     ) as running:
         yield running
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> Case:
-    return converted(DIGITS, tmp_path)
 
 
 def figures(report: amct_onnx.CompareReport) -> dict[str, Any]:

@@ -22,12 +22,7 @@ from amct_onnx.comparison.batch import Batch, Results, Runner
 from amct_onnx.comparison.job import make_job
 from amct_onnx.comparison.ledger import read_ledger
 from amct_onnx.comparison.state import read_state
-from comparison_cases import DIGITS, Case, converted
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> Case:
-    return converted(DIGITS, tmp_path)
+from comparison_cases import Case
 
 
 def figures(file: Path) -> dict[str, Any]:
