@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.compose import Composition
+from amct_onnx.cpu_count import cpu_count
 from amct_onnx.errors import AmctError, OutputError
 from amct_onnx.transaction import Transaction, is_hidden, write_fully
 
@@ -131,14 +132,15 @@ def _stream(jobs: Iterable[_Job], total: int, progress: Progress) -> None:
                 stop.set()
                 raise
 
-    workers = max(1, min(WORKERS, len(waiting), len(os.sched_getaffinity(0))))
+    workers = max(1, min(WORKERS, len(waiting), cpu_count()))
     handles = {handle for job in waiting for handle, _, _ in job.targets}
     finished = threading.Event()
+    flush_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
     def flush() -> None:
         while not finished.wait(FLUSH_SECONDS):
             for handle in handles:
-                os.fdatasync(handle)
+                flush_data(handle)
 
     with ThreadPoolExecutor(workers + 1) as pool:
         try:

@@ -22,6 +22,7 @@ from amct_onnx.comparison.ledger import read_ledger
 from amct_onnx.comparison.report import CompareReport
 from amct_onnx.comparison.state import DataDigest, State, read_state, write_state
 from amct_onnx.comparison.stop_request import stop_request
+from amct_onnx.cpu_count import cpu_count
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, specs_of
@@ -98,7 +99,7 @@ def compare(
     _check_targets(report, json_report)
     ledger = read_ledger(save_path)
     if threads is None:
-        threads = 1 if dask else cpus()
+        threads = 1 if dask else cpu_count()
     text = read_evaluator(evaluator) if evaluator is not None else ""
     job, layers = make_job(model, ledger, tuple(dict.fromkeys(devices)), threads=threads, evaluator=text)
     runner = Runner(job)
@@ -163,11 +164,6 @@ def write_reports(
         texts[Path(json_report)] = json_text(content)
     if texts:
         write_outputs([], texts, next(iter(texts)).name, None)
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
