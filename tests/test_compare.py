@@ -42,7 +42,7 @@ def test_healthy_models_have_no_fault_on_any_device(name: str, tmp_path: Path) -
 
 def _healthy(name: str, folder: Path, devices: tuple[str, ...]) -> None:
     case = converted(name, folder)
-    found = amct_onnx.compare(case.source, case.prefix, case.data, devices=devices)
+    found = case.compare(devices=devices)
     assert found.complete
     assert found.verdict.level != "diverges", found.verdict
     assert len(found.models) == 2 + len(devices)
@@ -51,7 +51,7 @@ def _healthy(name: str, folder: Path, devices: tuple[str, ...]) -> None:
 
 
 def test_statistics_are_those_of_the_models_run_by_hand(digits: Case) -> None:
-    found = amct_onnx.compare(digits.source, digits.prefix, digits.data, labels=digits.labels, batch_size=7)
+    found = digits.compare(labels=digits.labels, batch_size=7, threads=None)
     x = np.load(digits.data)
     feeds = {name: x[name] for name in x.files}
     labels = np.load(digits.labels)
@@ -74,7 +74,7 @@ def test_statistics_are_those_of_the_models_run_by_hand(digits: Case) -> None:
 
 def test_refused_layers_are_named_with_their_reason(tmp_path: Path) -> None:
     case = converted("torchfx_digitsnet_i8weightonly_op13", tmp_path)
-    found = amct_onnx.compare(case.source, case.prefix, case.data)
+    found = case.compare()
     refused = [layer for layer in found.layers if layer.verdict == "refused"]
     assert refused
     text = " ".join(found.verdict.sentences)
@@ -91,7 +91,7 @@ def test_evaluator_gives_metrics_of_every_model(digits: Case, tmp_path: Path) ->
         "def finish(sums, samples):\n"
         "    return {'margin': sums['margin'] / samples, 'error': 1 - sums['right'] / samples}\n"
     )
-    found = amct_onnx.compare(digits.source, digits.prefix, digits.data, labels=digits.labels, evaluator=file)
+    found = digits.compare(labels=digits.labels, evaluator=file)
     for model in found.models:
         figures = {m.name: m.value for m in model.metrics}
         assert figures["error"] == pytest.approx(1 - figures["top-1"])

@@ -28,7 +28,7 @@ def dumped(digits: Case, tmp_path: Path) -> Path:
 
 
 def _board(case: Case, folder: Path, device: str = "a2") -> amct_onnx.CompareReport:
-    return amct_onnx.compare(case.source, case.prefix, folder.parent / "feeds", devices=[device], board=folder)
+    return case.compare(folder.parent / "feeds", devices=[device], board=folder)
 
 
 def test_board_that_computes_as_simulated_differs_nowhere(digits: Case, dumped: Path) -> None:

@@ -32,8 +32,8 @@ def figures(report: amct_onnx.CompareReport) -> dict[str, Any]:
 def test_any_number_of_workers_and_a_killed_one_give_the_same_bits(
     digits: Case, cluster: distributed.LocalCluster
 ) -> None:
-    options: dict[str, Any] = {"labels": digits.labels, "batch_size": 4, "threads": 1}
-    alone = amct_onnx.compare(digits.source, digits.prefix, digits.data, **options)
+    options: dict[str, Any] = {"labels": digits.labels, "batch_size": 4}
+    alone = digits.compare(**options)
     killed = []
 
     def kill_one(done: int, total: int | None) -> None:
@@ -44,11 +44,11 @@ def test_any_number_of_workers_and_a_killed_one_give_the_same_bits(
             os.kill(killed[0], signal.SIGKILL)
 
     address = cluster.scheduler_address
-    spread = amct_onnx.compare(digits.source, digits.prefix, digits.data, dask=address, progress=kill_one, **options)
+    spread = digits.compare(dask=address, progress=kill_one, **options)
     assert killed and spread.settings["executor"] == f"Dask, {address}"
     assert figures(spread) == figures(alone)
     cluster.scale(1)
-    one = amct_onnx.compare(digits.source, digits.prefix, digits.data, dask=address, **options)
+    one = digits.compare(dask=address, **options)
     assert figures(one) == figures(alone)
 
 
@@ -57,21 +57,19 @@ def test_error_of_a_worker_is_the_error_of_the_run(digits: Case, cluster: distri
     labels[40] = 77
     np.save(digits.labels, labels)
     with pytest.raises(amct_onnx.DataError, match="label is 77"):
-        amct_onnx.compare(
-            digits.source, digits.prefix, digits.data, labels=digits.labels, dask=cluster.scheduler_address
-        )
+        digits.compare(labels=digits.labels, dask=cluster.scheduler_address)
 
 
 def test_interrupt_keeps_what_came_back(digits: Case, cluster: distributed.LocalCluster) -> None:
-    options: dict[str, Any] = {"batch_size": 2, "threads": 1, "dask": cluster.scheduler_address}
+    options: dict[str, Any] = {"batch_size": 2, "dask": cluster.scheduler_address}
 
     def stop(done: int, total: int | None) -> None:
         if done >= 8:
             signal.raise_signal(signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
-    partial = amct_onnx.compare(digits.source, digits.prefix, digits.data, progress=stop, **options)
+    partial = digits.compare(progress=stop, **options)
     assert not partial.complete and 8 <= partial.samples < 64
-    resumed = amct_onnx.compare(digits.source, digits.prefix, digits.data, resume=True, **options)
-    alone = amct_onnx.compare(digits.source, digits.prefix, digits.data, batch_size=2, threads=1)
+    resumed = digits.compare(resume=True, **options)
+    alone = digits.compare(batch_size=2)
     assert figures(resumed) == figures(alone)

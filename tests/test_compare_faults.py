@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 
-import amct_onnx
 import comparison_cases as cases
 from amct_onnx.comparison import default_settings
 from amct_onnx.comparison.report import Divergence
@@ -17,7 +16,7 @@ from comparison_cases import DIGITS, Case, converted
 
 
 def _fault(case: Case, *devices: str) -> dict[str, tuple[str, str]]:
-    found = amct_onnx.compare(case.source, case.prefix, case.data, devices=devices or ("reference", "a2"))
+    found = case.compare(devices=devices or ("reference", "a2"))
     return {d.model: (d.layer, d.cause) for d in found.divergences} if found.verdict.level == "diverges" else {}
 
 
@@ -49,7 +48,7 @@ def test_dropped_bias_is_named(name: str, position: int, tmp_path: Path) -> None
 
 def _named(case: Case, devices: tuple[str, ...] = ("a2",)) -> Divergence:
     """What is said of the deploy model, which must be a fault."""
-    found = amct_onnx.compare(case.source, case.prefix, case.data, devices=devices)
+    found = case.compare(devices=devices)
     assert found.verdict.level == "diverges", found.verdict
     return next(d for d in found.divergences if d.model == f"deploy@{devices[0]}")
 
@@ -144,7 +143,7 @@ def test_false_witness_is_named_with_figures(digits: Case, tmp_path: Path, monke
     onnx.save(model, lying)
     real = default_settings.open_default
     monkeypatch.setattr(default_settings, "open_default", lambda path: real(lying))
-    found = amct_onnx.compare(digits.source, digits.prefix, digits.data, labels=digits.labels)
+    found = digits.compare(labels=digits.labels)
     assert any(s.startswith("False witness:") and "LSB" in s for s in found.verdict.sentences)
     assert any("disable_quant_qdq" in a for a in found.verdict.advice)
     assert found.models[0].notes and found.models[0].settings is not None

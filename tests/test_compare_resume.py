@@ -78,10 +78,10 @@ def test_error_in_the_middle_can_be_resumed(digits: Case, tmp_path: Path) -> Non
     good = (folder / "2.npy").read_bytes()
     (folder / "2.npy").write_bytes(good[:100])
     with pytest.raises(amct_onnx.DataError, match="2.npy"):
-        amct_onnx.compare(digits.source, digits.prefix, folder, batch_size=8)
+        digits.compare(folder, batch_size=8)
     (folder / "2.npy").write_bytes(good)
-    resumed = amct_onnx.compare(digits.source, digits.prefix, folder, batch_size=8, resume=True)
-    whole = amct_onnx.compare(digits.source, digits.prefix, folder, batch_size=8)
+    resumed = digits.compare(folder, batch_size=8, resume=True)
+    whole = digits.compare(folder, batch_size=8)
     assert resumed.samples == 32
     assert (resumed.layers, resumed.outputs, resumed.verdict) == (whole.layers, whole.outputs, whole.verdict)
 
@@ -100,7 +100,7 @@ def test_interrupt_before_anything_is_known_reports_nothing(
 def test_state_of_another_run_or_a_hostile_one_is_refused(
     digits: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = [*digits.arguments, "--batch_size", "16", "--threads", "1", "--resume"]
+    base = [*digits.arguments, "--batch_size", "16", "--resume"]
     with monkeypatch.context() as patch:
         interrupt_at(patch, 1)
         assert main(base[:-1]) == 130
@@ -169,10 +169,7 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
 def test_state_is_written_while_a_long_run_goes_on(digits: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(comparison_run, "SAVE_SECONDS", 0.0)
-    amct_onnx.compare(
-        digits.source,
-        digits.prefix,
-        digits.data,
+    digits.compare(
         batch_size=16,
         progress=lambda done, total: seen.append((done, total, digits.state.exists())),
     )
