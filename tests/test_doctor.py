@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import amct_onnx
@@ -44,3 +46,11 @@ def test_int8_kernels_of_a_qoperator_model_are_no_measure_of_rounding() -> None:
 def test_float16_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedModelError, match=r"'node_conv2d' \(Conv\) computes in float16"):
         amct_onnx.doctor(MODELS / "torchfq_digitsnet_i8sym_fp16_dynamo20" / "model.onnx")
+
+
+def test_quantizers_that_onnxruntime_does_not_know_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    model = MODELS / "brevitas_biasnet_i32_qonnx_op13" / "model.onnx"
+    kinds = Counter(n.op_type for n in onnx.load(model).graph.node if n.domain)
+    assert main(["doctor", "--model", str(model)]) == 2
+    error = capsys.readouterr().err
+    assert f"holds {kinds['Quant']} x" in error and "::Quant" in error and "amct_onnx compare" in error

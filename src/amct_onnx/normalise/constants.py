@@ -150,6 +150,7 @@ class ConstantEvaluator:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
+        options.intra_op_num_threads = 1  # a pool of threads costs more than one node of constants
         try:
             content = _one_node(node, feeds, {}, opset).SerializeToString()
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])

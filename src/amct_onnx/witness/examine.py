@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,6 +24,7 @@ from amct_onnx.device.lowered_session import CPU
 from amct_onnx.errors import DataError, NoQuantizerError, SettingError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.normalise.foreign_quantizers.rewrite import only_normalised_runs
 from amct_onnx.normalise.graph_edit import nodes_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.quantizers import RANGES, integer_type, is_op, raw_factors
@@ -73,17 +75,14 @@ def doctor(
         progress: called with the number of sessions done and of all.
 
     Raises:
-        AmctError: One of its subclasses: no such file, no model, no quantizers, data that does not fit.
+        AmctError: One of its subclasses: no such file, no model, no quantizers, or those of a domain that ONNX Runtime
+            does not know; data that does not fit.
     """
     if feeds < 1:
         raise SettingError(f"feeds={feeds}: at least one feed is needed.")
     content: str | bytes = sample_model().SerializeToString() if model is None else os.fspath(model)
     source = ir.from_proto(sample_model()) if model is None else read_model(str(content))
-    if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(source)):
-        raise NoQuantizerError(
-            f"{model}: holds no QuantizeLinear or DequantizeLinear, so that no setting can change its int8 numbers. "
-            "Give the QAT model."
-        )
+    _check_quantizers(source, os.fspath(model or BUILT_IN))
     source = normalise(source)
     _check(source)
     ranges, steps = _input_ranges(source), _output_steps(source)
@@ -230,6 +229,22 @@ def _verdict(errors: _Errors, floor: _Errors | str) -> str:
     near = errors.steps <= max(1.0, 2 * far) * (1 + ROUNDING_SHARE)
     rare = errors.differing / max(1, errors.values) <= max(EDGE_SHARE, 2 * often)
     return EDGES if near and rare else WRONG
+
+
+def _check_quantizers(model: ir.Model, name: str) -> None:
+    """Whether the model as it is holds quantizers that ONNX Runtime knows, and no others."""
+    foreign = Counter(f"{n.domain}::{n.op_type}" for n in nodes_of(model) if only_normalised_runs(n))
+    if foreign:
+        counts = ", ".join(f"{count} x {kind}" for kind, count in foreign.items())
+        raise UnsupportedModelError(
+            f"{name}: holds {counts}, which ONNX Runtime runs under no setting: there is nothing to choose. Convert the "
+            "model and run its fake-quant model under AMCT_SO; `amct_onnx compare` holds it to the source's formulas."
+        )
+    if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(model)):
+        raise NoQuantizerError(
+            f"{name}: holds no QuantizeLinear or DequantizeLinear, so that no setting can change its int8 numbers. "
+            "Give the QAT model."
+        )
 
 
 def _check(model: ir.Model) -> None:

@@ -26,6 +26,11 @@ DOMAINS: dict[str, dict[str, Rule]] = {
 """Domain -> operator -> the rule that reads it."""
 
 
+def only_normalised_runs(node: ir.Node) -> bool:
+    """Whether a node is a quantizer that ONNX Runtime does not know: one of these domains, but for its own."""
+    return node.domain != "com.microsoft" and node.op_type in DOMAINS.get(node.domain, {})
+
+
 def express_foreign_quantizers(model: ir.Model) -> None:
     """Rewrite every foreign fake-quant node in place.
 
