@@ -237,8 +237,8 @@ def _check_quantizers(model: ir.Model, name: str) -> None:
     if foreign:
         counts = ", ".join(f"{count} x {kind}" for kind, count in foreign.items())
         raise UnsupportedModelError(
-            f"{name}: holds {counts}, which ONNX Runtime runs under no setting: there is nothing to choose. Convert the "
-            "model and run its fake-quant model under AMCT_SO; `amct_onnx compare` holds it to the source's formulas."
+            f"{name}: holds {counts}, which ONNX Runtime cannot run under any setting. Convert the model and run its "
+            "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers are to compute."
         )
     if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(model)):
         raise NoQuantizerError(
