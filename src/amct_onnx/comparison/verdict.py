@@ -63,71 +63,75 @@ def verdict(
         complete: False for a partial run.
         board: what a board's dumps gave, or None.
     """
-    sentences: list[str] = []
-    drops = []
-    for model in models[1:]:
-        found = accuracy.get(model.key)
-        if found is not None and found.lost > found.gained and by_chance(found.lost, found.gained) < SIGNIFICANT:
-            drops.append(model.key)
-    faults = [d for d, fault in divergences if fault]
-    different = [
-        d
-        for o in outputs
-        for d in o.differences
-        if not d.exact and (d.sqnr_db is None or d.sqnr_db < FLOAT_ROUNDING_DB)
-    ]
+    level, headline = _headline(models, outputs, [d for d, fault in divergences if fault], accuracy, board)
+    if not complete:
+        headline = f"(Partial run.) {headline}"
+    faults_first = [d for d, _ in sorted(divergences, key=lambda p: not p[1])]
+    sentences = [_figures(m, accuracy.get(m.key)) for m in models if m.metrics]
+    sentences += [d.text for d in faults_first]
+    advice = [d.advice for d in faults_first]
+    if board is not None:
+        sentences.append(board.text)
+        advice.append(board.advice)
+    if witness:
+        sentences.append(witness)
+        advice.append(WITNESS_ADVICE)
+    refused = [e for e in layers if e.verdict == REFUSED]
+    if refused:
+        sentences.append(_stay_float(refused))
+    return Verdict(level, headline, tuple(sentences), tuple(dict.fromkeys(filter(None, advice))))
+
+
+def _headline(
+    models: Sequence[ModelEntry],
+    outputs: Sequence[OutputEntry],
+    faults: Sequence[Divergence],
+    accuracy: Mapping[str, Accuracy],
+    board: BoardResult | None,
+) -> tuple[str, str]:
+    """The level and its sentence: the first of fault, loss of accuracy, board and rounding that there is."""
     if faults:
         index = min(d.index for d in faults)
         first = [d for d in faults if d.index == index]
-        level = DIVERGES
-        headline = (
-            f"{_listed([d.model for d in first])} wrong {first[0].place} layer '{first[0].layer}' ({first[0].cause})."
+        who = _listed([d.model for d in first])
+        return DIVERGES, f"{who} wrong {first[0].place} layer '{first[0].layer}' ({first[0].cause})."
+    drops = [m.key for m in models[1:] if m.key in accuracy and _drops(accuracy[m.key])]
+    if drops:
+        return DIVERGES, (
+            f"Accuracy drops in {', '.join(drops)}, more than chance explains, although each layer errs no more "
+            "than quantization explains."
         )
-    elif drops:
-        level = DIVERGES
-        headline = f"Accuracy drops in {', '.join(drops)}, more than chance explains, although each layer errs no more "
-        headline += "than quantization explains."
-    elif board is not None and board.fault:
-        level = DIVERGES
-        headline = f"The board goes wrong at layer '{board.layer}' ({board.tensor})."
-    elif different:
-        level = NOISE
-        headline = "The models differ, but no layer by more than quantization explains"
-        headline += ", and accuracy does not drop beyond chance." if accuracy else "."
-    else:
-        level = EQUAL
-        headline = "All models give the source's results up to float rounding."
-    if not complete:
-        headline = f"(Partial run.) {headline}"
-    for model in models:
-        if model.metrics:
-            figures = ", ".join(
-                f"{m.name} {m.value:.2%} ({m.right} of {m.total})" if m.total else f"{m.name} {m.value:.6g}"
-                for m in model.metrics
-            )
-            found = accuracy.get(model.key)
-            changed = ""
-            if model.key != SOURCE and found is not None and found.right:
-                chance = by_chance(found.lost, found.gained)
-                changed = f"; {found.lost} of the source's right answers lost, {found.gained} gained (p = {chance:.2g})"
-            sentences.append(f"{model.key}: {figures}{changed}.")
-    sentences += [d.text for d, _ in sorted(divergences, key=lambda p: not p[1])]
-    if board is not None:
-        sentences.append(board.text)
-    if witness:
-        sentences.append(witness)
-    refused = [e for e in layers if e.verdict == REFUSED]
-    if refused:
-        named = ", ".join(f"'{e.name}' ({e.reason})" for e in refused[:NAMED])
-        more = f", and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
-        stay = "1 layer stays" if len(refused) == 1 else f"{len(refused)} layers stay"
-        sentences.append(f"{stay} float: {named}{more}.")
-    advice = [d.advice for d, _ in sorted(divergences, key=lambda p: not p[1])]
-    if board is not None:
-        advice.append(board.advice)
-    if witness:
-        advice.append(WITNESS_ADVICE)
-    return Verdict(level, headline, tuple(sentences), tuple(dict.fromkeys(filter(None, advice))))
+    if board is not None and board.fault:
+        return DIVERGES, f"The board goes wrong at layer '{board.layer}' ({board.tensor})."
+    differences = [d for o in outputs for d in o.differences if not d.exact]
+    if any(d.sqnr_db is None or d.sqnr_db < FLOAT_ROUNDING_DB for d in differences):
+        kept = ", and accuracy does not drop beyond chance" if accuracy else ""
+        return NOISE, f"The models differ, but no layer by more than quantization explains{kept}."
+    return EQUAL, "All models give the source's results up to float rounding."
+
+
+def _drops(found: Accuracy) -> bool:
+    return found.lost > found.gained and by_chance(found.lost, found.gained) < SIGNIFICANT
+
+
+def _figures(model: ModelEntry, found: Accuracy | None) -> str:
+    """The metrics of a model, and which of the source's right answers it changes."""
+    figures = ", ".join(
+        f"{m.name} {m.value:.2%} ({m.right} of {m.total})" if m.total else f"{m.name} {m.value:.6g}"
+        for m in model.metrics
+    )
+    if model.key == SOURCE or found is None or not found.right:
+        return f"{model.key}: {figures}."
+    chance = by_chance(found.lost, found.gained)
+    changed = f"{found.lost} of the source's right answers lost, {found.gained} gained (p = {chance:.2g})"
+    return f"{model.key}: {figures}; {changed}."
+
+
+def _stay_float(refused: Sequence[LayerEntry]) -> str:
+    named = ", ".join(f"'{e.name}' ({e.reason})" for e in refused[:NAMED])
+    more = f", and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+    stay = "1 layer stays" if len(refused) == 1 else f"{len(refused)} layers stay"
+    return f"{stay} float: {named}{more}."
 
 
 def _listed(models: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.refused import noted_refusal
 from amct_onnx.plan.activations import find_quantizer
-from amct_onnx.plan.biases import plan_bias
+from amct_onnx.plan.biases import PlannedBias, plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight
 from amct_onnx.plan.factors import Quantizer, Site
 from amct_onnx.plan.grids import Grids
@@ -37,59 +37,21 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     note = noted_refusal(node)
     if note is not None:
         raise Refusal(*note)
-    if node.op_type in ("MatMul", "Gemm") and not constants.is_constant(node.inputs[1]):
-        if constants.is_constant(node.inputs[0]):
-            raise Refusal(
-                "weight-not-constant",
-                f"its second input '{_name(node.inputs[1])}' is not a constant; the constant is its first",
-                "Multiply in the other order: int8 layers take the weight as their second input.",
-            )
-        raise Refusal(
-            "activation-by-activation",
-            "both of its inputs are activations",
-            "None: Ascend multiplies int8 activations by constant weights only.",
-        )
+    _check_second_input(node, constants)
     source, quantizer = find_quantizer(node.inputs[0], grids)
     attributes = _attributes(node)
     turned = bool(node.op_type == "Gemm" and _attr(node, "transB", 0))
     channel_axis = 0 if node.op_type == "Conv" or turned else 1
     resolved = resolve_weight(node.inputs[1], channel_axis, constants, settings)
-    if node.op_type == "ConvTranspose" and len(resolved.shape) == 5:
-        raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
-    if node.op_type.startswith("Conv") and len(resolved.shape) > 5:
-        raise Refusal("conv-rank", f"it has {len(resolved.shape) - 2} spatial axes, int8 at most 3", "Keep it float.")
-    if node.op_type == "MatMul" and len(resolved.shape) != 2:
-        raise Refusal(
-            "matmul-weight-rank", f"its weight has {len(resolved.shape)} axes", "Only 2-D weights are accepted."
-        )
     group = int(_attr(node, "group", 1)) if node.op_type.startswith("Conv") else 1
+    _check_rank(node, len(resolved.shape))
     _check_weight(node, resolved, group)
-    channels = resolved.shape[channel_axis] * (group if node.op_type == "ConvTranspose" else 1)
+    channels = _channels(node, resolved, channel_axis, group)
     scale = channel_scales(node, resolved, channel_axis, channels, group)
-    alpha, beta = float(_attr(node, "alpha", 1.0)), float(_attr(node, "beta", 1.0))
-    if alpha == 0 or not np.isfinite(alpha):
-        raise Refusal("gemm-alpha", f"its alpha is {alpha}", "Use alpha = 1.")
     own = node.inputs[2] if len(node.inputs) > 2 else None
-    if own is not None and not constants.is_constant(own):
-        raise Refusal("bias-not-constant", f"its bias '{own.name}' is not a constant", "Use a constant bias.")
-    rank = len(resolved.shape) if node.op_type != "MatMul" else _output_rank(node)
-    for tail in tails_of(node, channels, rank, constants):
-        factor = np.broadcast_to(tail.factor * alpha, (channels,)) if tail.factor.size > 1 else tail.factor * alpha
-        signs = np.sign(factor).astype(np.int8)
-        if np.any(signs != 1) and not negatable(resolved, channel_axis, signs, group):
-            continue
-        # a channel that the tail multiplies by 0 keeps its scale: its integers are 0
-        scale_w = (scale * np.where(factor == 0, 1.0, np.abs(factor))).astype(np.float32)
-        try:
-            deq_scale = _deq_scale(quantizer, scale_w)
-            bias = plan_bias(own, tail, beta, alpha, deq_scale, channels, constants)
-        except Refusal:
-            if any(n.op_type == "BatchNormalization" for n in tail.nodes):
-                continue
-            raise
-        break
-    else:
-        raise Refusal("gemm-alpha", f"its alpha {alpha} would turn the weight -128 into 128", "Use a positive alpha.")
+    tail, signs, scale_w, deq_scale, bias = _absorb_tail(
+        node, resolved, quantizer, scale, channel_axis, group, constants
+    )
     bias_value = tail.bias or own or addend_of(tail)
     split = _split_scale(node, deq_scale, settings)
     last = (tail.nodes[-1] if tail.nodes else node).outputs[0]
@@ -113,6 +75,94 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         output_scale=next_scale(last, constants),
         input_sum=None if resolved.shift is None else (signs * resolved.shift * deq_scale).astype(np.float32),
     )
+
+
+def _channels(node: ir.Node, weight: ResolvedWeight, channel_axis: int, group: int) -> int:
+    """Of the output; the weight of a ConvTranspose counts those of one group."""
+    return weight.shape[channel_axis] * (group if node.op_type == "ConvTranspose" else 1)
+
+
+class _Absorbed(NamedTuple):
+    """A tail with what the layer becomes by it; signs int8, scales float32, each [1] or [channels]."""
+
+    tail: Tail
+    signs: npt.NDArray[np.int8]
+    scale_w: npt.NDArray[np.float32]
+    deq_scale: npt.NDArray[np.float32]
+    bias: PlannedBias | None
+
+
+def _absorb_tail(
+    node: ir.Node,
+    weight: ResolvedWeight,
+    quantizer: Quantizer,
+    scale: npt.NDArray[np.float32],
+    channel_axis: int,
+    group: int,
+    constants: ConstantEvaluator,
+) -> _Absorbed:
+    """The longest tail behind a layer that its integers can hold.
+
+    Args:
+        node: the layer.
+        weight: as resolved.
+        quantizer: of its input.
+        scale: of the weight, [1] or [channels].
+        channel_axis: of the output channels in the weight.
+        group: of a convolution.
+        constants: of the model.
+    """
+    alpha, beta = float(_attr(node, "alpha", 1.0)), float(_attr(node, "beta", 1.0))
+    if alpha == 0 or not np.isfinite(alpha):
+        raise Refusal("gemm-alpha", f"its alpha is {alpha}", "Use alpha = 1.")
+    own = node.inputs[2] if len(node.inputs) > 2 else None
+    if own is not None and not constants.is_constant(own):
+        raise Refusal("bias-not-constant", f"its bias '{own.name}' is not a constant", "Use a constant bias.")
+    channels = _channels(node, weight, channel_axis, group)
+    rank = len(weight.shape) if node.op_type != "MatMul" else _output_rank(node)
+    for tail in tails_of(node, channels, rank, constants):
+        factor = np.broadcast_to(tail.factor * alpha, (channels,)) if tail.factor.size > 1 else tail.factor * alpha
+        signs = np.sign(factor).astype(np.int8)
+        if np.any(signs != 1) and not negatable(weight, channel_axis, signs, group):
+            continue
+        # a channel that the tail multiplies by 0 keeps its scale: its integers are 0
+        scale_w = (scale * np.where(factor == 0, 1.0, np.abs(factor))).astype(np.float32)
+        try:
+            deq_scale = _deq_scale(quantizer, scale_w)
+            bias = plan_bias(own, tail, beta, alpha, deq_scale, channels, constants)
+        except Refusal:
+            if any(n.op_type == "BatchNormalization" for n in tail.nodes):
+                continue
+            raise
+        return _Absorbed(tail, signs, scale_w, deq_scale, bias)
+    raise Refusal("gemm-alpha", f"its alpha {alpha} would turn the weight -128 into 128", "Use a positive alpha.")
+
+
+def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
+    """Refuse a MatMul or Gemm that multiplies by no constant."""
+    if node.op_type not in ("MatMul", "Gemm") or constants.is_constant(node.inputs[1]):
+        return
+    if constants.is_constant(node.inputs[0]):
+        raise Refusal(
+            "weight-not-constant",
+            f"its second input '{_name(node.inputs[1])}' is not a constant; the constant is its first",
+            "Multiply in the other order: int8 layers take the weight as their second input.",
+        )
+    raise Refusal(
+        "activation-by-activation",
+        "both of its inputs are activations",
+        "None: Ascend multiplies int8 activations by constant weights only.",
+    )
+
+
+def _check_rank(node: ir.Node, rank: int) -> None:
+    """Refuse weights of more axes than int8 layers take."""
+    if node.op_type == "ConvTranspose" and rank == 5:
+        raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
+    if node.op_type.startswith("Conv") and rank > 5:
+        raise Refusal("conv-rank", f"it has {rank - 2} spatial axes, int8 at most 3", "Keep it float.")
+    if node.op_type == "MatMul" and rank != 2:
+        raise Refusal("matmul-weight-rank", f"its weight has {rank} axes", "Only 2-D weights are accepted.")
 
 
 def _check_weight(node: ir.Node, weight: ResolvedWeight, group: int) -> None:

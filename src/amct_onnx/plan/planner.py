@@ -41,6 +41,21 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         raise NoQuantizerError(
             "The model holds no QuantizeLinear or DequantizeLinear node. Give a QAT model exported with its quantizers."
         )
+    sites, entries = _plan_layers(nodes, grids, constants, settings)
+    pairs, lazy = _plan_pairs(nodes, {s.node: s.quantizer for s in sites}, grids, constants)
+    outputs = _plan_outputs(nodes, model.graph, constants)
+    warnings = tuple(
+        f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
+        for name, _, q in outputs
+        if q.shift == 128
+    )
+    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings)
+
+
+def _plan_layers(
+    nodes: list[ir.Node], grids: Grids, constants: ConstantEvaluator, settings: PlanSettings
+) -> tuple[list[Site], list[LayerEntry]]:
+    """The layers that become int8, and the entry of every candidate."""
     sites: list[Site] = []
     entries: list[LayerEntry] = []
     for node in nodes:
@@ -49,61 +64,60 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         try:
             site = plan_layer(node, grids, constants, settings)
         except Refusal as refusal:
-            entries.append(
-                LayerEntry(
-                    name=node.name or "",
-                    op_type=node.op_type,
-                    verdict=REFUSED,
-                    reason=refusal.reason,
-                    detail=refusal.detail,
-                    remedy=refusal.remedy,
-                    source_output=node.outputs[0].name or "",
-                    output_scale=next_scale(node.outputs[0], constants),
-                )
-            )
+            entries.append(_refused(node, refusal, constants))
         else:
             sites.append(site)
             entries.append(_converted(node, site))
-    by_node = {s.node: s.quantizer for s in sites}
+    return sites, entries
+
+
+def _plan_pairs(
+    nodes: list[ir.Node], layers: dict[str, Quantizer], grids: Grids, constants: ConstantEvaluator
+) -> tuple[list[Pair], dict[str, Callable[[], npt.NDArray[np.generic]]]]:
+    """Every DequantizeLinear that no layer takes: the pairs on activations, and what constants are in float.
+
+    Args:
+        nodes: of the model.
+        layers: the quantizer of each int8 layer, by node name.
+        grids: of the model.
+        constants: of the model.
+    """
     pairs: list[Pair] = []
     lazy: dict[str, Callable[[], npt.NDArray[np.generic]]] = {}
     for node in nodes:
         if not is_op(node, DEQUANTIZE):
             continue
         output = node.outputs[0]
+        name = output.name or ""
         if constants.is_constant(output):
-            lazy[output.name or ""] = _dequantized(output, constants)
+            lazy[name] = _dequantized(output, constants)
             continue
-        if not output.is_graph_output() and all(u.idx == 0 and u.node.name in by_node for u in output.uses()):
+        if not output.is_graph_output() and all(u.idx == 0 and u.node.name in layers for u in output.uses()):
             continue  # it belongs to the layers that read it
         found = grids.pair(node)
         if found is None:
-            pairs.append(Pair(output.name or "", "", _without_quantize(node, constants)))
+            pairs.append(Pair(name, "", _without_quantize(node, constants)))
             continue
         source, quantizer = found
-        pairs.append(
-            Pair(
-                output.name or "",
-                source.name or "",
-                quantizer,
-                quantizer.per_tensor_int8 and grids.requantized(output, quantizer, by_node),
-            )
-        )
+        elided = quantizer.per_tensor_int8 and grids.requantized(output, quantizer, layers)
+        pairs.append(Pair(name, source.name or "", quantizer, elided))
+    return pairs, lazy
+
+
+def _plan_outputs(
+    nodes: list[ir.Node], graph: ir.Graph, constants: ConstantEvaluator
+) -> list[tuple[str, str, Quantizer]]:
+    """Quantized graph outputs: their name, the float tensor behind them, its quantizer."""
     outputs = []
     for node in nodes:
         if is_op(node, QUANTIZE) and node.outputs[0].is_graph_output() and node.inputs[0] is not None:
-            if node.graph is not model.graph:
+            if node.graph is not graph:
                 raise UnsupportedModelError(
                     f"Node '{node.name}' (QuantizeLinear) hands integers out of the body of an If, Loop or Scan. Move "
                     "the quantizer behind it, or the DequantizeLinear into the body, and export again."
                 )
             outputs.append((node.outputs[0].name or "", node.inputs[0].name or "", _output_quantizer(node, constants)))
-    warnings = tuple(
-        f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
-        for name, _, q in outputs
-        if q.shift == 128
-    )
-    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings)
+    return outputs
 
 
 def _output_quantizer(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
@@ -118,6 +132,19 @@ def _output_quantizer(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
     assert node.inputs[0] is not None
     kind = float_type_of(node.inputs[0])
     return Quantizer(tuple(scale.tolist()), tuple(int(z) - shift for z in zero), low, high, axis, bits, shift, kind)
+
+
+def _refused(node: ir.Node, refusal: Refusal, constants: ConstantEvaluator) -> LayerEntry:
+    return LayerEntry(
+        name=node.name or "",
+        op_type=node.op_type,
+        verdict=REFUSED,
+        reason=refusal.reason,
+        detail=refusal.detail,
+        remedy=refusal.remedy,
+        source_output=node.outputs[0].name or "",
+        output_scale=next_scale(node.outputs[0], constants),
+    )
 
 
 def _converted(node: ir.Node, site: Site) -> LayerEntry:

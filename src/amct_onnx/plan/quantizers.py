@@ -34,9 +34,11 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
     return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx", "com.microsoft")
 
 
-def raw_factors(
-    node: ir.Node, constants: ConstantEvaluator
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]:
+RawFactors = tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]
+"""Scale, zero point and axis, see ``raw_factors``."""
+
+
+def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
     """Scale (float32, flat), zero point (flat, same length) and axis (None when per-tensor) of a Q or DQ node.
 
     Raises:

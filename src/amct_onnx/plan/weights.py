@@ -18,7 +18,16 @@ from amct_onnx.normalise.constants import ConstantEvaluator
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
 from amct_onnx.plan.factor_layout import part_of, spread
 from amct_onnx.plan.grid_weights import recover_grid
-from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, clip_bounds, integer_type, is_op, raw_factors
+from amct_onnx.plan.quantizers import (
+    DEQUANTIZE,
+    QUANTIZE,
+    RANGES,
+    RawFactors,
+    clip_bounds,
+    integer_type,
+    is_op,
+    raw_factors,
+)
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 
@@ -103,28 +112,16 @@ def _behind_dequantize(
         )
     low, high, shift, _ = RANGES[kind]
     source, quantizer, clips = _quantized_source(dq, constants)
-    if quantizer is not None:
-        q_scale, q_zero, q_axis = raw_factors(quantizer, constants)
-        if not (np.array_equal(q_scale, scale) and np.array_equal(q_zero, zero) and q_axis == axis):
-            raise Refusal(
-                "weight-factors-differ",
-                f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
-                "Export the model again with equal factors.",
-            )
+    if quantizer is not None and not _equal_factors(raw_factors(quantizer, constants), (scale, zero, axis)):
+        raise Refusal(
+            "weight-factors-differ",
+            f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
+            "Export the model again with equal factors.",
+        )
     tensor = constants.tensor(source)
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
     if axis is not None:
-        if not -len(shape) <= axis < len(shape):
-            raise FactorError(
-                f"Node '{dq.name}': axis {axis} does not exist in the weight '{source.name}' of shape {list(shape)}. "
-                "Export the model again."
-            )
-        axis %= len(shape)
-        if scale.size != shape[axis] and not _fits_groups(scale.size, shape, axis):
-            raise FactorError(
-                f"Node '{dq.name}': {scale.size} scales do not fit axis {axis} of the weight '{source.name}' of shape "
-                f"{list(shape)}. Export the model again."
-            )
+        axis = _axis_from_front(axis, scale.size, shape, f"Node '{dq.name}'", f"the weight '{source.name}'")
     low, high = _clipped_range(low, high, clips, shift)
     zero = zero - shift
     asymmetric = bool(np.any(zero))
@@ -159,6 +156,25 @@ def _behind_dequantize(
     return ResolvedWeight(
         lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks, beyond
     )
+
+
+def _equal_factors(one: RawFactors, other: RawFactors) -> bool:
+    return np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]) and one[2] == other[2]
+
+
+def _axis_from_front(axis: int, scales: int, shape: tuple[int, ...], node: str, weight: str) -> int:
+    """The axis counted from the front.
+
+    Raises:
+        FactorError: The weight has no such axis, or one of another length than there are scales.
+    """
+    tensor = f"{weight} of shape {list(shape)}"
+    if not -len(shape) <= axis < len(shape):
+        raise FactorError(f"{node}: axis {axis} does not exist in {tensor}. Export the model again.")
+    axis %= len(shape)
+    if scales != shape[axis] and not _fits_groups(scales, shape, axis):
+        raise FactorError(f"{node}: {scales} scales do not fit axis {axis} of {tensor}. Export the model again.")
+    return axis
 
 
 def _fits_groups(size: int, shape: tuple[int, ...], axis: int) -> bool:
