@@ -28,6 +28,7 @@ import onnx_ir as ir
 
 from amct_onnx.arithmetic import reciprocal
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.float16_rounding import round_float16_nodes
 from amct_onnx.normalise.float_types import float_type_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
@@ -38,10 +39,9 @@ from amct_onnx.read import read_model
 from deploy_evaluator import KERNELS, run
 
 Array = np.ndarray
-HALF_TIE = 2.0**-10
-"""Of the largest quotient of a float16 quantizer, how near a tie an integer may differ: onnxruntime computes float16
-operators in float32 and drops the casts between two of them, so that what a quantizer reads may be rounded to float16
-once more (2^-11) in one of the models."""
+HALF_TIE = 2.0**-20
+"""Of the largest quotient of a float16 quantizer, how near a tie an integer may differ: one model divides by the scale,
+the other multiplies by its reciprocal, in float32."""
 
 
 def runnable(model: ir.Model) -> onnx.ModelProto:
@@ -194,6 +194,8 @@ class ForcedSource:
         for cut in self.cuts:
             value = cut.floats(fake)
             given[cut.fed] = value.astype(np.float16) if cut.half else value
+        # as in the fake-quant model; what becomes int8 reads dequantized values, which integers do not round
+        round_float16_nodes(self.model, {s.node for s in self.plan.sites})
         proto = runnable(self.model)
         have = {o.name for o in proto.graph.output}
         proto.graph.output.extend(

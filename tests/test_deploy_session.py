@@ -23,11 +23,11 @@ from amct_onnx.errors import DataError, ModelFileError, ModelNotFoundError, Sett
 from amct_onnx.read import read_model
 from deploy_evaluator import Evaluator, run
 from device_models import F16, F32, I8, I32, DeviceEvaluator, antiquant, dequant, model, packed, quant
-from golden_models import GOLDENS, MODEL_CASES
+from golden_models import GOLDENS, MODEL_CASES, MODELS
 from test_numerics import CASES, converted, feeds_of
 
 ORACLES = sorted(str(p.parent.relative_to(GOLDENS)) for p in GOLDENS.rglob("m_deploy_model.onnx"))
-FLOAT16_MODEL = GOLDENS.parent / "models" / "torchfq_digitsnet_i8sym_fp16_dynamo20"
+FLOAT16_MODELS = ("torchfq_digitsnet_i8sym_fp16_dynamo20", "modeloptonnx_resnet_fp16")
 RANDOM = np.random.default_rng(5)
 
 
@@ -375,8 +375,8 @@ def test_float16_models(device: str) -> None:
 TIDY = GOLDENS / "qat" / "net" / "m_deploy_model.onnx"
 
 
-@pytest.mark.parametrize("device", sorted(set(PRODUCTS) - {"reference"}))
-def test_every_float16_node_of_a_chip_rounds(device: str) -> None:
+@pytest.mark.parametrize("device", sorted(PRODUCTS))
+def test_every_float16_node_rounds(device: str) -> None:
     """ONNX Runtime alone would add, multiply and add in float32 and round once; numpy rounds after each."""
     constants = {
         "w": int8(6, 5),
@@ -427,13 +427,20 @@ def test_every_float16_node_of_a_chip_rounds(device: str) -> None:
     assert np.array_equal(z, y2) and np.array_equal(more, y2 > y)
 
 
-@pytest.mark.parametrize("device", sorted(set(PRODUCTS) - {"reference"}))
-def test_an_exported_float16_model_is_evaluated_node_by_node(device: str, tmp_path: Path) -> None:
-    deploy = convert_qat_model(FLOAT16_MODEL / "model.onnx", tmp_path / "m").deploy_model
-    with np.load(FLOAT16_MODEL / "inputs.npz") as archive:
+@pytest.mark.parametrize("name", FLOAT16_MODELS)
+def test_an_exported_float16_model_is_evaluated_node_by_node(name: str, tmp_path: Path) -> None:
+    report = convert_qat_model(MODELS / name / "model.onnx", tmp_path / "m")
+    with np.load(MODELS / name / "inputs.npz") as archive:
         feeds = dict(archive)
-    with DeploySession(deploy, device=device) as session:
-        same(outputs(session, feeds), DeviceEvaluator(deploy, device).run(feeds))
+    for device in PRODUCTS:
+        with DeploySession(report.deploy_model, device=device) as session:
+            same(outputs(session, feeds), DeviceEvaluator(report.deploy_model, device).run(feeds))
+    expected = Evaluator(report.deploy_model).run(feeds)
+    same(outputs(DeploySession(report.deploy_model), feeds), expected)
+    # so does the fake-quant model, however onnxruntime is set
+    same(run(report.fake_quant_model, feeds), expected)
+    stock = ort.InferenceSession(report.fake_quant_model, providers=["CPUExecutionProvider"])
+    same(dict(zip(expected, stock.run(list(expected), feeds), strict=True)), expected)
 
 
 def test_interface_of_a_session() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from amct_onnx import convert_qat_model
+from amct_onnx.normalise.float16_rounding import round_float16_nodes
 from deploy_evaluator import attributes, evaluate, run
 from written_models import operators, write_model
 
@@ -86,3 +88,40 @@ def test_padding_is_resolved_behind_casts_without_declared_shapes(tmp_path: Path
     path = write_model(tmp_path / "m.onnx", text, {"s": np.float32(0.0625), "z": np.int8(3), "w": weight})
     report = convert_qat_model(path, tmp_path / "out" / "m")
     assert [(e.reason, e.detail) for e in report.refused] == []
+
+
+def test_float_layers_round_and_the_ledger_says_by_which_nodes(tmp_path: Path) -> None:
+    """onnxruntime alone would compute Mul, Add, the float MatMul and Relu in float32 and round once."""
+    text = """g (float16[n, 6] x) => (float16[n, 4] y) {
+        q = QuantizeLinear(x, h, z) d = DequantizeLinear(q, h, z) wd = DequantizeLinear(w, h)
+        m = MatMul(d, wd) a = Mul(m, k) b = Add(a, k) f = MatMul(b, v) y = Relu(f)
+    }"""
+    rng = np.random.default_rng(3)
+    constants = {
+        "h": np.float16(0.0371),
+        "z": np.int8(-5),
+        "w": rng.integers(-127, 128, (6, 4)).astype(np.int8),
+        "k": np.float16(1.37),
+        "v": rng.normal(size=(4, 4)).astype(np.float16),
+    }
+    path = write_model(tmp_path / "m.onnx", text, constants, opset=19)
+    report = convert_qat_model(path, tmp_path / "out" / "m")
+    feeds = {"x": rng.normal(size=(500, 6)).astype(np.float16)}
+    fake, exact = run(report.fake_quant_model, feeds), evaluate(report.deploy_model, feeds)
+    assert np.array_equal(fake["y"], exact["y"])
+    (floating,) = [e for e in report.layers if e.verdict != "converted"]
+    nodes = {n.name: n for n in onnx.load(report.fake_quant_model).graph.node}
+    kinds = [nodes[n].op_type for n in floating.fake_quant_nodes]
+    assert kinds == ["Cast", "MatMul", "Cast"]
+    first, _, last = (nodes[n] for n in floating.fake_quant_nodes)
+    assert (list(first.input), list(last.output)) == (["b"], ["f"])
+    assert not any(n.op_type == "Cast" for n in onnx.load(report.deploy_model).graph.node)
+
+
+def test_nodes_of_unknown_type_are_left_alone() -> None:
+    """Nobody knows what a custom operator gives: rounding behind it might join two types in one node."""
+    text = """<ir_version: 8, opset_import: ["" : 13, "custom" : 1]>
+    g (float16[2] x) => (y, float16[2] z) { c = custom.Op(x) y = Add(c, x) z = Mul(x, x) }"""
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    round_float16_nodes(model)
+    assert [n.op_type for n in model.graph] == ["Op", "Add", "Cast", "Mul", "Cast"]

@@ -16,6 +16,7 @@ from amct_onnx.comparison.sessions import ModelBytes, open_reference, show, tens
 from amct_onnx.device.products import product
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.float16_rounding import round_float16_nodes
 from amct_onnx.normalise.opset import opset_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.output_scales import own_scale
@@ -209,6 +210,10 @@ def _source(
 ) -> tuple[ModelBytes, str, list[tuple[float | None, int]]]:
     """The source as it is given, or normalised when ONNX Runtime or its dialect do not show every layer's tensors."""
     given, canonical = read_model(model_file), normalise(read_model(model_file))
+    # as in the fake-quant model; what becomes int8 reads dequantized values, which integers do not round
+    layers = {e.name for e in ledger.layers if e.verdict == CONVERTED}
+    for model in (given, canonical):
+        round_float16_nodes(model, layers)
     held = {
         v.name or "" for n in ir.traversal.RecursiveGraphIterator(canonical.graph) for v in (*n.inputs, *n.outputs) if v
     }

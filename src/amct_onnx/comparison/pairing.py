@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from amct_onnx.comparison.ledger import Ledger
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.report import CONVERTED, LayerEntry
+from amct_onnx.report import LayerEntry
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def pair_layers(ledger: Ledger, fake_quant: ir.Model, deploy: ir.Model) -> tuple
     for entry in ledger.layers:
         ends: list[Ends | None] = []
         for nodes, known, own in zip(graphs, everywhere, (entry.fake_quant_nodes, entry.deploy_nodes), strict=True):
-            members = own if entry.verdict == CONVERTED else (entry.name,)
+            members = own or (entry.name,)
             missing = [n for n in members if n not in known]
             if missing:
                 raise UnsupportedModelError(

@@ -27,11 +27,6 @@ class Product:
     antiquantize: Callable[..., rules.Float32]
     undecided: tuple[str, ...] = ()
 
-    @property
-    def rounds_float16_nodes(self) -> bool:
-        """Whether each float16 node rounds its result, as chips do; ONNX Runtime under the fake-quant model may not."""
-        return self.name != REFERENCE
-
 
 REFERENCE = "reference"
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx import arithmetic
 from amct_onnx.emit.float_quantizer import from_float32, to_float32
 from amct_onnx.emit.rewrite import Writer
+from amct_onnx.normalise.float16_rounding import round_float16_nodes
 from amct_onnx.plan.factors import Plan, Quantizer, Site
 
 INT8_WEIGHTS, FLOAT32_WEIGHTS = FAKE_QUANT_WEIGHTS = ("int8", "float32")
@@ -23,6 +27,17 @@ class FakeQuantWriter(Writer):
         """Choose how weights and biases are stored: INT8_WEIGHTS or FLOAT32_WEIGHTS."""
         super().__init__(model, plan)
         self._float_weights = weights == FLOAT32_WEIGHTS
+        self._rounded: dict[str, tuple[str, ...]] = {}
+
+    def finish(self, constants: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> ir.Model:
+        """As of every output; each float16 node rounds its own result, whatever onnxruntime computes it in."""
+        model = super().finish(constants)
+        self._rounded = round_float16_nodes(model)
+        return model
+
+    def nodes_of(self, site_name: str) -> tuple[str, ...]:
+        """A float16 layer that stays float has nodes of its own, too: what rounds it."""
+        return super().nodes_of(site_name) or self._rounded.get(site_name, ())
 
     def _chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         prefix = f"{name}.fakequant"

@@ -7,7 +7,6 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 
 from amct_onnx.device.lowering.ascend_operators import lower_antiquant, lower_dequant, lower_quant
 from amct_onnx.device.lowering.blocked_layout import DOMAIN
-from amct_onnx.device.lowering.float16_nodes import round_float16_nodes
 from amct_onnx.device.lowering.integer_layers import LAYERS, lower_layer
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.lowering.movers import lower_int8_reader, lower_int32_reader
@@ -15,6 +14,7 @@ from amct_onnx.device.lowering.observers import add_counters, add_taps
 from amct_onnx.device.lowering.state import LoweringState
 from amct_onnx.device.products import Product
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.normalise.float16_rounding import round_float16_nodes
 
 ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAntiQuant": lower_antiquant}
 
@@ -57,8 +57,7 @@ def lower(
     RemoveUnusedNodesPass()(model)
     if any(n.domain == DOMAIN for n in ir.traversal.RecursiveGraphIterator(state.graph)):
         model.opset_imports[DOMAIN] = 1
-    if state.has_float16 and product.rounds_float16_nodes:
-        round_float16_nodes(model, state.emit)
+    round_float16_nodes(model)
     facts = tuple(layer.facts() for layer in state.layers)
     return Lowered(model, outputs, facts, tuple(state.warnings), made_taps, made_counters)
 

@@ -20,6 +20,8 @@ from amct_onnx.device.lowering.operators import Quantized
 from amct_onnx.device.products import Product
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.normalise.float16_rounding import holds_float16
+from amct_onnx.normalise.graph_edit import nodes_of
 from amct_onnx.normalise.opset import opset_of
 
 OLDEST_OPSET = 11
@@ -162,7 +164,9 @@ class LoweringState:
         self.layers: list[IntegerLayer] = []
         self.replaced: list[ir.Node] = []
         """Nodes whose results have other makers now."""
-        self.has_float16 = _holds_float16(self.graph)
+        self.has_float16 = holds_float16(model) or any(
+            n.op_type.startswith("Ascend") and attribute(n, "dtype", -1) == GE_FLOAT16 for n in nodes_of(model)
+        )
 
     def give_integers(self, node: ir.Node) -> None:
         """Let an ordinary operator read the original integers."""
@@ -225,21 +229,3 @@ class LoweringState:
         if value.dtype == ir.DataType.FLOAT or (value.dtype is None and not self.has_float16):
             return value
         return self.emit.cast(value, ir.DataType.FLOAT)
-
-
-def _holds_float16(graph: ir.Graph) -> bool:
-    """Whether any input, constant or operator may bring in a float16 tensor."""
-    if any(v.dtype == ir.DataType.FLOAT16 for v in [*graph.inputs, *graph.initializers.values()]):
-        return True
-    for node in ir.traversal.RecursiveGraphIterator(graph):
-        wanted = GE_FLOAT16 if node.op_type.startswith("Ascend") else int(ir.DataType.FLOAT16)
-        if wanted in (attribute(node, "to", -1), attribute(node, "dtype", -1)):
-            return True
-        for held in node.attributes.values():
-            if held.type == ir.AttributeType.TENSOR and held.as_tensor().dtype == ir.DataType.FLOAT16:
-                return True
-            if held.type == ir.AttributeType.GRAPH:
-                constants = held.as_graph().initializers.values()
-                if any(v.dtype == ir.DataType.FLOAT16 for v in constants):
-                    return True
-    return False
