@@ -15,6 +15,7 @@ import pytest
 
 import amct_onnx
 from amct_onnx import compose
+from amct_onnx.cli import main
 from amct_onnx.errors import OutputError
 from amct_onnx.read import read_model
 from amct_onnx.transaction import Transaction, undo_interrupted, write_fully
@@ -282,6 +283,31 @@ def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
     with faults(interrupt), pytest.raises(KeyboardInterrupt):
         convert(qdq_model(tmp_path), tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("first", [3, 6, 9])
+def test_more_interrupts_do_not_end_the_cleaning_up(
+    tmp_path: Path, first: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C again at each call that follows the first one: it left a hidden file behind."""
+
+    def interrupt(count: int) -> None:
+        if count >= first:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    convert(qdq_model(tmp_path), tmp_path / "out")
+    before = visible(tmp_path / "out")
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with faults(interrupt):
+            code = main(["convert", "--model", str(qdq_model(tmp_path)), "--save_path", str(tmp_path / "out" / "m")])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert code == 130
+    assert capsys.readouterr().err.endswith("amct_onnx: interrupted.\n")
+    assert visible(tmp_path / "out") == before
+    assert not hidden(tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["file", "hard link", "data"])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from amct_onnx.cli.interrupts import one_interrupt
 from amct_onnx.cli.streams import drop_stdout, prepare_streams
 from amct_onnx.errors import AmctError
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     arguments = _parser().parse_args(argv)
     try:
-        code = int(arguments.run(arguments))
+        with one_interrupt():
+            code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code
     except (BrokenPipeError, SystemExit):  # rich turns the one into the other
