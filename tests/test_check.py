@@ -269,9 +269,10 @@ def test_command_exits_with_0_and_writes_nothing() -> None:
     assert [p.name for p in Path().iterdir()] == ["good.onnx"]
 
 
-def test_json_is_the_report() -> None:
+def test_json_is_the_report(capfd: pytest.CaptureFixture[str]) -> None:
     path = broken_file()
-    found = json.loads(command("--model", path, "--json").stdout)
+    assert cli.main(["check", "--model", str(path), "--json"]) == 1
+    found = json.loads(capfd.readouterr().out)
     assert found == json.loads(json.dumps(amct_onnx.check(path).to_dict()))
     assert found["counts"] == {"error": 1, "warning": 0, "note": 1}
     assert (found["schema_version"], found["passed"], found["soc_version"]) == (1, False, None)
@@ -281,10 +282,14 @@ def test_json_is_the_report() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--model", "none.onnx"], [], ["--model", "x", "--soc_version", "Ascend1"]])
-def test_bad_input_is_exit_2(arguments: list[str]) -> None:
-    result = command(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "Traceback" not in result.stderr
+def test_bad_input_is_exit_2(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = cli.main(["check", *arguments])
+    except SystemExit as usage:
+        code = usage.code
+    printed, error = capfd.readouterr()
+    assert (code, printed) == (2, "") and error
+    assert "Traceback" not in error
 
 
 def test_message_on_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
