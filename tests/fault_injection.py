@@ -38,12 +38,12 @@ def faults(action: Callable[[int], None]) -> Iterator[list[str]]:
             setattr(os, name, original)
 
 
-def fail_at(number: int, *, for_good: bool = False) -> Callable[[int], None]:
-    """Disk full at that call, or at that call and all later ones."""
+def fail_at(number: int, *, for_good: bool = False, code: int = errno.ENOSPC) -> Callable[[int], None]:
+    """Disk full, or another error, at that call, or at that call and all later ones."""
 
     def action(count: int) -> None:
         if count == number or (for_good and count > number):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(code, os.strerror(code))
 
     return action
 
@@ -59,8 +59,9 @@ def kill_at(number: int) -> Callable[[int], None]:
 
 
 def visible(folder: Path) -> dict[str, bytes]:
-    """Names and contents of the files that a user sees."""
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if not p.name.startswith(".") and p.is_file()}
+    """Paths within the folder and contents of the files that a user sees, those in folders below included."""
+    paths = {p.relative_to(folder): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(n): p.read_bytes() for n, p in paths.items() if not any(part.startswith(".") for part in n.parts)}
 
 
 def hidden(folder: Path) -> list[str]:

@@ -169,7 +169,7 @@ def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "state": (["--resume", "--state_file", "state.json"], "no state"),
         "model": (["--model", "nothing.onnx"], "nothing.onnx"),
         "prefix": (["--save_path", "nothing"], "convert"),
-        "one name": (["--report", "a.html", "--json_report", "a.html"], "two names"),
+        "one name": (["--report", "a.html", "--json_report", "a.html"], "overwrite another output"),
         "report a folder": (["--report", "folder"], "folder"),
         "batch size": (["--batch_size", "-1"], "batch_size"),
         "board": (["--board", "nowhere"], "nowhere"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from amct_onnx.errors import OutputError
@@ -38,23 +40,38 @@ def _real(folder: str) -> Path:
         ) from error
 
 
-def check_targets(targets: list[Path], model_file: str | os.PathLike[str], inputs: set[tuple[int, int]]) -> list[Path]:
+def identities(paths: Iterable[str | os.PathLike[str]]) -> set[tuple[int, int]]:
+    """(device, inode) of those files that exist."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def check_targets(
+    targets: Sequence[Path],
+    model_file: str | os.PathLike[str] | None = None,
+    inputs: Set[tuple[int, int]] = frozenset(),
+) -> list[Path]:
     """The targets that exist already.
 
     Args:
         targets: all files that will be written.
         model_file: the input model.
-        inputs: (device, inode) of the input model and its data files.
+        inputs: (device, inode) of the input model, its data files, and whatever else is read.
 
     Raises:
         OutputError: A target is an input, a folder, another target, or a name that no file can have.
     """
     replaced = []
+    link = None if model_file is None else in_real_folder(model_file)
     for index, target in enumerate(targets):
         if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
             raise OutputError(f"{target}: the file name is too long. Choose a shorter one.")
         if target in targets[:index]:
-            raise OutputError(f"{target}: the record would overwrite another output. Choose another record_file.")
+            raise OutputError(f"{target}: would overwrite another output. Choose another path for one of them.")
         try:
             if target.is_dir():
                 raise OutputError(f"{target}: is a folder. Choose another path for the output.")
@@ -69,8 +86,8 @@ def check_targets(targets: list[Path], model_file: str | os.PathLike[str], input
             raise OutputError(
                 f"{target}: this name cannot be used ({reason}). Choose another path for the output."
             ) from error
-        if target == in_real_folder(model_file) or (status.st_dev, status.st_ino) in inputs:
-            raise OutputError(f"{target}: is the input model itself or its data. Choose another path for the output.")
+        if target == link or (status.st_dev, status.st_ino) in inputs:
+            raise OutputError(f"{target}: is an input itself or its data. Choose another path for the output.")
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
             raise OutputError(
                 f"{target}: is a device or pipe, which is not replaced. Choose another path for the output."

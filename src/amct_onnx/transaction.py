@@ -102,10 +102,10 @@ class Transaction:
         self._make_folder(self.folder)
         self._make_folder(target.parent)
         temporary = target.parent / f".amct_{self._tag}_{self._token}_{len(self._files)}.tmp"
-        with _locked(self.folder):  # nobody may take the file for a leftover before it is locked
+        with locked(self.folder):  # nobody may take the file for a leftover before it is locked
             handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
             self._files[target] = (temporary, handle)
-            _lock(handle, wait=False)
+            lock(handle, wait=False)
         os.fchmod(handle, FILE_MODE)
         return handle
 
@@ -121,7 +121,7 @@ class Transaction:
         """
         for _, handle in self._files.values():
             os.fsync(handle)
-        with _locked(self.folder):
+        with locked(self.folder):
             _undo(self.folder, self._tag)
             self._remove_leftovers()
             steps = self._steps()
@@ -147,7 +147,7 @@ class Transaction:
                 raise
             # the set is new, whatever happens to the rest
             with contextlib.suppress(OSError):
-                _flush_folder(self.folder)
+                flush_folder(self.folder)
             for step in steps:
                 with contextlib.suppress(OSError):
                     _remove(self.folder / step.folder / step.backup)
@@ -183,11 +183,11 @@ class Transaction:
             with contextlib.suppress(OSError):
                 _remove(temporary)
             os.close(handle)
-        _flush_folder(self.folder)
+        flush_folder(self.folder)
 
     def _flush_folders(self) -> None:
         for folder in dict.fromkeys(target.parent for target in self._files):
-            _flush_folder(folder)
+            flush_folder(folder)
 
     def _make_folder(self, folder: Path) -> None:
         missing = [p for p in [folder, *folder.parents] if not p.exists()]
@@ -199,7 +199,7 @@ class Transaction:
         """Temporary files and backups of killed runs; there is no journal here, so no backup is needed."""
         for folder in dict.fromkeys(target.parent for target in self._files):
             for path in folder.glob(f".amct_{self._tag}_*"):
-                if path.suffix == ".old" or (path.suffix == ".tmp" and _abandoned(path)):
+                if path.suffix == ".old" or (path.suffix == ".tmp" and abandoned(path)):
                     with contextlib.suppress(OSError):
                         _remove(path)
 
@@ -231,7 +231,7 @@ def undo_interrupted(path: Path) -> None:
     for journal in _journals(folder):
         steps = _read_journal(journal)
         if any(s.target == path.name and not s.folder for s in steps or ()):
-            with _locked(folder):
+            with locked(folder):
                 try:
                     _undo(folder, journal.name.removeprefix(".amct_").removesuffix(".undo"))
                 except OSError as error:
@@ -300,10 +300,10 @@ def _undo(folder: Path, tag: str) -> None:
                 _remove(place / step.temporary)
     for place in dict.fromkeys(folder / s.folder for s in steps):
         with contextlib.suppress(OSError):
-            _flush_folder(place)
+            flush_folder(place)
     _remove(journal)
     with contextlib.suppress(OSError):
-        _flush_folder(folder)
+        flush_folder(folder)
 
 
 def _remove(path: Path) -> None:
@@ -333,7 +333,12 @@ def _back_up(folder: Path, step: _Step) -> None:
         os.rename(folder / step.target, folder / step.backup)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk.
+
+    Raises:
+        OSError: The disk fails.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -341,7 +346,7 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _lock(handle: int, *, wait: bool) -> bool:
+def lock(handle: int, *, wait: bool) -> bool:
     """Whether the lock could be taken; True where the system has none, for example on some network folders."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -352,23 +357,24 @@ def _lock(handle: int, *, wait: bool) -> bool:
     return True
 
 
-def _abandoned(path: Path) -> bool:
+def abandoned(path: Path) -> bool:
+    """Whether no living process holds the lock on a temporary file or folder."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
-        return _lock(handle, wait=False)
+        return lock(handle, wait=False)
     finally:
         os.close(handle)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel releases it when the process ends."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _lock(handle, wait=True)
+        lock(handle, wait=True)
         yield
     finally:
         os.close(handle)

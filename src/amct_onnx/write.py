@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ import onnx_ir as ir
 from amct_onnx.compose import Composition
 from amct_onnx.cpu_count import cpu_count
 from amct_onnx.errors import AmctError, OutputError
+from amct_onnx.output_files import check_targets, in_real_folder
 from amct_onnx.transaction import Transaction, is_hidden, write_fully
 
 WORKERS = 4
@@ -92,6 +93,18 @@ def write_outputs(
         raise OutputError(
             f"{place}: cannot be written ({error.strerror or error}). Choose a writable place with enough space."
         ) from error
+
+
+def write_texts(texts: Mapping[str | os.PathLike[str], str]) -> None:
+    """Write text files, all or none; links to their folders are followed, a link in a file's place is replaced.
+
+    Raises:
+        OutputError: A file cannot be written, or is a folder, a pipe or a device; earlier files are untouched.
+    """
+    contents = {in_real_folder(path): text for path, text in texts.items()}
+    if contents:
+        check_targets(list(contents))
+        write_outputs([], contents, next(iter(contents)).name)
 
 
 def _check_space(path: Path, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from amct_onnx.comparison.html.write_html import render_html
 from amct_onnx.comparison.job import Job, layer_lsb, make_job
 from amct_onnx.comparison.ledger import read_ledger
 from amct_onnx.comparison.report import CompareReport
+from amct_onnx.comparison.sessions import ModelBytes
 from amct_onnx.comparison.state import DataDigest, State, read_state, write_state
 from amct_onnx.comparison.stop_request import stop_request
 from amct_onnx.cpu_count import cpu_count
@@ -29,14 +31,17 @@ from amct_onnx.data.read_feeds import InputSpec, specs_of
 from amct_onnx.data.source import DataSource
 from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
 from amct_onnx.json_text import json_text
-from amct_onnx.log import start_log
+from amct_onnx.log import get_logger, start_log
+from amct_onnx.output_files import check_targets, identities, in_real_folder
 from amct_onnx.versions import DECIDING, library_versions
-from amct_onnx.write import write_outputs
+from amct_onnx.write import write_texts
 
 Progress = Callable[[int, int | None], None]
 
 DEFAULT_DEVICE = "a2"
 DEFAULT_BATCH = 32
+REPORT_SUFFIXES = (".html", ".json")
+"""No data set holds such files, so a report may lie among the data."""
 SAVE_SECONDS = 30.0
 """Between two writes of the state."""
 
@@ -96,7 +101,6 @@ def compare(
     start_log()
     if not devices or batch_size < 0 or (threads is not None and threads < 1):
         raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
-    _check_targets(report, json_report)
     ledger = read_ledger(save_path)
     if threads is None:
         threads = 1 if dask else cpu_count()
@@ -117,34 +121,40 @@ def compare(
         "images": "default" if images in (None, ImageOptions()) else str(images),
     }
     total = _total(data, source, inputs)
+    state_path = state_file if state_file is not None else ledger.path.with_name(_state_name(ledger.path))
+    targets = [in_real_folder(p) for p in (state_path, report, json_report) if p is not None]
+    read = [ledger.path, labels, evaluator, board, None if isinstance(data, DataSource) else data]
+    _check_targets(targets, model, [job.source, job.fake_quant, job.deploy], [p for p in read if p is not None])
     kept = _Progress(
         job,
         {**deciding, **{n: v for n, v in library_versions().items() if n in DECIDING}},
-        Path(state_file) if state_file is not None else ledger.path.with_name(_state_name(ledger.path)),
+        targets[0],
         total,
         progress or (lambda done, of: None),
     )
     if resume:
         kept.start_from(read_state(kept.path, job, kept.settings))
     batches = cut_batches(source.labelled(), inputs, batch_size)
-    with stop_request() as stopped:
-        checked = _checked(kept.missing(batches), runner, labels is not None and not text)
-        parts = run_on_dask(job, checked, dask, stopped) if dask else ((b, runner.run(b)) for b in checked)
-        complete = kept.run(parts, stopped)
-        on_board = None
-        if board is not None and complete:
-            units = {p.entry.name: layer_lsb(p)[0] for p in layers}
-            on_board = compare_board(board, ledger.deploy_model, job.devices[0], units, source, stopped)
-    if kept.first is None:
-        if not complete:
-            raise KeyboardInterrupt
-        raise DataError(f"{_named(data)}: holds no samples. Give at least one.")
-    run = Run(job, layers, ledger, runner, kept.results, kept.first, complete, total, kept.seconds, on_board)
-    settings["executor"] = f"Dask, {dask}" if dask else "this process"
-    found = assemble(run, model=os.fspath(model), save_path=os.fspath(save_path), data=_named(data), settings=settings)
-    write_reports(found, report, json_report)
+    with kept.saved_on_error():
+        with stop_request() as stopped:
+            checked = _checked(kept.missing(batches), runner, labels is not None and not text)
+            parts = run_on_dask(job, checked, dask, stopped) if dask else ((b, runner.run(b)) for b in checked)
+            complete = kept.run(parts, stopped)
+            on_board = None
+            if board is not None and complete:
+                units = {p.entry.name: layer_lsb(p)[0] for p in layers}
+                on_board = compare_board(board, ledger.deploy_model, job.devices[0], units, source, stopped)
+        if kept.first is None:
+            if not complete:
+                raise KeyboardInterrupt
+            raise DataError(f"{_named(data)}: holds no samples. Give at least one.")
+        run = Run(job, layers, ledger, runner, kept.results, kept.first, complete, total, kept.seconds, on_board)
+        settings["executor"] = f"Dask, {dask}" if dask else "this process"
+        names = {"model": os.fspath(model), "save_path": os.fspath(save_path), "data": _named(data)}
+        found = assemble(run, **names, settings=settings)
+        write_reports(found, report, json_report)
     if complete:
-        kept.path.unlink(missing_ok=True)
+        kept.discard()
     return found
 
 
@@ -157,13 +167,12 @@ def write_reports(
         OutputError: They cannot be written.
     """
     content = found.to_dict()
-    texts = {}
+    texts: dict[str | os.PathLike[str], str] = {}
     if report is not None:
-        texts[Path(report)] = render_html(content)
+        texts[report] = render_html(content)
     if json_report is not None:
-        texts[Path(json_report)] = json_text(content)
-    if texts:
-        write_outputs([], texts, next(iter(texts)).name, None)
+        texts[json_report] = json_text(content)
+    write_texts(texts)
 
 
 @dataclass
@@ -180,10 +189,12 @@ class _Progress:
     first: Batch | None = None
     seconds: float = 0.0
     _before: State | None = None
+    _kept: int = 0
 
     def start_from(self, state: State) -> None:
         """Continue a run."""
         self._before, self.results, self.seconds = state, state.results, state.seconds
+        self._kept = state.results.batches
 
     def missing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches that are not in the results; the others must be those that were run.
@@ -216,33 +227,47 @@ class _Progress:
         begun = saved = time.monotonic()
         before = self.seconds
         self.tell(self.results.samples, self.total)
-        complete = False
+        for batch, part in parts:
+            self.results.merge(part)
+            self.digest.add(batch)
+            now = time.monotonic()
+            self.seconds = before + now - begun
+            self.tell(self.results.samples, self.total)
+            if now - saved > SAVE_SECONDS:
+                self.save()
+                saved = time.monotonic()
+            if stopped():
+                break
+        else:
+            if not stopped():
+                return True
+        self.save()
+        return False
+
+    @contextmanager
+    def saved_on_error(self) -> Iterator[None]:
+        """What was run until an error stays in the state file: hours may lie behind a report that cannot be written."""
         try:
-            for batch, part in parts:
-                self.results.merge(part)
-                self.digest.add(batch)
-                now = time.monotonic()
-                self.seconds = before + now - begun
-                self.tell(self.results.samples, self.total)
-                if now - saved > SAVE_SECONDS:
-                    self.save()
-                    saved = time.monotonic()
-                if stopped():
-                    break
-            else:
-                complete = not stopped()
+            yield
         except AmctError:
-            self.save()
+            try:
+                self.save()
+            except OutputError as error:
+                get_logger("Compare").warning("What was run so far is not kept: %s", error)
             raise
-        if not complete:
-            self.save()
-        return complete
 
     def save(self) -> None:
-        """Write the state, when there is anything to continue."""
-        if not self.results.batches:
-            return
-        write_state(self.path, self.job, self.settings, State(self.results, self.digest.text, self.seconds))
+        """Write the state when the file does not hold all batches; else the digest may be that of wrong data."""
+        if self.results.batches > self._kept:
+            write_state(self.path, self.job, self.settings, State(self.results, self.digest.text, self.seconds))
+            self._kept = self.results.batches
+
+    def discard(self) -> None:
+        """Remove the file: there is nothing to continue."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            get_logger("Compare").warning("%s: cannot be removed (%s). Remove it.", self.path, error.strerror)
 
 
 def _checked(batches: Iterable[Batch], runner: Runner, classify: bool) -> Iterator[Batch]:
@@ -285,10 +310,19 @@ def _state_name(ledger: str | os.PathLike[str]) -> str:
     return Path(ledger).name.removesuffix("quant.json") + "compare_state.json"
 
 
-def _check_targets(report: str | os.PathLike[str] | None, json_report: str | os.PathLike[str] | None) -> None:
-    """Before a long run rather than after it."""
-    for path in (report, json_report):
-        if path is not None and Path(path).is_dir():
-            raise OutputError(f"{os.fspath(path)}: is a folder. Give the path of a file.")
-    if report is not None and json_report is not None and Path(report).absolute() == Path(json_report).absolute():
-        raise OutputError(f"{os.fspath(report)}: would be both the page and the JSON file. Give two names.")
+def _check_targets(
+    targets: Sequence[Path],
+    model: str | os.PathLike[str],
+    models: Sequence[ModelBytes],
+    read: Sequence[str | os.PathLike[str]],
+) -> None:
+    """Nothing that the run reads may be overwritten; before a long run rather than after it.
+
+    Raises:
+        OutputError: A target cannot be written, or is an input.
+    """
+    files = identities(read).union(*(m.files for m in models))
+    folders = {Path(p).resolve() for p in read if Path(p).is_dir()}
+    for target in check_targets(targets, model, files):
+        if folders & set(target.parents) and target.suffix not in REPORT_SUFFIXES:
+            raise OutputError(f"{target}: lies among the data that are read. Choose another path for the output.")

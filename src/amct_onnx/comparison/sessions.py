@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import onnxruntime as ort
 from amct_onnx.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.read import INPUT_FILES
 
 Array = npt.NDArray[Any]
 
@@ -29,11 +30,13 @@ class ModelBytes:
         label: path, for messages.
         content: serialised, with its weights.
         shown: names of the tensors that were added to the outputs, or are outputs already.
+        files: (device, inode) of the files that it was read from.
     """
 
     label: str
     content: bytes
     shown: tuple[str, ...]
+    files: frozenset[tuple[int, int]] = field(default=frozenset(), compare=False)
 
 
 def tensors_of(model: ir.Model) -> dict[str, ir.Value]:
@@ -58,6 +61,7 @@ def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -
         raise UnsupportedModelError(
             f"{label}: {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be compared. Split it."
         )
+    files = frozenset(model.meta[INPUT_FILES])
     tensors = tensors_of(model)
     shown = tuple(dict.fromkeys(n for n in names if n in tensors))
     for name in shown:
@@ -65,7 +69,7 @@ def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -
         if not value.is_graph_output() and not value.is_graph_input():
             model.graph.outputs.append(value)
     ir.external_data.load_to_model(model)
-    return ModelBytes(os.fspath(label), ir.to_proto(model).SerializeToString(), shown)
+    return ModelBytes(os.fspath(label), ir.to_proto(model).SerializeToString(), shown, files)
 
 
 def pinned_settings(threads: int) -> dict[str, str]:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,8 +21,8 @@ from amct_onnx.comparison.batch import Accuracy, Batch, Results
 from amct_onnx.comparison.exact_sum import ExactSum
 from amct_onnx.comparison.job import SOURCE, Job
 from amct_onnx.comparison.statistics import QuantizerStatistics, TensorStatistics
-from amct_onnx.errors import DataError, OutputError
-from amct_onnx.write import write_outputs
+from amct_onnx.errors import DataError
+from amct_onnx.write import write_texts
 
 STATE_SCHEMA_VERSION = 1
 LARGEST_FILE = 256 << 20
@@ -91,10 +92,7 @@ def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, s
         ],
     }
     text = json.dumps({**body, "checksum": _checksum(body)})
-    target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder. Give the path of the state file.")
-    write_outputs([], {target: text + "\n"}, target.name, None)
+    write_texts({path: text + "\n"})
 
 
 def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, str]) -> State:
@@ -105,7 +103,10 @@ def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, st
     """
     file = Path(path)
     try:
-        if file.stat().st_size > LARGEST_FILE:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size > LARGEST_FILE:
             raise ValueError(f"more than {LARGEST_FILE} bytes")
         content = json.loads(file.read_text(encoding="utf-8"))
         checksum = content.pop("checksum")

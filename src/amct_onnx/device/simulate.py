@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.data.images import ImageOptions
@@ -20,12 +18,14 @@ from amct_onnx.data.read_feeds import specs_of
 from amct_onnx.device.collect import LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.products import product
+from amct_onnx.device.result_folder import ResultFolder
 from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
-from amct_onnx.errors import DataError, OutputError
+from amct_onnx.errors import DataError
 from amct_onnx.json_text import json_text
 from amct_onnx.log import start_log
 
-FACTS_FILE = "simulation.json"
+LONGEST_NAME = 180
+"""Characters of a name within a file name; file systems take 255 bytes, with operator, index and suffix."""
 SCHEMA_VERSION = 1
 
 
@@ -98,13 +98,13 @@ def simulate(
         progress: called with the number of feeds done and of all, None while that is unknown.
 
     Raises:
-        AmctError: One of its subclasses. Folders of earlier feeds stay whole, without ``simulation.json``.
+        AmctError: One of its subclasses; the results of an earlier run are as they were.
     """
     start_log()
     folder = Path(save_path)
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
     done = 0
-    with DeploySession(model, device=device, collect=collect) as session:
+    with ResultFolder(folder) as results, DeploySession(model, device=device, collect=collect) as session:
         names = [o.name for o in session.get_outputs()]
         source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
         for feeds in source:
@@ -119,12 +119,7 @@ def simulate(
             except Exception as error:  # onnxruntime's classes share no base
                 raise DataError(f"{data}: feed {done} cannot be run ({error}). Check its shapes.") from error
             files = [(file_name(n), v) for n, v in zip(names, outputs, strict=True)]
-            files += [f for layer in layers for f in layer_files(layer)]
-            with _output_errors(folder):
-                # not before there is something to write: data that does not fit costs an earlier run nothing
-                if not done:
-                    (folder / FACTS_FILE).unlink(missing_ok=True)
-                _write_feed(folder / feed_folder(done), files, file_format)
+            results.add(files + [f for layer in layers for f in layer_files(layer)], file_format)
             done += 1
             if progress is not None:
                 progress(done, source.count)
@@ -140,18 +135,19 @@ def simulate(
             undecided=product(device).undecided,
             pinned=session.pinned,
         )
-    with _output_errors(folder):
-        for earlier in reversed(_feeds_from(folder, done)):
-            _remove_earlier(earlier)
-        temporary = folder / f".{FACTS_FILE}.partial"
-        temporary.write_text(json_text(result.to_dict()), encoding="utf-8")
-        temporary.rename(folder / FACTS_FILE)
+        results.commit(json_text(result.to_dict()))
     return result
 
 
 def file_name(name: str) -> str:
-    """A node's or tensor's name as a board's dump spells it: all but letters, digits, _ and - become _."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    """A node's or tensor's name as a board's dump spells it: all but letters, digits, _ and - become _.
+
+    No file can have a very long name: it is cut, and told apart by a digest.
+    """
+    spelt = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    if len(spelt) <= LONGEST_NAME:
+        return spelt
+    return f"{spelt[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def layer_files(layer: LayerTensors) -> list[tuple[str, npt.NDArray[Any]]]:
@@ -162,58 +158,3 @@ def layer_files(layer: LayerTensors) -> list[tuple[str, npt.NDArray[Any]]]:
         (f"{own}.output.0", layer.accumulator),
         (f"{behind}.output.0", layer.output),
     ]
-
-
-def feed_folder(number: int) -> str:
-    """Name of the folder that holds what one feed gave."""
-    return f"{number:06d}"
-
-
-def _write_feed(target: Path, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
-    """Write a feed's files into a folder that appears, or replaces that of an earlier run, when it is whole."""
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True, mode=0o750)
-        for index, (name, array) in enumerate(files):
-            # names that differ only in characters a file name cannot hold
-            if name in (n for n, _ in files[:index]):
-                name = f"{name}.{index}"
-            path = temporary / f"{name}.{file_format}"
-            if file_format == "bin":
-                array.tofile(path)
-            else:
-                np.save(path, array, allow_pickle=False)
-        _remove_earlier(target)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _remove_earlier(target: Path) -> None:
-    """Remove the folder of an earlier run's feed, unless it holds what no simulation writes."""
-    if not os.path.lexists(target):
-        return
-    foreign = target.is_symlink() or any(not f.is_file() or f.suffix not in (".npy", ".bin") for f in target.iterdir())
-    if foreign:
-        raise OutputError(f"{target}: holds other files than a simulation's. Choose another save_path.")
-    shutil.rmtree(target)
-
-
-def _feeds_from(folder: Path, number: int) -> list[Path]:
-    """Folders of an earlier run, whole or interrupted, from a number on: a run numbers them without gaps."""
-    folders: list[Path] = []
-    while os.path.lexists(folder / feed_folder(number + len(folders))):
-        folders.append(folder / feed_folder(number + len(folders)))
-    return folders
-
-
-@contextmanager
-def _output_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OutputError:  # an OSError too
-        raise
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Choose a writable save_path.") from error

@@ -6,13 +6,11 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.html.charts import histogram, layer_panels
-from amct_onnx.errors import OutputError
-from amct_onnx.write import write_outputs
+from amct_onnx.write import write_texts
 
 NOTHING = "–"
 VERDICT_WORDS = {
@@ -35,10 +33,7 @@ def write_html(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    page, target = render_html(report), Path(path)
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder. Give the path of the .html file.")
-    write_outputs([], {target: page}, target.name, None)
+    write_texts({path: render_html(report)})
 
 
 def render_html(report: dict[str, Any]) -> str:
