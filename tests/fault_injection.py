@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CALLS = ("open", "pwrite", "fsync", "fchmod", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
+CALLS = ("open", "pwrite", "fsync", "sync", "fchmod", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
 """Functions of ``os`` by which the writer changes the disk; os.open counts only where it may create."""
 
 
