@@ -79,6 +79,16 @@ def _(model: onnx.ModelProto) -> None:
     set_attribute(model, "conv.quant", round_mode="Floor")
 
 
+@breaks("option-type")
+def _(model: onnx.ModelProto) -> None:
+    set_attribute(model, "conv.dequant", sqrt_mode=1.0)
+
+
+@breaks("option-type")
+def _(model: onnx.ModelProto) -> None:
+    set_attribute(model, "conv.quant", round_mode=1)
+
+
 @breaks("result-type")
 def _(model: onnx.ModelProto) -> None:
     set_attribute(model, "conv.dequant", dtype=10)

@@ -26,6 +26,12 @@ QUANT_PLUGIN = "ops-nn: quant/ascend_quant/framework/ascend_quant_onnx_plugin.cp
 DEQUANT_PLUGIN = "ops-nn: quant/ascend_dequant/framework/ascend_dequant_onnx_plugin.cpp"
 DST_TYPES = ("INT8", "INT4", "INT16")
 GE_FLOAT, GE_FLOAT16, GE_BFLOAT16 = 0, 1, 27
+OPTIONS = {
+    QUANT: {"round_mode": ir.AttributeType.STRING, "sqrt_mode": ir.AttributeType.INT},
+    DEQUANT: {"sqrt_mode": ir.AttributeType.INT, "relu_flag": ir.AttributeType.INT},
+    ANTIQUANT: {"sqrt_mode": ir.AttributeType.INT},
+}
+"""Attributes that may be missing, and the type in which the plugins read them."""
 
 
 def _flag(node: ir.Node, name: str) -> bool:
@@ -137,6 +143,15 @@ def rounding(view: ModelView) -> Iterator[Hit]:
         mode = attribute(node, "round_mode", "Round")
         if mode != "Round":
             yield Hit(f"its round_mode is '{mode}'", view.names[node])
+
+
+def option_lost(view: ModelView) -> Iterator[Hit]:
+    """An option that is stored in another type than the plugin reads."""
+    for node in view.nodes(*ASCEND):
+        for name, stored in OPTIONS[node.op_type].items():
+            kind = attribute_type(node, name)
+            if kind not in (None, stored):
+                yield Hit(f"its {name} is stored as {kind.name if kind else ''}", view.names[node])
 
 
 def result_type(view: ModelView) -> Iterator[Hit]:
@@ -297,6 +312,16 @@ RULES = (
         source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
         remedy="Leave round_mode out.",
         find=rounding,
+    ),
+    Rule(
+        id="option-type",
+        severity=WARNING,
+        title="Option stored in another type",
+        why="The plugin takes round_mode only as STRING and looks at the integer of sqrt_mode and relu_flag: one "
+        "stored otherwise has no effect, without a message.",
+        source=f"{QUANT_PLUGIN}; {DEQUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
+        remedy="Leave the attribute out.",
+        find=option_lost,
     ),
     Rule(
         id="result-type",

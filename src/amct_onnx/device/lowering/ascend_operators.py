@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.device.arithmetic import unpack_deq_scale
-from amct_onnx.device.lowering.node_attributes import attribute, quantizer_factors
+from amct_onnx.device.lowering.node_attributes import attribute, lost_offset, quantizer_factors
 from amct_onnx.device.lowering.operators import ANTIQUANTIZE, DEQUANTIZE, QUANTIZE
 from amct_onnx.device.lowering.state import GE_FLOAT, GE_FLOAT16, Accumulator, Int8Tensor, LoweringState
 from amct_onnx.errors import UnsupportedModelError
@@ -26,6 +26,7 @@ def lower_quant(state: LoweringState, node: ir.Node) -> None:
             f"Node '{node.name}': round_mode '{mode}' is not simulated, only Round is. Leave round_mode out."
         )
     scale, offset = quantizer_factors(node)
+    state.warnings += lost_offset(node)
     x = state.as_float32(_source(node))
     made = QUANTIZE[state.product.quantize](state.emit, x, scale, offset, _flag(node, "sqrt_mode"))
     state.quantized[node] = made
@@ -73,6 +74,7 @@ def lower_antiquant(state: LoweringState, node: ir.Node) -> None:
     """AscendAntiQuant: its offset may differ from the one that its input is centred on."""
     held = state.held_int8(_source(node), node)
     scale, offset = quantizer_factors(node)
+    state.warnings += lost_offset(node)
     value = held.value
     if offset != held.offset:
         value = state.emit.node("Add", [value, state.emit.number(held.offset - offset)])
@@ -122,11 +124,9 @@ def _float_result(state: LoweringState, node: ir.Node, result: ir.Value) -> ir.V
     if old.is_graph_output():
         name = old.name
         old.name = state.emit.unique(f"{name}:replaced")
-        result.name, result.type, result.shape = name, old.type, old.shape
-    elif kind == GE_FLOAT:
-        result.type = ir.TensorType(ir.DataType.FLOAT)
-    else:
-        result.type = ir.TensorType(ir.DataType.FLOAT16)
+        result.name, result.shape = name, old.shape
+    # whatever the file declares of a graph output
+    result.type = ir.TensorType(ir.DataType.FLOAT if kind == GE_FLOAT else ir.DataType.FLOAT16)
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     state.replaced.append(node)
     return result

@@ -24,21 +24,18 @@ def attribute(node: ir.Node, name: str, default: Stored) -> Stored:
 
 
 def quantizer_factors(node: ir.Node) -> tuple[float, int]:
-    """Attributes scale and offset of AscendQuant or AscendAntiQuant; ATC reads 0 for what is missing or no FLOAT.
+    """Attributes scale and offset of AscendQuant or AscendAntiQuant; an offset that ATC does not take is 0.
 
     Raises:
-        UnsupportedModelError: One of them would be read as 0 or is out of range.
+        UnsupportedModelError: ATC does not take the scale either, which makes the result constant, or a value is out of
+            range.
     """
-    numbers = []
-    for name in ("scale", "offset"):
-        found = node.attributes.get(name)
-        if found is None or found.type != ir.AttributeType.FLOAT:
-            raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}): attribute '{name}' is missing or no FLOAT, ATC would read 0. "
-                "Write it as a FLOAT."
-            )
-        numbers.append(found.as_float())
-    scale, offset = numbers
+    scale, offset = attribute(node, "scale", 0.0), attribute(node, "offset", 0.0)
+    if _kept_by_atc(node, "scale") is not True:
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): attribute 'scale' is missing or no FLOAT; ATC would read 0 and make "
+            "the result constant. Write it as a FLOAT."
+        )
     if not (np.isfinite(scale) and scale > 0):
         raise UnsupportedModelError(f"Node '{node.name}' ({node.op_type}): scale {scale} is not positive and finite.")
     if not (float(offset).is_integer() and INT8_MIN <= offset <= INT8_MAX):
@@ -46,3 +43,17 @@ def quantizer_factors(node: ir.Node) -> tuple[float, int]:
             f"Node '{node.name}' ({node.op_type}): offset {offset} is no integer in [-128, 127], as ATC needs it."
         )
     return scale, int(offset)
+
+
+def lost_offset(node: ir.Node) -> list[str]:
+    """A warning where an offset stands in the node that ATC does not take; one that is missing means 0."""
+    if _kept_by_atc(node, "offset") is not False:
+        return []
+    kind = node.attributes["offset"].type.name
+    return [f"{node.op_type} '{node.name}': its offset is stored as {kind}; ATC reads 0, and so does the simulation"]
+
+
+def _kept_by_atc(node: ir.Node, name: str) -> bool | None:
+    """Whether a number is stored as FLOAT; None when it is missing."""
+    found = node.attributes.get(name)
+    return None if found is None else found.type == ir.AttributeType.FLOAT and not found.is_ref()
