@@ -8,13 +8,22 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.device.arithmetic import unpack_deq_scale
 from amct_onnx.device.products import product
+from amct_onnx.device.session import DeploySession
 from deploy_evaluator import FLOATS, Evaluator, attributes
 
 F32, F16, I8, I32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT32
+
+
+def deploy_session(content: bytes | Path, device: str, **options: Any) -> DeploySession:
+    """A session of one thread: its pool would cost more than a model of a few numbers."""
+    one = ort.SessionOptions()
+    one.intra_op_num_threads = 1
+    return DeploySession(content, one, device=device, **options)
 
 
 def quant(x: str, y: str, scale: float, offset: int = 0, **extra: Any) -> onnx.NodeProto:

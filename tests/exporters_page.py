@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,19 @@ class Outcome:
         return POST_PROCESSED if "__" in self.name else EXPORTERS[self.name.split("_")[0]]
 
 
-def convert(name: str, folder: Path) -> Outcome:
+Convert = Callable[[str, Path], ConversionReport]
+"""Name of a model, a folder -> the report of its conversion into the folder."""
+
+
+def convert(name: str, folder: Path) -> ConversionReport:
     """Convert one model into a folder."""
+    return convert_qat_model(MODELS / name / "model.onnx", folder / name)
+
+
+def outcome(name: str, folder: Path, convert: Convert) -> Outcome:
+    """What becomes of one model."""
     try:
-        return Outcome(name, convert_qat_model(MODELS / name / "model.onnx", folder / name), "")
+        return Outcome(name, convert(name, folder), "")
     except AmctError as error:
         return Outcome(name, None, type(error).__name__)
 
@@ -136,9 +146,9 @@ def _matrix(outcomes: list[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def make_page(folder: Path) -> str:
+def make_page(folder: Path, convert: Convert = convert) -> str:
     """The text of the page; the models are converted into a folder."""
-    outcomes = [convert(name, folder) for name in ALL_MODELS]
+    outcomes = [outcome(name, folder, convert) for name in ALL_MODELS]
     models = "| model | exporter | int8 layers | quantizers of no layer |\n|---|---|---|---|\n"
     models += "".join(_model_row(o) + "\n" for o in outcomes)
     floats = "".join(row + "\n" for o in outcomes if o.report for row in float_rows(o.name, o.report))

@@ -11,8 +11,7 @@ from onnx import helper
 
 from amct_onnx.device import arithmetic
 from amct_onnx.device.products import PRODUCTS
-from amct_onnx.device.session import DeploySession
-from device_models import F16, F32, I8, I32, antiquant, dequant, model, packed, quant
+from device_models import F16, F32, I8, I32, antiquant, deploy_session, dequant, model, packed, quant
 
 DEVICES = sorted(PRODUCTS)
 OFFSETS = st.integers(-128, 127)
@@ -53,7 +52,7 @@ def same_bits(ours: np.ndarray, expected: np.ndarray) -> None:
 def test_quant(device: str, bits: np.ndarray, scale: float, offset: int, sqrt_mode: bool) -> None:
     x = inputs_for(bits, scale)
     node = quant("x", "y", scale, offset, sqrt_mode=int(sqrt_mode))
-    (q,) = DeploySession(model([node], {"x": (F32, [None])}, {"y": I8}), device=device).run(None, {"x": x})
+    (q,) = deploy_session(model([node], {"x": (F32, [None])}, {"y": I8}), device=device).run(None, {"x": x})
     expected = PRODUCTS[device].quantize(x, scale, offset, sqrt_mode)
     assert np.array_equal(q, np.nan_to_num(expected).astype(np.int8))
     assert np.array_equal(np.isnan(expected), np.isnan(x) | np.isnan(expected))
@@ -68,7 +67,7 @@ def test_quant(device: str, bits: np.ndarray, scale: float, offset: int, sqrt_mo
 def test_dequant(device: str, acc: np.ndarray, scale: float, sqrt_mode: bool, relu: bool) -> None:
     node = dequant("x", "y", sqrt_mode=int(sqrt_mode), relu_flag=int(relu))
     content = model([node], {"x": (I32, [None])}, {"y": F32}, {"deq": packed(scale)})
-    (y,) = DeploySession(content, device=device).run(None, {"x": acc})
+    (y,) = deploy_session(content, device=device).run(None, {"x": acc})
     expected = PRODUCTS[device].dequantize(acc, np.float32(scale), sqrt_mode, relu)
     assert y.tobytes() == expected.tobytes()
 
@@ -80,12 +79,12 @@ def test_antiquant(device: str, scale: float, offset: int, other: int, sqrt_mode
     q = np.arange(-128, 128).astype(np.int8)
     node = antiquant("x", "y", scale, offset, sqrt_mode=int(sqrt_mode))
     content = model([node], {"x": (I8, [None])}, {"y": F32})
-    (y,) = DeploySession(content, device=device).run(None, {"x": q})
+    (y,) = deploy_session(content, device=device).run(None, {"x": q})
     same_bits(y, PRODUCTS[device].antiquantize(q, scale, offset, sqrt_mode))
     # behind an AscendQuant whose offset may be another one
     nodes = [quant("x", "q", 1.0, other), antiquant("q", "y", scale, offset, sqrt_mode=int(sqrt_mode))]
     x = np.linspace(-300, 300, 1201, dtype=np.float32)
-    (y,) = DeploySession(model(nodes, {"x": (F32, [None])}, {"y": F32}), device=device).run(None, {"x": x})
+    (y,) = deploy_session(model(nodes, {"x": (F32, [None])}, {"y": F32}), device=device).run(None, {"x": x})
     q = PRODUCTS[device].quantize(x, 1.0, other).astype(np.int8)
     same_bits(y, PRODUCTS[device].antiquantize(q, scale, offset, sqrt_mode))
 
@@ -97,7 +96,7 @@ def test_quant_of_float16(device: str, bits: np.ndarray, scale: float, offset: i
     """Any float16 there is, between float16 operators."""
     x = np.concatenate([bits.view(np.float16), arithmetic.half(inputs_for(np.zeros(0, np.uint32), scale))], dtype="f2")
     nodes = [quant("x", "q", scale, offset), antiquant("q", "y", 0.37, offset, dtype=1)]
-    (y,) = DeploySession(model(nodes, {"x": (F16, [None])}, {"y": F16}), device=device).run(None, {"x": x})
+    (y,) = deploy_session(model(nodes, {"x": (F16, [None])}, {"y": F16}), device=device).run(None, {"x": x})
     q = PRODUCTS[device].quantize(x, scale, offset)
     known = ~np.isnan(q)
     expected = PRODUCTS[device].antiquantize(q[known].astype(np.int8), 0.37, offset).astype(np.float16)
@@ -117,7 +116,7 @@ def test_dequant_by_channel(device: str, acc: np.ndarray, scales: list[float], s
     nodes = [layer, dequant("m", "y"), dequant("m", "z", dtype=1)]
     constants = {"w": np.diag([1, -1, 127]).astype(np.int8), "deq": packed(scales, shift=shift)}
     content = model(nodes, {"q": (I8, [None, 3])}, {"y": F32, "z": F16}, constants)
-    session = DeploySession(content, device=device)
+    session = deploy_session(content, device=device)
     assert any("shift N" in w for w in session.warnings) == (shift > 0)
     y, z = session.run(None, {"q": acc.astype(np.int8)})
     expected = PRODUCTS[device].dequantize(acc * np.array([1, -1, 127], np.int32), np.array(scales, np.float32))

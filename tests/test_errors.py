@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import amct_onnx
+from amct_onnx.cli import main
 from amct_onnx.errors import FactorError, ModelFileError, ModelNotFoundError, NoQuantizerError, OutputError
 from deploy_evaluator import evaluate
 from golden_models import MODELS
@@ -88,14 +89,16 @@ def test_json_is_the_ledger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no onnx file", TIDY.read_bytes()[:5000]])
-def test_unreadable_model_is_one_paragraph_and_exit_2(tmp_path: Path, content: bytes | None) -> None:
+def test_unreadable_model_is_one_paragraph_and_exit_2(
+    tmp_path: Path, content: bytes | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = tmp_path / "in.onnx"
     if content is not None:
         model.write_bytes(content)
-    result = command("convert", "--model", model, "--save_path", tmp_path / "out" / "m", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert str(model) in result.stderr
+    assert main(["convert", "--model", str(model), "--save_path", str(tmp_path / "out" / "m")]) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error and error.count("\n") == 1
+    assert str(model) in error
     assert not (tmp_path / "out").exists()
 
 

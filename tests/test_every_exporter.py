@@ -12,12 +12,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.read import read_model
 from amct_onnx.report import ConversionReport
 from deploy_evaluator import Evaluator, run, session
-from exporters_page import ALL_MODELS, PAGE, float_rows, make_page
+from exporters_page import ALL_MODELS, PAGE, convert, float_rows, make_page
 from forced_source import ForcedSource, runnable
 from golden_models import MODELS
 from qlinear_evaluator import QLinearEvaluator
@@ -35,11 +34,8 @@ FLOAT16 = 2.0**-6
 """Relative to the largest output of a float16 model, two steps of an 8-bit quantizer: onnxruntime computes its
 operators in float32 and drops casts between two of them, so that intermediate values of two equal models are rounded to
 float16 (2^-11) at different places, and an integer may fall on the other side of a tie."""
-
-
-@cache
-def converted(name: str, folder: Path) -> ConversionReport:
-    return convert_qat_model(MODELS / name / "model.onnx", folder / name)
+converted = cache(convert)
+"""One conversion of each model serves all tests."""
 
 
 @pytest.fixture
@@ -322,6 +318,4 @@ def test_a_wrong_number_is_found(change: str, folder: Path) -> None:
 
 
 def test_page_is_what_the_command_makes(folder: Path) -> None:
-    again = folder / "page"
-    again.mkdir()
-    assert PAGE.read_text(encoding="utf-8") == make_page(again), "run: python tests/exporters_page.py"
+    assert PAGE.read_text(encoding="utf-8") == make_page(folder, converted), "run: python tests/exporters_page.py"
