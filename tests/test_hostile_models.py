@@ -272,6 +272,26 @@ def test_text_that_is_not_utf8(tmp_path: Path, text: str) -> None:
     error_of(path, ModelFileError, "UTF-8")
 
 
+@pytest.mark.parametrize("domain", ["", "a.company"])
+def test_attribute_that_is_not_utf8(tmp_path: Path, domain: str) -> None:
+    """Found by fuzzing: the padding mode of a Conv. What a custom operator keeps there is its own business."""
+    path = qdq_model(tmp_path)
+    model = onnx.load(path)
+    holder = helper.make_node("DepthToSpace", ["y"], ["y2"], name="blob", domain=domain, mode=b"\xff\xfe", blocksize=1)
+    model.graph.node.append(holder)
+    if domain:
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+        model.graph.output.append(helper.make_tensor_value_info("y2", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    if not domain:
+        error_of(path, ModelFileError, r"'blob' \(DepthToSpace\) has text that is not UTF-8 in attribute 'mode'")
+        return
+    report = amct_onnx.convert_qat_model(path, tmp_path / "m")
+    for written in (report.deploy_model, report.fake_quant_model):
+        kept = next(n for n in onnx.load(written).graph.node if n.name == "blob")
+        assert {a.name: a.s for a in kept.attribute}["mode"] == b"\xff\xfe"
+
+
 def test_weight_of_a_shape_that_no_layer_has(tmp_path: Path) -> None:
     path = qdq_model(tmp_path)
     model = onnx.load(path)

@@ -150,6 +150,8 @@ def _check_against(path: Path, node: ir.Node, schema: OpSchema) -> None:
             raise _error(path, node, f"has the attribute '{name}', which the operator does not know")
         if not attribute.is_ref() and _kind(known) != int(attribute.type):
             raise _error(path, node, f"attribute '{name}' is of type {attribute.type.name}, which it does not take")
+        if isinstance(attribute.value, bytes):
+            raise _error(path, node, f"has text that is not UTF-8 in attribute '{name}': {attribute.value!r}")
     for name, known in schema.attributes.items():
         if known.required and name not in node.attributes:
             raise _error(path, node, f"lacks the attribute '{name}'")
