@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,11 +74,8 @@ def test_disk_that_fails_for_good(tmp_path: Path) -> None:
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
     for number in range(1, calls + 1):
         folder = old_folder(tmp_path / str(number), OLD)
-        with faults(fail_at(number, for_good=True)):
-            try:
-                replace_set(folder)
-            except OSError:
-                pass
+        with faults(fail_at(number, for_good=True)), suppress(OSError):
+            replace_set(folder)
         undo_interrupted(folder / "m_a")
         assert visible(folder) in (OLD, NEW), number
         replace_set(folder)
@@ -129,11 +127,8 @@ def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Monk
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
     for number in range(1, calls + 1):
         folder = old_folder(tmp_path / str(number), OLD)
-        with faults(fail_at(number)):
-            try:
-                replace_set(folder)
-            except OSError:
-                pass
+        with faults(fail_at(number)), suppress(OSError):
+            replace_set(folder)
         assert visible(folder) in (OLD, NEW), number
 
 
