@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 import amct_onnx
 from amct_onnx.comparison.report import CompareReport
+from comparison_cases import THREADS
 from exporters_page import EXPORTERS
 from golden_models import MODELS
 
@@ -76,6 +77,7 @@ def compared(name: str, folder: Path, source: Path | None = None) -> CompareRepo
         labels=folder / "y.npy",
         evaluator=None if classifies else folder / "mse.py",
         devices=DEVICES,
+        threads=THREADS,
     )
 
 
