@@ -523,6 +523,7 @@ def test_an_initializer_among_the_inputs_is_a_constant() -> None:
         ([np.ones((1, 3, 16, 16), np.float32)], "The feeds are a list"),
         (None, "The feeds are a NoneType"),
         ({}, "'x' is missing"),
+        ({"x": None}, "'x' is missing"),
         ({"x": np.ones((1, 3, 16, 16), np.float32), "z": np.ones(1)}, "no input 'z'"),
         ({"x": np.ones((1, 3, 16, 16))}, r"'x' is float64\[1, 3, 16, 16\], the model takes float32\[1, 3, 16, 16\]"),
         ({"x": np.ones((1, 3, 16), np.float32)}, r"float32\[1, 3, 16\], the model takes"),
@@ -575,23 +576,35 @@ def test_options_are_pinned_for_the_session_alone() -> None:
 
 
 def test_threads_share_a_session() -> None:
-    feeds = feeds_of("qat/net")
-    session = DeploySession(TIDY, collect="counts")
-    expected = session.run(None, feeds)[0]
-    wrong: list[int] = []
+    """Each gets its own results and errors, and no count is lost."""
+    (x,) = feeds_of("qat/net").values()
+    feeds = [{"x": x * np.float32(factor)} for factor in range(1, 9)]
+    session = DeploySession(TIDY, collect=("counts", "layers"))
+    expected = [session.run_layers(f) for f in feeds]
+    once = session.counts()
+    session.clear_counts()
+    right: list[int] = []
 
-    def work(index: int) -> None:
-        for _ in range(5):
-            if not np.array_equal(session.run(None, feeds)[0], expected):
-                wrong.append(index)
+    def work(start: int) -> None:
+        for index in [(start + i) % 8 for i in range(8)]:
+            outputs, layers = session.run_layers(feeds[index])
+            with pytest.raises(DataError, match="do not fit"):
+                session.run(None, {"x": x[:, :1]})
+            assert np.array_equal(outputs[0], expected[index][0][0])
+            for ours, theirs in zip(layers, expected[index][1], strict=True):
+                assert np.array_equal(ours.accumulator, theirs.accumulator)
+        right.append(start)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
-    assert session.counts()[0].values == 31 * 3 * 16 * 16
+    assert sorted(right) == list(range(8))
+    for ours, single in zip(session.counts(), once, strict=True):
+        assert single.values is not None and single.saturated is not None and single.ties is not None
+        assert (ours.values, ours.saturated, ours.ties) == (8 * single.values, 8 * single.saturated, 8 * single.ties)
+        assert ours.largest_accumulator == single.largest_accumulator
 
 
 @pytest.mark.parametrize("device", sorted(PRODUCTS))

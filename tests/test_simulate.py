@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -279,6 +284,49 @@ def test_an_interrupted_run_leaves_nothing_to_later_ones() -> None:
     Path("out/simulation.json").unlink()
     simulate(NET, "one.npy", "out")
     assert listing("out") == ["000000/y.npy", "simulation.json"]
+
+
+def test_two_runs_into_one_folder_leave_the_results_of_one() -> None:
+    x = feeds_of("qat/net")["x"]
+    np.save("five.npy", np.concatenate([x, -x, x, -x, x]))
+    np.save("three.npy", np.concatenate([x, -x, x]))
+    runs = [("five.npy", "npy"), ("three.npy", "bin")]
+    threads = [
+        threading.Thread(target=simulate, args=(NET, data, "out"), kwargs={"file_format": kind, "dump_layers": True})
+        for data, kind in runs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    facts = json.loads(Path("out/simulation.json").read_text())
+    kind, feeds = ("npy", 5) if facts["data"] == "five.npy" else ("bin", 3)
+    files = [p for p in Path("out").rglob("*") if p.is_file() and p.name != "simulation.json"]
+    assert facts["feeds"] == feeds and len(files) == feeds * 16 and {p.suffix for p in files} == {f".{kind}"}
+    assert {p.name for p in Path("out").iterdir()} == {*(f"{i:06d}" for i in range(feeds)), "simulation.json"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_ctrl_c_costs_an_earlier_run_nothing() -> None:
+    x = feeds_of("qat/net")["x"]
+    np.save("one.npy", x)
+    np.save("many.npy", np.concatenate([x] * 5000))
+    simulate(NET, "one.npy", "out")
+    before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
+    arguments = ["--model", NET, "--data", "many.npy", "--input_shape", "x:1,3,16,16", "--save_path", "out"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "amct_onnx", "simulate", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as running:
+        while len(list(Path("out").rglob("y.npy"))) < 3:  # its own, hidden until it is done
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130 and errors.endswith("amct_onnx: interrupted.\n")
+    assert {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()} == before
 
 
 def test_data_that_does_not_fit_costs_an_earlier_run_nothing() -> None:

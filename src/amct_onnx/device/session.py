@@ -245,7 +245,7 @@ def _check_feeds(model_inputs: Sequence[Any], feeds: Mapping[str, Any]) -> None:
     if not isinstance(feeds, Mapping):
         raise DataError(f"The feeds are a {type(feeds).__name__}. Give a dict of arrays by input name.")
     inputs = {i.name: i for i in model_inputs}
-    wrong = [f"'{n}' is missing" for n in inputs if n not in feeds]
+    wrong = [f"'{n}' is missing" for n in inputs if feeds.get(n) is None]
     wrong += [f"the model has no input '{n}'" for n in feeds if n not in inputs]
     for name, array in feeds.items():
         if name not in inputs or not isinstance(array, np.ndarray):
