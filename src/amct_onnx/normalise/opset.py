@@ -205,6 +205,10 @@ def _difference(node: ir.Node, new: OpSchema, old: OpSchema) -> str:
                 return f"'{a.name}' is another parameter there"
     if len(node.inputs) > old.max_input or len(node.outputs) > old.max_output:
         return "it has more inputs or outputs than there"
+    return _attribute_difference(node, new, old) or _type_difference(node, old)
+
+
+def _attribute_difference(node: ir.Node, new: OpSchema, old: OpSchema) -> str:
     for name in [n for n in node.attributes if n not in old.attributes]:
         default = new.attributes[name].default_value if name in new.attributes else onnx.AttributeProto()
         if not default.name or node.attributes[name].value != ir.serde.deserialize_attribute(default).value:
@@ -214,6 +218,10 @@ def _difference(node: ir.Node, new: OpSchema, old: OpSchema) -> str:
         now = new.attributes.get(name)
         if name not in node.attributes and (now is None or attribute.default_value != now.default_value):
             return f"attribute '{name}' has another default there"
+    return ""
+
+
+def _type_difference(node: ir.Node, old: OpSchema) -> str:
     if node.op_type == "Constant":
         return ""  # a 4-bit weight in front of its DequantizeLinear: what else reads it is asked itself
     allowed = {c.type_param_str: c.allowed_type_strs for c in old.type_constraints}

@@ -15,6 +15,7 @@ from amct_onnx.device.lowering.state import LoweringState
 from amct_onnx.device.products import Product
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.float16_rounding import round_float16_nodes
+from amct_onnx.normalise.graph_edit import bodies_of
 
 ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAntiQuant": lower_antiquant}
 
@@ -73,12 +74,13 @@ def _walk(state: LoweringState, graph: ir.Graph) -> None:
             _lower_node(state, node)
         else:
             state.give_integers(node)
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                _walk(state, attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for body in attribute.as_graphs():
-                    _walk(state, body)
+        for body in bodies_of(node):
+            _walk(state, body)
+    _hand_out(state, graph)
+
+
+def _hand_out(state: LoweringState, graph: ir.Graph) -> None:
+    """Graph outputs that are integers get their own names back."""
     for index, value in enumerate(graph.outputs):
         integer = state.as_integer(value)
         if integer is value:
