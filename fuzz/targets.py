@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import logging
 import random
 from collections.abc import Callable
@@ -16,8 +18,13 @@ import mutations
 import seeds
 from amct_onnx.acceptance.checker import check
 from amct_onnx.atc.command_line import build_command
+from amct_onnx.comparison.batch import Accuracy, Batch, Runner
+from amct_onnx.comparison.exact_sum import ExactSum
+from amct_onnx.comparison.job import Job, make_job
 from amct_onnx.comparison.ledger import read_ledger
-from amct_onnx.data.read_feeds import InputSpec, read_feeds
+from amct_onnx.comparison.state import State, checksum, read_state, write_state
+from amct_onnx.data.labels import read_labels
+from amct_onnx.data.read_feeds import InputSpec, read_feeds, specs_of
 from amct_onnx.device.session import DeploySession
 from amct_onnx.errors import AmctError
 from oracle import Finding, Sandbox
@@ -84,6 +91,26 @@ def data(sandbox: Sandbox, content: bytes) -> None:
         pass
 
 
+def labels(sandbox: Sandbox, content: bytes) -> None:
+    """The reader of labels: the suffix is the input's first byte."""
+    suffix = (".txt", ".csv", ".npz", ".npy")[content[0] % 4] if content else ".txt"
+    path = sandbox.source / f"labels{suffix}"
+    path.write_bytes(content[1:])
+    read_labels(path, ["a.png", "b.png"])
+
+
+def state(sandbox: Sandbox, content: bytes) -> None:
+    """The reader of an interrupted comparison; the checksum is made to fit, as whoever writes such a file can."""
+    path = sandbox.source / "state.json"
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        body = json.loads(content)
+        body["checksum"] = checksum({k: v for k, v in body.items() if k != "checksum"})
+        content = json.dumps(body).encode()
+    path.write_bytes(content)
+    job, settings = _state_case()[1:]
+    read_state(path, job, settings)
+
+
 def loads(model: str | Path) -> bool:
     """Whether onnxruntime loads a model, all of whose declared types and shapes must be right."""
     options = ort.SessionOptions()
@@ -121,6 +148,72 @@ def _ledger_corpus() -> dict[str, bytes]:
         return {"net": Path(report.ledger_file).read_bytes()}
 
 
+def _labels_corpus() -> dict[str, bytes]:
+    texts = {"numbers": b"\0003\n-1\n2\n", "names": b"\001file,label\nsub/a.png,1\nb.png,0\n", "tabs": b"\1a.png\t1\n"}
+    return texts | {f"data/{n}": bytes([2 + (c[0] == 1)]) + c[1:] for n, c in _data_corpus().items() if c[0] != 2}
+
+
+@functools.cache
+def _state_case() -> tuple[bytes, Job, dict[str, str]]:
+    """A state, and what it belongs to."""
+    import tempfile
+
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = seeds.DATA / "goldens" / "qat" / "linear2d" / "qat.onnx"
+        amct_onnx.convert_qat_model(model, Path(folder) / "m")
+        job, _ = make_job(model, read_ledger(Path(folder) / "m"), ("a2",))
+        runner = Runner(job)
+        (spec,) = specs_of(runner.source)
+        shape = [n if isinstance(n, int) else 2 for n in spec.shape]
+        results = runner.run(Batch(0, {spec.name: np.ones(shape, spec.dtype)}, shape[0]))
+        results.accuracy["source"] = Accuracy(2, {"top-1": 1}, 0, 1, {"m": ExactSum()})
+        path = Path(folder) / "state.json"
+        settings = {"devices": "a2", "threads": "1"}
+        write_state(path, job, settings, State(results, "0" * 32, 1.5))
+        return path.read_bytes(), job, settings
+
+
+def _change_json(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
+    """One value of the text is another, of another type or gone; or bytes are changed."""
+    if chance.random() < 0.2:
+        return mutations.change_bytes(content, chance)
+    try:
+        root = json.loads(content)
+    except ValueError:
+        return mutations.change_bytes(content, chance)
+    for _ in range(chance.randint(1, 4)):
+        holder, keys = root, []
+        while isinstance(holder, (dict, list)) and holder:
+            key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+            keys.append((holder, key))
+            holder = holder[key]
+        if not keys:
+            break
+        place, key = chance.choice(keys)
+        values = [
+            None,
+            True,
+            "",
+            "0x",
+            "-0x0",
+            "source",
+            [],
+            {},
+            [[]],
+            *mutations.INTEGERS,
+            1e400,
+            float("nan"),
+            10**30,
+        ]
+        if chance.random() < 0.2:
+            del place[key]
+        else:
+            place[key] = chance.choice(values)
+    return json.dumps(root).encode()
+
+
 def _change_bytes(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
     return mutations.change_bytes(content, chance)
 
@@ -130,6 +223,8 @@ TARGETS = {
     "deploy": Target(seeds.deploy_corpus, examine, mutations.mutate),
     "ledger": Target(_ledger_corpus, ledger, _change_bytes),
     "data": Target(_data_corpus, data, _change_bytes),
+    "labels": Target(_labels_corpus, labels, _change_bytes),
+    "state": Target(lambda: {"state": _state_case()[0]}, state, _change_json),
 }
 
 

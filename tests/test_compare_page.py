@@ -15,10 +15,12 @@ from amct_onnx.cli.simulate import DEVICES
 from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.html.charts import PAPER_LAYERS, histogram, layer_panels
 from amct_onnx.comparison.html.write_html import MARKS, render_html, write_html
+from amct_onnx.plain_text import escaped
 from browser import Browser, chromium
 
 EXAMPLE = Path(__file__).parent / "data" / "compare_report.json"
 HOSTILE = "</script></title><script>document.title='owned'</script><img src=x onerror=alert(1)>\"'{{7*7}}"
+HOSTILE += "\u202e\u2028\x1b[2J\x00"
 READABLE = 4.5
 """Least contrast of text, WCAG 2.1 level AA."""
 PHONE = 360
@@ -107,6 +109,7 @@ def test_page_is_self_contained(name: str) -> None:
 
 def test_hostile_text_is_escaped() -> None:
     page = render_html(hostile())
+    assert not re.search("[\x00-\x08\x0b-\x1f\u2028-\u202e]", page)
     assert HOSTILE not in page and "<script>document" not in page
     assert "{{7*7}}" in page and "&lt;script&gt;document" in page
 
@@ -365,8 +368,21 @@ def test_ledger_fits_a_desktop(browser: Browser, pages: dict[str, Path]) -> None
 
 
 @pytest.mark.browser
+def test_name_of_a_megabyte_does_not_fill_the_page(browser: Browser, tmp_path: Path) -> None:
+    report = example()
+    for layer in report["layers"]:
+        layer["name"] = "n" * 10**6
+    for divergence in report["divergences"]:
+        divergence["layer"] = "n" * 10**6
+    write_html(report, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html", width=PHONE)
+    assert browser.script("return document.documentElement.scrollWidth") <= PHONE
+    assert (tmp_path / "page.html").stat().st_size < 500_000
+
+
+@pytest.mark.browser
 def test_hostile_names_run_nothing(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["hostile"])
     assert "owned" != browser.driver.title
     assert browser.script("return document.querySelectorAll('img, #ledger script').length") == 0
-    assert shown(browser)[0] == HOSTILE + example()["layers"][0]["name"]
+    assert shown(browser)[0] == escaped(HOSTILE) + example()["layers"][0]["name"]

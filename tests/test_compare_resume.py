@@ -122,15 +122,16 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
     refused(["--data", str(other)], "other data or labels")
     np.savez(other, **{name: np.load(digits.data)[name][:16]})
     refused(["--data", str(other)], "other data or labels")
+    assert digits.state.read_text(encoding="utf-8") == kept  # its digest stays that of the right data
 
     def changed(change: Callable[[dict[str, Any]], None], *, sign: bool = True) -> None:
         content = json.loads(kept)
         change(content)
         if sign:  # whoever can write the file can compute its checksum
-            from amct_onnx.comparison.state import _checksum
+            from amct_onnx.comparison.state import checksum
 
             content.pop("checksum")
-            content["checksum"] = _checksum(content)
+            content["checksum"] = checksum(content)
         digits.state.write_text(json.dumps(content), encoding="utf-8")
 
     job, _ = make_job(digits.source, read_ledger(digits.prefix), ("a2",))
@@ -158,12 +159,17 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
     for change in hostile:
         changed(change)
         unreadable("damaged")
+    changed(lambda content: content.pop("job"))
+    unreadable("no state")
     changed(put("job", "0" * 64))
     refused([], "other models")
     for text in ("", "{", "[]", "null", "[" * 100_000, '{"checksum": 1}', kept[: len(kept) // 2]):
         digits.state.write_text(text, encoding="utf-8")
         unreadable("no state")
     refused([], "no state")
+    digits.state.unlink()
+    os.mkfifo(digits.state)  # would block
+    unreadable("no regular file")
 
 
 def test_state_is_written_while_a_long_run_goes_on(digits: Case, monkeypatch: pytest.MonkeyPatch) -> None:

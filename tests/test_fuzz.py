@@ -12,7 +12,10 @@ import pytest
 FUZZ = Path(__file__).parents[1] / "fuzz"
 
 
-@pytest.mark.parametrize(("target", "inputs"), [("convert", 60), ("deploy", 40), ("ledger", 40), ("data", 100)])
+@pytest.mark.parametrize(
+    ("target", "inputs"),
+    [("convert", 60), ("deploy", 40), ("ledger", 40), ("data", 100), ("labels", 60), ("state", 60)],
+)
 def test_mutated_inputs(target: str, inputs: int) -> None:
     line = [sys.executable, str(FUZZ / "run.py"), "--target", target, "--inputs", str(inputs), "--jobs", "1"]
     result = subprocess.run(line, capture_output=True, text=True, timeout=600)

@@ -10,7 +10,7 @@ import pytest
 import amct_onnx
 
 ROOT = Path(amct_onnx.__file__).parent
-BASE = {"errors", "arithmetic", "file_tensor", "proto_scan", "log", "json_text", "cpu_count"}
+BASE = {"errors", "plain_text", "arithmetic", "file_tensor", "proto_scan", "log", "json_text", "cpu_count"}
 """What every stage may use."""
 MAY_IMPORT = {
     "read": {"graph_check", "transaction"},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amct_onnx.errors import SettingError
+from amct_onnx.plain_text import shown
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FILE = Path("amct_log") / "amct_onnx.log"
@@ -25,6 +26,14 @@ else:
 class _ModuleLogger(_Adapter):
     def process(self, msg: object, kwargs: object) -> tuple[str, object]:  # type: ignore[override]
         return f"[AMCT]:[{(self.extra or {})['module_name']}]: {msg}", kwargs
+
+
+class _LineFormatter(logging.Formatter):
+    """One line for each message: a name in it can neither forge another line nor command a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, without traceback."""
+        return shown(super().formatMessage(record))
 
 
 def get_logger(module: str) -> _ModuleLogger:
@@ -66,7 +75,7 @@ def start_log() -> None:
     _root.propagate = False
     screen = logging.StreamHandler(sys.stderr)
     screen.setLevel(print_level)
-    screen.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
+    screen.setFormatter(_LineFormatter("%(levelname)s - %(message)s"))
     _root.addHandler(screen)
     try:
         LOG_FILE.parent.mkdir(mode=0o750, exist_ok=True)
@@ -76,5 +85,5 @@ def start_log() -> None:
         get_logger("Utils").warning("No log file: %s cannot be opened (%s)", LOG_FILE, error.strerror)
         return
     file.setLevel(save_level)
-    file.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(message)s"))
+    file.setFormatter(_LineFormatter("%(asctime)s - %(levelname)s - %(message)s"))
     _root.addHandler(file)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
+import rich.text
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
 
 from amct_onnx.acceptance.report import ERROR, WARNING
+from amct_onnx.plain_text import escaped, shown
 from amct_onnx.report import CONVERTED, ConversionReport
 
 if TYPE_CHECKING:
@@ -19,9 +22,31 @@ PLAIN_WIDTH = 10_000
 """Columns when the output is no terminal, so that names stay whole."""
 
 
+class Text(rich.text.Text):
+    """What a model's author, or another stranger, wrote: nothing in it commands the terminal."""
+
+    def __init__(self, text: str = "", *arguments: Any, **options: Any) -> None:
+        super().__init__(shown(text), *arguments, **options)
+
+
+class _SafeConsole(Console):
+    """Escapes what is no ``Text``, too, if only after the layout."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escaped(segment.text))
+
+
+def console_for(file: TextIO) -> Console:
+    """Where a report is printed, without markup."""
+    return _SafeConsole(
+        file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+
 def print_report(report: ConversionReport, file: TextIO) -> None:
     """Print one row per candidate layer, the remaining quantizers, warnings and the summary line."""
-    console = Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+    console = console_for(file)
     table = Table("Layer", "Operator", "Granularity", "scale_d", "offset_d", "Verdict")
     for entry in report.layers:
         converted = entry.verdict == CONVERTED
@@ -57,7 +82,7 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
 
 def print_simulation(result: Simulation, file: TextIO) -> None:
     """Print one row per integer layer, warnings, and what stays undecided about the device."""
-    console = Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+    console = console_for(file)
     columns = ("Layer", "Operator", "Kernel", "Largest sum", "Worst case", "Saturated", "Ties", "Largest met")
     table = Table(*columns)
     counts = {c.name: c for c in result.counts}

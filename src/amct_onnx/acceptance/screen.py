@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from amct_onnx.acceptance.report import ERROR, NOTE, SEVERITIES, WARNING, CheckReport, Finding
-from amct_onnx.screen import PLAIN_WIDTH
+from amct_onnx.screen import Text, console_for
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "cyan"}
 
 
 def print_check(report: CheckReport, file: TextIO) -> None:
     """Print one row for each finding, each rule's reason and remedy once, and the summary line."""
-    console = Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+    console = console_for(file)
     if report.findings:
         table = Table("Severity", "Rule", "Node", "Tensor", "Finding", "Products")
         for finding in report.findings:

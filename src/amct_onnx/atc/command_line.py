@@ -15,7 +15,8 @@ from amct_onnx.acceptance.model_view import ModelView
 from amct_onnx.acceptance.products import product_of
 from amct_onnx.atc.aipp import aipp_hint
 from amct_onnx.atc.options import normalise, refuse_excluded
-from amct_onnx.errors import SettingError
+from amct_onnx.errors import SettingError, UnsupportedModelError
+from amct_onnx.plain_text import escaped
 
 ONNX_FRAMEWORK = 5
 FORMATS = {4: "NCHW", 5: "NCDHW"}
@@ -60,6 +61,7 @@ def build_command(
 
     Raises:
         ModelFileError, ModelNotFoundError: The model cannot be read.
+        UnsupportedModelError: An input has a name with control characters.
         SettingError: An option or shape does not fit the model, or is excluded for a quantized model.
     """
     product_of(soc_version)
@@ -116,6 +118,10 @@ def _shapes(inputs: list[ir.Value], given: dict[str, tuple[int, ...]]) -> dict[s
             raise SettingError(f"--input_shape: the model has no input '{name}'. Its inputs are: {', '.join(names)}.")
     found: dict[str, tuple[int, ...]] = {}
     for value, name in zip(inputs, names, strict=True):
+        if escaped(name) != name:
+            raise UnsupportedModelError(
+                f"Input '{escaped(name)}': no command line can hold its name, for its control characters. Rename it."
+            )
         known = list(value.shape) if value.shape is not None else None
         if name in given:
             dims = given[name]

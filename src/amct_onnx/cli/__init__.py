@@ -13,6 +13,7 @@ from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE, EXIT_INTE
 from amct_onnx.cli.interrupts import one_interrupt
 from amct_onnx.cli.streams import drop_stdout, prepare_streams
 from amct_onnx.errors import AmctError
+from amct_onnx.plain_text import shown
 
 VERBS = (convert, bias, check, atc, simulate, compare, doctor)
 """Modules of the verbs, in the order in which --help lists them."""
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             import traceback
 
             traceback.print_exc()
-        print(f"amct_onnx: error: {_paragraph(error)}", file=sys.stderr)
+        print(f"amct_onnx: error: {shown(_paragraph(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT
 
 

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from amct_onnx.plain_text import escaped
+
 
 def prepare_streams() -> None:
     """Replace closed streams; characters that a stream's encoding lacks are written as escapes."""
@@ -21,7 +23,7 @@ def prepare_streams() -> None:
 def print_json(content: dict[str, Any]) -> None:
     """On stdout; in ASCII where its encoding is not UTF-8."""
     unicode = (sys.stdout.encoding or "").replace("-", "").lower() == "utf8"
-    print(json.dumps(content, indent=2, ensure_ascii=not unicode))
+    print(escaped(json.dumps(content, indent=2, ensure_ascii=not unicode)))
 
 
 def drop_stdout() -> None:

@@ -156,7 +156,7 @@ def _layers(run: Run) -> tuple[LayerResult, ...]:
 
 def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
     job, pins = run.job, pinned_settings(run.job.threads)
-    evaluator = Evaluator(job.evaluator) if job.evaluator else None
+    evaluator = Evaluator(job.evaluator, job.evaluator_file) if job.evaluator else None
 
     def metrics(key: str) -> tuple[Metric, ...]:
         accuracy = run.results.accuracy.get(key, Accuracy())

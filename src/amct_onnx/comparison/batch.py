@@ -32,7 +32,15 @@ class Accuracy:
     sums: dict[str, ExactSum] = field(default_factory=dict)
 
     def merge(self, other: Accuracy) -> None:
-        """Add other batches."""
+        """Add other batches.
+
+        Raises:
+            DataError: The evaluator gave other metrics there: a mean over all samples needs each for every sample.
+        """
+        if self.samples and other.samples and (changed := sorted(self.sums.keys() ^ other.sums.keys())):
+            raise DataError(
+                f"The evaluator gives a metric '{changed[0]}' for some batches only. Return the same metrics always."
+            )
         self.samples += other.samples
         self.gained += other.gained
         self.lost += other.lost
@@ -93,7 +101,7 @@ class Runner:
         self.deploy = {
             deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices
         }
-        self._evaluator = Evaluator(job.evaluator) if job.evaluator else None
+        self._evaluator = Evaluator(job.evaluator, job.evaluator_file) if job.evaluator else None
         self._scratch = Scratch()
         self._layers = {name: index for index, name in enumerate(job.layer_names)}
 

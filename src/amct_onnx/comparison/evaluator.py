@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
-import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError
+
+METRIC_LIMIT = 1_000
+"""Metrics of one evaluator: a table with more columns shows nothing."""
 
 Array = npt.NDArray[Any]
 
@@ -27,15 +30,11 @@ class Evaluator:
         DataError: The text cannot be run, or does not define ``evaluate``.
     """
 
-    def __init__(self, text: str, label: str = "evaluator") -> None:
-        self._label = label
-        self._names: dict[str, Any] = {"__name__": "amct_evaluator"}
-        try:
-            exec(compile(text, label, "exec"), self._names)
-        except Exception as error:  # the user's code raises what it likes
-            raise DataError(f"{label}: cannot be run ({type(error).__name__}: {error}). Correct the file.") from error
+    def __init__(self, text: str, file: str) -> None:
+        self._file = file
+        self._names = run_code(text, file, "amct_evaluator")
         if not callable(self._names.get("evaluate")):
-            raise DataError(f"{label}: defines no function evaluate(outputs, feeds, labels). Add one.")
+            raise DataError(f"{file}: defines no function evaluate(outputs, feeds, labels). Add one.")
 
     def evaluate(
         self, outputs: Mapping[str, Array], feeds: Mapping[str, Array], labels: Array | None, samples: int
@@ -51,27 +50,26 @@ class Evaluator:
         Raises:
             DataError: The function fails, or gives something else.
         """
-        try:
-            made = self._names["evaluate"](dict(outputs), dict(feeds), labels)
-        except Exception as error:  # the user's code raises what it likes
-            raise self._failed("evaluate", error) from error
+        # what else compares these arrays must not see what the function makes of them
+        arrays = [{n: _read_only(v) for n, v in given.items()} for given in (outputs, feeds)]
+        with user_code(self._file, "evaluate() failed"):
+            made = self._names["evaluate"](*arrays, None if labels is None else _read_only(labels))
         if not isinstance(made, Mapping):
             raise DataError(
-                f"{self._label}: evaluate() returns {type(made).__name__}. Return a dict of one number per sample for "
+                f"{self._file}: evaluate() returns {type(made).__name__}. Return a dict of one number per sample for "
                 "each metric."
             )
-        try:
-            numbers = {str(n): np.asarray(v, np.float64).reshape(-1) for n, v in made.items()}
-        except (TypeError, ValueError) as error:
-            raise self._failed("evaluate", error) from error
+        with user_code(self._file, "evaluate() returns something else than numbers"):
+            numbers = {_name(n): np.array(v, np.float64).reshape(-1) for n, v in made.items()}
+        self._check_count(len(numbers))
         for name, values in numbers.items():
             if values.size != samples:
                 raise DataError(
-                    f"{self._label}: evaluate() gave {values.size} numbers for '{name}' and {samples} samples. Return "
+                    f"{self._file}: evaluate() gave {values.size} numbers for '{name}' and {samples} samples. Return "
                     "one number per sample, for example the mean over all axes but the first."
                 )
             if not np.all(np.isfinite(values)):
-                raise DataError(f"{self._label}: evaluate() gave a '{name}' that is not finite. Return finite numbers.")
+                raise DataError(f"{self._file}: evaluate() gave a '{name}' that is not finite. Return finite numbers.")
         return numbers
 
     def finish(self, sums: Mapping[str, float], samples: int) -> dict[str, float]:
@@ -82,15 +80,30 @@ class Evaluator:
         """
         if "finish" not in self._names:
             return {n: s / samples for n, s in sums.items()}
-        try:
-            return {str(n): float(v) for n, v in self._names["finish"](dict(sums), samples).items()}
-        except Exception as error:  # the user's code raises what it likes
-            raise self._failed("finish", error) from error
+        with user_code(self._file, "finish() failed"):
+            made = {_name(n): float(v) for n, v in self._names["finish"](dict(sums), samples).items()}
+        self._check_count(len(made))
+        for name, value in made.items():
+            if not math.isfinite(value):
+                raise DataError(f"{self._file}: finish() gave a '{name}' that is not finite. Return finite numbers.")
+        return made
 
-    def _failed(self, function: str, error: Exception) -> DataError:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self._label]
-        place = f", line {lines[-1]}" if lines else ""
-        return DataError(f"{self._label}{place}: {function}() failed ({type(error).__name__}: {error}). Correct it.")
+    def _check_count(self, metrics: int) -> None:
+        if metrics > METRIC_LIMIT:
+            raise DataError(f"{self._file}: gives {metrics} metrics. Return {METRIC_LIMIT} at most.")
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _name(name: object) -> str:
+    """Of a metric, as it can be written."""
+    text = str(name)
+    text.encode()  # UnicodeEncodeError
+    return text
 
 
 def read_evaluator(path: str | os.PathLike[str]) -> str:
@@ -99,9 +112,6 @@ def read_evaluator(path: str | os.PathLike[str]) -> str:
     Raises:
         DataError: It is missing or unusable.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{os.fspath(path)}: cannot be read ({error}). Give a Python file.") from error
+    text = read_code(path)
     Evaluator(text, os.fspath(path))
     return text

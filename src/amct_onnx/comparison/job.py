@@ -80,6 +80,7 @@ class Job:
         outputs: names of the graph outputs.
         threads: of each session: another number may add float32 in another order.
         evaluator: source text of the user's evaluator, or "".
+        evaluator_file: its path, for messages.
     """
 
     source: ModelBytes
@@ -93,6 +94,7 @@ class Job:
     outputs: tuple[str, ...]
     threads: int = 1
     evaluator: str = ""
+    evaluator_file: str = ""
     key: str = field(default="", compare=False)
 
     @property
@@ -107,7 +109,13 @@ def deploy_key(device: str) -> str:
 
 
 def make_job(
-    model_file: str | os.PathLike[str], ledger: Ledger, devices: Sequence[str], *, threads: int = 1, evaluator: str = ""
+    model_file: str | os.PathLike[str],
+    ledger: Ledger,
+    devices: Sequence[str],
+    *,
+    threads: int = 1,
+    evaluator: str = "",
+    evaluator_file: str = "",
 ) -> tuple[Job, tuple[Paired, ...]]:
     """Read the three models, pair their layers, and choose what is tracked.
 
@@ -161,6 +169,7 @@ def make_job(
         tuple(outputs[: len(units)]),
         threads,
         evaluator,
+        evaluator_file,
         digest.hexdigest(),
     )
     return job, layers

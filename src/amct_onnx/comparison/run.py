@@ -104,8 +104,10 @@ def compare(
     ledger = read_ledger(save_path)
     if threads is None:
         threads = 1 if dask else cpu_count()
-    text = read_evaluator(evaluator) if evaluator is not None else ""
-    job, layers = make_job(model, ledger, tuple(dict.fromkeys(devices)), threads=threads, evaluator=text)
+    text, file = (read_evaluator(evaluator), os.fspath(evaluator)) if evaluator is not None else ("", "")
+    job, layers = make_job(
+        model, ledger, tuple(dict.fromkeys(devices)), threads=threads, evaluator=text, evaluator_file=file
+    )
     runner = Runner(job)
     inputs = specs_of(runner.source)
     source = data

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.report import DIVERGES, EQUAL, NOISE, BoardResult, CompareReport, Difference, Metric
 from amct_onnx.report import CONVERTED
-from amct_onnx.screen import PLAIN_WIDTH
+from amct_onnx.screen import Text, console_for
 
 STYLES = {EQUAL: "bold green", NOISE: "bold green", DIVERGES: "bold red"}
 NOTHING = "-"
@@ -23,7 +21,7 @@ WIDE = 130
 
 def print_comparison(report: CompareReport, file: TextIO) -> None:
     """Print accuracy, outputs, layers and settings, and last the verdict, which then stands above the prompt."""
-    console = Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+    console = console_for(file)
     wide = console.width >= WIDE
     console.print(_models(report, wide=wide))
     console.print(_outputs(report, wide=wide))

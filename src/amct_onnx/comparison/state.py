@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from amct_onnx.comparison.batch import Accuracy, Batch, Results
+from amct_onnx.comparison.evaluator import METRIC_LIMIT
 from amct_onnx.comparison.exact_sum import ExactSum
 from amct_onnx.comparison.job import SOURCE, Job
 from amct_onnx.comparison.statistics import QuantizerStatistics, TensorStatistics
@@ -30,7 +31,6 @@ LARGEST_FILE = 256 << 20
 SUM = re.compile(r"-?0x[0-9a-f]{1,600}")
 """An ``ExactSum``: float64 covers 2098 bits, so many numbers as there are some more."""
 LARGEST_COUNT = 1 << 80
-METRIC_LIMIT = 10_000
 
 
 class DataDigest:
@@ -91,7 +91,7 @@ def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, s
             for model, value in results.accuracy.items()
         ],
     }
-    text = json.dumps({**body, "checksum": _checksum(body)})
+    text = json.dumps({**body, "checksum": checksum(body)})
     write_texts({path: text + "\n"})
 
 
@@ -109,11 +109,12 @@ def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, st
         if status.st_size > LARGEST_FILE:
             raise ValueError(f"more than {LARGEST_FILE} bytes")
         content = json.loads(file.read_text(encoding="utf-8"))
-        checksum = content.pop("checksum")
-        if checksum != _checksum(content):
+        stated = content.pop("checksum")
+        if stated != checksum(content):
             raise ValueError("its checksum is another")
         if content["schema_version"] != STATE_SCHEMA_VERSION:
             raise ValueError(f"version {content['schema_version']!r}")
+        key = content["job"]
         theirs = {str(k): str(v) for k, v in content["settings"].items()}
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file; there is nothing to resume. Run without --resume.") from error
@@ -125,7 +126,7 @@ def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, st
                 f"{file}: was made with {name}={theirs.get(name, 'nothing')}, this run has "
                 f"{settings.get(name, 'nothing')}. Give the same, or run without --resume."
             )
-    if content["job"] != job.key:
+    if key != job.key:
         raise DataError(f"{file}: was made with other models. Run without --resume.")
     try:
         return _state(content, job)
@@ -133,7 +134,8 @@ def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, st
         raise DataError(f"{file}: is damaged ({error}). Run without --resume.") from error
 
 
-def _checksum(body: Mapping[str, Any]) -> str:
+def checksum(body: Mapping[str, Any]) -> str:
+    """Against damage; whoever can write the file can compute it."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -191,7 +193,7 @@ def _tensor(values: Mapping[str, Any]) -> TensorStatistics:
 
 
 def _accuracy(values: Mapping[str, Any]) -> Accuracy:
-    if len(values["right"]) + len(values["sums"]) > METRIC_LIMIT:
+    if max(len(values["right"]), len(values["sums"])) > METRIC_LIMIT:
         raise ValueError("too many metrics")
     return Accuracy(
         _count(values["samples"]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+STDERR = 2
 
 
 @contextmanager
@@ -22,6 +25,8 @@ def stop_request() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        with suppress(OSError):  # not print: it may be what was interrupted
+            os.write(STDERR, b"amct_onnx: stopping behind this batch; Ctrl-C again stops at once.\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

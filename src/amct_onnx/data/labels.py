@@ -16,6 +16,8 @@ from amct_onnx.errors import DataError
 Array = npt.NDArray[Any]
 LABEL_NAMES = ("labels", "label", "y", "targets", "target")
 """Names under which an .npz may hold labels beside other arrays."""
+LONGEST = 18
+"""Digits of a label: int64 holds each such number."""
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
 REMEDY = "Give .npy, .npz, or a text file with one label, or 'file name,label', in each line."
 
@@ -66,7 +68,10 @@ def _from_text(file: Path, names: Sequence[str] | None) -> Array:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as text ({error}). {REMEDY}") from error
     separator = next((s for s in "\t,;" if s in text), " ")
-    rows = [[c.strip() for c in row if c.strip()] for row in csv.reader(text.splitlines(), delimiter=separator)]
+    try:
+        rows = [[c.strip() for c in row if c.strip()] for row in csv.reader(text.splitlines(), delimiter=separator)]
+    except csv.Error as error:
+        raise DataError(f"{file}: cannot be read as text ({error}). {REMEDY}") from error
     rows = [row for row in rows if row]
     if len(rows) > 1 and not _is_whole(rows[0][-1]) and _is_whole(rows[1][-1]):
         rows = rows[1:]  # a header
@@ -91,11 +96,12 @@ def _from_text(file: Path, names: Sequence[str] | None) -> Array:
 def labels_of_folders(folders: Sequence[str]) -> Array:
     """The label of each sample from its folder's name: the number itself, or the position among the sorted names."""
     classes = sorted(set(folders))
-    if all(c.isdecimal() for c in classes):
+    if all(_is_whole(c) for c in classes):
         return np.array([int(f) for f in folders], np.int64)
     position = {c: i for i, c in enumerate(classes)}
     return np.array([position[f] for f in folders], np.int64)
 
 
 def _is_whole(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
+    """A number that int64 holds."""
+    return len(text) <= LONGEST and text.removeprefix("-").isdecimal()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import numpy.typing as npt
 
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import Labelled, Repeatable
+from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError
 
 Array = npt.NDArray[Any]
 FUNCTION = "feeds"
-FAILURES = (Exception, SystemExit)
-"""What a user's code may raise that must not end this program without a word."""
+END = object()
+"""Behind the last feed."""
 
 
 class PythonFeeds(Repeatable):
@@ -30,32 +30,23 @@ class PythonFeeds(Repeatable):
             DataError: It cannot be run, or defines no function ``feeds``.
         """
         self._path, self._inputs = path, inputs
-        names: dict[str, Any] = {"__name__": "amct_onnx_feeds", "__file__": str(path)}
-        try:
-            exec(compile(path.read_bytes(), str(path), "exec"), names)
-        except FAILURES as error:
-            raise self._failed("cannot be run", error) from error
-        self._function = names.get(FUNCTION)
+        self._function = run_code(read_code(path), str(path), "amct_onnx_feeds").get(FUNCTION)
         if not callable(self._function):
             raise DataError(f"{path}: defines no function {FUNCTION}(). Add one that yields arrays by input name.")
 
     def _all(self) -> Iterator[Labelled]:
         assert self._function is not None
-        try:
+        with user_code(str(self._path), f"{FUNCTION}() fails"):
             made = self._function()
             items = iter(made) if isinstance(made, Iterable) else None
-        except FAILURES as error:
-            raise self._failed(f"{FUNCTION}() fails", error) from error
         if items is None:
             raise DataError(f"{self._path}: {FUNCTION}() returns {_kind(made)}. Let it yield arrays by input name.")
         number = 0
         while True:
-            try:
-                item = next(items)
-            except StopIteration:
+            with user_code(str(self._path), f"{FUNCTION}() fails at feed {number}"):
+                item = next(items, END)
+            if item is END:
                 break
-            except FAILURES as error:
-                raise self._failed(f"{FUNCTION}() fails at feed {number}", error) from error
             yield self._checked(item, number)
             number += 1
         if not number:
@@ -83,13 +74,6 @@ class PythonFeeds(Repeatable):
             raise DataError(f"{where} holds {rows} samples and labels of shape {list(known.shape)}. Yield one each.")
         return arrays, known
 
-    def _failed(self, what: str, error: BaseException) -> DataError:
-        if isinstance(error, OSError) and error.filename == str(self._path):
-            return DataError(f"{self._path}: cannot be read ({error.strerror}). Give a Python file.")
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(self._path)]
-        place = f", line {lines[-1]}" if lines else ""
-        return DataError(f"{self._path}{place}: {what} ({type(error).__name__}: {error}). Correct the file.")
-
 
 def _array(value: Any, where: str, spec: InputSpec) -> Array:
     array = _plain(value, where)
@@ -103,8 +87,10 @@ def _array(value: Any, where: str, spec: InputSpec) -> Array:
 def _plain(value: Any, where: str) -> Array:
     try:
         array = np.asarray(value)
-    except Exception as error:  # __array__ is the user's
-        raise DataError(f"{where} is no array ({error}). Yield numpy arrays.") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # __array__ is the user's
+        raise DataError(f"{where} is no array ({type(error).__name__}). Yield numpy arrays.") from error
     if array.dtype.hasobject:
         raise DataError(f"{where} is {_kind(value)}, not an array of numbers. Yield numpy arrays.")
     return array

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from amct_onnx.report import BiasError
-from amct_onnx.screen import PLAIN_WIDTH
+from amct_onnx.screen import Text, console_for
 from amct_onnx.source_bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasReport
 
 STYLES = {ROUNDED: "green", FLOAT: "dim", UNREACHABLE: "bold red"}
@@ -17,7 +15,7 @@ STYLES = {ROUNDED: "green", FLOAT: "dim", UNREACHABLE: "bold red"}
 
 def print_biases(report: BiasReport, file: TextIO) -> None:
     """Print one row per candidate layer and the summary line."""
-    console = Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+    console = console_for(file)
     table = Table("Layer", "Operator", "Bias", "Before (LSB)", "Before (steps)", "Channel", "After (steps)")
     for entry in report.layers:
         before = entry.before

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from amct_onnx.screen import PLAIN_WIDTH
+from amct_onnx.screen import Text, console_for
 from amct_onnx.witness.report import EDGES, EQUAL, MEANINGS, REFUSED, ROUNDING, WRONG, DoctorReport
 
 STYLES = {EQUAL: "green", ROUNDING: "green", EDGES: "yellow", WRONG: "bold red", REFUSED: "dim"}
@@ -16,7 +14,7 @@ STYLES = {EQUAL: "green", ROUNDING: "green", EDGES: "yellow", WRONG: "bold red",
 
 def print_doctor(report: DoctorReport, file: TextIO) -> None:
     """Print the CPU, one row for each setting, what the verdicts mean, and the summary."""
-    console = Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+    console = console_for(file)
     cpu = report.cpu
     sums = {True: "16 bits: they saturate", False: "32 bits: they do not saturate", None: "unknown"}[cpu.saturates]
     console.print(Text(f"CPU: {cpu.model or cpu.machine} ({', '.join(cpu.flags) or 'no int8 instructions known'})"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.html.charts import histogram, layer_panels
+from amct_onnx.plain_text import shown
 from amct_onnx.write import write_texts
 
 NOTHING = "–"
@@ -40,6 +41,7 @@ def render_html(report: dict[str, Any]) -> str:
     """The page as text; every string of the report is escaped."""
     import jinja2
 
+    report = _shown(report)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("amct_onnx.comparison.html"),
         autoescape=True,
@@ -70,6 +72,15 @@ def render_html(report: dict[str, Any]) -> str:
         # the page says itself which script may run: nothing that a name of the model could smuggle in
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _shown(value: Any) -> Any:
+    """A report whose texts neither turn the page's direction of reading nor fill it."""
+    if isinstance(value, dict):
+        return {_shown(k): _shown(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(v) for v in value]
+    return shown(value) if isinstance(value, str) else value
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
