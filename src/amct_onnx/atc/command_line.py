@@ -16,7 +16,7 @@ from amct_onnx.acceptance.products import product_of
 from amct_onnx.atc.aipp import aipp_hint
 from amct_onnx.atc.options import normalise, refuse_excluded
 from amct_onnx.errors import SettingError, UnsupportedModelError
-from amct_onnx.plain_text import escaped
+from amct_onnx.plain_text import shown
 
 ONNX_FRAMEWORK = 5
 FORMATS = {4: "NCHW", 5: "NCDHW"}
@@ -118,19 +118,20 @@ def _shapes(inputs: list[ir.Value], given: dict[str, tuple[int, ...]]) -> dict[s
             raise SettingError(f"--input_shape: the model has no input '{name}'. Its inputs are: {', '.join(names)}.")
     found: dict[str, tuple[int, ...]] = {}
     for value, name in zip(inputs, names, strict=True):
-        if escaped(name) != name:
+        if shown(name) != name:
             raise UnsupportedModelError(
-                f"Input '{escaped(name)}': no command line can hold its name, for its control characters. Rename it."
+                f"Input '{shown(name)}': no command line can hold its name: it has control characters, or thousands of "
+                "characters. Rename it."
             )
         known = list(value.shape) if value.shape is not None else None
         if name in given:
             dims = given[name]
             _fits(name, dims, known)
         elif known is None or not all(isinstance(d, int) and d > 0 for d in known):
-            shown = "unknown" if known is None else "[" + ", ".join(str(d) for d in known) + "]"
+            dims_shown = "unknown" if known is None else "[" + ", ".join(str(d) for d in known) + "]"
             example = "1,3,224,224" if known is None else ",".join(str(d) if _fixed(d) else "1" for d in known)
             raise SettingError(
-                f"The shape of input '{name}' is {shown} in the file, and a quantized model is compiled for fixed "
+                f"The shape of input '{name}' is {dims_shown} in the file, and a quantized model is compiled for fixed "
                 f"shapes. Give --input_shape, for example --input_shape '{name}:{example}'."
             )
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import add_option
-from amct_onnx.plain_text import shown
+from amct_onnx.plain_text import escaped
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.execute:
         print(shlex.join(command.words))
         for hint in command.hints:
-            print(shown(hint), file=sys.stderr)
+            print(escaped(hint), file=sys.stderr)
         return EXIT_DONE
     from amct_onnx.acceptance.checker import check
     from amct_onnx.acceptance.screen import print_check
