@@ -200,8 +200,8 @@ def test_images_that_cannot_be_used(content: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ((InputSpec("x", ("n", 10), F32),), "Images fit one input with four axes"),
-        ((*RGB, InputSpec("y", (1,), F32)), "Images fit one input with four axes"),
+        ((InputSpec("x", ("n", 10), F32),), "Give images to one input with four axes"),
+        ((*RGB, InputSpec("y", (1,), F32)), "Give images to one input with four axes"),
         ((InputSpec("x", ("n", 3, 8, 8), np.dtype(np.int64)),), "float or uint8"),
         ((InputSpec("x", ("n", 4, 8, 8), F32),), "on no axis"),
     ],

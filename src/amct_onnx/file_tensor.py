@@ -58,7 +58,9 @@ class SourceFile:
             try:
                 count = os.preadv(self._handle, [buffer[done:]], offset + done)
             except OSError as error:
-                raise ModelFileError(f"{self.path}: cannot be read ({error.strerror or error}).") from error
+                raise ModelFileError(
+                    f"{self.path}: cannot be read ({error.strerror or error}). Copy it again."
+                ) from error
             if count == 0:
                 raise ModelFileError(f"{self.path}: ends at byte {offset + done}; it is truncated. Copy it again.")
             done += count

@@ -104,7 +104,7 @@ def _parse_shapes(text: str | None) -> dict[str, tuple[int, ...]]:
         if not colon or not name or not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", dims) or name in given:
             raise SettingError(
                 f"--input_shape: '{part.strip()}' is not of the form name:1,3,224,224 with positive numbers, once "
-                "for each input. A quantized model takes no -1."
+                "for each input. Give it so; a quantized model takes no -1."
             )
         given[name] = tuple(int(d) for d in dims.split(","))
     return given
@@ -115,7 +115,7 @@ def _shapes(inputs: list[ir.Value], given: dict[str, tuple[int, ...]]) -> dict[s
     names = [v.name or "" for v in inputs]
     for name in given:
         if name not in names:
-            raise SettingError(f"--input_shape: the model has no input '{name}'. Its inputs are: {', '.join(names)}.")
+            raise SettingError(f"--input_shape: the model has no input '{name}'. Use one of {', '.join(names)}.")
     found: dict[str, tuple[int, ...]] = {}
     for value, name in zip(inputs, names, strict=True):
         if shown(name) != name:
@@ -150,7 +150,11 @@ def _fits(name: str, dims: tuple[int, ...], known: list[int | ir.SymbolicDim] | 
     if known is None:
         return
     if len(dims) != len(known):
-        raise SettingError(f"--input_shape: '{name}' has {len(known)} dimensions in the file, {len(dims)} were given.")
+        raise SettingError(
+            f"--input_shape: '{name}' has {len(known)} dimensions in the file, {len(dims)} were given. Give all."
+        )
     for axis, (dim, fixed) in enumerate(zip(dims, known, strict=True)):
         if isinstance(fixed, int) and fixed > 0 and fixed != dim:
-            raise SettingError(f"--input_shape: axis {axis} of '{name}' is {fixed} in the file, {dim} was given.")
+            raise SettingError(
+                f"--input_shape: axis {axis} of '{name}' is {fixed} in the file, {dim} was given. Give {fixed}."
+            )

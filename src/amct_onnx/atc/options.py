@@ -79,7 +79,7 @@ def refuse_excluded(options: Iterable[str], quantized: bool) -> None:
     for option in options:
         name, _, value = option[2:].partition("=")
         if name in OURS:
-            raise SettingError(f"--{name} cannot be given behind --: {OURS[name]}.")
+            raise SettingError(f"--{name} cannot be given behind --. Leave it out: {OURS[name]}.")
         for exclusion in EXCLUDED if quantized else ():
             if exclusion.option == name and exclusion.value in (None, value):
                 shown = f"--{name}" if exclusion.value is None else f"--{name}={value}"

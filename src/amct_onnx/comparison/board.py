@@ -110,7 +110,7 @@ def compare_board(
         )
     if not any(kind != GRAPH_OUTPUT for _, kind in tensors):
         raise DataError(
-            f"{root}: holds no dump of a layer. Files are named op_type.op_name.output.0.npy, for example "
+            f"{root}: holds no dump of a layer. Name files op_type.op_name.output.0.npy, for example "
             f"Conv.{file_name(layers[0]) if layers else 'name'}.output.0.npy."
         )
     return _result(str(root), device, compared, layers, tensors)

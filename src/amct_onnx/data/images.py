@@ -117,7 +117,10 @@ class ImageFolder(DataSource):
         if labels is not None:
             self._labels = read_labels(labels, names)
             if len(self._labels) != len(names):
-                raise DataError(f"{labels}: holds {len(self._labels)} labels for the {len(names)} images of {folder}.")
+                raise DataError(
+                    f"{labels}: holds {len(self._labels)} labels for the {len(names)} images of {folder}. "
+                    "Give one for each."
+                )
         elif all("/" in n for n in names):
             self._labels = labels_of_folders([n.split("/")[0] for n in names])
 
@@ -206,11 +209,14 @@ def _image_input(folder: Path, inputs: Sequence[InputSpec]) -> InputSpec:
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         shapes = ", ".join(f"{i.name}{list(i.shape)}" for i in inputs)
         raise DataError(
-            f"{folder}: holds images, but the model takes {shapes}. Images fit one input with four axes; give other "
+            f"{folder}: holds images, but the model takes {shapes}. Give images to one input with four axes, other "
             "data as .npz, or through a Python file."
         )
     if inputs[0].dtype.kind != "f" and inputs[0].dtype != np.uint8:
-        raise DataError(f"{folder}: input '{inputs[0].name}' takes {inputs[0].dtype}; images give float or uint8.")
+        raise DataError(
+            f"{folder}: input '{inputs[0].name}' takes {inputs[0].dtype}; images give float or uint8. "
+            "Give other data as .npz, or through a Python file."
+        )
     return inputs[0]
 
 

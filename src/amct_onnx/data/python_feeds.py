@@ -60,7 +60,9 @@ class PythonFeeds(Repeatable):
         names = [i.name for i in self._inputs]
         for name in feed:
             if name not in names:
-                raise DataError(f"{where} holds {name!r}, which is no input of the model. It has {', '.join(names)}.")
+                raise DataError(
+                    f"{where} holds {name!r}, which is no input of the model. Use the names {', '.join(names)}."
+                )
         arrays = {}
         for spec in self._inputs:
             if spec.name not in feed:

@@ -71,7 +71,10 @@ def specs_of(session: Any) -> tuple[InputSpec, ...]:
     specs = []
     for node in session.get_inputs():
         if node.type not in DTYPES:
-            raise DataError(f"Input '{node.name}' is a {node.type}, which no data file can hold.")
+            raise DataError(
+                f"Input '{node.name}' is a {node.type}, which no data file can hold. "
+                "Export the model with tensors as inputs."
+            )
         specs.append(InputSpec(node.name, tuple(node.shape), np.dtype(DTYPES[node.type])))
     return tuple(specs)
 
@@ -90,7 +93,9 @@ def parse_input_shape(text: str) -> dict[str, tuple[int, ...]]:
         except ValueError:
             shape = (-1,)
         if not name or any(n < 1 for n in shape):
-            raise DataError(f"--input_shape: '{part}' is not of the form name:1,3,224,224 with positive numbers.")
+            raise DataError(
+                f"--input_shape: '{part}' is not of the form name:1,3,224,224 with positive numbers. Correct it."
+            )
         shapes[name.strip()] = shape
     return shapes
 
@@ -106,7 +111,9 @@ def parse_input_type(text: str) -> dict[str, np.dtype[Any]]:
     for part in filter(None, (p.strip() for p in text.split(";"))):
         name, _, kind = part.rpartition(":")
         if not name or kind.strip() not in known:
-            raise DataError(f"--input_type: '{part}' is not of the form name:type. Types are {', '.join(known)}.")
+            raise DataError(
+                f"--input_type: '{part}' is not of the form name:type. Use one of the types {', '.join(known)}."
+            )
         types[name.strip()] = known[kind.strip()]
     return types
 
@@ -142,7 +149,7 @@ def read_feeds(
         unknown = set(given) - {i.name for i in inputs}
         if unknown:
             raise DataError(
-                f"--input_{option}: the model has no input '{sorted(unknown)[0]}'. It has "
+                f"--input_{option}: the model has no input '{sorted(unknown)[0]}'. Use one of "
                 f"{', '.join(i.name for i in inputs)}."
             )
     if not path.exists():
@@ -164,7 +171,9 @@ def _groups(path: Path, inputs: Sequence[InputSpec]) -> Iterator[dict[str, Path]
     """The file of each input, feed by feed."""
     if path.is_file():
         if path.suffix not in SUFFIXES:
-            raise DataError(f"{path}: the name ends in none of {', '.join(SUFFIXES)}.")
+            raise DataError(
+                f"{path}: the name ends in none of {', '.join(SUFFIXES)}. Give a file of one of these kinds."
+            )
         if path.suffix != ".npz" and len(inputs) > 1:
             raise DataError(
                 f"{path}: the model has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}). Give an .npz or a "
@@ -183,7 +192,10 @@ def _groups(path: Path, inputs: Sequence[InputSpec]) -> Iterator[dict[str, Path]
     first = files[inputs[0].name]
     for name, others in files.items():
         if [f.stem for f in others] != [f.stem for f in first]:
-            raise DataError(f"{folders[name]}: its files are not named as those in {folders[inputs[0].name]}.")
+            raise DataError(
+                f"{folders[name]}: its files are not named as those in {folders[inputs[0].name]}. "
+                "Give files that belong together equal names."
+            )
     for row in zip(*files.values(), strict=True):
         yield dict(zip(files, row, strict=True))
 
@@ -205,7 +217,10 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.d
                 if inputs == 1 and not named:
                     named = [n for n in names if n not in LABEL_NAMES]
                 if len(named) != 1:
-                    raise DataError(f"{path}: holds {', '.join(names)} but no '{spec.name}', an input of the model.")
+                    raise DataError(
+                        f"{path}: holds {', '.join(names)} but no '{spec.name}', an input of the model. "
+                        "Name the array so."
+                    )
                 array: Array = archive[named[0]]
         else:
             array = loaded
@@ -236,16 +251,19 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
             )
         shape = spec.shape
     if not spec.fits(shape):
-        raise DataError(f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {list(spec.shape)}.")
+        raise DataError(
+            f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {list(spec.shape)}. Correct it."
+        )
     one = int(np.prod(shape)) * kind.itemsize
     try:
         size = path.stat().st_size
         array = np.memmap(path, kind, "r") if size and not size % one else np.empty(0, kind)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     if size == 0 or size % one:
         raise DataError(
-            f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}."
+            f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}. "
+            "Give whole feeds, or the right --input_shape and --input_type."
         )
     rows = shape[0] if shape else 1
     return array.reshape((size // one * rows, *shape[1:])) if shape else array.reshape(())
@@ -270,13 +288,15 @@ def _batches(
             option = f", --input_shape says {list(given.shape)} for each feed" if given.shape else ""
             raise DataError(
                 f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                f"{list(spec.shape)}{option}."
+                f"{list(spec.shape)}{option}. Reshape it."
             )
         counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
     cut = {c for c in counts.values() if c is not None}
     if len(cut) > 1:
         text = ", ".join(f"{c} of '{n}'" for n, c in counts.items() if c is not None)
-        raise DataError(f"{next(iter(group.values()))}: the inputs hold different numbers of feeds ({text}).")
+        raise DataError(
+            f"{next(iter(group.values()))}: the inputs hold different numbers of feeds ({text}). Give as many of each."
+        )
     number = cut.pop() if cut else 1
     for index in range(number):
         feeds = {}

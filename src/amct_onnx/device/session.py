@@ -80,7 +80,7 @@ class DeploySession:
     ) -> None:
         wanted = {collect} if isinstance(collect, str) else set(collect)
         if wanted - {COUNTS, LAYERS}:
-            raise SettingError(f"collect={sorted(wanted)}: use '{COUNTS}', '{LAYERS}' or both.")
+            raise SettingError(f"collect is {sorted(wanted)}. Use '{COUNTS}', '{LAYERS}' or both.")
         cpu = _cpu_options(providers)
         profile = product(device)
         self.device = device
@@ -123,7 +123,7 @@ class DeploySession:
             DataError: As ``run``.
         """
         if not self._collects_layers:
-            raise SettingError(f"run_layers needs a session that was opened with collect='{LAYERS}'.")
+            raise SettingError(f"run_layers() has nothing to show. Open the session with collect='{LAYERS}'.")
         names = tuple(n for t in self._taps for n in (t.input, t.accumulator, t.output))
         outputs, found = self._run(None, input_feed, None, names)
         layers = tuple(
@@ -139,7 +139,7 @@ class DeploySession:
         names = [output_names] if isinstance(output_names, str) else list(output_names or self._outputs)
         unknown = [n for n in names if n not in self._outputs]
         if unknown:
-            raise SettingError(f"'{unknown[0]}' is no output of the model. It has {', '.join(self._outputs)}.")
+            raise SettingError(f"'{unknown[0]}' is no output of the model. Use one of {', '.join(self._outputs)}.")
         _check_feeds(session.get_inputs(), feeds)
         collector = self._collector
         more = list(dict.fromkeys([*extra, *(collector.names if collector is not None else ())]))
@@ -180,7 +180,7 @@ class DeploySession:
             SettingError: The session was opened without ``collect="counts"``.
         """
         if self._collector is None:
-            raise SettingError(f"counts() needs a session that was opened with collect='{COUNTS}'.")
+            raise SettingError(f"counts() has nothing to show. Open the session with collect='{COUNTS}'.")
         return self._collector.counts()
 
     def clear_counts(self) -> None:
@@ -190,7 +190,7 @@ class DeploySession:
             SettingError: The session was opened without ``collect="counts"``.
         """
         if self._collector is None:
-            raise SettingError(f"clear_counts() needs a session that was opened with collect='{COUNTS}'.")
+            raise SettingError(f"clear_counts() has nothing to clear. Open the session with collect='{COUNTS}'.")
         self._collector.clear()
 
     def close(self) -> None:
@@ -257,7 +257,7 @@ def _check_feeds(model_inputs: Sequence[Any], feeds: Mapping[str, Any]) -> None:
                 f"'{name}' is {array.dtype}{list(array.shape)}, the model takes {spec.dtype}{list(spec.shape)}"
             )
     if wrong:
-        raise DataError(f"The feeds do not fit: {'; '.join(wrong)}. The inputs are {', '.join(inputs)}.")
+        raise DataError(f"The feeds do not fit: {'; '.join(wrong)}. Give {', '.join(inputs)}.")
 
 
 def _cpu_options(providers: Sequence[Any] | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
         TopologicalSortPass()(model)
     except ValueError as error:
         raise UnsupportedModelError(
-            f"The graph cannot be sorted ({error}). It holds a cycle; export it again."
+            f"The graph holds a cycle and cannot be sorted ({error}). Export the model again."
         ) from error
     if model.functions:
         _refuse_explosion(model)

@@ -47,8 +47,8 @@ def expand_dynamic_quantization(model: ir.Model) -> None:
             rewriter.dequantize(node)
     if not any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in nodes_of(model)):
         raise NoQuantizerError(
-            f"Node {named}: the model is quantized dynamically, its scales are computed from each input. Nothing can "
-            "become int8: export the model with static quantizers (QuantizeLinear/DequantizeLinear)."
+            f"Node {named}: the model is quantized dynamically, its scales are computed from each input. Export the "
+            "model with static quantizers (QuantizeLinear/DequantizeLinear)."
         )
 
 

@@ -67,7 +67,8 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
         zero = np.asarray(constants.array(zero_value)).astype(np.int64).reshape(-1)
         if zero.size not in (1, scale.size):
             raise FactorError(
-                f"Node '{node.name}': {zero.size} zero points for {scale.size} scales. Both must have the same length."
+                f"Node '{node.name}': {zero.size} zero points for {scale.size} scales. "
+                "Export the model again with as many of both."
             )
         zero = np.broadcast_to(zero, scale.shape).copy()
     if scale.size == 1:
@@ -155,14 +156,15 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     if not (np.array_equal(scale, q_scale) and np.array_equal(zero, q_zero) and axis == q_axis):
         raise FactorError(
             f"QuantizeLinear '{node.name}' has scale {q_scale[:4].tolist()} and zero point {q_zero[:4].tolist()}, its "
-            f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. A pair must have equal "
-            "factors: export the model again."
+            f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. Export the model "
+            "again with equal factors for a pair."
         )
     _check_length(node, node.inputs[0], scale, axis)
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits."
+            f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits. "
+            "Use int8 or uint8."
         )
     low, high, shift, bits = RANGES[kind]
     for lower, upper in clips:

@@ -39,13 +39,14 @@ def lower_dequant(state: LoweringState, node: ir.Node) -> None:
     value, parameter = _source(node), node.inputs[1] if len(node.inputs) > 1 else None
     if parameter is None or not state.constants.is_constant(parameter):
         raise UnsupportedModelError(
-            f"Node '{node.name}' (AscendDequant): its deq_scale must be an initializer; ATC refuses anything else."
+            f"Node '{node.name}' (AscendDequant): its deq_scale must be an initializer; ATC refuses anything else. "
+            "Convert the model again."
         )
     packed = state.constants.array(parameter)
     if packed.ndim != 1 or packed.dtype not in (np.uint64, np.float16, np.float32) or not packed.size:
         raise UnsupportedModelError(
             f"Node '{node.name}' (AscendDequant): its deq_scale is {packed.dtype} of shape {list(packed.shape)}; "
-            "ATC takes uint64 of shape [1] or [channels]."
+            "ATC takes uint64 of shape [1] or [channels]. Convert the model again."
         )
     scale, shift, offset_w = unpack_deq_scale(packed)
     accumulator = state.int32.get(value)
@@ -116,7 +117,8 @@ def _float_result(state: LoweringState, node: ir.Node, result: ir.Value) -> ir.V
     kind = attribute(node, "dtype", GE_FLOAT)
     if kind not in (GE_FLOAT, GE_FLOAT16):
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): dtype {kind} is not simulated, only 0 (float) and 1 (float16) are."
+            f"Node '{node.name}' ({node.op_type}): dtype {kind} is not simulated, only 0 (float) and 1 (float16) are. "
+            "Write it as one of these."
         )
     if kind == GE_FLOAT16:
         result = state.emit.cast(result, ir.DataType.FLOAT16)

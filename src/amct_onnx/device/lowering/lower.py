@@ -41,7 +41,7 @@ def lower(
         TopologicalSortPass()(model)
     except ValueError as error:
         raise UnsupportedModelError(
-            f"The graph cannot be sorted ({error}). It holds a cycle; write it again."
+            f"The graph holds a cycle and cannot be sorted ({error}). Write the model again."
         ) from error
     state = LoweringState(model, product, integer_kernels)
     outputs = tuple(v.name or "" for v in state.graph.outputs)

@@ -37,10 +37,13 @@ def quantizer_factors(node: ir.Node) -> tuple[float, int]:
             "the result constant. Write it as a FLOAT."
         )
     if not (np.isfinite(scale) and scale > 0):
-        raise UnsupportedModelError(f"Node '{node.name}' ({node.op_type}): scale {scale} is not positive and finite.")
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): scale {scale} is not positive and finite. Write the model again."
+        )
     if not (float(offset).is_integer() and INT8_MIN <= offset <= INT8_MAX):
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): offset {offset} is no integer in [-128, 127], as ATC needs it."
+            f"Node '{node.name}' ({node.op_type}): offset {offset} is no integer in [-128, 127], as ATC needs it. "
+            "Write the model again."
         )
     return scale, int(offset)
 

@@ -16,7 +16,7 @@ def fake_quantize(writer: QuantizerWriter, node: ir.Node) -> None:
     """FakeQuantize: x, input low and high, output low and high; levels."""
     levels = attribute_of(node, "levels", 0)
     if levels < 2:
-        raise FactorError(f"Node '{node.name}': levels is {levels}. It must be at least 2: export the model again.")
+        raise FactorError(f"Node '{node.name}': levels is {levels}. Export the model again with at least 2.")
     ends = [factor_of(node, index, writer.constants) for index in range(1, 5)]
     pairs = []
     for low, high in (ends[:2], ends[2:]):
