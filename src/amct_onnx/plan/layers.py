@@ -162,7 +162,7 @@ def _check_rank(node: ir.Node, rank: int) -> None:
     if node.op_type.startswith("Conv") and rank > 5:
         raise Refusal("conv-rank", f"it has {rank - 2} spatial axes, int8 at most 3", "Keep it float.")
     if node.op_type == "MatMul" and rank != 2:
-        raise Refusal("matmul-weight-rank", f"its weight has {rank} axes", "Only 2-D weights are accepted.")
+        raise Refusal("matmul-weight-rank", f"its weight has {rank} axes", "Use a 2-D weight, or keep it float.")
 
 
 def _check_weight(node: ir.Node, weight: ResolvedWeight, group: int) -> None:

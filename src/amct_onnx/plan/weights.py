@@ -83,7 +83,7 @@ def resolve_weight(
         raise Refusal(
             "weight-not-constant",
             f"its second input '{value.name if value else ''}' is not a constant",
-            "Only layers with a constant weight become int8.",
+            "Use a constant weight, or keep it float.",
         )
     chain: list[ir.Node] = []
     node = value.producer()
