@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from amct_onnx import convert_qat_model
+from amct_onnx import DeploySession, convert_qat_model
 from amct_onnx.errors import UnsupportedModelError
 from deploy_evaluator import run
 from written_models import Array, convert_and_compare, operators, write_model
@@ -85,3 +85,34 @@ def test_per_channel_quantizer_of_an_undeclared_tensor(tmp_path: Path) -> None:
 def test_per_channel_quantizer_of_an_unknown_rank_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="along axis 1, and the rank of its tensor 'x0' is unknown"):
         convert_qat_model(without_shape(per_channel(tmp_path)), tmp_path / "m")
+
+
+@pytest.mark.parametrize(("kind", "opset"), [("float", 17), ("float16", 19)])
+@pytest.mark.parametrize(
+    "between",
+    [
+        "s = SequenceConstruct(x, a) t = Identity(s) e = SequenceAt(t, i)",
+        "s = SplitToSequence <axis = 1, keepdims = 1> (a) e = ConcatFromSequence <axis = 1> (s)",
+        "s = Optional(a) e = OptionalGetElement(s)",
+    ],
+)
+def test_what_is_no_tensor_gets_no_type_of_a_tensor(between: str, kind: str, opset: int, tmp_path: Path) -> None:
+    """A sequence that was declared a tensor made a fake-quant model that onnxruntime refused."""
+    dtype = np.dtype(np.float16 if kind == "float16" else np.float32)
+    held = {"h": dtype.type(0.05), "z": np.int8(3), "w": constants()["w"], "k": dtype.type(1.37), "i": np.int64(1)}
+    layer = "q = QuantizeLinear(x, h, z) d = DequantizeLinear(q, h, z) wd = DequantizeLinear(w, h) m = MatMul(d, wd)"
+    x = {"x": feeds(2, 6)["x"].astype(dtype)}
+    results = []
+    for middle in (between, "e = Identity(a)"):
+        nodes = f"{layer} a = Mul(m, k) {middle} f = Mul(e, k) y = Add(f, k)"
+        used = {name: array for name, array in held.items() if name != "i" or "i)" in middle}
+        path = write_model(
+            tmp_path / "m.onnx", f"g ({kind}[2, 6] x) => ({kind}[2, 6] y) {{ {nodes} }}", used, opset=opset
+        )
+        report = convert_qat_model(path, tmp_path / "out" / "m")
+        assert len(report.converted) == 1
+        (fake,) = run(report.fake_quant_model, x).values()
+        (deploy,) = DeploySession(report.deploy_model).run(None, x)
+        assert fake.dtype == dtype and np.array_equal(fake, deploy)
+        results.append(fake)
+    assert np.array_equal(*results)

@@ -84,8 +84,8 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
         shape, of_type = ir.serde.deserialize_type_proto_for_shape(kind), ir.serde.deserialize_type_proto_for_type(kind)
         if shape is not None and value.shape != shape:
             value.shape = shape
-        if of_type is not None and value.dtype != of_type.dtype:
-            value.dtype = of_type.dtype
+        if of_type is not None and value.type != of_type:
+            value.type = of_type
     for node, proto in zip(graph, inferred.node, strict=True):
         bodies = bodies_of(node)
         if bodies:
