@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,6 +254,15 @@ def test_table_and_device() -> None:
     (y,) = DeploySession(NET, device="a2").run(None, feeds_of("qat/net"))
     assert np.array_equal(np.load("out/000000/y.npy"), y)
     assert sorted(p.name for p in Path("out/000000").iterdir()) == ["y.npy"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are UTF-8")
+def test_names_of_files_that_are_not_utf8() -> None:
+    data = os.fsdecode(b"three\xff.npz")
+    shutil.copy(GOLDENS / "qat" / "net" / "io.npz", data)
+    result = command("simulate", "--model", NET, "--data", data, "--save_path", "out")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(Path("out/simulation.json").read_text("utf-8"))["data"] == r"three\udcff.npz"
 
 
 def listing(folder: str) -> list[str]:
