@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -58,6 +59,19 @@ def test_forms_of_one_weight_give_the_same_integers(body: str, constants: dict[s
     report, deploy = convert_and_compare(source(body, used, tmp_path), feeds(), units=0)
     assert len(report.converted) == 1
     assert np.array_equal(int8_weights(deploy)[0], INTEGERS)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_weight_that_a_cast_makes_float32(kind: type[np.generic], tmp_path: Path) -> None:
+    """onnxruntime takes no array of bfloat16, numpy casts it alike."""
+    path = source(
+        "f = Cast <to = 1> (w) p = QuantizeLinear(f, sw, zw) e = DequantizeLinear(p, sw, zw) y = MatMul(d, e)",
+        {"w": (INTEGERS * 0.01).astype(kind), "sw": np.float32(0.01), "zw": np.int8(0)},
+        tmp_path,
+    )
+    _, deploy = convert_and_compare(path, feeds(), units=0)
+    stored = (INTEGERS * 0.01).astype(kind).astype(np.float32)
+    assert np.array_equal(int8_weights(deploy)[0], np.rint(stored / np.float32(0.01)))
 
 
 def test_asymmetric_weight_that_fits_int8_is_moved_exactly(tmp_path: Path) -> None:

@@ -220,7 +220,9 @@ def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int)
 
 def _casts_alike(array: npt.NDArray[Any], to: ir.DataType) -> bool:
     """Whether numpy and ONNX agree on a Cast of these values: to a wider type, or of integers that fit."""
-    if array.dtype.kind not in "fiub" or array.dtype == np.float64:
+    stored = ir.DataType.from_numpy(array.dtype)
+    # onnxruntime takes no array of bfloat16
+    if stored != ir.DataType.BFLOAT16 and (array.dtype.kind not in "fiub" or stored == ir.DataType.DOUBLE):
         return False
     if to in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return True
