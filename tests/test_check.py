@@ -198,6 +198,16 @@ def mutate(model: onnx.ModelProto, source: random.Random) -> None:
         target.domain = source.choice(["", "ai.onnx", "com.example"])
 
 
+@pytest.mark.parametrize("version", [0, -1, -(2**40), 2**40])
+def test_opset_that_does_not_exist(version: int) -> None:
+    """Found by fuzzing: numbers beyond 32 bits raised a TypeError."""
+    model = good_model()
+    model.opset_import[0].version = version
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    report = amct_onnx.check("m.onnx")
+    assert not report.passed
+
+
 @settings(
     max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -656,6 +656,19 @@ NO_SCALE = helper.make_node("AscendQuant", ["x"], ["q"], "bad", scale=1, offset=
         ([quant("x", "q", 1.0), MM, dequant("m", "y")], {"deq": np.uint64(5)}, r"shape \[\]"),
         ([quant("x", "q", 1.0), MM, dequant("m", "y")], {"w": np.ones((3, 2), np.float32)}, "'w' is not int8"),
         ([helper.make_node("AscendRequant", ["x"], ["y"], "re")], {}, "'re': AscendRequant"),
+        *[
+            (
+                [
+                    quant("x", "q", 1.0),
+                    helper.make_node(kind, ["q", "w"], ["m"], "layer", group=group),
+                    dequant("m", "y"),
+                ],
+                {"w": np.ones((3, 1, 2, 2), np.int8)},
+                f"'layer' .* which {group} groups do not divide",
+            )
+            for kind in ("Conv", "ConvTranspose")
+            for group in (2, 0, -1, 2**31)
+        ],
     ],
 )
 def test_refusals_name_the_node(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], text: str) -> None:

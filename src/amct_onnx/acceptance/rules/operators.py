@@ -73,7 +73,7 @@ def unknown_operator(view: ModelView) -> Iterator[Hit]:
     version = view.opset
     if version is None:
         return
-    version = min(version, onnx.defs.onnx_opset_version())
+    version = max(1, min(version, onnx.defs.onnx_opset_version()))
     for (domain, op_type), nodes in view.op_types().items():
         if domain or op_type in WITH_PLUGIN:
             continue

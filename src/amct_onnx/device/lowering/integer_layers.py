@@ -49,14 +49,13 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     layer = _layer_of(node, held, array, bias)
     state.layers.append(layer)
     state.emit.before(node)
-    bound = layer.bound()
-    parts = parts_needed(node, array, held.offset) if array is not None else None
-    if state.integer_kernels and node.op_type != "ConvTranspose":
-        bound = parts = None
-    in_float = False
-    if array is not None and bound is not None and bound <= EXACT_IN_FLOAT32:
+    bound, parts = layer.bound(), None
+    may_be_float = not state.integer_kernels or node.op_type == "ConvTranspose"
+    in_float = may_be_float and bound is not None and bound <= EXACT_IN_FLOAT32
+    if may_be_float and not in_float and array is not None and layer.sums is not None:
+        parts = parts_needed(node, array, layer.sums, held.offset)
+    if array is not None and in_float:
         result = float_kernel(state, node, held, weight, array, bias)
-        in_float = True
     elif array is not None and parts is not None:
         layer.kernel = "split"
         result = split_kernel(state, node, held, array, parts, bias)
@@ -85,8 +84,13 @@ def _layer_of(
                 f"Node '{node.name}' ({node.op_type}): its weight has shape {list(weight.shape)}, which it does "
                 "not take. Write the model again."
             )
-        transposed = bool(attribute(node, "transB", 0))
-        sums = weight_sums(node.op_type, weight, attribute(node, "group", 1), transposed=transposed)
+        transposed, group = bool(attribute(node, "transB", 0)), attribute(node, "group", 1)
+        if node.op_type in CONVOLUTIONS and (group < 1 or weight.shape[0] % group):
+            raise UnsupportedModelError(
+                f"Node '{node.name}' ({node.op_type}): its weight has shape {list(weight.shape)}, which {group} groups "
+                "do not divide. Write the model again."
+            )
+        sums = weight_sums(node.op_type, weight, group, transposed=transposed)
     size = np.zeros(1, np.int64) if bias is None else bias_bound(bias, sums)
     return IntegerLayer(node, held, sums, size, "float32", rank, _warnings(held))
 

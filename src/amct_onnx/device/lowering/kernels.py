@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.device.facts import EXACT_IN_FLOAT32, largest_sum, weight_sums
+from amct_onnx.device.facts import EXACT_IN_FLOAT32, WeightSums, largest_sum, weight_sums
 from amct_onnx.device.lowering.blocked_layout import blocked_convolution, blocked_weight
 from amct_onnx.device.lowering.node_attributes import attribute
 from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
@@ -86,12 +86,24 @@ def integer_kernel(
     return result
 
 
-def parts_needed(node: ir.Node, weight: npt.NDArray[Any], offset: int) -> int | None:
-    """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums."""
+def parts_needed(node: ir.Node, weight: npt.NDArray[Any], whole: WeightSums, offset: int) -> int | None:
+    """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums.
+
+    Args:
+        node: the layer.
+        weight: its integers.
+        whole: their sums.
+        offset: of its input.
+
+    Returns:
+        1 where the bias alone is too large, None where no number of parts will do.
+    """
     if attribute(node, "transA", 0):
         return None
+    if largest_sum(whole, offset, np.zeros(1, np.int64)) <= EXACT_IN_FLOAT32:
+        return 1
     group, transposed = attribute(node, "group", 1), bool(attribute(node, "transB", 0))
-    for count in (1, 2, 3, 4, 6, 8):
+    for count in (2, 3, 4, 6, 8):
         slices = _channel_slices(node.op_type, weight, group, transposed, count)
         sums = (weight_sums(node.op_type, part, group, transposed) for _, part in slices)
         if all(largest_sum(s, offset, np.zeros(1, np.int64)) <= EXACT_IN_FLOAT32 for s in sums):
