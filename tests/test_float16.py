@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from amct_onnx import convert_qat_model
+from amct_onnx import DeploySession, convert_qat_model
 from amct_onnx.normalise.float16_rounding import round_float16_nodes
 from deploy_evaluator import attributes, evaluate, run
 from written_models import operators, write_model
@@ -116,6 +116,30 @@ def test_float_layers_round_and_the_ledger_says_by_which_nodes(tmp_path: Path) -
     first, _, last = (nodes[n] for n in floating.fake_quant_nodes)
     assert (list(first.input), list(last.output)) == (["b"], ["f"])
     assert not any(n.op_type == "Cast" for n in onnx.load(report.deploy_model).graph.node)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "low", "high"), [("", -65504, 65504), (", l", -3.5, 65504), (", , l", -65504, -3.5)]
+)
+def test_clip_without_a_bound_ends_where_float16_does(bounds: str, low: float, high: float, tmp_path: Path) -> None:
+    """float32 would end far beyond, and leave infinity what it is."""
+    text = f"""g (float16[n, 6] x) => (float16[n, 4] y, float16[n, 4] b) {{
+        q = QuantizeLinear(x, h, z) d = DequantizeLinear(q, h, z) wd = DequantizeLinear(w, h)
+        m = MatMul(d, wd) a = Exp(m) b = Sub(a, e) y = Clip(b{bounds})
+    }}"""
+    constants = {
+        "h": np.float16(0.5),
+        "z": np.int8(0),
+        "w": np.random.default_rng(3).integers(-127, 128, (6, 4)).astype(np.int8),
+        "e": np.array([0, np.inf, 1, 2], np.float16),
+    } | ({"l": np.float16(-3.5)} if bounds else {})
+    report = convert_qat_model(write_model(tmp_path / "m.onnx", text, constants, opset=19), tmp_path / "out" / "m")
+    feeds = {"x": np.random.default_rng(4).normal(size=(50, 6)).astype(np.float16)}
+    fake, deploy = run(report.fake_quant_model, feeds), DeploySession(report.deploy_model).run(["y"], feeds)[0]
+    expected = np.clip(fake["b"], np.float16(low), np.float16(high))
+    assert (np.abs(expected) == 65504).any()
+    np.testing.assert_array_equal(fake["y"], expected)
+    np.testing.assert_array_equal(deploy, expected)
 
 
 def test_nodes_of_unknown_type_are_left_alone() -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.arithmetic import FLOAT16_MAX
 from amct_onnx.normalise.graph_edit import GraphEditor, bodies_of, nodes_of
+from amct_onnx.normalise.opset import opset_of
 from amct_onnx.normalise.shape_inference import infer_shapes
 
 OWN_TYPE = frozenset(
@@ -19,6 +22,8 @@ OWN_TYPE = frozenset(
     "MelWeightMatrix QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
 )
 """Operators whose result's type is not that of their inputs, and their own kernels round."""
+CLIP_WITH_INPUTS = 11
+"""The opset since which the bounds of Clip are inputs; before, the missing ones are float32's for every type."""
 
 
 def holds_float16(model: ir.Model) -> bool:
@@ -61,12 +66,23 @@ def round_float16_nodes(model: ir.Model, keep: Collection[str] = ()) -> dict[str
             continue
         values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name]
         if any(map(_is_float16, values)) and all(isinstance(v.type, ir.TensorType) for v in values):
+            if node.op_type == "Clip" and opset_of(model) >= CLIP_WITH_INPUTS:
+                _bounded(node, editor)
             rewritten[node.name or ""] = _round(node, editor)
     return rewritten
 
 
 def _is_float16(value: ir.Value) -> bool:
     return value.dtype == ir.DataType.FLOAT16
+
+
+def _bounded(clip: ir.Node, editor: GraphEditor) -> None:
+    """Give a Clip the missing bounds: the ends of float16, which infinity becomes, are not those of float32."""
+    for index, end in ((1, -FLOAT16_MAX), (2, FLOAT16_MAX)):
+        if len(clip.inputs) <= index:
+            clip.resize_inputs(index + 1)
+        if clip.inputs[index] is None:
+            clip.replace_input_with(index, editor.constant(f"{clip.name}/{end:.0f}", np.asarray(end, np.float32)))
 
 
 def _round(node: ir.Node, editor: GraphEditor) -> tuple[str, ...]:
