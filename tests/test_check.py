@@ -141,6 +141,15 @@ def test_pipe_as_external_data_does_not_block() -> None:
     assert "external-missing" in {f.rule for f in amct_onnx.check("m.onnx").findings}
 
 
+def test_name_of_a_data_file_that_is_not_utf8() -> None:
+    """Found by fuzzing."""
+    model = good_model()
+    make_external(model, "conv.dequant.param", "MARK")
+    Path("m.onnx").write_bytes(model.SerializeToString().replace(b"MARK", b"\xff\xfe\xfd\xfc"))
+    with pytest.raises(ModelFileError, match="UTF-8"):
+        amct_onnx.check("m.onnx")
+
+
 @pytest.mark.parametrize("content", [b"", b"no onnx file", GOLDEN_DEPLOYS[0].read_bytes()[:300]])
 def test_unreadable_file(content: bytes) -> None:
     Path("m.onnx").write_bytes(content)

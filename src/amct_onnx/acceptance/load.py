@@ -45,14 +45,21 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
 
 
 def _texts(model: ir.Model) -> Iterator[object]:
-    """Names; protobuf hands malformed ones out as bytes."""
+    """Names, of files as well; protobuf hands malformed ones out as bytes."""
     yield from model.opset_imports
     for graph in [model.graph, *model.graph.subgraphs()]:
         yield from graph.initializers
+        yield from (_location(v.const_value) for v in graph.initializers.values())
         yield from (v.name or "" for v in [*graph.inputs, *graph.outputs])
     for node in model.graph.all_nodes():
         yield from (node.name or "", node.op_type, node.domain, *node.attributes)
         yield from (v.name or "" for v in node.outputs)
+        yield from (_location(a.value) for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR)
+
+
+def _location(tensor: object) -> object:
+    """Where a tensor's external data lie, "" for others."""
+    return tensor.location if isinstance(tensor, ir.ExternalTensor) else ""
 
 
 @contextmanager
