@@ -150,6 +150,24 @@ def test_name_of_a_data_file_that_is_not_utf8() -> None:
         amct_onnx.check("m.onnx")
 
 
+@pytest.mark.parametrize("place", ["initializer", "attribute"])
+def test_tensor_without_a_type(place: str) -> None:
+    """Found by fuzzing; one of texts is no problem."""
+    model = good_model()
+    odd = helper.make_tensor("odd", onnx.TensorProto.STRING, [1], [b"text"])
+    if place == "initializer":
+        model.graph.initializer.append(odd)
+    else:
+        model.graph.node.append(helper.make_node("Constant", [], ["odd"], "odd.node", value=odd))
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    amct_onnx.check("m.onnx")
+    held = model.graph.initializer[-1] if place == "initializer" else model.graph.node[-1].attribute[0].t
+    held.data_type = onnx.TensorProto.UNDEFINED
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match="'odd' has no element type"):
+        amct_onnx.check("m.onnx")
+
+
 @pytest.mark.parametrize("content", [b"", b"no onnx file", GOLDEN_DEPLOYS[0].read_bytes()[:300]])
 def test_unreadable_file(content: bytes) -> None:
     Path("m.onnx").write_bytes(content)

@@ -39,6 +39,11 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
         ) from error
     if not all(isinstance(text, str) for text in _texts(model)):
         raise ModelFileError(f"{path}: a name in it is no UTF-8 text. Export or download the model again.")
+    for tensor in _tensors(model):
+        if tensor.dtype == ir.DataType.UNDEFINED:
+            raise ModelFileError(
+                f"{path}: tensor '{tensor.name}' has no element type. Export or download the model again."
+            )
     if not model.opset_imports and not len(model.graph):
         raise ModelFileError(f"{path}: not an ONNX model with a graph. Export or download the model again.")
     return model
@@ -49,17 +54,24 @@ def _texts(model: ir.Model) -> Iterator[object]:
     yield from model.opset_imports
     for graph in [model.graph, *model.graph.subgraphs()]:
         yield from graph.initializers
-        yield from (_location(v.const_value) for v in graph.initializers.values())
         yield from (v.name or "" for v in [*graph.inputs, *graph.outputs])
     for node in model.graph.all_nodes():
         yield from (node.name or "", node.op_type, node.domain, *node.attributes)
         yield from (v.name or "" for v in node.outputs)
-        yield from (_location(a.value) for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR)
+    yield from (t.location for t in _tensors(model) if isinstance(t, ir.ExternalTensor))
 
 
-def _location(tensor: object) -> object:
-    """Where a tensor's external data lie, "" for others."""
-    return tensor.location if isinstance(tensor, ir.ExternalTensor) else ""
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Initializers and attributes of all graphs."""
+    for graph in [model.graph, *model.graph.subgraphs()]:
+        yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
+    for node in model.graph.all_nodes():
+        for held in node.attributes.values():
+            # not by as_tensor, which asks for the size that a tensor without a type does not have
+            if not held.is_ref() and held.type == ir.AttributeType.TENSOR:
+                yield held.value
+            elif not held.is_ref() and held.type == ir.AttributeType.TENSORS:
+                yield from held.value
 
 
 @contextmanager
