@@ -79,6 +79,10 @@ def test_dumps_that_do_not_fit_are_refused(digits: Case, dumped: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(amct_onnx.DataError, match="cannot be read"):
             _board(digits, dumped)
+    with file.open("wb") as archive:
+        np.savez(archive, a=np.zeros(3, np.int8))
+    with pytest.raises(amct_onnx.DataError, match="cannot be read"):
+        _board(digits, dumped)
     np.save(file, np.zeros(3, np.int8))
     with pytest.raises(amct_onnx.DataError, match="is not the input of shape"):
         _board(digits, dumped)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -325,6 +327,18 @@ def test_labels_that_cannot_be_used(name: str, content: bytes | None, message: s
         Path(name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_labels(name)
+
+
+def test_archives_and_bytes_are_no_arrays() -> None:
+    """Found by fuzzing: numpy opens an archive under any suffix, and hands out members that are no arrays as bytes."""
+    with zipfile.ZipFile("bytes.npz", "w") as archive:
+        archive.writestr("x", b"not an array")
+    shutil.copy("bytes.npz", "archive.npy")
+    for name in ("bytes.npz", "archive.npy"):
+        with pytest.raises(DataError, match=f"{name}: cannot be read as an array .*not an array"):
+            list(open_data(name, (InputSpec("x", (2, 3), F32),)).labelled())
+    with pytest.raises(DataError, match="bytes.npz: cannot be read as labels"):
+        read_labels("bytes.npz")
 
 
 def test_pickled_labels_are_never_read() -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.report import BoardResult, BoardTensor
 from amct_onnx.comparison.statistics import SourceTensor, TensorStatistics
+from amct_onnx.data.loaded_array import loaded_array
 from amct_onnx.device.session import LAYERS, DeploySession
 from amct_onnx.device.simulate import file_name
 from amct_onnx.errors import DataError
@@ -229,7 +230,7 @@ def _data_files(folder: Path) -> Iterator[Path]:
 def _load(path: Path, kind: str, expected: Array) -> Array:
     try:
         if path.suffix == ".npy":
-            array: Array = np.load(path, allow_pickle=False)
+            array: Array = loaded_array(np.load(path, allow_pickle=False))
         else:
             size = path.stat().st_size
             dtype = RAW_TYPES[kind].get(size // max(1, expected.size))

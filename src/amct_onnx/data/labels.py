@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.data.loaded_array import loaded_array
 from amct_onnx.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -50,7 +51,7 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
                     raise DataError(
                         f"{file}: holds {', '.join(held) or 'nothing'}. Name the labels '{LABEL_NAMES[0]}'."
                     )
-                array = archive[name]
+                array = loaded_array(archive[name])
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many classes on malformed files

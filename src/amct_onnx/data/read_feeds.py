@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.data.labels import LABEL_NAMES
+from amct_onnx.data.loaded_array import loaded_array
 from amct_onnx.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -221,9 +222,9 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.d
                         f"{path}: holds {', '.join(names)} but no '{spec.name}', an input of the model. "
                         "Name the array so."
                     )
-                array: Array = archive[named[0]]
+                array: Array = loaded_array(archive[named[0]])
         else:
-            array = loaded
+            array = loaded_array(loaded)
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many classes on malformed files
