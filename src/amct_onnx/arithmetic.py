@@ -71,13 +71,14 @@ def quantize_weight(
         ValueError: A value is infinite or not a number.
     """
     ratio, integers = scratch.of(values.shape)
-    np.divide(values.astype(np.float32, copy=False), scale, out=ratio)
+    with np.errstate(over="ignore"):
+        # the quotient of a finite value may become infinite, which saturates
+        np.divide(values.astype(np.float32, copy=False), scale, out=ratio)
     np.rint(ratio, out=ratio)
     if ratio.size:
         # both ends are cheaper than clipping, which most weights do not need; no comparison holds for what is no number
         lowest, highest = ratio.min(), ratio.max()
         if not (np.max(low) <= lowest and highest <= np.min(high)):
-            # the quotient of a finite value may overflow, which saturates
             if not (np.isfinite(lowest) and np.isfinite(highest)) and not np.all(np.isfinite(values)):
                 position = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
                 raise ValueError(f"it holds {values[tuple(position)]}, for which no integer stands")
@@ -88,7 +89,14 @@ def quantize_weight(
 
 def dequantize_scale(scale_d: np.float32, scale_w: Float32) -> Float32:
     """float32(scale_w * scale_d), shape of scale_w."""
-    return np.asarray(scale_w, np.float32) * np.float32(scale_d)
+    with np.errstate(over="ignore"):
+        return np.asarray(scale_w, np.float32) * np.float32(scale_d)
+
+
+def common_scale_ratio(deq_scale: Float32) -> Float32:
+    """deq_scale / COMMON_DEQUANT_SCALE, which only changes the exponent; infinite beyond 2^114."""
+    with np.errstate(over="ignore"):
+        return deq_scale / np.float32(COMMON_DEQUANT_SCALE)
 
 
 def quantize_bias(bias: npt.NDArray[np.generic], deq_scale: Float32) -> npt.NDArray[np.float64]:
@@ -98,7 +106,8 @@ def quantize_bias(bias: npt.NDArray[np.generic], deq_scale: Float32) -> npt.NDAr
         bias: float array [channels].
         deq_scale: float32, length 1 or channels.
     """
-    result: npt.NDArray[np.float64] = np.rint(bias.astype(np.float32) / deq_scale).astype(np.float64)
+    with np.errstate(over="ignore"):
+        result: npt.NDArray[np.float64] = np.rint(bias.astype(np.float32) / deq_scale).astype(np.float64)
     return result
 
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from amct_onnx import convert_qat_model
 from deploy_evaluator import op_types
 from written_models import Array, convert_and_compare, write_model
 
@@ -72,6 +73,34 @@ def test_weight_that_a_cast_makes_float32(kind: type[np.generic], tmp_path: Path
     _, deploy = convert_and_compare(path, feeds(), units=0)
     stored = (INTEGERS * 0.01).astype(kind).astype(np.float32)
     assert np.array_equal(int8_weights(deploy)[0], np.rint(stored / np.float32(0.01)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("scale", "bias", "reason"),
+    [
+        (np.float32(1e-20), np.float32(0), None),
+        (np.float32(1e-20), np.float32(3e38), "bias-overflow"),
+        (np.array([1e35, 1, 1, 1], np.float32), np.float32(0), None),
+        (np.array([1e36, 1, 1, 1], np.float32), np.float32(0), "deq-scale-range"),
+    ],
+    ids=["quotient", "bias", "largest ratio", "ratio"],
+)
+def test_overflow_saturates_or_is_refused_without_a_warning(
+    scale: Array, bias: np.float32, reason: str | None, tmp_path: Path
+) -> None:
+    """The ratio of a per-channel MatMul is 2^14 times its scale; as infinity it stood in the deploy model."""
+    floats = np.linspace(-3e38, 3e38, 24, dtype=np.float32).reshape(6, 4)
+    axis = "<axis = 1>" if scale.ndim else ""
+    body = (
+        f"p = QuantizeLinear {axis} (w, sw, zw) e = DequantizeLinear {axis} (p, sw, zw) t = MatMul(d, e) y = Add(t, b)"
+    )
+    constants = {"w": floats, "sw": scale, "zw": np.zeros(scale.shape, np.int8), "b": np.full(4, bias)}
+    report = convert_qat_model(source(body, constants, tmp_path), tmp_path / "out" / "m")
+    assert report.layers[0].reason == reason
+    if reason is None:
+        (integers,) = int8_weights(onnx.load(report.deploy_model))
+        assert {int(v) for v in integers[:, -1]} == {-128, 127}
 
 
 def test_asymmetric_weight_that_fits_int8_is_moved_exactly(tmp_path: Path) -> None:

@@ -45,8 +45,7 @@ class DeployWriter(Writer):
         if not site.split_scale:
             return value
         value.shape = accumulator.shape
-        ratio = site.deq_scale / np.float32(arithmetic.COMMON_DEQUANT_SCALE)
-        factor = self.constant(f"{site.node}.rescale.ratio", ratio)
+        factor = self.constant(f"{site.node}.rescale.ratio", arithmetic.common_scale_ratio(site.deq_scale))
         value = self.node("Mul", [value, factor], f"{site.node}.rescale", (), kind, after=value.producer())
         if site.float_type == ir.DataType.FLOAT16:
             value.shape = accumulator.shape

@@ -192,6 +192,10 @@ def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: Pl
             f"its weight has {deq_scale.size} scales, and gemm_per_channel is 'refuse'",
             "Quantize the weight per tensor, or convert with gemm_per_channel 'mul' or 'vector'.",
         )
+    if not np.all(np.isfinite(arithmetic.common_scale_ratio(deq_scale))):
+        raise Refusal(
+            "deq-scale-range", "scale_d * scale_w * 2^14 leaves float32's range", "Calibrate the quantizers again."
+        )
     return True
 
 
