@@ -27,13 +27,19 @@ class Chain:
         self._count = 0
 
     def _constant(self, name: str, array: np.ndarray) -> str:
-        tensor = numpy_helper.from_array(array, name)
-        if self._data is not None and array.nbytes > 1 << 16:
+        if self._data is None or array.nbytes <= 1 << 16:
+            tensor = numpy_helper.from_array(array, name)
+        else:
             offset = self._data.stat().st_size if self._data.exists() else 0
             with open(self._data, "ab") as file:
                 file.write(array.tobytes())
-            tensor.ClearField("raw_data")
-            tensor.data_location = TensorProto.EXTERNAL
+            # never filled: protobuf keeps the memory of a field that was cleared
+            tensor = TensorProto(
+                name=name,
+                dims=array.shape,
+                data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+                data_location=TensorProto.EXTERNAL,
+            )
             for key, value in (("location", self._data.name), ("offset", offset), ("length", array.nbytes)):
                 tensor.external_data.add(key=key, value=str(value))
         self._constants.append(tensor)
