@@ -43,9 +43,9 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
     path = Path(model_file)
     try:
         if not path.exists():
-            raise ModelNotFoundError(f"{path}: no such file. Give the path of the .onnx model to convert.")
+            raise ModelNotFoundError(f"{path}: no such file. Give the path of an .onnx model.")
         if not path.is_file():
-            raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to convert.")
+            raise ModelFileError(f"{path}: not a regular file. Give the path of an .onnx model.")
         undo_interrupted(path)
         source = SourceFile(Path(os.path.realpath(path)))
         model = _parse(path, source)
