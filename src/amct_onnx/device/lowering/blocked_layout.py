@@ -8,6 +8,7 @@ Tensors stay NCHW outside of the node: reordering its input and output is counte
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,33 +21,73 @@ from amct_onnx.device.lowering.node_attributes import attribute
 
 DOMAIN = "com.microsoft.nchwc"
 """Of ReorderInput, Conv and ReorderOutput."""
-PROBED = 64
-"""Channels of a tensor whose order shows the size of a block; more than any block has."""
+SIZES = (8, 16, 32)
+"""Channels that a block may have."""
+Array = npt.NDArray[Any]
 
 
 @lru_cache(maxsize=1)
 def block_size() -> int | None:
-    """Channels in a block on this CPU; None where this onnxruntime has no such layout."""
-    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, PROBED, 1, 2])
-    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    """Channels in a block on this CPU; None where this onnxruntime has no such layout, or another one than is known."""
+    channels = 2 * max(SIZES)
+    order = np.arange(2 * channels, dtype=np.float32).reshape(1, channels, 1, 2)
     node = onnx.helper.make_node("ReorderInput", ["x"], ["y"], domain=DOMAIN)
-    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid(DOMAIN, 1)]
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph([node], "probe", [x], [y]), opset_imports=opsets, ir_version=8
+    try:
+        (found,) = _run([node], {"x": order}, ["y"])
+        for size in SIZES:
+            expected = order.reshape(-1, size, 2).transpose(0, 2, 1)
+            if np.array_equal(found.reshape(-1), expected.reshape(-1)):
+                return size if _agrees(size) else None
+    except Exception:  # onnxruntime's classes share no base; it has no such operators, or not for this CPU
+        pass
+    return None
+
+
+def _agrees(size: int) -> bool:
+    """Whether the blocked kernel of each form gives the integers of the ordinary one: its weights are in its order."""
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, Array] = {}
+    pairs = []
+    for number, (group, inputs) in enumerate(((1, 2 * size), (1, 3), (size, 1))):
+        x, w, ordered, plain, blocked = (f"{name}{number}" for name in ("x", "w", "ordered", "plain", "blocked"))
+        constants[x] = (np.arange(group * inputs * 42, dtype=np.float32) % 251 - 125).reshape(1, -1, 7, 6)
+        weight = (np.arange(size * inputs * 6) % 13 - 6).astype(np.int8).reshape(size, inputs, 3, 2)
+        reordered = _ordered(weight, group, size)
+        if reordered is None:
+            return False
+        constants[w], constants[ordered] = weight.astype(np.float32), reordered.astype(np.float32)
+        source = x
+        if group * inputs >= size:
+            source = f"reordered{number}"
+            nodes.append(onnx.helper.make_node("ReorderInput", [x], [source], domain=DOMAIN))
+        settings: dict[str, Any] = {"group": group, "pads": [1, 0, 0, 1]}
+        nodes += [
+            onnx.helper.make_node("Conv", [x, w], [plain], **settings),
+            onnx.helper.make_node("Conv", [source, ordered], [f"inner{number}"], domain=DOMAIN, **settings),
+            onnx.helper.make_node("ReorderOutput", [f"inner{number}"], [blocked], domain=DOMAIN, channels=size),
+        ]
+        pairs += [plain, blocked]
+    results = _run(nodes, constants, pairs)
+    return all(np.array_equal(a, b) for a, b in zip(results[::2], results[1::2], strict=True))
+
+
+def _run(nodes: list[onnx.NodeProto], constants: dict[str, Array], outputs: list[str]) -> list[Array]:
+    """Results of a few nodes on float32 constants."""
+    graph = onnx.helper.make_graph(
+        nodes,
+        "probe",
+        [],
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid(DOMAIN, 1)]
+    content = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    order = np.arange(2 * PROBED, dtype=np.float32).reshape(1, PROBED, 1, 2)
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = np.asarray(session.run(None, {"x": order})[0]).reshape(-1)
-    except Exception:  # onnxruntime's classes share no base; it has no such operator, or not for this CPU
-        return None
-    for size in (8, 16, 32):
-        if np.array_equal(found, order.reshape(-1, size, 2).transpose(0, 2, 1).reshape(-1)):
-            return size
-    return None
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return [np.asarray(array) for array in session.run(outputs, {})]
 
 
 def blocked_weight(node: ir.Node, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8] | None:
@@ -62,8 +103,12 @@ def blocked_weight(node: ir.Node, weight: npt.NDArray[np.int8]) -> npt.NDArray[n
     size = block_size()
     if size is None or node.op_type != "Conv" or weight.ndim != 4 or weight.shape[2:] == (1, 1):
         return None
+    return _ordered(weight, attribute(node, "group", 1), size)
+
+
+def _ordered(weight: npt.NDArray[np.int8], group: int, size: int) -> npt.NDArray[np.int8] | None:
+    """See ``blocked_weight``; None where the channels do not fit blocks."""
     outputs, inputs, height, width = weight.shape
-    group = attribute(node, "group", 1)
     if group < 1 or outputs % group or (outputs // group if inputs > 1 or group == 1 else outputs) % size:
         return None
     if inputs % size == 0:
