@@ -46,6 +46,18 @@ def test_model_that_is_no_file(tmp_path: Path, kind: str) -> None:
         amct_onnx.check(kind)
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000])
+def test_model_whose_name_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """Found in check and atc, which gave the error of the system and no advice."""
+    for read in (
+        lambda: amct_onnx.convert_qat_model(name, tmp_path / "m"),
+        lambda: amct_onnx.check(name),
+        lambda: amct_onnx.doctor(name),
+    ):
+        with pytest.raises(amct_onnx.ModelFileError, match="cannot be read .File name too long.. Check"):
+            read()
+
+
 @pytest.mark.parametrize("which", ["m_deploy_model.onnx", "record.txt"])
 def test_output_that_is_a_pipe_or_device_is_not_replaced(tmp_path: Path, which: str) -> None:
     """Found by ``--record_file /dev/null`` as root: the rename put a file in its place."""

@@ -95,6 +95,38 @@ def test_log_folder_that_cannot_be_made_leaves_the_screen(tmp_path: Path) -> Non
     assert rest == screen(ALL[1:])
 
 
+@pytest.mark.parametrize("kind", ["link", "device", "pipe", "folder"])
+def test_log_file_that_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str) -> None:
+    """Found by a link to the model, which got the lines appended; a pipe blocked, a device lost its mode."""
+    (tmp_path / "amct_log").mkdir()
+    model, log = tmp_path / "model.onnx", tmp_path / "amct_log" / "amct_onnx.log"
+    model.write_text("weights")
+    model.chmod(0o600)
+    if kind in ("link", "device"):
+        log.symlink_to(model if kind == "link" else "/dev/null")
+    else:
+        os.mkfifo(log) if kind == "pipe" else log.mkdir()
+    mode = os.stat("/dev/null").st_mode
+    result = run()
+    first, *rest = result.stderr.splitlines()
+    assert first.startswith("WARNING - [AMCT]:[Utils]: No log file: ")
+    assert rest == screen(ALL[1:])
+    assert model.read_text() == "weights"
+    assert model.stat().st_mode & 0o777 == 0o600
+    assert os.stat("/dev/null").st_mode == mode
+
+
+def test_log_file_on_a_full_disk_is_said_once_without_a_traceback(tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (70, 70))\n"
+    result = run(limit + EACH)
+    warning = (
+        "WARNING - [AMCT]:[Utils]: The log file ends here: amct_log/amct_onnx.log cannot be written (File too large)"
+    )
+    assert result.returncode == 0
+    assert [line for line in result.stderr.splitlines() if line != warning] == screen(ALL[1:])
+    assert result.stderr.count(warning) == 1
+
+
 def test_root_logger_gets_nothing() -> None:
     result = run("import logging; logging.basicConfig(format='root %(message)s', level=0)\n" + EACH)
     assert "root " not in result.stderr

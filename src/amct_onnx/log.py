@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import stat
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +39,38 @@ class _LineFormatter(logging.Formatter):
         return shown(super().formatMessage(record))
 
 
+class _LogFile(logging.FileHandler):
+    """Appends to a regular file only; a file that fails later ends the log, not the work.
+
+    Raises:
+        OSError: There is a link, a pipe, a device or a folder in its place, or it cannot be opened.
+    """
+
+    def _open(self) -> TextIOWrapper:
+        # a planted link must not append to other files, a pipe without reader must not block
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        if os.path.islink(self.baseFilename):
+            raise OSError(0, "it is a link")
+        handle = os.open(self.baseFilename, flags, 0o640)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(0, "it is no regular file")
+            os.fchmod(handle, 0o640)
+            return os.fdopen(handle, "a", encoding=self.encoding)
+        except BaseException:
+            os.close(handle)
+            raise
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say once that the file ends; the line itself has gone to the screen already."""
+        error = sys.exc_info()[1]
+        _root.removeHandler(self)
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            self.close()
+        reason = getattr(error, "strerror", None) or error
+        get_logger("Utils").warning("The log file ends here: %s cannot be written (%s)", LOG_FILE, reason)
+
+
 def get_logger(module: str) -> _ModuleLogger:
     """The logger whose lines name the given module of the tool."""
     return _ModuleLogger(_root, {"module_name": module})
@@ -63,7 +98,7 @@ def set_logging_level(print_level: str = "info", save_level: str = "info") -> No
 
 
 def start_log() -> None:
-    """Open screen and file handlers once; an unwritable folder leaves the screen only.
+    """Open screen and file handlers once; a file that cannot be opened leaves the screen only.
 
     Raises:
         SettingError: An environment variable names no log level.
@@ -79,8 +114,7 @@ def start_log() -> None:
     _root.addHandler(screen)
     try:
         LOG_FILE.parent.mkdir(mode=0o750, exist_ok=True)
-        file = logging.FileHandler(LOG_FILE, encoding="utf-8")
-        os.chmod(LOG_FILE, 0o640)
+        file = _LogFile(LOG_FILE, encoding="utf-8")
     except OSError as error:
         get_logger("Utils").warning("No log file: %s cannot be opened (%s)", LOG_FILE, error.strerror)
         return

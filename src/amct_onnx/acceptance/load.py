@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from amct_onnx.errors import ModelFileError, ModelNotFoundError
+from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
 
 
 def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
@@ -21,13 +21,15 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
         ModelFileError: The file is no ONNX model.
     """
     path = Path(model_file)
-    if not path.exists():
-        raise ModelNotFoundError(f"{path}: no such file. Give the path of the .onnx model to check.")
-    if not path.is_file():
-        raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to check.")
     try:
+        if not path.exists():
+            raise ModelNotFoundError(f"{path}: no such file. Give the path of the .onnx model to check.")
+        if not path.is_file():
+            raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to check.")
         with _quiet():
             model = ir.load(path)
+    except AmctError:
+        raise
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
