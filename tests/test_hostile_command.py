@@ -96,6 +96,19 @@ def test_closed_streams(tmp_path: Path) -> None:
     assert (tmp_path / "m_deploy_model.onnx").exists()
 
 
+@pytest.mark.parametrize("closed", ["<&- 2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_output_never_takes_the_place_of_a_closed_stream(tmp_path: Path, closed: str) -> None:
+    """Found with stdin and stderr closed: a model became descriptor 2, where ONNX Runtime writes its warnings."""
+    code = """
+from amct_onnx.cli.streams import prepare_streams
+prepare_streams()
+with open("descriptor", "w") as file:
+    file.write(str(file.fileno()))
+"""
+    subprocess.run(["bash", "-c", f'"$@" {closed}', "bash", sys.executable, "-c", code], check=True)
+    assert int((tmp_path / "descriptor").read_text()) > 2
+
+
 def test_full_stdout() -> None:
     refused(run("check", "--model", SOURCE, shell="> /dev/full"))
 

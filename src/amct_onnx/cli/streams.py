@@ -12,12 +12,20 @@ from amct_onnx.plain_text import escaped
 
 def prepare_streams() -> None:
     """Replace closed streams; characters that a stream's encoding lacks are written as escapes."""
+    _occupy_standard_descriptors()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _occupy_standard_descriptors() -> None:
+    """An output opened as descriptor 1 or 2 would take what ONNX Runtime, or a child process, writes there."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
 
 
 def print_json(content: dict[str, Any]) -> None:
