@@ -140,7 +140,12 @@ def test_output_folder_that_is_a_file(tmp_path: Path, capfd: pytest.CaptureFixtu
     [
         (KeyboardInterrupt(), 130, "amct_onnx: interrupted."),
         (MemoryError(), 2, "amct_onnx: error: out of memory"),
-        (OSError(28, "No space left on device"), 2, "amct_onnx: error: [Errno 28] No space left on device"),
+        (
+            OSError(28, "Full"),
+            2,
+            "amct_onnx: error: stdout or a file: cannot be used (Full). "
+            "Check the path, its permissions and the space left.",
+        ),
         (
             RuntimeError("odd"),
             2,

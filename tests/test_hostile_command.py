@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import amct_onnx
@@ -110,7 +111,19 @@ with open("descriptor", "w") as file:
 
 
 def test_full_stdout() -> None:
-    refused(run("check", "--model", SOURCE, shell="> /dev/full"))
+    line = refused(run("check", "--model", SOURCE, shell="> /dev/full"))
+    assert "stdout or a file: cannot be used (No space left on device). Check the path" in line
+
+
+@pytest.mark.parametrize("option", ["--data", "--labels", "--evaluator", "--board"])
+def test_argument_that_no_file_can_be_named(tmp_path: Path, option: str) -> None:
+    """Found in compare, which gave the error of the system and no advice."""
+    amct_onnx.convert_qat_model(SOURCE, tmp_path / "m")
+    np.save(tmp_path / "x.npy", np.zeros((1, 1), np.float32))
+    name = "a" * 300
+    values = {"--model": str(SOURCE), "--save_path": "m", "--data": "x.npy", option: name}
+    line = refused(run("compare", *(text for pair in values.items() for text in pair)))
+    assert f"{name}: cannot be used (File name too long). Check the path" in line
 
 
 def test_folder_that_was_deleted(tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _paragraph(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "out of memory"
-    if isinstance(error, (AmctError, OSError)):
+    if isinstance(error, AmctError):
         return str(error)
+    if isinstance(error, OSError):
+        place = "stdout or a file" if error.filename is None else error.filename
+        return (
+            f"{place}: cannot be used ({error.strerror or error}). Check the path, its permissions and the space left."
+        )
     return f"unexpected {type(error).__name__}: {error}. Run again with --debug for the traceback."
