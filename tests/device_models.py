@@ -16,6 +16,7 @@ from amct_onnx.device.products import product
 from amct_onnx.device.session import DeploySession
 from deploy_evaluator import FLOATS, Evaluator, attributes
 
+RANDOM = np.random.default_rng(5)
 F32, F16, I8, I32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT32
 
 
@@ -68,6 +69,25 @@ def model(
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     return made.SerializeToString()
+
+
+def int8(*shape: int) -> np.ndarray:
+    """Random integers of the whole range."""
+    return RANDOM.integers(-128, 128, shape).astype(np.int8)
+
+
+def same(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Assert equal bits."""
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        assert ours[name].dtype == value.dtype and ours[name].shape == value.shape, name
+        assert ours[name].tobytes() == value.tobytes(), f"{name}: {np.abs(ours[name] - value).max()}"
+
+
+def outputs(session: DeploySession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a session gives, by name."""
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(None, feeds), strict=True))
 
 
 class DeviceEvaluator(Evaluator):
