@@ -1,4 +1,4 @@
-"""A stage imports only stages before it."""
+"""A stage imports only stages before it, and every module stands in the map of the code."""
 
 from __future__ import annotations
 
@@ -66,3 +66,12 @@ def test_part_imports_only_what_it_may(part: str) -> None:
     assert files
     for path in files:
         assert imported_parts(path) <= MAY_IMPORT[part] | BASE | {part}, path
+
+
+def test_every_module_stands_in_the_map() -> None:
+    """Those of the command and of the rules are told of by their folder."""
+    page = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    modules = [p.relative_to(ROOT) for p in sorted(ROOT.rglob("*.py")) if not p.name.startswith("__")]
+    told = [m for m in modules if m.parts[0] != "cli" and m.parts[:2] != ("acceptance", "rules")]
+    missing = [str(m) for m in told if f"/{m.name}`" not in page and f"`{m.name}`" not in page]
+    assert not missing
