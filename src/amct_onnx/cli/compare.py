@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, EXIT_INTERRUPTED
+from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, exit_code_of
 from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.simulate import DEVICES
@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             convert_qat_model(arguments.model, arguments.save_path, progress=progress)
     from amct_onnx.comparison.report import DIVERGES
     from amct_onnx.comparison.run import DEFAULT_DEVICE, compare
+    from amct_onnx.comparison.stop_request import asked_by
 
     with progress_bar("Comparing", unit="samples") as progress:
         found = compare(
@@ -89,5 +90,5 @@ def run(arguments: argparse.Namespace) -> int:
         print_comparison(found, sys.stdout)
     if not found.complete:
         print("amct_onnx: interrupted; --resume continues.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exit_code_of(asked_by())
     return EXIT_CHECK_FAILED if found.verdict.level == DIVERGES else EXIT_DONE
