@@ -61,9 +61,8 @@ def all_or_nothing(tmp_path: Path, write_old: Write, write_new: Write) -> None:
                 except OutputError as error:
                     raised = True
                     assert os.strerror(code) in str(error), error
-                    # only of earlier files that cannot be brought back, a hidden place is told
-                    kept = [n for n in hidden(folder) if n.endswith(".old") and os.listdir(folder / n)]
-                    assert (".amct" in str(error)) == bool(kept) and (for_good or not kept), error
+                    # of hidden places the user knows none, but for that of files that cannot be brought back
+                    assert (".amct" in str(error)) == (visible(folder) != old), error
             if not for_good:
                 assert visible(folder) == (old if raised else new), (number, raised)
                 continue
