@@ -391,27 +391,47 @@ def test_two_runs_into_one_folder_leave_the_results_of_one() -> None:
     assert {p.name for p in Path("out").iterdir()} == {*(f"{i:06d}" for i in range(feeds)), "simulation.json"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
-def test_ctrl_c_costs_an_earlier_run_nothing() -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize(
+    ("number", "code", "text"),
+    [
+        (signal.SIGINT, 130, "amct_onnx: interrupted."),
+        (signal.SIGTERM, 143, "amct_onnx: ended by SIGTERM."),
+        (signal.SIGHUP, 129, "amct_onnx: ended by SIGHUP."),
+    ],
+)
+def test_a_signal_costs_an_earlier_run_nothing(number: signal.Signals, code: int, text: str, ignored: bool) -> None:
+    """One that is ignored from the start, as under nohup, ends nothing."""
     x = feeds_of("qat/net")["x"]
     np.save("one.npy", x)
-    np.save("many.npy", np.concatenate([x] * 5000))
+    np.save("many.npy", np.concatenate([x] * (40 if ignored else 5000)))
     simulate(NET, "one.npy", "out")
-    before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
+    before = whole_tree(Path("out"))
+
+    def dispositions() -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+        if ignored:
+            signal.signal(number, signal.SIG_IGN)
+
     arguments = ["--model", NET, "--data", "many.npy", "--input_shape", "x:1,3,16,16", "--save_path", "out"]
     with subprocess.Popen(
         [sys.executable, "-m", "amct_onnx", "simulate", *map(str, arguments)],
         stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=dispositions,
     ) as running:
-        while len(list(Path("out").rglob("y.npy"))) < 3:  # its own, hidden until it is done
+        while not list(Path("out").glob(".*/000001/y.npy")):  # its own, hidden until it is done
             assert running.poll() is None
-            time.sleep(0.01)
-        running.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        running.send_signal(number)
         _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130 and errors.endswith("amct_onnx: interrupted.\n")
-    assert {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()} == before
+    if ignored:
+        assert (running.returncode, errors) == (0, "") and len(listing("out")) == 41
+    else:
+        assert (running.returncode, errors) == (code, text + "\n")
+        assert whole_tree(Path("out")) == before
 
 
 def test_data_that_does_not_fit_costs_an_earlier_run_nothing() -> None:

@@ -162,6 +162,33 @@ def test_run_is_killed_while_its_child_works(tmp_path: Path) -> None:
     assert new > 5
 
 
+def test_ctrl_c_while_the_child_works(tmp_path: Path) -> None:
+    """The set is whole before the interruption goes on, however often it is repeated."""
+    calls = number_of_calls(old_folder(tmp_path / "count", OLD))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    own, outcomes = os.getpid(), set()
+    try:
+        for number in range(1, calls + 1):
+            folder = old_folder(tmp_path / str(number), OLD)
+
+            def action(count: int, number: int = number) -> None:
+                if count >= number and os.getpid() != own:
+                    os.kill(own, signal.SIGINT)
+                    time.sleep(0.001)
+
+            interrupted = False
+            with faults(action):
+                try:
+                    replace_set(folder)
+                except KeyboardInterrupt:
+                    interrupted = True
+            assert visible(folder) == NEW and not hidden(folder), number
+            outcomes.add(interrupted)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert outcomes == {True, False}
+
+
 def test_both_processes_are_killed(tmp_path: Path) -> None:
     """All that may be mixed: each file is whole, earlier ones are kept by name, and nothing moves them again."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
