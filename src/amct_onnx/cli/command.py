@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
-from amct_onnx.cli.streams import drop_stdout, prepare_streams
+from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
 from amct_onnx.errors import AmctError
 from amct_onnx.plain_text import shown
 
@@ -51,7 +51,7 @@ def run_command(argv: Sequence[str] | None) -> int:
             import traceback
 
             traceback.print_exc()
-        print(f"amct_onnx: error: {shown(_paragraph(error))}", file=sys.stderr)
+        say_last(f"amct_onnx: error: {shown(_paragraph(error))}")
         return EXIT_BAD_INPUT
 
 
