@@ -16,6 +16,14 @@ from pathlib import Path
 
 import pytest
 
+# imported here, so that the moments fall into the work and not into the imports of a forked process
+import amct_onnx.cli.command
+import amct_onnx.comparison.board
+import amct_onnx.comparison.run
+import amct_onnx.comparison.screen
+import amct_onnx.convert_model
+import amct_onnx.device.simulate
+import amct_onnx.screen  # noqa: F401
 from amct_onnx.cli import main
 from comparison_cases import Case, converted
 from fault_injection import leftovers, settled, visible
