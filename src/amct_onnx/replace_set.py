@@ -123,7 +123,7 @@ def _linked(path: Path, second: Path) -> bool:
     """Whether the file has a second link now; not on every file system."""
     try:
         os.link(path, second, follow_symlinks=False)
-    except OSError:
+    except (OSError, NotImplementedError):  # the latter where a link to a link cannot be made
         return False
     return True
 
