@@ -101,7 +101,7 @@ def stages(path: Path, folder: Path) -> dict[str, float]:
     models = timed(
         "compose", lambda: [compose(deploy, folder / "deploy.onnx"), compose(fake, folder / "fake_quant.onnx")]
     )
-    timed("write", lambda: write_outputs(models, {}, "benchmark"))
+    timed("write", lambda: write_outputs(models, {}))
     seconds["normalise + plan"] = seconds["normalise"] + seconds["plan"]
     return seconds
 

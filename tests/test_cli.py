@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,32 @@ def test_failures_inside_the_conversion(
     monkeypatch.setattr(convert_model, "convert_qat_model", fail)
     assert cli.main(["convert", "--model", "x", "--save_path", "m"]) == code
     assert capsys.readouterr() == ("", text + "\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_during_the_imports_is_one_line(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "__init__.py").write_text("import time; open('importing', 'w'); time.sleep(60)")
+    line = [sys.executable, "-m", "amct_onnx", "convert", "--model", TIDY, "--save_path", "m"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+
+    def dispositions() -> None:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    with subprocess.Popen(
+        list(map(str, line)),
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=dispositions,
+    ) as running:
+        while not (tmp_path / "importing").exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.send_signal(number)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert errors.startswith("amct_onnx: ") and errors.count("\n") == 1
 
 
 def test_strict_fails_when_a_layer_stays_float(tmp_path: Path) -> None:

@@ -49,9 +49,18 @@ def test_default_is_info_on_stderr_and_in_the_file(tmp_path: Path) -> None:
 
 
 def test_modes_of_folder_and_file(tmp_path: Path) -> None:
-    run()
-    assert (tmp_path / "amct_log").stat().st_mode & 0o777 == 0o750
-    assert (tmp_path / "amct_log" / "amct_onnx.log").stat().st_mode & 0o777 == 0o640
+    """They follow the umask, and a file's own mode is not changed."""
+    before = os.umask(0o027)
+    try:
+        run()
+        assert (tmp_path / "amct_log").stat().st_mode & 0o777 == 0o750
+        file = tmp_path / "amct_log" / "amct_onnx.log"
+        assert file.stat().st_mode & 0o777 == 0o640
+        file.chmod(0o600)
+        run()
+        assert file.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("index", range(4))

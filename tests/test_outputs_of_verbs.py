@@ -20,7 +20,7 @@ from amct_onnx.device.result_folder import ResultFolder
 from amct_onnx.errors import OutputError
 from amct_onnx.write import write_texts
 from comparison_cases import Case, converted
-from fault_injection import fail_at, faults, hidden, kill_at, visible
+from fault_injection import fail_at, faults, hidden, kill_at, leftovers, settled, visible
 from test_errors import qdq_model
 from test_transaction import external, in_killed_child
 
@@ -38,7 +38,7 @@ def write_results(folder: Path, feeds: int, *, value: int) -> None:
     with ResultFolder(folder) as results:
         for number in range(feeds):
             results.add([("y", np.full(number, value))], "npy")
-        results.commit(f"{feeds} feeds of {value}\n")
+        results.commit({"feeds": feeds, "value": value})
 
 
 def all_or_nothing(tmp_path: Path, write_old: Write, write_new: Write) -> None:
@@ -60,12 +60,19 @@ def all_or_nothing(tmp_path: Path, write_old: Write, write_new: Write) -> None:
                     write_new(folder)
                 except OutputError as error:
                     raised = True
-                    assert os.strerror(code) in str(error) and ".amct" not in str(error), error
+                    assert os.strerror(code) in str(error), error
+                    # of hidden places the user knows none, but for that of files that cannot be brought back
+                    assert (".amct" in str(error)) == (visible(folder) != old), error
             if not for_good:
                 assert visible(folder) == (old if raised else new), (number, raised)
                 continue
+            if visible(folder) not in (old, new):  # then the error said where the earlier files are
+                assert raised and list(folder.glob(".amct_*.old/*"))
+                for feed in folder.glob("00*"):
+                    shutil.rmtree(feed)  # as the refusal of results without facts says
             write_new(folder)
-            assert visible(folder) == new and not hidden(folder), number
+            assert visible(folder) == new, number
+            assert not [n for n in leftovers(folder) if not n.endswith(".old")], number
 
 
 def test_bias_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,17 +114,14 @@ def test_results_of_simulate_killed_at_every_call(tmp_path: Path) -> None:
             with faults(kill_at(number)):
                 write_results(folder, 1, value=2)
 
-        assert not in_killed_child(run)
-        # what stands without facts is known to be no whole set
-        assert visible(folder) in (old, new) or not (folder / "simulation.json").exists()
-        with ResultFolder(folder):
-            pass
+        survived = in_killed_child(run)
+        settled(folder)
         found = visible(folder)
-        assert found in (old, new), number
-        outcomes.add(found == new)
+        assert found == new if survived else found in (old, new), number
+        outcomes.add((survived, found == new))
         write_results(folder, 1, value=2)
-        assert visible(folder) == new and not hidden(folder), number
-    assert outcomes == {True, False}
+        assert visible(folder) == new and not leftovers(folder), number
+    assert outcomes == {(False, False), (False, True), (True, True)}
 
 
 def test_report_that_cannot_be_written_does_not_lose_the_run(small: Case, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, 
 from amct_onnx.device.products import PRODUCTS
 from amct_onnx.device.simulate import simulate
 from deploy_evaluator import Evaluator
+from fault_injection import whole_tree
 from golden_models import GOLDENS
 from test_cli import command
 from test_numerics import feeds_of
@@ -216,7 +218,11 @@ def test_dump_of_layers(file_format: str, tmp_path: Path) -> None:
     result = command("simulate", *arguments, "--dump", "layers", "--format", file_format)
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
-    assert facts == json.loads(Path("out/simulation.json").read_text())
+    written = json.loads(Path("out/simulation.json").read_text())
+    files = {f["name"]: (f["size"], f["sha256"]) for f in written.pop("files")}
+    assert facts == written
+    found = {str(p.relative_to("out")): p.read_bytes() for p in Path("out").glob("0*/*")}
+    assert files == {n: (len(c), hashlib.sha256(c).hexdigest()) for n, c in found.items()}
     assert (facts["feeds"], facts["device"], len(facts["layers"])) == (2, "reference", 5)
     assert facts["layers"][0]["counts"]["values"] == 2 * x.size
 
@@ -280,20 +286,89 @@ def test_a_second_run_replaces_the_first() -> None:
     (y,) = DeploySession(NET).run(None, {"x": -x})
     assert np.fromfile("out/000000/y.bin", np.float32).tobytes() == y.tobytes()
     Path("out/000000/notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="000000: holds other files"):
+    with pytest.raises(OutputError, match=r"000000/notes\.txt: is not in the list of simulation\.json"):
         simulate(NET, "one.npy", "out")
     assert listing("out") == ["000000/notes.txt", "000000/y.bin", "simulation.json"]
 
 
-def test_an_interrupted_run_leaves_nothing_to_later_ones() -> None:
-    """Folders that stand without simulation.json are an earlier run's as well."""
+OTHERS = {
+    "no facts": ("000000: no simulation.json beside it", lambda out: (out / "simulation.json").unlink()),
+    "not JSON": ("simulation.json: does not list", lambda out: (out / "simulation.json").write_text("[" * 99_999)),
+    "no list": ("simulation.json: does not list", lambda out: (out / "simulation.json").write_text('{"feeds": 1}')),
+    "odd list": (
+        "simulation.json: lists a file in a form",
+        lambda out: (out / "simulation.json").write_text('{"files": [{"name": "../x.npy", "size": 1, "sha256": ""}]}'),
+    ),
+    "facts that are a folder": (
+        "simulation.json: is not a regular file",
+        lambda out: (out / "simulation.json").unlink() or (out / "simulation.json").mkdir(),
+    ),
+    "facts that are a link": (
+        "simulation.json: is not a regular file",
+        lambda out: (out / "simulation.json").rename("away") and (out / "simulation.json").symlink_to("../away"),
+    ),
+    "facts that are a pipe": (
+        "simulation.json: is not a regular file",
+        lambda out: (out / "simulation.json").unlink() or os.mkfifo(out / "simulation.json"),
+    ),
+    "a file more": (r"000001/z\.npy: is not in the list", lambda out: (out / "000001" / "z.npy").write_bytes(b"")),
+    "a folder more": ("000007: is not in the list", lambda out: (out / "000007").mkdir()),
+    "a file less": (r"000001/y\.npy: is in the list .* and gone", lambda out: (out / "000001" / "y.npy").unlink()),
+    "a feed less": ("lists 000001, which is gone", lambda out: (out / "000001").rename("away")),
+    "other bytes": (
+        r"000000/y\.npy: is not what the simulation wrote",
+        lambda out: (out / "000000" / "y.npy").write_bytes(bytes((out / "000000" / "y.npy").stat().st_size)),
+    ),
+    "a link to a file": (
+        r"000000/y\.npy: is not a regular file",
+        lambda out: (out / "000000" / "y.npy").rename("away") and (out / "000000" / "y.npy").symlink_to("../../away"),
+    ),
+    "a link to a feed": (
+        "000001: is not a folder",
+        lambda out: (out / "000001").rename("away") and (out / "000001").symlink_to("../away"),
+    ),
+}
+"""What may lie in the folder that no simulation wrote like this: the message, and what makes it."""
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_no_simulation_wrote_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    message, change = OTHERS[kind]
     x = feeds_of("qat/net")["x"]
-    np.save("three.npy", np.concatenate([x, -x, x]))
-    np.save("one.npy", -x)
-    simulate(NET, "three.npy", "out")
-    Path("out/simulation.json").unlink()
+    np.save("two.npy", np.concatenate([x, -x]))
+    simulate(NET, "two.npy", "out")
+    change(Path("out"))
+    before = whole_tree(tmp_path)
+    with pytest.raises(OutputError, match=message):
+        simulate(NET, "two.npy", "out")
+    after = whole_tree(tmp_path)
+    assert [n for n in after | before if after.get(n) != before.get(n) and "amct_log" not in n] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+def test_results_of_another_user_are_not_replaced() -> None:
+    np.save("one.npy", feeds_of("qat/net")["x"])
     simulate(NET, "one.npy", "out")
-    assert listing("out") == ["000000/y.npy", "simulation.json"]
+    os.chown("out/000000", 65534, 65534)
+    with pytest.raises(OutputError, match="000000: belongs to another user"):
+        simulate(NET, "one.npy", "out")
+
+
+def test_what_comes_while_a_run_goes_on_is_not_replaced() -> None:
+    """Verified at the start, and again when the results are put in place."""
+    x = feeds_of("qat/net")["x"]
+    np.save("two.npy", np.concatenate([x, -x]))
+    np.save("three.npy", np.concatenate([x, -x, x]))
+    simulate(NET, "two.npy", "out")
+
+    def meddle(done: int, total: int | None) -> None:
+        Path("out/000000/notes.txt").write_text("mine")
+
+    with pytest.raises(OutputError, match=r"notes\.txt: is not in the list"):
+        simulate(NET, "two.npy", "out", progress=meddle)
+    Path("out/000000/notes.txt").unlink()
+    simulate(NET, "three.npy", "out", progress=lambda done, total: Path("out/2").mkdir(exist_ok=True))
+    assert len(listing("out")) == 4
 
 
 def test_two_runs_into_one_folder_leave_the_results_of_one() -> None:
@@ -316,27 +391,47 @@ def test_two_runs_into_one_folder_leave_the_results_of_one() -> None:
     assert {p.name for p in Path("out").iterdir()} == {*(f"{i:06d}" for i in range(feeds)), "simulation.json"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
-def test_ctrl_c_costs_an_earlier_run_nothing() -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize(
+    ("number", "code", "text"),
+    [
+        (signal.SIGINT, 130, "amct_onnx: interrupted."),
+        (signal.SIGTERM, 143, "amct_onnx: ended by SIGTERM."),
+        (signal.SIGHUP, 129, "amct_onnx: ended by SIGHUP."),
+    ],
+)
+def test_a_signal_costs_an_earlier_run_nothing(number: signal.Signals, code: int, text: str, ignored: bool) -> None:
+    """One that is ignored from the start, as under nohup, ends nothing."""
     x = feeds_of("qat/net")["x"]
     np.save("one.npy", x)
-    np.save("many.npy", np.concatenate([x] * 5000))
+    np.save("many.npy", np.concatenate([x] * (40 if ignored else 5000)))
     simulate(NET, "one.npy", "out")
-    before = {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
+    before = whole_tree(Path("out"))
+
+    def dispositions() -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+        if ignored:
+            signal.signal(number, signal.SIG_IGN)
+
     arguments = ["--model", NET, "--data", "many.npy", "--input_shape", "x:1,3,16,16", "--save_path", "out"]
     with subprocess.Popen(
         [sys.executable, "-m", "amct_onnx", "simulate", *map(str, arguments)],
         stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=dispositions,
     ) as running:
-        while len(list(Path("out").rglob("y.npy"))) < 3:  # its own, hidden until it is done
+        while not list(Path("out").glob(".*/000001/y.npy")):  # its own, hidden until it is done
             assert running.poll() is None
-            time.sleep(0.01)
-        running.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        running.send_signal(number)
         _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130 and errors.endswith("amct_onnx: interrupted.\n")
-    assert {p: p.read_bytes() for p in Path("out").rglob("*") if p.is_file()} == before
+    if ignored:
+        assert (running.returncode, errors) == (0, "") and len(listing("out")) == 41
+    else:
+        assert (running.returncode, errors) == (code, text + "\n")
+        assert whole_tree(Path("out")) == before
 
 
 def test_data_that_does_not_fit_costs_an_earlier_run_nothing() -> None:

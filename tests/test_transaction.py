@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import fcntl
 import os
-import random
 import signal
 import threading
 import time
@@ -16,11 +16,12 @@ import pytest
 
 import amct_onnx
 from amct_onnx import compose
+from amct_onnx import replace_set as replace_set_module
 from amct_onnx.cli import main
 from amct_onnx.errors import OutputError
-from amct_onnx.read import read_model
-from amct_onnx.transaction import Transaction, undo_interrupted, write_fully
-from fault_injection import fail_at, faults, hidden, kill_at, visible
+from amct_onnx.hidden_folder import locked, write_fully
+from amct_onnx.transaction import Transaction
+from fault_injection import fail_at, faults, hidden, kill_at, leftovers, settled, visible, whole_tree
 from test_errors import qdq_model
 
 OLD = {"m_a": b"old a", "m_b": b"old b", "m_gone": b"old data"}
@@ -29,7 +30,7 @@ NEW = {"m_a": b"new a", "m_b": b"new b", "m_c": b"new c"}
 
 def replace_set(folder: Path) -> None:
     """Two files replaced, one added, one removed."""
-    with Transaction(folder, "m_") as transaction:
+    with Transaction() as transaction:
         for name, content in NEW.items():
             write_fully(transaction.open(folder / name), content, 0)
         transaction.remove(folder / "m_gone")
@@ -57,29 +58,44 @@ def test_failure_at_every_call(tmp_path: Path, old: dict[str, bytes]) -> None:
     outcomes = set()
     for number in range(1, calls + 1):
         folder = old_folder(tmp_path / str(number), old)
+        raised = False
         with faults(fail_at(number)):
             try:
                 replace_set(folder)
-            except OSError:
-                outcomes.add("raised")
+            except OSError as error:
+                raised = True
+                assert error.errno == errno.ENOSPC
         found = visible(folder)
-        assert found in (old, NEW), number
-        outcomes.add("new" if found == NEW else "old")
+        assert found == (old if raised else NEW), number
+        outcomes.add((raised, found == NEW))
         replace_set(folder)
-        assert visible(folder) == NEW and not hidden(folder)
-    assert outcomes == {"raised", "new", "old"}
+        assert visible(folder) == NEW and not leftovers(folder), number
+    assert outcomes == {(True, False), (False, True)}
 
 
 def test_disk_that_fails_for_good(tmp_path: Path) -> None:
+    """Where the renames cannot be undone, the error says where the earlier files are, and the next run leaves them."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
+    lost = 0
     for number in range(1, calls + 1):
         folder = old_folder(tmp_path / str(number), OLD)
-        with faults(fail_at(number, for_good=True)), suppress(OSError):
+        message = ""
+        with faults(fail_at(number, for_good=True)):
+            try:
+                replace_set(folder)
+            except OSError as error:
+                message = str(error)
+        found = visible(folder)
+        if found not in (OLD, NEW):
+            lost += 1
+            (kept,) = folder.glob(".amct_*.old")
+            assert str(kept) in message
             replace_set(folder)
-        undo_interrupted(folder / "m_a")
-        assert visible(folder) in (OLD, NEW), number
+            earlier = {p.name: p.read_bytes() for p in kept.iterdir()}
+            assert earlier.items() <= OLD.items() and all(found[n] == OLD[n] for n in OLD.keys() - earlier.keys())
         replace_set(folder)
-        assert visible(folder) == NEW and not hidden(folder)
+        assert visible(folder) == NEW
+    assert 0 < lost < calls / 4
 
 
 def in_killed_child(run: Callable[[], None], seconds: float | None = None) -> bool:
@@ -100,6 +116,7 @@ def in_killed_child(run: Callable[[], None], seconds: float | None = None) -> bo
 
 
 def test_kill_at_every_call(tmp_path: Path) -> None:
+    """Of the process that makes the call: of the run itself, or of the one that puts its outputs in place."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
     outcomes = set()
     for number in range(1, calls + 1):
@@ -109,14 +126,212 @@ def test_kill_at_every_call(tmp_path: Path) -> None:
             with faults(kill_at(number)):
                 replace_set(folder)
 
-        assert not in_killed_child(run)
-        undo_interrupted(folder / "m_b")
+        survived = in_killed_child(run)
+        settled(folder)
         found = visible(folder)
-        assert found in (OLD, NEW), number
-        outcomes.add(found == NEW)
+        assert found == NEW if survived else found in (OLD, NEW), number
+        outcomes.add((survived, found == NEW))
         replace_set(folder)
-        assert visible(folder) == NEW and not hidden(folder)
+        assert visible(folder) == NEW and not leftovers(folder), number
+    assert outcomes == {(False, False), (False, True), (True, True)}
+
+
+def test_run_is_killed_while_its_child_works(tmp_path: Path) -> None:
+    """The child goes on to the end, whichever call of its the kill of its parent hits."""
+    calls = number_of_calls(old_folder(tmp_path / "count", OLD))
+    new = 0
+    for number in range(1, calls + 1):
+        folder = old_folder(tmp_path / str(number), OLD)
+
+        def run(number: int = number, folder: Path = folder) -> None:
+            own = os.getpid()
+
+            def action(count: int) -> None:
+                if count == number:
+                    os.kill(own, signal.SIGKILL)
+
+            with faults(action):
+                replace_set(folder)
+
+        assert not in_killed_child(run)
+        settled(folder)
+        assert visible(folder) in (OLD, NEW), number
+        new += visible(folder) == NEW
+        replace_set(folder)
+        assert visible(folder) == NEW and not leftovers(folder), number
+    assert new > 5
+
+
+def test_ctrl_c_while_the_child_works(tmp_path: Path) -> None:
+    """The set is whole before the interruption goes on, however often it is repeated."""
+    calls = number_of_calls(old_folder(tmp_path / "count", OLD))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    own, outcomes = os.getpid(), set()
+    try:
+        for number in range(1, calls + 1):
+            folder = old_folder(tmp_path / str(number), OLD)
+
+            def action(count: int, number: int = number) -> None:
+                if count >= number and os.getpid() != own:
+                    os.kill(own, signal.SIGINT)
+                    time.sleep(0.001)
+
+            interrupted = False
+            with faults(action):
+                try:
+                    replace_set(folder)
+                except KeyboardInterrupt:
+                    interrupted = True
+            assert visible(folder) == NEW and not hidden(folder), number
+            outcomes.add(interrupted)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert outcomes == {True, False}
+
+
+def test_both_processes_are_killed(tmp_path: Path) -> None:
+    """All that may be mixed: each file is whole, earlier ones are kept by name, and nothing moves them again."""
+    calls = number_of_calls(old_folder(tmp_path / "count", OLD))
+    mixed = 0
+    for number in range(1, calls + 1):
+        folder = old_folder(tmp_path / str(number), OLD)
+
+        def run(number: int = number, folder: Path = folder) -> None:
+            own = os.getpid()
+
+            def action(count: int) -> None:
+                if count == number:
+                    os.kill(own, signal.SIGKILL)
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            with faults(action):
+                replace_set(folder)
+
+        assert not in_killed_child(run)
+        settled(folder)
+        found = visible(folder)
+        whole = {"m_a": {OLD["m_a"], NEW["m_a"]}, "m_b": {OLD["m_b"], NEW["m_b"]}, "m_c": {NEW["m_c"]}}
+        assert all(content in whole.get(name, {OLD["m_gone"]}) for name, content in found.items()), number
+        if found not in (OLD, NEW):
+            mixed += 1
+            (kept,) = folder.glob(".amct_*.old")
+            assert {p.name: p.read_bytes() for p in kept.iterdir()} == OLD
+        kept_files = {p: p.read_bytes() for p in folder.glob(".amct_*.old/*") if p.read_bytes() != found.get(p.name)}
+        replace_set(folder)
+        assert visible(folder) == NEW and not list(folder.glob(".amct_*.new")), number
+        assert {p: p.read_bytes() for p in folder.glob(".amct_*.old/*")} == kept_files
+    assert 0 < mixed <= len(NEW) + 1
+
+
+def test_leftovers_of_the_living_and_of_others_stay(tmp_path: Path) -> None:
+    """What another run is writing, and whatever has such a name and was not made by a run."""
+    folder = old_folder(tmp_path / "f", OLD)
+    planted = folder / ".amct_1a2b_0123456789abcdef.new"
+    planted.mkdir()
+    (planted / "notes.txt").write_text("mine")
+    (folder / ".amct_1a2c_0123456789abcdef.new").symlink_to(folder)
+    (folder / ".amct_1a2d_0123456789abcdef.old").write_text("mine")
+    with Transaction() as other:
+        write_fully(other.open(folder / "m_z"), b"z", 0)
+        before = {n: c for n, c in whole_tree(folder).items() if n.startswith(".amct")}
+        replace_set(folder)
+        assert {n: c for n, c in whole_tree(folder).items() if n.startswith(".amct")} == before
+        other.commit()
+    assert visible(folder) == {**NEW, "m_z": b"z"} and len(hidden(folder)) == 3
+
+
+def test_leftovers_go_where_there_are_locks_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = old_folder(tmp_path / "f", OLD)
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def die(_: Path) -> None:
+        with Transaction() as transaction:
+            transaction.open(folder / "m_a")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert not in_killed_child(lambda: die(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", no_locks)
+        replace_set(folder)
+        assert visible(folder) == NEW and len(hidden(folder)) == 1
+    replace_set(folder)
+    assert not hidden(folder)
+
+
+@pytest.mark.parametrize("kind", ["none", "hangs", "dies", "missing"])
+def test_no_process_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """``ulimit -u``, a child that hangs in what libraries do at a fork or is killed, a system without fork."""
+    folder = old_folder(tmp_path / "f", OLD)
+    fork = os.fork
+
+    def none() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def stopped() -> int:
+        child = fork()
+        if child == 0:
+            time.sleep(60) if kind == "hangs" else os._exit(9)
+        return child
+
+    monkeypatch.setattr(replace_set_module, "START_SECONDS", 0.2)
+    if kind == "missing":
+        monkeypatch.delattr(os, "fork")
+    else:
+        monkeypatch.setattr(os, "fork", none if kind == "none" else stopped)
+    replace_set(folder)
+    assert visible(folder) == NEW and not hidden(folder)
+
+
+def test_failure_at_every_call_without_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "fork")
+    number_of_calls(old_folder(tmp_path / "first", OLD))
+    for action in (fail_at, interrupt_at):
+        calls = number_of_calls(old_folder(tmp_path / f"count {action.__name__}", OLD))
+        for number in range(1, calls + 1):
+            folder = old_folder(tmp_path / f"{number} {action.__name__}", OLD)
+            raised = False
+            with faults(action(number)):
+                try:
+                    replace_set(folder)
+                except (OSError, KeyboardInterrupt):
+                    raised = True
+            assert visible(folder) in ((OLD, NEW) if raised and action is interrupt_at else (OLD if raised else NEW,))
+
+
+def interrupt_at(number: int) -> Callable[[int], None]:
+    """Ctrl-C before that call."""
+
+    def action(count: int) -> None:
+        if count == number:
+            raise KeyboardInterrupt
+
+    return action
+
+
+def test_files_of_two_folders(tmp_path: Path) -> None:
+    """One set, whatever call fails; one folder under two names does not wait for its own lock."""
+    for number in range(1, 60):
+        one, two = (
+            old_folder(tmp_path / f"a{number}", {"x": b"old"}),
+            old_folder(tmp_path / f"b{number}", {"y": b"old"}),
+        )
+        raised = False
+        with faults(fail_at(number)) as made:
+            try:
+                with Transaction() as transaction:
+                    for target in (one / "x", two / "y"):
+                        write_fully(transaction.open(target), b"new", 0)
+                    transaction.commit()
+            except OSError:
+                raised = True
+        content = b"old" if raised else b"new"
+        assert (visible(one), visible(two)) == ({"x": content}, {"y": content}), number
+    assert len(made) < number  # all calls had their turn
+    (tmp_path / "link").symlink_to(one)
+    with locked([one, tmp_path / "link", one]):
+        pass
 
 
 def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,42 +348,33 @@ def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_undo_keeps_what_somebody_else_put_there(tmp_path: Path) -> None:
+    """In place of a file of the set, while it is replaced."""
     folder = old_folder(tmp_path / "f", OLD)
-    in_killed_child(lambda: _killed_before_journal_goes(folder))
-    (folder / "m_a").unlink()
-    (folder / "m_a").write_bytes(b"the user's")
-    undo_interrupted(folder / "m_b")
-    assert visible(folder) == OLD | {"m_a": b"the user's"}
+
+    rename = os.rename
+
+    def somebody(count: int, own: int = os.getpid()) -> None:
+        if (folder / "m_b").read_bytes() == NEW["m_b"] and os.getpid() != own:
+            (folder / "theirs").write_bytes(b"theirs")
+            rename(folder / "theirs", folder / "m_a")
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with faults(somebody), pytest.raises(OutputError, match=r"earlier files are in .*\.old\. Move earlier"):
+        replace_set(folder)
+    assert visible(folder) == OLD | {"m_a": b"theirs"}
+    (kept,) = folder.glob(".amct_*.old/*")
+    assert (kept.name, kept.read_bytes()) == ("m_a", OLD["m_a"])
 
 
-def _killed_before_journal_goes(folder: Path) -> None:
-    original = os.unlink
-
-    def unlink(path: os.PathLike[str]) -> None:
-        if str(path).endswith(".undo"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(path)
-
-    os.unlink = unlink
-    replace_set(folder)
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[{}]", b"\xff" * 99, b"[" * 100_000])
-def test_damaged_journal_is_ignored(tmp_path: Path, content: bytes) -> None:
-    folder = old_folder(tmp_path / "f", OLD)
-    (folder / ".amct_0123456789ab.undo").write_bytes(content)
-    undo_interrupted(folder / "m_a")
-    assert visible(folder) == OLD
-
-
-def test_journal_that_names_other_folders_files_is_ignored(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    folder = old_folder(tmp_path / "f", OLD)
-    entry = {"folder": "", "target": "m_a", "existed": False, "temporary": "../victim", "new": "", "backup": "b"}
-    (folder / ".amct_0123456789ab.undo").write_text(json.dumps([entry]))
-    undo_interrupted(folder / "m_a")
-    assert victim.read_text() == "mine"
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+def test_modes_follow_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        amct_onnx.convert_qat_model(qdq_model(tmp_path), tmp_path / "new" / "m", tmp_path / "new" / "r.txt")
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "new").iterdir()} == {0o666 & ~umask}
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def models(folder: Path) -> tuple[Path, Path]:
@@ -206,54 +412,6 @@ def test_conversion_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.Monk
                 assert "No space left" in str(error)
         assert visible(folder) in (old, new), number
         assert convert(one, folder) == old and not hidden(folder)
-
-
-def kill_conversions(tmp_path: Path, rounds: int) -> None:
-    one, two = models(tmp_path)
-    folder = tmp_path / "out"
-    new, old = convert(two, folder), convert(one, folder)
-    start = time.perf_counter()
-    convert(one, folder)
-    duration = time.perf_counter() - start
-    moments = random.Random(0)
-    for number in range(rounds):
-        in_killed_child(lambda: convert(two, folder), moments.uniform(0, 1.2 * duration))
-        undo_interrupted(folder / "m_deploy_model.onnx")
-        assert visible(folder) in (old, new), number
-        assert convert(one, folder) == old and not hidden(folder), number
-
-
-def test_kill_conversions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    external(monkeypatch)
-    kill_conversions(tmp_path, 15)
-
-
-@pytest.mark.slow
-def test_kill_conversions_at_200_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    external(monkeypatch)
-    kill_conversions(tmp_path, 200)
-
-
-def test_reader_undoes_first(tmp_path: Path) -> None:
-    one, two = models(tmp_path)
-    folder = tmp_path / "out"
-    old = convert(one, folder)
-
-    def run() -> None:
-        original = os.unlink
-
-        def unlink(path: os.PathLike[str]) -> None:
-            if str(path).endswith(".undo"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            original(path)
-
-        os.unlink = unlink
-        convert(two, folder)
-
-    assert not in_killed_child(run)
-    assert any(n.endswith(".undo") for n in hidden(folder))
-    read_model(folder / "m_fake_quant_model.onnx")
-    assert visible(folder) == old
 
 
 def test_two_conversions_into_one_prefix(tmp_path: Path) -> None:

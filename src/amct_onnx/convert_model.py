@@ -88,7 +88,7 @@ def _convert(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[ConversionReport, list[Path]]:
     """The report, and the files that were there before."""
-    prefix, paths = output_files(os.fspath(save_path))
+    _, paths = output_files(os.fspath(save_path))
     record = None if record_file is None else in_real_folder(record_file)
     model = read_model(model_file)
     inputs = model.meta[INPUT_FILES]
@@ -131,7 +131,7 @@ def _convert(
     texts = {paths[2]: json_text(report.to_dict())}
     if record is not None:
         texts[record] = record_text(plan)
-    write_outputs([deploy.composition, fake_quant.composition], texts, prefix, progress)
+    write_outputs([deploy.composition, fake_quant.composition], texts, progress)
     return report, replaced
 
 

@@ -51,11 +51,10 @@ class _LogFile(logging.FileHandler):
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         if os.path.islink(self.baseFilename):
             raise OSError(0, "it is a link")
-        handle = os.open(self.baseFilename, flags, 0o640)
+        handle = os.open(self.baseFilename, flags, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError(0, "it is no regular file")
-            os.fchmod(handle, 0o640)
             return os.fdopen(handle, "a", encoding=self.encoding)
         except BaseException:
             os.close(handle)
@@ -113,7 +112,7 @@ def start_log() -> None:
     screen.setFormatter(_LineFormatter("%(levelname)s - %(message)s"))
     _root.addHandler(screen)
     try:
-        LOG_FILE.parent.mkdir(mode=0o750, exist_ok=True)
+        LOG_FILE.parent.mkdir(exist_ok=True)
         file = _LogFile(LOG_FILE, encoding="utf-8")
     except OSError as error:
         get_logger("Utils").warning("No log file: %s cannot be opened (%s)", LOG_FILE, error.strerror)

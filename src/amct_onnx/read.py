@@ -17,7 +17,6 @@ from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
 from amct_onnx.file_tensor import FileTensor, SourceFile
 from amct_onnx.graph_check import check_graph, graphs_of
 from amct_onnx.proto_scan import HERE, graph_without_large_tensors
-from amct_onnx.transaction import undo_interrupted
 
 INPUT_FILES = "amct_onnx.input_files"
 """Key in ``model.meta``: (device, inode) of every file that the model was read from."""
@@ -46,7 +45,6 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
             raise ModelNotFoundError(f"{path}: no such file. Give the path of an .onnx model.")
         if not path.is_file():
             raise ModelFileError(f"{path}: not a regular file. Give the path of an .onnx model.")
-        undo_interrupted(path)
         source = SourceFile(Path(os.path.realpath(path)))
         model = _parse(path, source)
     except OSError as error:

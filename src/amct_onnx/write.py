@@ -22,8 +22,9 @@ import onnx_ir as ir
 from amct_onnx.compose import Composition
 from amct_onnx.cpu_count import cpu_count
 from amct_onnx.errors import AmctError, OutputError
+from amct_onnx.hidden_folder import is_hidden, write_fully
 from amct_onnx.output_files import check_targets, in_real_folder
-from amct_onnx.transaction import Transaction, is_hidden, write_fully
+from amct_onnx.transaction import Transaction
 
 WORKERS = 4
 """At most; each holds one block, or one int8 tensor where its layout changes."""
@@ -41,16 +42,12 @@ class _Job:
     targets: list[tuple[int, int, ir.DataType]] = field(default_factory=list)
 
 
-def write_outputs(
-    models: Sequence[Composition], texts: dict[Path, str], prefix: str, progress: Progress | None = None
-) -> None:
+def write_outputs(models: Sequence[Composition], texts: Mapping[Path, str], progress: Progress | None = None) -> None:
     """Write all files or none; each source tensor is read once, whatever the number of models that hold it.
 
     Args:
-        models: the first one's folder (without models, that of the first text) is where the set of files is locked
-            and, after a kill, undone.
+        models: large files.
         texts: further files.
-        prefix: names the set within the folder.
         progress: called with bytes written and bytes to write, from any thread.
 
     Raises:
@@ -60,7 +57,7 @@ def write_outputs(
     first: Path = models[0].path if models else next(iter(texts))
     where = first
     try:
-        with Transaction(first.parent, prefix) as transaction:
+        with Transaction() as transaction:
             jobs: dict[int, _Job] = {}
             total = 0
             for composed in models:
@@ -79,17 +76,18 @@ def write_outputs(
                         job = jobs.setdefault(key, _Job(piece.tensor))
                         job.targets.append((handle, piece.position, piece.tensor.dtype))
                         total += piece.tensor.nbytes
-            where = first
-            _stream(list(jobs.values()), total, progress or (lambda done, total: None))
             for path, text in texts.items():
                 where = path
                 write_fully(transaction.open(path), text.encode(), 0)
+            where = first
+            _stream(list(jobs.values()), total, progress or (lambda done, total: None))
             transaction.commit()
     except OSError as error:
         if isinstance(error, AmctError):
             raise
-        # of the hidden names under which files are written, the user knows none
-        place = error.filename if error.filename and not is_hidden(error.filename) else where
+        # the user gave neither the hidden names under which files are written nor the folder alone
+        told = error.filename and not is_hidden(error.filename) and Path(os.fsdecode(error.filename)) != where.parent
+        place = error.filename if told else where
         raise OutputError(
             f"{place}: cannot be written ({error.strerror or error}). Choose a writable place with enough space."
         ) from error
@@ -104,7 +102,7 @@ def write_texts(texts: Mapping[str | os.PathLike[str], str]) -> None:
     contents = {in_real_folder(path): text for path, text in texts.items()}
     if contents:
         check_targets(list(contents))
-        write_outputs([], contents, next(iter(contents)).name)
+        write_outputs([], contents)
 
 
 def _check_space(path: Path, size: int) -> None:

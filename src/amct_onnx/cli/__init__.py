@@ -1,69 +1,26 @@
-"""The command line: one module per verb, each with ``add_parser`` and ``run``."""
+"""The command line: one module per verb, each with ``add_parser`` and ``run``.
+
+Little is imported before signals are handled, so that Ctrl-C ends the imports, too, in one line.
+"""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections.abc import Sequence
 
-from amct_onnx import __version__
-from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
-from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from amct_onnx.cli.interrupts import one_interrupt
-from amct_onnx.cli.streams import drop_stdout, prepare_streams
-from amct_onnx.errors import AmctError
-from amct_onnx.plain_text import shown
-
-VERBS = (convert, bias, check, atc, simulate, compare, doctor)
-"""Modules of the verbs, in the order in which --help lists them."""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="amct_onnx", description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts."
-    )
-    parser.add_argument("--version", action="version", version=f"amct_onnx {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in VERBS:
-        verb = module.add_parser(verbs)
-        verb.add_argument("--debug", action="store_true", help="show tracebacks")
-        verb.set_defaults(run=module.run)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, see ``exit_codes``."""
-    prepare_streams()
-    arguments = _parser().parse_args(argv)
     try:
         with one_interrupt():
-            code = int(arguments.run(arguments))
-        sys.stdout.flush()
+            from amct_onnx.cli.command import run_command
+
+            return run_command(argv)
+    except KeyboardInterrupt as error:
+        from amct_onnx.cli.exit_codes import EXIT_INTERRUPTED, exit_code_of
+        from amct_onnx.cli.streams import say_last
+
+        code = exit_code_of(getattr(error, "number", None))
+        say_last("amct_onnx: interrupted." if code == EXIT_INTERRUPTED else f"amct_onnx: ended by {error}.")
         return code
-    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
-        drop_stdout()
-        return EXIT_BROKEN_PIPE
-    except KeyboardInterrupt:
-        print("amct_onnx: interrupted.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except Exception as error:
-        if arguments.debug or os.environ.get("AMCT_LOG_LEVEL", "").upper() == "DEBUG":
-            import traceback
-
-            traceback.print_exc()
-        print(f"amct_onnx: error: {shown(_paragraph(error))}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-
-
-def _paragraph(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "out of memory"
-    if isinstance(error, AmctError):
-        return str(error)
-    if isinstance(error, OSError):
-        place = "stdout or a file" if error.filename is None else error.filename
-        return (
-            f"{place}: cannot be used ({error.strerror or error}). Check the path, its permissions and the space left."
-        )
-    return f"unexpected {type(error).__name__}: {error}. Run again with --debug for the traceback."

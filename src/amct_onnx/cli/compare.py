@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, EXIT_INTERRUPTED
+from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, exit_code_of
 from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.simulate import DEVICES
-from amct_onnx.cli.streams import print_json
+from amct_onnx.cli.streams import drop_stdout, print_json, say_last
+
+if TYPE_CHECKING:
+    from amct_onnx.comparison.report import CompareReport
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -61,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             convert_qat_model(arguments.model, arguments.save_path, progress=progress)
     from amct_onnx.comparison.report import DIVERGES
     from amct_onnx.comparison.run import DEFAULT_DEVICE, compare
+    from amct_onnx.comparison.stop_request import asked_by
 
     with progress_bar("Comparing", unit="samples") as progress:
         found = compare(
@@ -81,13 +86,23 @@ def run(arguments: argparse.Namespace) -> int:
             board=arguments.board,
             progress=progress,
         )
-    if arguments.json:
-        print_json(found.to_dict())
-    else:
-        from amct_onnx.comparison.screen import print_comparison
-
-        print_comparison(found, sys.stdout)
+    try:
+        _print(found, in_json=arguments.json)
+    except OSError:
+        if found.complete or asked_by() != signal.SIGHUP:
+            raise
+        drop_stdout()  # the terminal is gone
     if not found.complete:
-        print("amct_onnx: interrupted; --resume continues.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        say_last("amct_onnx: interrupted; --resume continues.")
+        return exit_code_of(asked_by())
     return EXIT_CHECK_FAILED if found.verdict.level == DIVERGES else EXIT_DONE
+
+
+def _print(found: CompareReport, *, in_json: bool) -> None:
+    if in_json:
+        print_json(found.to_dict())
+        return
+    from amct_onnx.comparison.screen import print_comparison
+
+    print_comparison(found, sys.stdout)
+    sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command once: a second one, pressed in impatience, must not end its cleaning up."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command once: a second one must not end its cleaning up."""
 
 from __future__ import annotations
 
@@ -9,23 +9,41 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Ended(KeyboardInterrupt):
+    """A signal asked the command to end.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal's number."""
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
 @contextmanager
 def one_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first Ctrl-C and ignore those that follow; SIGQUIT still ends at once.
+    """Raise Ended at the first of these signals and ignore those that follow; SIGQUIT still ends at once.
 
-    Nothing is changed where Ctrl-C is ignored (a background job) or handled by somebody else, or in another thread.
+    A signal is left alone when it is ignored (by nohup, in a background job) or handled by somebody else; all are in
+    another thread than the main one.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    ours = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    def end(number: int, frame: FrameType | None) -> None:
+        for other in ours:
+            signal.signal(other, signal.SIG_IGN)
+        raise Ended(number)
 
-    signal.signal(signal.SIGINT, interrupt)
     try:
+        for number in ours:
+            signal.signal(number, end)
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, before in ours.items():
+            signal.signal(number, before)

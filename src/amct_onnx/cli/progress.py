@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 
 @contextmanager
@@ -43,11 +44,33 @@ def progress_bar(
             speed = task.finished_speed or task.speed
             return Text(f"{unit}, {speed:,.3g}/s" if speed else unit, style="progress.data.speed")
 
+    terminal: Any = _Terminal(sys.stderr)
     columns = Progress.get_default_columns()
     if in_bytes:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     elif unit:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, soft_wrap=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=terminal, soft_wrap=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Terminal:
+    """A stream that takes what is written when its terminal is gone: the work that the bar shows goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError):
+            self._stream.flush()

@@ -36,4 +36,18 @@ def print_json(content: dict[str, Any]) -> None:
 
 def drop_stdout() -> None:
     """After a broken pipe: Python's own flush at the end must not fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+    _drop(sys.stdout)
+
+
+def say_last(text: str) -> None:
+    """On stderr, before the command ends; the terminal may be gone."""
+    for stream, words in ((sys.stderr, text + "\n"), (sys.stdout, "")):
+        try:
+            stream.write(words)
+            stream.flush()
+        except OSError:
+            _drop(stream)
+
+
+def _drop(stream: Any) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), stream.fileno())

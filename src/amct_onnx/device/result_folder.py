@@ -1,21 +1,17 @@
 """The results of a run over a data set: one folder for each feed and a file of facts, all of them new or all as before.
 
-Feeds are written into a hidden folder below and flushed. Then, under the lock of the folder:
-
-1. what an earlier run left is moved aside, its facts first, and the folder that holds it renamed to ``UNDO``;
-2. the new feeds are moved into place, the new facts last: from here on the results are new;
-3. what was moved aside goes.
-
-An error undoes this at once, a kill is undone by the next run: while no facts stand, the results are those in ``UNDO``.
+They are a ``Transaction`` over folders. The facts list every file with its size and digest: only results that are
+exactly what such a list says are replaced (``earlier_results``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,13 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.device.earlier_results import FACTS_FILE, EarlierResults, feed_folder
 from amct_onnx.errors import OutputError
-from amct_onnx.transaction import FILE_MODE, FOLDER_MODE, abandoned, flush_folder, lock, locked, write_fully
+from amct_onnx.hidden_folder import flush_folder, write_fully
+from amct_onnx.json_text import json_text
+from amct_onnx.transaction import FILE_MODE, FOLDER_MODE, Transaction
 
-FACTS_FILE = "simulation.json"
-SUFFIXES = (".npy", ".bin")
-NEW, ASIDE, UNDO = ".amct_simulation_new_", ".amct_simulation_aside", ".amct_simulation_undo"
-"""Hidden folders: of a run, and of the results that it replaces."""
+FLUSHERS = 8
+"""Threads that flush: a journal takes what several wait for in one go."""
 
 
 class ResultFolder:
@@ -37,36 +34,28 @@ class ResultFolder:
 
     def __init__(self, folder: Path) -> None:
         """Nothing is made before ``add``."""
-        self._folder = Path(os.path.abspath(folder))
-        self._new = self._folder / f"{NEW}{os.getpid():x}{os.urandom(4).hex()}"
-        self._handle: int | None = None
-        self._made: list[Path] = []
+        self._folder = Path(os.path.realpath(folder))
+        self._transaction = Transaction()
+        self._earlier = EarlierResults(self._folder)
+        self._written: list[Path] = []
+        self._listed: list[dict[str, Any]] = []
         self._feeds = 0
 
     def __enter__(self) -> ResultFolder:
-        """Undo what a kill interrupted, and see whether the earlier results may be replaced: before a long run.
+        """See whether the earlier results may be replaced: before a long run.
 
         Raises:
-            OutputError: They hold what no simulation wrote, or cannot be brought back.
+            OutputError: They are not what their list says, or have none.
         """
         with self._output_errors():
-            if self._folder.is_dir():
-                with locked(self._folder):
-                    self._undo()
-            self._earlier()
+            self._earlier.verify()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove what was not committed."""
-        if self._handle is not None:
-            shutil.rmtree(self._new, ignore_errors=True)
-            os.close(self._handle)
-        if kind is not None:
-            for folder in reversed(self._made):
-                with suppress(OSError):
-                    folder.rmdir()
+        self._transaction.__exit__(kind, error, trace)
 
     def add(self, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
         """Write the next feed.
@@ -79,58 +68,56 @@ class ResultFolder:
             OutputError: It cannot be written.
         """
         with self._output_errors():
-            self._add(files, file_format)
+            feed = feed_folder(self._feeds)
+            place = self._transaction.place(self._folder / feed)
+            place.mkdir(FOLDER_MODE)
+            self._written.append(place)
+            taken: set[str] = set()
+            for index, (name, array) in enumerate(files):
+                # names that differ only in characters a file name cannot hold
+                unique = f"{name}.{index}" if name in taken else name
+                taken.add(name)
+                self._write(place, f"{unique}.{file_format}", _content(array, file_format))
+            self._feeds += 1
 
-    def commit(self, facts: str) -> None:
+    def commit(self, facts: Mapping[str, Any]) -> None:
         """Put everything in place.
 
         Args:
-            facts: text of ``simulation.json``.
+            facts: content of ``simulation.json``, to which the list of ``files`` is added.
 
         Raises:
-            OutputError: It cannot be done, or the earlier results hold what no simulation wrote; they are as they were.
+            OutputError: It cannot be done, or the earlier results are no longer what they were; they stay.
         """
         with self._output_errors():
-            self._commit(facts)
+            handle = self._transaction.open(self._folder / FACTS_FILE)
+            write_fully(handle, json_text({**facts, "files": self._listed}).encode(), 0)
+            with ThreadPoolExecutor(FLUSHERS) as pool:
+                for _ in pool.map(flush_folder, self._written):  # files as well
+                    pass
+            self._transaction.commit(self._replace_earlier)
 
-    def _add(self, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
-        if self._handle is None:
-            self._start()
-        target = self._new / feed_folder(self._feeds)
-        target.mkdir(mode=FOLDER_MODE)
-        taken: set[str] = set()
-        for index, (name, array) in enumerate(files):
-            # names that differ only in characters a file name cannot hold
-            unique = f"{name}.{index}" if name in taken else name
-            taken.add(name)
-            _write(target / f"{unique}.{file_format}", _content(array, file_format))
-        self._feeds += 1
+    def _replace_earlier(self) -> None:
+        earlier = self._earlier.verify()
+        for number in range(self._feeds):
+            path = self._folder / feed_folder(number)
+            if feed_folder(number) not in earlier and os.path.lexists(path):
+                raise OutputError(f"{path}: was made by another program. Choose another save_path or remove it.")
+        for name in earlier:
+            self._transaction.remove(self._folder / name)
 
-    def _commit(self, facts: str) -> None:
-        if self._handle is None:
-            self._start()
-        _write(self._new / FACTS_FILE, [facts.encode()])
-        # a data set gives many small files: one flush of all disks takes less than one of each file
-        os.sync()
-        with locked(self._folder):
-            self._undo()
-            for leftover in self._folder.glob(f"{NEW}*"):
-                if leftover != self._new and abandoned(leftover):
-                    shutil.rmtree(leftover, ignore_errors=True)
-            earlier = self._earlier()
-            try:
-                self._move_aside(earlier)
-                for name in [*map(feed_folder, range(self._feeds)), FACTS_FILE]:
-                    os.rename(self._new / name, self._folder / name)
-            except BaseException:
-                # what fails here too is left to the next run
-                with suppress(OSError):
-                    self._undo()
-                raise
-            # the results are new, whatever happens to the rest
-            with suppress(OSError):
-                flush_folder(self._folder)
-                self._drop(self._folder / UNDO)
+    def _write(self, folder: Path, name: str, pieces: Sequence[bytes | memoryview]) -> None:
+        handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        digest, position = hashlib.sha256(), 0
+        try:
+            for piece in pieces:
+                write_fully(handle, piece, position)
+                digest.update(piece)
+                position += len(piece)
+        finally:
+            os.close(handle)
+        self._written.append(folder / name)
+        self._listed.append({"name": f"{folder.name}/{name}", "size": position, "sha256": digest.hexdigest()})
 
     @contextmanager
     def _output_errors(self) -> Iterator[None]:
@@ -142,70 +129,6 @@ class ResultFolder:
             reason = error.strerror or error
             raise OutputError(f"{self._folder}: cannot be written ({reason}). Choose another save_path.") from error
 
-    def _start(self) -> None:
-        missing = [p for p in [self._folder, *self._folder.parents] if not p.exists()]
-        for path in reversed(missing):
-            path.mkdir(mode=FOLDER_MODE, exist_ok=True)
-            self._made.append(path)
-        with locked(self._folder):  # nobody may take the folder for a leftover before it is locked
-            self._new.mkdir(mode=FOLDER_MODE)
-            self._handle = os.open(self._new, os.O_RDONLY | os.O_CLOEXEC)
-            lock(self._handle, wait=False)
-
-    def _move_aside(self, earlier: Sequence[Path]) -> None:
-        aside = self._folder / ASIDE
-        aside.mkdir(mode=FOLDER_MODE)
-        for path in earlier:
-            os.rename(path, aside / path.name)
-        flush_folder(self._folder)
-        os.rename(aside, self._folder / UNDO)
-        flush_folder(self._folder)
-
-    def _undo(self) -> None:
-        """Bring back the earlier results when a replacement was interrupted; may be repeated."""
-        aside, undo = self._folder / ASIDE, self._folder / UNDO
-        if undo.is_dir() and not (self._folder / FACTS_FILE).exists():
-            # the feeds in place are new; they go, and the earlier ones are aside as if they had just been moved
-            for path in reversed(_feeds_in(self._folder)):
-                shutil.rmtree(path)
-            os.rename(undo, aside)
-        if undo.is_dir():
-            self._drop(undo)
-        if aside.is_dir():
-            for name in sorted(os.listdir(aside)):  # digits come before the name of the facts
-                os.rename(aside / name, self._folder / name)
-            aside.rmdir()
-
-    def _drop(self, undo: Path) -> None:
-        """In one step, so that half of it is never brought back; what stays of it is a leftover like others."""
-        dropped = self._new.with_name(f"{self._new.name}_old")
-        os.rename(undo, dropped)
-        shutil.rmtree(dropped, ignore_errors=True)
-
-    def _earlier(self) -> list[Path]:
-        """What an earlier run left, its facts first."""
-        feeds = _feeds_in(self._folder)
-        for feed in feeds:
-            if feed.is_symlink() or any(not f.is_file() or f.suffix not in SUFFIXES for f in feed.iterdir()):
-                raise OutputError(f"{feed}: holds other files than a simulation's. Choose another save_path.")
-        facts = self._folder / FACTS_FILE
-        if facts.is_dir():
-            raise OutputError(f"{facts}: is a folder. Choose another save_path.")
-        return [facts, *feeds] if os.path.lexists(facts) else feeds
-
-
-def feed_folder(number: int) -> str:
-    """Name of the folder that holds what one feed gave."""
-    return f"{number:06d}"
-
-
-def _feeds_in(folder: Path) -> list[Path]:
-    """Folders of a run, whole or interrupted: it numbers them without gaps."""
-    found: list[Path] = []
-    while os.path.lexists(folder / feed_folder(len(found))):
-        found.append(folder / feed_folder(len(found)))
-    return found
-
 
 def _content(array: npt.NDArray[Any], file_format: str) -> list[bytes | memoryview]:
     plain = np.ascontiguousarray(array)
@@ -215,14 +138,3 @@ def _content(array: npt.NDArray[Any], file_format: str) -> list[bytes | memoryvi
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(plain.reshape(array.shape)))
     return [header.getvalue(), numbers]
-
-
-def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-    try:
-        position = 0
-        for piece in pieces:
-            write_fully(handle, piece, position)
-            position += len(piece)
-    finally:
-        os.close(handle)

@@ -21,7 +21,6 @@ from amct_onnx.device.products import product
 from amct_onnx.device.result_folder import ResultFolder
 from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
 from amct_onnx.errors import DataError
-from amct_onnx.json_text import json_text
 from amct_onnx.log import start_log
 
 LONGEST_NAME = 180
@@ -31,7 +30,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulation did; ``to_dict`` is the content of ``simulation.json``.
+    """What a simulation did; ``to_dict`` is the content of ``simulation.json`` but for its list of files.
 
     Attributes:
         model, data, folder: paths.
@@ -135,7 +134,7 @@ def simulate(
             undecided=product(device).undecided,
             pinned=session.pinned,
         )
-        results.commit(json_text(result.to_dict()))
+        results.commit(result.to_dict())
     return result
 
 

@@ -69,7 +69,7 @@ def quantize_bias(
     output = source.output(target)
     for path in check_targets([target, output.data_path], model_file, inputs):
         get_logger("Utils").warning("The existing file %s is replaced", path)
-    write_outputs([output], {}, target.name, progress)
+    write_outputs([output], {}, progress)
     report = BiasReport(os.fspath(model_file), str(target), layers)
     for entry in report.unreachable:
         get_logger("Bias").warning("The bias of layer %s is not changed: %s", entry.name, entry.detail)

@@ -1,0 +1,68 @@
+"""Parse the command line, run its verb, and say what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from amct_onnx import __version__
+from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
+from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
+from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
+from amct_onnx.errors import AmctError
+from amct_onnx.plain_text import shown
+
+VERBS = (convert, bias, check, atc, simulate, compare, doctor)
+"""Modules of the verbs, in the order in which --help lists them."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="amct_onnx", description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts."
+    )
+    parser.add_argument("--version", action="version", version=f"amct_onnx {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for module in VERBS:
+        verb = module.add_parser(verbs)
+        verb.add_argument("--debug", action="store_true", help="show tracebacks")
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def run_command(argv: Sequence[str] | None) -> int:
+    """Run a command and return its exit code, see ``exit_codes``.
+
+    Raises:
+        KeyboardInterrupt: A signal asked it to end.
+    """
+    prepare_streams()
+    arguments = _parser().parse_args(argv)
+    try:
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
+    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        drop_stdout()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        if arguments.debug or os.environ.get("AMCT_LOG_LEVEL", "").upper() == "DEBUG":
+            import traceback
+
+            traceback.print_exc()
+        say_last(f"amct_onnx: error: {shown(_paragraph(error))}")
+        return EXIT_BAD_INPUT
+
+
+def _paragraph(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, AmctError):
+        return str(error)
+    if isinstance(error, OSError):
+        place = "stdout or a file" if error.filename is None else error.filename
+        return (
+            f"{place}: cannot be used ({error.strerror or error}). Check the path, its permissions and the space left."
+        )
+    return f"unexpected {type(error).__name__}: {error}. Run again with --debug for the traceback."
