@@ -158,7 +158,7 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
     ]
     for change in hostile:
         changed(change)
-        unreadable("damaged")
+        unreadable("damaged|no state")
     changed(lambda content: content.pop("job"))
     unreadable("no state")
     changed(put("job", "0" * 64))
