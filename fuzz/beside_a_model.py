@@ -32,34 +32,11 @@ from amct_onnx.comparison.state import DataDigest, State, checksum, read_state, 
 from amct_onnx.data.python_feeds import PythonFeeds
 from amct_onnx.data.read_feeds import InputSpec, specs_of
 from amct_onnx.device.simulate import simulate
+from odd_values import FEEDS, JSON_VALUES, RESULTS
 from oracle import Sandbox
 
 SETTINGS = {"devices": "a2", "threads": "1"}
 EVALUATOR = "def evaluate(outputs, feeds, labels):\n    return {'m': [0.5] * len(next(iter(feeds.values())))}\n"
-JSON_VALUES = (
-    None, True, False, "", "0x", "-0x0", "0x1", "source", "\x1b[2J", "x" * 5000, [], {}, [[]], [None], {"a": 1}, 10**30, -(10**30),
-    1e300, 1e-300, 1e-45, 3e38, -1.0, -0.0, 0.5, 1.5, 128, -129, 2**53, 2**62, 2**62 + 1, *mutations.INTEGERS,
-)  # fmt: skip
-RESULTS = (
-    "None", "3", "{}", "[]", "{'m': 1}", "{'m': [1.0]}", "{'m': [1.0] * n}", "{'m': [float('nan')] * n}", "{'m': 'text'}",
-    "{'m': [1e400] * n}", "{'m': [10**400] * n}", "{1: [1] * n}", "{'\\ud800': [1] * n}", "{None: [1] * n}", "{'m': [1j] * n}",
-    "{'m': [[1] * n]}", "{'m': [[1, 2]] * n}", "{'m': [[1], [1, 2]]}", "{str(i): [1] * n for i in range(2000)}", "{'m': {1: 2}}",
-    "{'m': object()}", "{'m': (i for i in range(n))}", "{'m': [None] * n}", "{'m': [True] * n}", "{'m': b'ab'}", "{'x' * 10**5: [1] * n}",
-    "{'m': np.ones(n, np.float16)}", "{'m': np.ones((n, 0))}", "{'m': np.ones(n, 'datetime64[s]')}", "{'m': np.ones(n, object)}",
-    "{'m': np.zeros(n, [('a', 'f4')])}", "{'\\x1b[2J': [1] * n}", "[('m', [1] * n)]", "{'m': [-1e308] * n}", "{'m': [1e308] * n}",
-    "{'m': [5e-324] * n}", "{'m': deep}", "{'m': ['0.5'] * n}", "{('m',): [1] * n}", "1 / 0", "exit()", "{'m': np.ma.masked_all(n)}",
-)  # fmt: skip
-"""What an evaluator may return, as Python; ``n`` is the number of samples."""
-FEEDS = (
-    "{'x': np.ones((2, 3), np.float32)}", "{'x': np.ones((2, 3))}", "{}", "None", "{'x': None}", "{'x': 'text'}", "{'x': [[1, 2, 3]] * 2}",
-    "{'x': np.ones((2, 3), np.float32), 'y': 1}", "({'x': np.ones((2, 3), np.float32)}, [1, 2])", "{'x': object()}", "{1: 2}",
-    "({'x': np.ones((2, 3), np.float32)}, [1])", "({'x': np.ones((2, 3), np.float32)}, 1)", "(1, 2, 3)", "{'x': deep}", "1 / 0",
-    "({'x': np.ones((2, 3), np.float32)}, 'ab')", "({'x': np.ones((2, 3), np.float32)}, [None, 1])", "{'x': np.ones((0, 3), np.float32)}",
-    "{'x': np.ones((2, 3), 'f4').astype('>f4')}", "{'x': np.zeros((2, 3), [('a', 'f4')])}", "{'x': np.float32(1)}", "{'x': {}}",
-    "{'x': np.broadcast_to(np.float32(1), (2, 3))}", "{None: 1}", "exit()", "{'x': np.ma.masked_all((2, 3), np.float32)}",
-    "({'x': np.ones((2, 3), np.float32)}, [[1, 2], [3]])", "{'x' * 10**5: 1}", "({'x': np.ones((2, 3), np.float32)}, {})",
-)  # fmt: skip
-"""What a data file may yield."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +105,7 @@ def state(sandbox: Sandbox, content: bytes) -> None:
         content = json.dumps(body).encode()
     path = sandbox.place("in/state.json", content)
     known = case()
+    sandbox.may_read(Path(known.folder.name))
     found = read_state(path, known.job, SETTINGS)
     run = Run(
         known.job, known.layers, known.ledger, known.runner, found.results, known.batch, True, None, found.seconds, None
@@ -138,6 +116,7 @@ def state(sandbox: Sandbox, content: bytes) -> None:
 def board(sandbox: Sandbox, content: bytes) -> None:
     """A board's dumps; the first line of the input names the file that is changed, the rest is its content."""
     known = case()
+    sandbox.may_read(Path(known.folder.name))
     name, _, changed = content.partition(b"\n")
     files = {n: c for n, c in known.dumps.items() if n != name.decode("latin-1").removeprefix("-")}
     folder = sandbox.source / "dumps"
@@ -154,12 +133,15 @@ def board(sandbox: Sandbox, content: bytes) -> None:
 def evaluator(sandbox: Sandbox, content: bytes) -> None:
     """An evaluator that returns anything."""
     made = Evaluator(content.decode(), "evaluator.py")
-    feeds = {"x": np.ones((3, 2), np.float32)}
-    sums = {n: ExactSum() for n in made.evaluate(feeds, feeds, None, 3)}
-    accuracy = Accuracy(3, sums=sums)
-    for name, numbers in made.evaluate(feeds, feeds, None, 3).items():
-        accuracy.sums[name].add_all(numbers.tolist())
-    json.dumps(made.finish({n: s.value for n, s in accuracy.sums.items()}, 3))
+    arrays = {"x": np.ones((3, 2), np.float32)}
+    total = Accuracy()
+    for _ in range(2):
+        sums = {}
+        for name, numbers in made.evaluate(arrays, arrays, None, 3).items():
+            sums[name] = ExactSum()
+            sums[name].add_all(numbers.tolist())
+        total.merge(Accuracy(3, sums=sums))
+    json.dumps(made.finish({n: s.value for n, s in total.sums.items()}, 6))
 
 
 def feeds(sandbox: Sandbox, content: bytes) -> None:
@@ -184,7 +166,7 @@ def board_corpus() -> dict[str, bytes]:
 
 
 def change_json(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
-    """Values of the text are others, of another type, doubled, moved or gone; fields more; deep nesting; or bytes change."""
+    """Values are others, of another type, doubled, moved or gone; fields more; deep nesting; or bytes change."""
     kind = chance.random()
     if kind < 0.15:
         return mutations.change_bytes(content, chance)
@@ -279,7 +261,8 @@ def change_dump(content: bytes, chance: random.Random, others: list[bytes]) -> b
             "<f3",
             "",
         )
-        text = f"{{'descr': {chance.choice(types)!r}, 'fortran_order': {chance.choice(('False', 'True', '2'))}, 'shape': {chance.choice(shapes)}, }}"
+        fields = (chance.choice(types), chance.choice(("False", "True", "2")), chance.choice(shapes))
+        text = "{{'descr': {!r}, 'fortran_order': {}, 'shape': {}, }}".format(*fields)
         text = text.ljust(117) + "\n"
         held = held[:8] + len(text).to_bytes(2, "little") + text.encode() + held[128:]
     elif kind == 3:
@@ -298,7 +281,8 @@ def change_evaluator(content: bytes, chance: random.Random, others: list[bytes])
     """Another result of evaluate, and of finish."""
     one, other, last = (chance.choice(RESULTS) for _ in range(3))
     text = "import numpy as np\ndeep = 1.0\nfor _ in range(2000): deep = [deep]\ncalls = []\n"
-    text += f"def evaluate(outputs, feeds, labels):\n    n = 3; calls.append(0)\n    return {one} if len(calls) < 2 else {other}\n"
+    text += "def evaluate(outputs, feeds, labels):\n    n = 3; calls.append(0)\n"
+    text += f"    return {one} if len(calls) < 2 else {other}\n"
     if content == b"finish":
         last = last.replace("[1] * n", "1").replace("[1e400] * n", "1e400").replace("[10**400] * n", "10**400")
         text += f"def finish(sums, samples):\n    n = samples\n    return {last}\n"
@@ -307,7 +291,7 @@ def change_evaluator(content: bytes, chance: random.Random, others: list[bytes])
 
 def feeds_corpus() -> dict[str, bytes]:
     """One data file."""
-    return {"feeds": b""}
+    return {"feeds": b"feeds"}
 
 
 def change_feeds(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:

@@ -114,6 +114,11 @@ class Sandbox:
             (self.target / name).write_bytes(OLD)
         self.outputs, self.together, self.may_go = {f"out/{name}" for name in OUTPUTS}, True, set()
 
+    def may_read(self, folder: Path) -> None:
+        """What a target keeps elsewhere for all its inputs."""
+        if f"{folder.resolve()}/" not in self._allowed:
+            self._allowed = (*self._allowed, f"{folder.resolve()}/")
+
     def place(self, name: str, content: bytes) -> Path:
         """Put an input in, relative to the sandbox: what stands there from now on must stand there after the run."""
         path = self.root / name

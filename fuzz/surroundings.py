@@ -261,10 +261,22 @@ def _simulations(chance: random.Random) -> list[dict[str, Any]]:
 def _users_files(chance: random.Random) -> list[dict[str, Any]]:
     """What a user keeps where the outputs go, and in their place."""
     names = (
-        "out/sim/000000/notes.txt", "out/sim/000000/y.npy", "out/sim/000001/y.npy", "out/sim/simulation.json",
-        "out/sim/notes.txt", "out/sim/000000", "in/c_compare_state.json", "in/.git/HEAD", "out/notes.txt",
-        "out/.git/HEAD", "out/sim/000001", "in/model.onnx.data", "out/m", "in/c_compare_state.json.tmp", "in/inner/notes.txt",
-    )  # fmt: skip
+        "out/sim/000000/notes.txt",
+        "out/sim/000000/y.npy",
+        "out/sim/000001/y.npy",
+        "out/sim/simulation.json",
+        "out/sim/notes.txt",
+        "out/sim/000000",
+        "in/c_compare_state.json",
+        "in/.git/HEAD",
+        "out/notes.txt",
+        "out/.git/HEAD",
+        "out/sim/000001",
+        "in/model.onnx.data",
+        "out/m",
+        "in/c_compare_state.json.tmp",
+        "in/inner/notes.txt",
+    )
     return _anything(chance, chance.choice(names))
 
 

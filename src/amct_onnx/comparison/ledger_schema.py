@@ -1,6 +1,6 @@
 """The types and ranges of a ledger's fields, and what they must be to each other; docs/ledger.md says what they mean.
 
-A field more is accepted: a later version may write it under the same ``schema_version``.
+Fields are those that this version writes, no more and no fewer: converting again takes less than a wrong comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Size = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
-class BiasErrorContent(msgspec.Struct, frozen=True):
+class BiasErrorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``report.BiasError``."""
 
     max_steps: Size
@@ -39,7 +39,7 @@ class BiasErrorContent(msgspec.Struct, frozen=True):
     worst_channel: Count
 
 
-class LayerContent(msgspec.Struct, frozen=True):
+class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``report.LayerEntry``."""
 
     name: Name
@@ -60,7 +60,7 @@ class LayerContent(msgspec.Struct, frozen=True):
     bias_error: BiasErrorContent | None
 
 
-class ResidualContent(msgspec.Struct, frozen=True):
+class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``report.ResidualEntry``."""
 
     tensor: Name
@@ -68,7 +68,7 @@ class ResidualContent(msgspec.Struct, frozen=True):
     detail: Text
 
 
-class FindingContent(msgspec.Struct, frozen=True):
+class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``acceptance.report.Finding``."""
 
     rule: Name
@@ -83,7 +83,7 @@ class FindingContent(msgspec.Struct, frozen=True):
     products: Names
 
 
-class CountsContent(msgspec.Struct, frozen=True):
+class CountsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Findings of each severity."""
 
     error: Count
@@ -91,7 +91,7 @@ class CountsContent(msgspec.Struct, frozen=True):
     note: Count
 
 
-class CheckContent(msgspec.Struct, frozen=True):
+class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``acceptance.report.CheckReport``."""
 
     schema_version: Count
@@ -104,7 +104,7 @@ class CheckContent(msgspec.Struct, frozen=True):
     summary: Text
 
 
-class LedgerContent(msgspec.Struct, frozen=True):
+class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of ``<prefix>_quant.json``."""
 
     schema_version: Count

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from amct_onnx.comparison.batch import TOP, Accuracy, Results
-from amct_onnx.comparison.evaluator import METRIC_LIMIT
+from amct_onnx.comparison.evaluator import LONGEST_NAME, METRIC_LIMIT
 from amct_onnx.comparison.exact_sum import ExactSum
 from amct_onnx.comparison.job import SOURCE, Job
 from amct_onnx.comparison.statistics import QuantizerStatistics, TensorStatistics
@@ -29,7 +29,7 @@ Samples = Annotated[int, Meta(ge=0, le=1 << 53)]
 Sum = Annotated[str, Meta(pattern="^-?0x[0-9a-f]{1,600}$", max_length=603)]
 """An ``ExactSum``: float64 covers 2098 bits, so many numbers as there are some more."""
 Key = Annotated[str, Meta(min_length=1, max_length=1 << 10)]
-Metric = Annotated[str, Meta(max_length=1 << 16)]
+Metric = Annotated[str, Meta(max_length=LONGEST_NAME)]
 Sums = Annotated[dict[Metric, Sum], Meta(max_length=METRIC_LIMIT)]
 Settings = Annotated[dict[Key, Annotated[str, Meta(max_length=1 << 16)]], Meta(max_length=100)]
 
