@@ -240,6 +240,7 @@ def test_images_that_cannot_be_used(content: str, message: str) -> None:
     options: dict[str, object] = {}
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:400])
+        options = {"resize": (8, 8)}
     elif content.endswith("bomb"):
         path.write_bytes(png_that_claims(*[60000 if "larger" in content else 12000] * 2))
     elif content == "text":
@@ -257,7 +258,7 @@ def test_images_that_cannot_be_used(content: str, message: str) -> None:
     elif content == "transparent":
         Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(path)
     elif content == "transparent palette":
-        Image.fromarray(PIXELS[0][:8, :8]).convert("P").save(path, transparency=0)
+        Image.new("P", (8, 8), 0).save(path, transparency=0)
     elif content == "small":
         options = {"crop": (17,)}
     with pytest.raises(DataError, match=message) as caught:

@@ -200,8 +200,8 @@ def _decoded(
                     raise DataError(f"{file}: claims {width} x {height} pixels, more than {LARGEST}. Scale it down.")
                 if image.mode not in MODES or _bits(image) > 8:
                     raise DataError(
-                        f"{file}: its pixels are not of 8 bits per channel. Save it with 8 bits, or give the numbers as "
-                        ".npz or through a Python file."
+                        f"{file}: its pixels are not of 8 bits per channel. Save it with 8 bits, or give the numbers "
+                        "as .npz or through a Python file."
                     )
                 resized = _resized(file, width, height, options)
                 cropped = _cropped(file, *resized, options)
