@@ -44,10 +44,10 @@ PREFIXES = ("m_", "c_", "b", "bias.onnx", "model", "deploy", "")
 SECRETS = (b"private", b"", b'{"feeds": []}', b"\x93NUMPY", bytes(300))
 
 
-def _verbs(sandbox: Sandbox) -> dict[str, tuple[Callable[[], object], frozenset[str], bool]]:
+def verbs(root: Path) -> dict[str, tuple[Callable[[], object], frozenset[str], bool]]:
     """Verb -> how it is run, its outputs, and whether these change together."""
-    at = lambda name: sandbox.root / name  # noqa: E731
-    names = [Path(n) for n in _case()[1]]
+    at = root.joinpath
+    names = [Path(n) for n in inputs_and_results()[1]]
     results = frozenset(f"{RESULTS}/{p}" for n in names for p in (n, *n.parents)) | {RESULTS}
     nothing: frozenset[str] = frozenset()
     return {
@@ -74,7 +74,7 @@ VERBS = ("convert", "check", "atc", "session", "doctor", "bias", "simulate", "co
 
 
 @functools.cache
-def _case() -> tuple[dict[str, bytes], dict[str, bytes]]:
+def inputs_and_results() -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The inputs of every verb, and what an earlier simulation left: relative name -> bytes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -97,9 +97,9 @@ def corpus() -> dict[str, bytes]:
 def run(sandbox: Sandbox, content: bytes) -> None:
     """Plant, run the verb, and leave the judgement to the oracle."""
     wanted = json.loads(content)
-    for name, held in _case()[0].items():
+    for name, held in inputs_and_results()[0].items():
         (sandbox.root / name).write_bytes(held)
-    call, sandbox.outputs, sandbox.together = _verbs(sandbox)[wanted["verb"]]
+    call, sandbox.outputs, sandbox.together = verbs(sandbox.root)[wanted["verb"]]
     sandbox.may_go = {
         n for n in DATA_FILES if n.startswith({"bias": "out/b", "convert": "out/m"}.get(wanted["verb"], "-"))
     }
@@ -107,7 +107,7 @@ def run(sandbox: Sandbox, content: bytes) -> None:
         call()
     for plant in wanted["plants"]:
         with contextlib.suppress(OSError, ValueError):  # a name that is taken, or that no file can have
-            _plant(sandbox, plant)
+            put(sandbox.root, plant)
     if wanted["verb"] == "simulate" and not wanted["earlier"]:
         # what was not written by a run is a user's, whatever its name; an empty folder holds no work
         taken = {n: sandbox.root / n for n in sandbox.outputs if os.path.lexists(sandbox.root / n)}
@@ -123,10 +123,11 @@ def mutate(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
     return json.dumps({"verb": verb, "earlier": chance.random() < 0.4, "plants": plants}).encode()
 
 
-def _plant(sandbox: Sandbox, plant: dict[str, Any]) -> None:
-    path = sandbox.root / plant["at"]
+def put(root: Path, plant: dict[str, Any]) -> None:
+    """Plant one thing in a sandbox's folder."""
+    path = root / plant["at"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = str(plant.get("text", "")).replace("{root}", str(sandbox.root))
+    text = str(plant.get("text", "")).replace("{root}", str(root))
     if plant["kind"] == "link":
         path.symlink_to(text)
         return
@@ -135,11 +136,11 @@ def _plant(sandbox: Sandbox, plant: dict[str, Any]) -> None:
     elif plant["kind"] == "pipe":
         os.mkfifo(path)
     elif plant["kind"] == "hard link":
-        os.link(sandbox.root / text, path)
+        os.link(root / text, path)
     else:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with open(handle, "wb") as file:
-            file.write(re.sub(r"%identity\((.*?)\)%", lambda m: _identity(sandbox.root / m[1]), text).encode())
+            file.write(re.sub(r"%identity\((.*?)\)%", lambda m: _identity(root / m[1]), text).encode())
     if "mode" in plant:
         os.chmod(path, plant["mode"])
     if plant.get("owner") and os.geteuid() == 0:
@@ -154,13 +155,14 @@ def _identity(path: Path) -> str:
     return f"{status.st_ino} {status.st_mtime_ns}"
 
 
-def _tag(prefix: str) -> str:
+def tag_of(prefix: str) -> str:
+    """By which earlier versions named what belongs to a set of outputs."""
     return hashlib.sha256(os.fsencode(prefix)).hexdigest()[:12]
 
 
 def _hidden(chance: random.Random, suffixes: tuple[str, ...]) -> str:
     """A name as transactions give or gave it; the inode in it is never the file's own."""
-    tag = chance.choice([_tag(chance.choice(PREFIXES)), f"{chance.getrandbits(48):012x}"])
+    tag = chance.choice([tag_of(chance.choice(PREFIXES)), f"{chance.getrandbits(48):012x}"])
     token = f"{chance.getrandbits(40):x}"
     inode = f"{2**60 + chance.getrandbits(32):x}"
     suffix = chance.choice(suffixes)
@@ -231,7 +233,7 @@ def _journals(chance: random.Random) -> list[dict[str, Any]]:
     text = json.dumps(steps)
     if chance.random() < 0.15:
         text = mutations.change_bytes(text.encode(), chance).decode("latin-1")
-    tag = chance.choice([_tag(p) for p in PREFIXES] + [f"{chance.getrandbits(48):012x}"])
+    tag = chance.choice([tag_of(p) for p in PREFIXES] + [f"{chance.getrandbits(48):012x}"])
     return [_file(chance, f"{home}/.amct_{tag}.undo", text)]
 
 
