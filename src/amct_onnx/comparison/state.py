@@ -30,10 +30,11 @@ class DataDigest:
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
-        self._samples = 0
+        self._batches = self._samples = 0
 
     def add(self, batch: Batch) -> None:
         """Add the next batch."""
+        self._batches += 1
         self._samples += batch.samples
         arrays = dict(sorted(batch.feeds.items()))
         if batch.labels is not None:
@@ -44,8 +45,8 @@ class DataDigest:
 
     @property
     def text(self) -> str:
-        """So far: in hex, and how many samples it covers, which a state cannot claim otherwise."""
-        return f"{self._hash.hexdigest()}-{self._samples}"
+        """So far: in hex, and how many batches and samples it covers, which a state cannot claim otherwise."""
+        return f"{self._hash.hexdigest()}-{self._batches}-{self._samples}"
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from msgspec import Meta
 from amct_onnx.comparison.batch import TOP, Accuracy, Results
 from amct_onnx.comparison.evaluator import LONGEST_NAME, METRIC_LIMIT
 from amct_onnx.comparison.exact_sum import ExactSum
-from amct_onnx.comparison.job import SOURCE, Job
+from amct_onnx.comparison.job import FAKE_QUANT, SOURCE, Job
 from amct_onnx.comparison.statistics import QuantizerStatistics, TensorStatistics
 from amct_onnx.comparison.typed_json import ContentError
 
+MAX_ERROR = 1.4e154
+"""What float64 can square; larger errors count as not finite."""
 FLOAT_SLACK = 2.0**-10
 """Relative: float32 sums of a batch err by 2^-14 at most (``statistics.ROW``)."""
 
@@ -42,7 +44,7 @@ class TensorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_finite: Count
     samples: Samples
     same_top1: Samples
-    largest: Annotated[float, Meta(ge=0)]
+    largest: Annotated[float, Meta(ge=0, le=MAX_ERROR)]
     absolute: Sum
     square: Sum
     source_square: Sum
@@ -74,7 +76,7 @@ class StateContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema_version: Count
     job: Key
     settings: Settings
-    data: Annotated[str, Meta(pattern="^[0-9a-f]{32}-[0-9]{1,16}$", max_length=49)]
+    data: Annotated[str, Meta(pattern="^[0-9a-f]{32}-[0-9]{1,16}-[0-9]{1,16}$", max_length=66)]
     seconds: Annotated[float, Meta(ge=0, le=1e12)]
     batches: Samples
     samples: Samples
@@ -99,8 +101,8 @@ def results_of(content: StateContent, job: Job) -> Results:
         ContentError: They cannot be; the text names the field.
     """
     made = Results(content.batches, content.samples)
-    if content.data.partition("-")[2] != str(content.samples):
-        raise ContentError("$.samples: is not the number in $.data")
+    if content.data.partition("-")[2] != f"{content.batches}-{content.samples}":
+        raise ContentError("$.batches, $.samples: are not the numbers in $.data")
     _only_once("tensors", [(k, m) for k, m, _ in content.tensors])
     _only_once("quantizers", [(i, m) for i, m, _ in content.quantizers])
     _only_once("accuracy", [m for m, _ in content.accuracy])
@@ -143,6 +145,7 @@ def _tensor(content: TensorContent, place: str, key: str, samples: int) -> Tenso
     # of a layer's input the mean alone is taken, unless something was not finite
     mean_alone = key.startswith("input:") and top == square == 0
     more, less = 1 + FLOAT_SLACK, 1 - FLOAT_SLACK
+    lengths = [math.sqrt(max(0.0, sums[n].value)) for n in ("square", "source_square", "square_of_other")]
     _hold(
         place,
         (
@@ -152,7 +155,10 @@ def _tensor(content: TensorContent, place: str, key: str, samples: int) -> Tenso
             ("samples", made.samples <= samples),
             ("same_top1", made.same_top1 <= made.samples),
             ("absolute", mean_alone or top * less <= absolute <= compared * top * more),
-            ("square", mean_alone or (top * less) ** 2 <= square <= compared * (top * more) ** 2),
+            ("square", mean_alone or top * top * less * less <= square <= compared * top * top * more * more),
+            ("absolute", mean_alone or absolute <= math.sqrt(max(0, compared)) * lengths[0] * more),
+            # of |b - a|, |a| and |b| none is longer than the two others
+            ("square_of_other", mean_alone or 2 * max(lengths) <= sum(lengths) * more),
         ),
     )
     return made
@@ -186,14 +192,24 @@ def _check_models(made: Results, job: Job) -> None:
     if set(made.tensors) != (wanted if made.batches else set()):
         raise ContentError("$.tensors: are not those of the models")
     counts: dict[str, tuple[int, int]] = {}
+    squares: dict[str, ExactSum] = {}
     for (key, model), tensor in made.tensors.items():
         if counts.setdefault(key, (tensor.count, tensor.samples)) != (tensor.count, tensor.samples):
             raise ContentError(f"$.tensors: '{key}' has another count in '{model}'")
+        same = key.startswith("input:") or tensor.not_finite  # of some elements or batches only
+        if not same and squares.setdefault(key, tensor.source_square) != tensor.source_square:
+            raise ContentError(f"$.tensors: the source's '{key}' is another beside '{model}'")
     models = (SOURCE, *job.models)
     known = {SOURCE: {q.layer for q in job.quantizers}}
     known |= {m: set(range(len(job.layer_names))) for m in models[1:]}
-    if any(index not in known.get(model, ()) for index, model in made.quantizers):
+    found = {m: {i for i, model in made.quantizers if model == m} for m in {*models, *(m for _, m in made.quantizers)}}
+    complete = found[SOURCE] == (known[SOURCE] if made.batches else set())
+    alike = len({frozenset(found[m]) for m in models if m not in (SOURCE, FAKE_QUANT)}) <= 1
+    complete &= all(found[m] >= found[SOURCE] for m in models if m not in (SOURCE, FAKE_QUANT))
+    if not complete or not alike or any(layers - known.get(m, set()) for m, layers in found.items()):
         raise ContentError("$.quantizers: are not those of the models")
+    if any(q.ties or q.largest_accumulator for (_, m), q in made.quantizers.items() if m == SOURCE):
+        raise ContentError(f"$.quantizers: '{SOURCE}' has ties or accumulators")
     if set(made.accuracy) not in (set(), set(models)):
         raise ContentError("$.accuracy: is not that of all models")
 
