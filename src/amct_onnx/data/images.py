@@ -208,8 +208,8 @@ def _decoded(
                 check_size(file, *cropped)
                 if image.has_transparency_data and _is_transparent(image):
                     raise DataError(
-                        f"{file}: has transparent pixels, and the model takes none. Lay it over a background and save "
-                        "it without transparency."
+                        f"{file}: has transparent pixels, and the model takes none. Save it over a background, without "
+                        "transparency."
                     )
                 made = image.convert("L" if gray else "RGB")
     except DataError:
