@@ -64,8 +64,10 @@ class State:
     seconds: float
 
 
-def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, str], state: State) -> None:
-    """Replace the file, all of it or nothing.
+def write_state(
+    path: str | os.PathLike[str], job: Job, settings: Mapping[str, str], state: State, *, run: str = ""
+) -> None:
+    """Replace the file, all of it or nothing; ``run`` is the key by which its run knows it again.
 
     Raises:
         OutputError: It cannot be written.
@@ -74,6 +76,7 @@ def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, s
     body = {
         "schema_version": STATE_SCHEMA_VERSION,
         "job": job.key,
+        "run": run,
         "settings": dict(settings),
         "data": state.data,
         "seconds": state.seconds,
@@ -90,15 +93,15 @@ def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, s
     write_texts({path: text + "\n"})
 
 
-def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, str]) -> State:
-    """What ``write_state`` wrote for the same job and settings.
+def read_body(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of a state file whose checksum is right; of them ``job``, ``run`` and ``settings`` are checked here.
 
     Raises:
-        DataError: There is none, it is damaged or made up, or belongs to another run; which setting differs is named.
+        DataError: There is none, or it is damaged.
     """
     file = Path(path)
     try:
-        content = decode(read_bounded(file), dict[str, Any])
+        content: dict[str, Any] = decode(read_bounded(file), dict[str, Any])
         header = convert(content, Header)
         if header.schema_version != STATE_SCHEMA_VERSION:
             raise ContentError(f"$.schema_version: {header.schema_version}")
@@ -109,20 +112,30 @@ def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, st
     except (OSError, ContentError, RecursionError) as error:
         text = shown(str(error))
         raise DataError(f"{file}: no state of an interrupted comparison ({text}). Run without --resume.") from error
-    theirs = header.settings
+    return content
+
+
+def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, str]) -> State:
+    """What ``write_state`` wrote for the same job and settings.
+
+    Raises:
+        DataError: There is none, it is damaged or made up, or belongs to another run; which setting differs is named.
+    """
+    content = read_body(path)
+    theirs = content["settings"]
     for name in dict.fromkeys([*settings, *theirs]):
         if settings.get(name) != theirs.get(name):
             raise DataError(
-                f"{file}: was made with {name}={theirs.get(name, 'nothing')}, this run has "
+                f"{path}: was made with {name}={theirs.get(name, 'nothing')}, this run has "
                 f"{settings.get(name, 'nothing')}. Give the same, or run without --resume."
             )
-    if header.job != job.key:
-        raise DataError(f"{file}: was made with other models. Run without --resume.")
+    if content["job"] != job.key:
+        raise DataError(f"{path}: was made with other models. Run without --resume.")
     try:
         body = convert(content, StateContent)
         return State(results_of(body, job), body.data, body.seconds)
     except ContentError as error:
-        raise DataError(f"{file}: is damaged ({shown(str(error))}). Run without --resume.") from error
+        raise DataError(f"{path}: is damaged ({shown(str(error))}). Run without --resume.") from error
 
 
 def checksum(body: Mapping[str, Any]) -> str:
