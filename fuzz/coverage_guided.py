@@ -42,7 +42,7 @@ def main() -> None:
     # the folders that the user named are found again after the sandbox has changed the current one
     arguments = [a if a.startswith("-") else str(Path(a).resolve()) for a in arguments]
     prefix = f"-artifact_prefix={Path.cwd()}/"
-    sandbox = Sandbox(folder)
+    sandbox = Sandbox(folder / "sandbox")
     others = list(corpus.values())
 
     def one_input(content: bytes) -> None:

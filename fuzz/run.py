@@ -22,7 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 WALL_SECONDS = 60.0
 """After which an input hangs."""
-NAMES = ("convert", "deploy", "ledger", "data", "labels", "state")
+NAMES = (
+    *("convert", "deploy", "surroundings"),
+    *("ledger", "state", "board", "data", "labels", "evaluator", "feeds"),
+)
 """Of ``targets.TARGETS``, which takes seconds to import."""
 STARTUP_SECONDS = 300.0
 """For the imports of a worker on a busy machine."""

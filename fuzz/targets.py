@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import logging
 import random
 from collections.abc import Callable
@@ -14,17 +12,15 @@ from pathlib import Path
 import onnxruntime as ort
 
 import amct_onnx
+import beside_a_model as beside
 import mutations
 import seeds
+import surroundings
 from amct_onnx.acceptance.checker import check
 from amct_onnx.atc.command_line import build_command
-from amct_onnx.comparison.batch import Accuracy, Batch, Runner
-from amct_onnx.comparison.exact_sum import ExactSum
-from amct_onnx.comparison.job import Job, make_job
 from amct_onnx.comparison.ledger import read_ledger
-from amct_onnx.comparison.state import State, checksum, read_state, write_state
 from amct_onnx.data.labels import read_labels
-from amct_onnx.data.read_feeds import InputSpec, read_feeds, specs_of
+from amct_onnx.data.read_feeds import InputSpec, read_feeds
 from amct_onnx.device.session import DeploySession
 from amct_onnx.errors import AmctError
 from oracle import Finding, Sandbox
@@ -47,8 +43,7 @@ class Target:
 
 def convert(sandbox: Sandbox, content: bytes) -> None:
     """The whole conversion; then its outputs: the deploy model is checked and opened, the fake-quant model loads."""
-    model = sandbox.source / "model.onnx"
-    model.write_bytes(content)
+    model = sandbox.place("in/model.onnx", content)
     report = amct_onnx.convert_qat_model(model, sandbox.target / "m", sandbox.target / "record.txt")
     check(report.deploy_model)
     read_ledger(sandbox.target / "m")
@@ -60,8 +55,7 @@ def convert(sandbox: Sandbox, content: bytes) -> None:
 
 def examine(sandbox: Sandbox, content: bytes) -> None:
     """What takes a deploy model from anywhere: check, atc, DeploySession."""
-    model = sandbox.source / "model.onnx"
-    model.write_bytes(content)
+    model = sandbox.place("in/model.onnx", content)
     refused = None
     for take in (check, lambda m: build_command(m, "Ascend310P3"), lambda m: DeploySession(m).close()):
         try:
@@ -72,21 +66,12 @@ def examine(sandbox: Sandbox, content: bytes) -> None:
         raise refused
 
 
-def ledger(sandbox: Sandbox, content: bytes) -> None:
-    """The reader of a conversion's outputs."""
-    (sandbox.source / "m_quant.json").write_bytes(content)
-    for name in ("m_deploy_model.onnx", "m_fake_quant_model.onnx"):
-        (sandbox.source / name).touch()
-    read_ledger(sandbox.source / "m")
-
-
 def data(sandbox: Sandbox, content: bytes) -> None:
     """The reader of data sets: the suffix is the input's first byte."""
     import numpy as np
 
     suffix = (".npz", ".npy", ".bin")[content[0] % 3] if content else ".npz"
-    path = sandbox.source / f"feeds{suffix}"
-    path.write_bytes(content[1:])
+    path = sandbox.place(f"in/feeds{suffix}", content[1:])
     for _ in read_feeds(path, [InputSpec("x", (2, 3), np.dtype(np.float32))]):
         pass
 
@@ -94,21 +79,8 @@ def data(sandbox: Sandbox, content: bytes) -> None:
 def labels(sandbox: Sandbox, content: bytes) -> None:
     """The reader of labels: the suffix is the input's first byte."""
     suffix = (".txt", ".csv", ".npz", ".npy")[content[0] % 4] if content else ".txt"
-    path = sandbox.source / f"labels{suffix}"
-    path.write_bytes(content[1:])
+    path = sandbox.place(f"in/labels{suffix}", content[1:])
     read_labels(path, ["a.png", "b.png"])
-
-
-def state(sandbox: Sandbox, content: bytes) -> None:
-    """The reader of an interrupted comparison; the checksum is made to fit, as whoever writes such a file can."""
-    path = sandbox.source / "state.json"
-    with contextlib.suppress(ValueError, AttributeError, RecursionError):
-        body = json.loads(content)
-        body["checksum"] = checksum({k: v for k, v in body.items() if k != "checksum"})
-        content = json.dumps(body).encode()
-    path.write_bytes(content)
-    job, settings = _state_case()[1:]
-    read_state(path, job, settings)
 
 
 def loads(model: str | Path) -> bool:
@@ -139,79 +111,9 @@ def _data_corpus() -> dict[str, bytes]:
     return {n: marks[n] + f.getvalue() for n, f in files.items()} | {"bin": b"\2" + array.tobytes()}
 
 
-def _ledger_corpus() -> dict[str, bytes]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        model = seeds.DATA / "goldens" / "qat" / "net" / "qat.onnx"
-        report = amct_onnx.convert_qat_model(model, Path(folder) / "m")
-        return {"net": Path(report.ledger_file).read_bytes()}
-
-
 def _labels_corpus() -> dict[str, bytes]:
     texts = {"numbers": b"\0003\n-1\n2\n", "names": b"\001file,label\nsub/a.png,1\nb.png,0\n", "tabs": b"\1a.png\t1\n"}
     return texts | {f"data/{n}": bytes([2 + (c[0] == 1)]) + c[1:] for n, c in _data_corpus().items() if c[0] != 2}
-
-
-@functools.cache
-def _state_case() -> tuple[bytes, Job, dict[str, str]]:
-    """A state, and what it belongs to."""
-    import tempfile
-
-    import numpy as np
-
-    with tempfile.TemporaryDirectory() as folder:
-        model = seeds.DATA / "goldens" / "qat" / "linear2d" / "qat.onnx"
-        amct_onnx.convert_qat_model(model, Path(folder) / "m")
-        job, _ = make_job(model, read_ledger(Path(folder) / "m"), ("a2",))
-        runner = Runner(job)
-        (spec,) = specs_of(runner.source)
-        shape = [n if isinstance(n, int) else 2 for n in spec.shape]
-        results = runner.run(Batch(0, {spec.name: np.ones(shape, spec.dtype)}, shape[0]))
-        results.accuracy["source"] = Accuracy(2, {"top-1": 1}, 0, 1, {"m": ExactSum()})
-        path = Path(folder) / "state.json"
-        settings = {"devices": "a2", "threads": "1"}
-        write_state(path, job, settings, State(results, "0" * 32, 1.5))
-        return path.read_bytes(), job, settings
-
-
-def _change_json(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
-    """One value of the text is another, of another type or gone; or bytes are changed."""
-    if chance.random() < 0.2:
-        return mutations.change_bytes(content, chance)
-    try:
-        root = json.loads(content)
-    except ValueError:
-        return mutations.change_bytes(content, chance)
-    for _ in range(chance.randint(1, 4)):
-        holder, keys = root, []
-        while isinstance(holder, (dict, list)) and holder:
-            key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-            keys.append((holder, key))
-            holder = holder[key]
-        if not keys:
-            break
-        place, key = chance.choice(keys)
-        values = [
-            None,
-            True,
-            "",
-            "0x",
-            "-0x0",
-            "source",
-            [],
-            {},
-            [[]],
-            *mutations.INTEGERS,
-            1e400,
-            float("nan"),
-            10**30,
-        ]
-        if chance.random() < 0.2:
-            del place[key]
-        else:
-            place[key] = chance.choice(values)
-    return json.dumps(root).encode()
 
 
 def _change_bytes(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
@@ -221,10 +123,14 @@ def _change_bytes(content: bytes, chance: random.Random, others: list[bytes]) ->
 TARGETS = {
     "convert": Target(seeds.corpus, convert, mutations.mutate),
     "deploy": Target(seeds.deploy_corpus, examine, mutations.mutate),
-    "ledger": Target(_ledger_corpus, ledger, _change_bytes),
+    "ledger": Target(beside.ledger_corpus, beside.ledger, beside.change_json),
     "data": Target(_data_corpus, data, _change_bytes),
     "labels": Target(_labels_corpus, labels, _change_bytes),
-    "state": Target(lambda: {"state": _state_case()[0]}, state, _change_json),
+    "surroundings": Target(surroundings.corpus, surroundings.run, surroundings.mutate),
+    "state": Target(lambda: {"state": beside.case().state}, beside.state, beside.change_json),
+    "board": Target(beside.board_corpus, beside.board, beside.change_dump),
+    "evaluator": Target(beside.evaluator_corpus, beside.evaluator, beside.change_evaluator),
+    "feeds": Target(beside.feeds_corpus, beside.feeds, beside.change_feeds),
 }
 
 

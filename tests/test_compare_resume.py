@@ -155,10 +155,22 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
         lambda content: content["tensors"][0][2].__setitem__("__class__", 1),
         lambda content: content["tensors"][0][2].__setitem__("count", 10**4000),
         lambda content: content["tensors"][0].__setitem__(0, "layer:99"),
+        lambda content: content["tensors"][0][2].__setitem__("square", "-0x1"),  # the root of it ended in a traceback
+        lambda content: content["tensors"][0][2].__setitem__("absolute", "0x" + "f" * 540),  # beyond float64
+        lambda content: content["tensors"][0][2].__setitem__("count", 2**62),
+        lambda content: content["tensors"][0][2].__setitem__("not_finite", content["tensors"][0][2]["count"] + 1),
+        lambda content: content["tensors"].append(content["tensors"][0]),
+        lambda content: content["quantizers"][0][2].__setitem__("saturated", 2**61),
+        put("accuracy", [["source", {"samples": 2**60, "right": {}, "gained": 2**59, "lost": 0, "sums": {}}]]),
+        put("accuracy", [["source", {"samples": 1, "right": {"top-1": 2}, "gained": 0, "lost": 0, "sums": {}}]]),
+        put("samples", 2**50),
+        put("seconds", 1e300),
+        put("surplus", 1),
+        put("settings", {"x": 3}),
     ]
     for change in hostile:
         changed(change)
-        unreadable("damaged")
+        unreadable("damaged|no state")
     changed(lambda content: content.pop("job"))
     unreadable("no state")
     changed(put("job", "0" * 64))

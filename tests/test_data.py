@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -155,14 +156,64 @@ def test_labels_of_images() -> None:
         labels("less.csv")
 
 
+def tiff_of_16_bits() -> bytes:
+    """One 8 x 8 strip of RGB, little-endian."""
+    data = bytes(8 * 8 * 6)
+    entries = [
+        *((256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, 8 + 2 + 9 * 12 + 4), (259, 3, 1, 1), (262, 3, 1, 2)),
+        *((273, 4, 1, 8 + 2 + 9 * 12 + 10), (277, 3, 1, 3), (278, 3, 1, 8), (279, 4, 1, len(data))),
+    ]
+    directory = b"".join(struct.pack("<HHII", *e) for e in entries)
+    return b"II*\0" + struct.pack("<IH", 8, 9) + directory + bytes(4) + struct.pack("<HHH", 16, 16, 16) + data
+
+
 def png_that_claims(width: int, height: int) -> bytes:
+    return png_of(width, height, 8, 2, b"\0" * 1000)
+
+
+def png_of(width: int, height: int, bits: int, kind: int, row: bytes) -> bytes:
+    """Rows are alike; as many as there are bytes for, or as the height says."""
+
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(row * min(height, 1000)))
+        + chunk(b"IEND", b"")
     )
+
+
+def test_image_of_another_size_costs_nothing(tmp_path: Path) -> None:
+    """What its header claims is held against the model before anything is decoded."""
+    Path("one").mkdir()
+    Path("one/0.png").write_bytes(png_of(9000, 9000, 8, 2, b"\0" * (1 + 9000 * 3)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"\[3, 9000, 9000\], input 'x' takes \[3, 8, 8\]"):
+        arrays("one", FIXED)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_memory_of_an_image_is_that_of_its_pixels_and_feed() -> None:
+    """No float64 of all pixels, which would take twice the feed: one feed, and one channel of it on the way."""
+    Path("one").mkdir()
+    Image.fromarray(np.zeros((1000, 1000, 3), np.uint8)).save("one/0.png")
+    tracemalloc.start()
+    (feed,) = arrays("one")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * feed.nbytes
+
+
+def test_opaque_transparency_is_dropped() -> None:
+    """Nothing is lost: all pixels of the file are seen."""
+    Path("one").mkdir()
+    Image.fromarray(np.dstack([PIXELS[0], np.full((16, 20), 255, np.uint8)])).save("one/0.png")
+    np.testing.assert_array_equal(arrays("one", scale=1.0)[0][0], PIXELS[0].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +225,11 @@ def png_that_claims(width: int, height: int) -> bytes:
         ("text", "cannot be decoded"),
         ("empty", "cannot be decoded"),
         ("16 bits", "not of 8 bits"),
+        ("16 bits of color", "not of 8 bits"),
+        ("transparent", "transparent pixels"),
+        ("transparent palette", "transparent pixels"),
+        ("pgm of 16 bits", "not of 8 bits"),
+        ("tiff of 16 bits", "not of 8 bits"),
         ("other size", "takes"),
         ("small", "fewer than the crop"),
     ],
@@ -184,6 +240,7 @@ def test_images_that_cannot_be_used(content: str, message: str) -> None:
     options: dict[str, object] = {}
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:400])
+        options = {"resize": (8, 8)}
     elif content.endswith("bomb"):
         path.write_bytes(png_that_claims(*[60000 if "larger" in content else 12000] * 2))
     elif content == "text":
@@ -192,6 +249,16 @@ def test_images_that_cannot_be_used(content: str, message: str) -> None:
         path.write_bytes(b"")
     elif content == "16 bits":
         Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)
+    elif content == "16 bits of color":
+        path.write_bytes(png_of(8, 8, 16, 2, b"\0" + bytes(range(48))))
+    elif content == "pgm of 16 bits":
+        path.write_bytes(b"P6\n8 8\n65535\n" + bytes(8 * 8 * 6))
+    elif content == "tiff of 16 bits":
+        path.write_bytes(tiff_of_16_bits())
+    elif content == "transparent":
+        Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(path)
+    elif content == "transparent palette":
+        Image.new("P", (8, 8), 0).save(path, transparency=0)
     elif content == "small":
         options = {"crop": (17,)}
     with pytest.raises(DataError, match=message) as caught:

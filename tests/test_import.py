@@ -16,7 +16,7 @@ from amct_onnx.convert_model import convert_qat_model
 from golden_models import MODELS
 
 TIDY = MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx"
-HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "google.protobuf")
+HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "google.protobuf", "msgspec")
 
 
 def python(code: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,7 +13,14 @@ LEDGER_SCHEMA_VERSION = 1
 
 CONVERTED = "converted"
 REFUSED = "refused"
-
+REASONS = frozenset(
+    "activation-not-quantized activation-per-channel activation-16-bit activation-scale-range activation-zero-point "
+    "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
+    "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
+    "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
+    "deq-scale-range padding-unknown conv-transpose-3d conv-rank".split()
+)
+"""Why a layer stays float; docs/ledger.md lists them."""
 
 BIAS_MATTERS = 0.125
 """From how many LSB of the layer's output on a bias error is named.
@@ -99,6 +107,15 @@ class ResidualEntry:
     detail: str = ""
 
 
+def summary_of(layers: Sequence[LayerEntry]) -> str:
+    """One line: how many layers became int8, how many stayed float and why."""
+    text = f"{sum(e.verdict == CONVERTED for e in layers)} of {len(layers)} candidate layers are int8"
+    reasons = Counter(e.reason for e in layers if e.verdict == REFUSED)
+    if reasons:
+        text += "; float: " + ", ".join(f"{n} x {r}" for r, n in sorted(reasons.items(), key=str))
+    return text + "."
+
+
 @dataclass(frozen=True)
 class ConversionReport:
     """The result of one conversion; ``to_dict`` is the ledger file's content.
@@ -134,11 +151,7 @@ class ConversionReport:
 
     def summary(self) -> str:
         """One line: how many layers became int8, how many stayed float and why."""
-        text = f"{len(self.converted)} of {len(self.layers)} candidate layers are int8"
-        reasons = Counter(e.reason for e in self.refused)
-        if reasons:
-            text += "; float: " + ", ".join(f"{n} x {r}" for r, n in sorted(reasons.items(), key=str))
-        return text + "."
+        return summary_of(self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values; the schema is docs/ledger.md."""

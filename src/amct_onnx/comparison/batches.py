@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.comparison.batch import Batch
+from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import Labelled
 from amct_onnx.errors import DataError
@@ -86,7 +87,7 @@ def samples_in(data: str | os.PathLike[str], inputs: Sequence[InputSpec]) -> int
     file = Path(data)
     try:
         if file.suffix == ".npy":
-            shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
+            shape = loaded_array(load_file(file)).shape
         elif file.suffix == ".npz":
             shape = _shape_in_archive(file, inputs[0].name)
         else:

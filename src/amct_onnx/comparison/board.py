@@ -15,7 +15,7 @@ import numpy.typing as npt
 from amct_onnx.comparison.figures import figure
 from amct_onnx.comparison.report import BoardResult, BoardTensor
 from amct_onnx.comparison.statistics import SourceTensor, TensorStatistics
-from amct_onnx.data.loaded_array import loaded_array
+from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.device.session import LAYERS, DeploySession
 from amct_onnx.device.simulate import file_name
 from amct_onnx.errors import DataError
@@ -224,13 +224,13 @@ def _files(folder: Path) -> dict[tuple[str, str, int], Path]:
 
 
 def _data_files(folder: Path) -> Iterator[Path]:
-    yield from sorted(p for p in folder.iterdir() if p.suffix in (".npy", ".bin"))
+    yield from sorted(p for p in folder.iterdir() if p.suffix in (".npy", ".bin") and p.is_file())
 
 
 def _load(path: Path, kind: str, expected: Array) -> Array:
     try:
         if path.suffix == ".npy":
-            array: Array = loaded_array(np.load(path, allow_pickle=False))
+            array: Array = loaded_array(load_file(path))
         else:
             size = path.stat().st_size
             dtype = RAW_TYPES[kind].get(size // max(1, expected.size))
@@ -239,11 +239,11 @@ def _load(path: Path, kind: str, expected: Array) -> Array:
             array = np.fromfile(path, dtype)
     except DataError:
         raise
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an array ({error}). Dump it again.") from error
     if array.size != expected.size or array.dtype.kind not in "iuf":
         raise DataError(
             f"{path}: {array.dtype}{list(array.shape)} is not the {kind} of shape {list(expected.shape)}. Dump the "
             "deploy model beside the ledger with this data."
         )
-    return array
+    return np.array(array)

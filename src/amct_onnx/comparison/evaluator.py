@@ -15,6 +15,8 @@ from amct_onnx.errors import DataError
 
 METRIC_LIMIT = 1_000
 """Metrics of one evaluator: a table with more columns shows nothing."""
+LONGEST_NAME = 1_000
+"""Characters of a metric's name."""
 
 Array = npt.NDArray[Any]
 
@@ -78,6 +80,9 @@ class Evaluator:
         Raises:
             DataError: The function fails, or gives something else.
         """
+        for name, total in sums.items():
+            if not math.isfinite(total):
+                raise DataError(f"{self._file}: the sum of '{name}' leaves float64. Return smaller numbers.")
         if "finish" not in self._names:
             return {n: s / samples for n, s in sums.items()}
         with user_code(self._file, "finish() failed"):
@@ -103,6 +108,8 @@ def _name(name: object) -> str:
     """Of a metric, as it can be written."""
     text = str(name)
     text.encode()  # UnicodeEncodeError
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"a metric's name of {len(text):,} characters")
     return text
 
 

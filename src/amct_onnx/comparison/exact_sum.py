@@ -41,7 +41,7 @@ class ExactSum:
         try:
             return float(Fraction(self.units, 2**FRACTION_BITS))
         except OverflowError:
-            return math.copysign(math.inf, self.units)
+            return math.inf if self.units > 0 else -math.inf
 
     def to_text(self) -> str:
         """For a file."""

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.comparison.ledger import Ledger
-from amct_onnx.comparison.pairing import Paired, pair_layers
+from amct_onnx.comparison.pairing import Paired, check_source, pair_layers
 from amct_onnx.comparison.sessions import ModelBytes, open_reference, show, tensors_of
 from amct_onnx.device.products import product
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
@@ -232,6 +232,7 @@ def _source(
             f"{ledger.path}: tells of a tensor '{other[0]}', which {os.fspath(model_file)} does not hold. Convert that "
             "source again."
         )
+    check_source(ledger, canonical)
     units = [_output_unit(v, ConstantEvaluator(opset_of(canonical))) for v in canonical.graph.outputs]
     if all(n in tensors_of(given) for n in wanted if n in tensors_of(canonical)):
         shown = show(given, model_file, wanted)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from amct_onnx.comparison.ledger_schema import LedgerContent, Version, layer_entries
 from amct_onnx.comparison.report import Residual
+from amct_onnx.comparison.typed_json import ContentError, decode, read_bounded
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.output_files import output_files
-from amct_onnx.report import LEDGER_SCHEMA_VERSION, BiasError, LayerEntry
+from amct_onnx.plain_text import shown
+from amct_onnx.report import LEDGER_SCHEMA_VERSION, LayerEntry
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
 
     Raises:
         ModelNotFoundError: One of them is missing.
-        ModelFileError: The ledger is not readable, or of another version.
+        ModelFileError: The ledger is not readable, of another version, or its content is nonsense; the field is named.
     """
     _, (deploy, fake_quant, path) = output_files(os.fspath(save_path))
     for file in (path, deploy, fake_quant):
@@ -47,24 +48,16 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
                 "or let compare do it with --convert."
             )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["schema_version"]
-        if version != LEDGER_SCHEMA_VERSION:
-            raise ModelFileError(f"{path}: its version is {version}, not {LEDGER_SCHEMA_VERSION}. Convert again.")
-        layers = tuple(_entry(e) for e in content["layers"])
-        residuals = tuple(Residual(r["tensor"], r["action"], r["detail"]) for r in content["residuals"])
-        return Ledger(path, deploy, fake_quant, layers, residuals, tuple(content["warnings"]), str(content["summary"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"{path}: no ledger of this version ({error!r}). Convert the source again.") from error
-
-
-def _entry(content: dict[str, Any]) -> LayerEntry:
-    """From JSON; tuples were lists. A field that an older conversion did not write is a KeyError."""
-    values = {f.name: content[f.name] for f in fields(LayerEntry)}
-    for name in ("scale_w", "deploy_nodes", "fake_quant_nodes"):
-        values[name] = tuple(values[name])
-    if values["bias_error"] is not None:
-        values["bias_error"] = BiasError(**values["bias_error"])
-    return LayerEntry(**values)
+        raw = read_bounded(path)
+        version = decode(raw, Version).schema_version
+        if version == LEDGER_SCHEMA_VERSION:
+            content = decode(raw, LedgerContent)
+            layers = layer_entries(content)
+    except (OSError, ContentError) as error:
+        raise ModelFileError(
+            f"{path}: no ledger of this version ({shown(str(error))}). Convert the source again."
+        ) from error
+    if version != LEDGER_SCHEMA_VERSION:
+        raise ModelFileError(f"{path}: its version is {version}, not {LEDGER_SCHEMA_VERSION}. Convert again.")
+    residuals = tuple(Residual(r.tensor, r.action, r.detail) for r in content.residuals)
+    return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary)

@@ -38,7 +38,7 @@ def quantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> tu
 
 def dequantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> str:
     """The layer's dequantization scales against scale_d · scale_w: a sentence, or ""."""
-    found = _dequantizer(members, entry)
+    found = dequantizer(members, entry)
     if found is None or entry.scale_d is None:
         return ""
     node, held = found
@@ -96,7 +96,7 @@ def _layer(members: Sequence[ir.Node], entry: LayerEntry) -> ir.Node | None:
     return next((n for n in members if n.name == entry.name), None)
 
 
-def _dequantizer(members: Sequence[ir.Node], entry: LayerEntry) -> tuple[ir.Node, Float64] | None:
+def dequantizer(members: Sequence[ir.Node], entry: LayerEntry) -> tuple[ir.Node, Float64] | None:
     """The AscendDequant behind the layer, and its scales with those of a Mul that carries their ratio."""
     node = _layer(members, entry)
     while node is not None and node.op_type != "AscendDequant":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,11 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".ti
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 """Pillow's decoders that are let at a file; others are of no use for photographs."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Of 8 bits: Pillow would cut the upper bits of others off."""
+"""Of 8 bits."""
 LARGEST = 100_000_000
 """Pixels of an image that is decoded: a small file can claim any number."""
+TIFF_BITS = 258
+"""BitsPerSample."""
 COLORS = ("rgb", "bgr", "gray")
 LAYOUTS = ("NCHW", "NHWC")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -129,42 +131,64 @@ class ImageFolder(DataSource):
         for first in range(start * self._batch, len(self._files), self._batch):
             files = self._files[first : first + self._batch]
             images = [self._image(f) for f in files]
-            for file, image in zip(files, images, strict=True):
-                if not self._spec.fits((self._batch, *image.shape)):
-                    raise DataError(
-                        f"{file}: gives an array of shape {list(image.shape)}, input '{self._spec.name}' takes "
-                        f"{list(self._spec.shape)[1:]}. Give --image_resize and --image_crop."
-                    )
             shapes = {i.shape for i in images}
             if len(shapes) > 1:
                 raise DataError(f"{files[0]}: the images of a batch differ in size. Give --image_resize, --image_crop.")
             labels = None if self._labels is None else self._labels[first : first + self._batch]
-            yield {self._spec.name: np.stack(images)}, labels
+            yield {self._spec.name: images[0][None] if len(images) == 1 else np.stack(images)}, labels
 
     def _image(self, file: Path) -> Array:
         """Float or uint8 [C, H, W] or [H, W, C]."""
-        options, kind = self._options, self._spec.dtype
-        pixels = np.asarray(_decoded(file, options, gray=self._color == "gray"))
+        kind, options = self._spec.dtype, self._options
+        pixels = np.asarray(_decoded(file, options, self._check_size, gray=self._color == "gray"))
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
         if self._color == "bgr":
             pixels = pixels[:, :, ::-1]
-        scale = options.scale if options.scale is not None else 1 / 255 if kind.kind == "f" else 1.0
-        mean, std = np.asarray(options.mean), np.asarray(options.std)
+        if self._layout == "NCHW":
+            pixels = pixels.transpose(2, 0, 1)
         if kind.kind == "f":
-            values = ((pixels * scale - mean) / std).astype(kind)  # in float64, rounded once
-        else:
-            if scale != 1 or np.any(mean != 0) or np.any(std != 1):
-                raise DataError(
-                    f"{file}: input '{self._spec.name}' takes {kind}, so that pixels are fed as they are. Leave out "
-                    "--image_scale, --image_mean and --image_std."
-                )
-            values = pixels.astype(kind)
-        return np.ascontiguousarray(values.transpose(2, 0, 1) if self._layout == "NCHW" else values)
+            return self._normalised(pixels)
+        if options.scale not in (None, 1) or any(m != 0 for m in options.mean) or any(s != 1 for s in options.std):
+            raise DataError(
+                f"{file}: input '{self._spec.name}' takes {kind}, so that pixels are fed as they are. Leave out "
+                "--image_scale, --image_mean and --image_std."
+            )
+        return np.ascontiguousarray(pixels, kind)
+
+    def _normalised(self, pixels: Array) -> Array:
+        """In float64, rounded once: a table of what each of the 256 values becomes in each channel."""
+        options, kind = self._options, self._spec.dtype
+        scale = options.scale if options.scale is not None else 1 / 255
+        axis = 0 if self._layout == "NCHW" else 2
+        values = np.empty(pixels.shape, kind)
+        for channel in range(pixels.shape[axis]):
+            mean, std = (v[min(channel, len(v) - 1)] for v in (options.mean, options.std))
+            with np.errstate(over="ignore"):  # infinity, as the cast of one number gives
+                table = ((np.arange(256) * scale - mean) / std).astype(kind)
+            place = (channel,) if axis == 0 else (slice(None), slice(None), channel)
+            values[place] = table[pixels[place]]
+        return values
+
+    def _check_size(self, file: Path, width: int, height: int) -> None:
+        """From the header alone: a small file can claim any size.
+
+        Raises:
+            DataError: An image of that size does not fit the input.
+        """
+        channels = 1 if self._color == "gray" else 3
+        shape = (channels, height, width) if self._layout == "NCHW" else (height, width, channels)
+        if not self._spec.fits((self._batch, *shape)):
+            raise DataError(
+                f"{file}: gives an array of shape {list(shape)}, input '{self._spec.name}' takes "
+                f"{list(self._spec.shape)[1:]}. Give --image_resize and --image_crop."
+            )
 
 
-def _decoded(file: Path, options: ImageOptions, *, gray: bool) -> Image.Image:
-    """The image as Pillow's RGB or L, resized and cropped."""
+def _decoded(
+    file: Path, options: ImageOptions, check_size: Callable[[Path, int, int], None], *, gray: bool
+) -> Image.Image:
+    """The image as Pillow's RGB or L, resized and cropped; decoded only when what its header says is all right."""
     from PIL import Image
 
     try:
@@ -174,35 +198,76 @@ def _decoded(file: Path, options: ImageOptions, *, gray: bool) -> Image.Image:
                 width, height = image.size
                 if width * height > LARGEST:
                     raise DataError(f"{file}: claims {width} x {height} pixels, more than {LARGEST}. Scale it down.")
-                if image.mode not in MODES:
-                    raise DataError(f"{file}: holds pixels of mode {image.mode}, not of 8 bits. Save it with 8 bits.")
+                if image.mode not in MODES or _bits(image) > 8:
+                    raise DataError(
+                        f"{file}: its pixels are not of 8 bits per channel. Save it with 8 bits, or give the numbers "
+                        "as .npz or through a Python file."
+                    )
+                resized = _resized(file, width, height, options)
+                cropped = _cropped(file, *resized, options)
+                check_size(file, *cropped)
+                if image.has_transparency_data and _is_transparent(image):
+                    raise DataError(
+                        f"{file}: has transparent pixels, and the model takes none. Save it over a background, without "
+                        "transparency."
+                    )
                 made = image.convert("L" if gray else "RGB")
     except DataError:
         raise
     except Exception as error:  # decoders raise many classes on malformed files
         raise DataError(f"{file}: cannot be decoded ({error}). Remove it or save it again.") from error
-    if options.resize:
-        width, height = made.size
-        if len(options.resize) == 2:
-            height, width = options.resize
-        else:
-            short = options.resize[0]
-            # as torchvision: the longer side is cut to a whole number
-            width, height = (short, short * height // width) if width <= height else (short * width // height, short)
-        if width * height > LARGEST:
-            raise DataError(f"{file}: would have {width} x {height} pixels. Give a smaller --image_resize.")
-        made = made.resize((width, height), Image.Resampling[options.filter.upper()])
-    if options.crop:
-        width, height = made.size
-        high, wide = options.crop if len(options.crop) == 2 else options.crop * 2
-        if high > height or wide > width:
-            raise DataError(
-                f"{file}: {height} x {width} pixels (height x width) are fewer than the crop of {high} x {wide}. Give "
-                "--image_resize."
-            )
-        left, top = (width - wide) // 2, (height - high) // 2
-        made = made.crop((left, top, left + wide, top + high))
+    if resized != made.size:
+        made = made.resize(resized, Image.Resampling[options.filter.upper()])
+    if cropped != made.size:
+        left, top = (resized[0] - cropped[0]) // 2, (resized[1] - cropped[1]) // 2
+        made = made.crop((left, top, left + cropped[0], top + cropped[1]))
     return made
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits per channel in the file: of 16 Pillow keeps 8 where it has no mode of more, without a word."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:  # TIFF
+        return max((int(n) for n in np.atleast_1d(tags.get(TIFF_BITS, 1))), default=1)
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if image.format == "PNG" and str(arguments[0]).endswith("16B"):
+            return 16
+        if image.format == "PPM" and any(isinstance(a, int) and a > 255 for a in arguments[1:]):
+            return 16
+    return 8
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether dropping the transparency would show what was hidden."""
+    alpha = image.getchannel("A") if image.mode in ("LA", "PA", "RGBA") else image.convert("RGBA").getchannel("A")
+    return bool(np.asarray(alpha).min(initial=255) < 255)
+
+
+def _resized(file: Path, width: int, height: int, options: ImageOptions) -> tuple[int, int]:
+    """Width and height after --image_resize."""
+    if len(options.resize) == 2:
+        height, width = options.resize
+    elif options.resize:
+        short = options.resize[0]
+        # as torchvision: the longer side is cut to a whole number
+        width, height = (short, short * height // width) if width <= height else (short * width // height, short)
+    if width * height > LARGEST:
+        raise DataError(f"{file}: would have {width} x {height} pixels. Give a smaller --image_resize.")
+    return width, height
+
+
+def _cropped(file: Path, width: int, height: int, options: ImageOptions) -> tuple[int, int]:
+    """Width and height after --image_crop."""
+    if not options.crop:
+        return width, height
+    high, wide = options.crop if len(options.crop) == 2 else options.crop * 2
+    if high > height or wide > width:
+        raise DataError(
+            f"{file}: {height} x {width} pixels (height x width) are fewer than the crop of {high} x {wide}. Give "
+            "--image_resize."
+        )
+    return wide, high
 
 
 def _image_input(folder: Path, inputs: Sequence[InputSpec]) -> InputSpec:

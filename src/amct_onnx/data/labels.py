@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.data.loaded_array import loaded_array
+from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -19,6 +19,8 @@ LABEL_NAMES = ("labels", "label", "y", "targets", "target")
 """Names under which an .npz may hold labels beside other arrays."""
 LONGEST = 18
 """Digits of a label: int64 holds each such number."""
+LARGEST_TEXT = 256 << 20
+"""Bytes of a text file: some 10 million lines with names."""
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
 REMEDY = "Give .npy, .npz, or a text file with one label, or 'file name,label', in each line."
 
@@ -40,7 +42,7 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
     if file.suffix.lower() in TEXT_SUFFIXES:
         return _from_text(file, names)
     try:
-        loaded = np.load(file, allow_pickle=False, mmap_mode="r" if file.suffix == ".npy" else None)
+        loaded = load_file(file)
         if isinstance(loaded, np.ndarray):
             array: Array = loaded
         else:
@@ -56,6 +58,8 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many classes on malformed files
         raise DataError(f"{file}: cannot be read as labels ({error}). {REMEDY}") from error
+    if array.dtype.kind not in "iufb":
+        raise DataError(f"{file}: holds {array.dtype}, not numbers. {REMEDY}")
     if array.ndim == 0:
         raise DataError(f"{file}: holds a single number. Give one label per sample.")
     if array.dtype.kind == "f" and array.ndim == 1 and array.size and np.array_equal(array, np.rint(array)):
@@ -65,6 +69,8 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
 
 def _from_text(file: Path, names: Sequence[str] | None) -> Array:
     try:
+        if file.stat().st_size > LARGEST_TEXT:
+            raise DataError(f"{file}: has more than {LARGEST_TEXT:,} bytes. Give the labels as .npy.")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as text ({error}). {REMEDY}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.data.labels import LABEL_NAMES
-from amct_onnx.data.loaded_array import loaded_array
+from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -210,7 +211,7 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.d
         return _load_raw(path, spec, shape, kind or spec.dtype)
     try:
         # a large .npy is read as far as its feeds go, not at once; numpy cannot map an .npz
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded = load_file(path)
         if path.suffix == ".npz":
             with loaded as archive:
                 names = list(archive.files)
@@ -255,7 +256,9 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
         raise DataError(
             f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {list(spec.shape)}. Correct it."
         )
-    one = int(np.prod(shape)) * kind.itemsize
+    one = math.prod(shape) * kind.itemsize
+    if not path.is_file():  # a pipe would block
+        raise DataError(f"{path}: is no regular file. Give a file of numbers.")
     try:
         size = path.stat().st_size
         array = np.memmap(path, kind, "r") if size and not size % one else np.empty(0, kind)
