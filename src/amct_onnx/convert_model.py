@@ -170,12 +170,17 @@ def _free_garbage() -> None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``."""
+    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``.
+
+    What those calls found alive ends with the conversion and is freed here, in a second pass: the collector counts
+    objects only while it runs, so between many conversions it would never look for it.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.collect(1)
         if enabled:
             gc.enable()
 
