@@ -48,7 +48,7 @@ print(len(gc.get_objects()) - objects, resident() - pages)
 
 
 def grown(work: str, warm: int, count: int, *, collects: bool) -> tuple[int, float]:
-    """Objects that the collector knows, and MiB of resident memory, that ``count`` calls added after ``warm`` others."""
+    """Objects that the collector knows, and MiB of resident memory, that calls added after some to warm up."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("resident memory is read from /proc")
     code = CODE.replace("{work}", WORKS[work])

@@ -45,8 +45,8 @@ def outside(trace: str, allowed: re.Pattern[str], folder: Path) -> list[str]:
         if match is None:
             continue
         call, arguments, _ = match.groups()
-        if call.startswith("open") and not CHANGES.search(arguments):
-            continue
+        if call.startswith("open") and ("O_TMPFILE" in arguments or not CHANGES.search(arguments)):
+            continue  # a file that never has a name asks whether the disk takes one
         if call.startswith(("sock", "conn", "send", "recv", "bind", "listen", "accept", "get", "set", "shut")):
             found.append(line)
             continue

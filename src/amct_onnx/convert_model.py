@@ -172,15 +172,17 @@ def _free_garbage() -> None:
 def _collector_paused() -> Iterator[None]:
     """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``.
 
-    What those calls found alive ends with the conversion and is freed here, in a second pass: the collector counts
-    objects only while it runs, so between many conversions it would never look for it.
+    What those calls found alive ends with the conversion, and is freed in a second pass: the collector counts objects
+    only while it runs, so between many conversions it would never look for it. Behind an error the traceback still
+    holds it; then the next conversion frees it.
     """
     enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
-    finally:
         gc.collect(1)
+        yield
+        gc.collect(1)
+    finally:
         if enabled:
             gc.enable()
 

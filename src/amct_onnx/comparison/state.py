@@ -69,8 +69,10 @@ class State:
     seconds: float
 
 
-def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, str], state: State) -> None:
-    """Replace the file, all of it or nothing.
+def write_state(
+    path: str | os.PathLike[str], job: Job, settings: Mapping[str, str], state: State, *, run: str = ""
+) -> None:
+    """Replace the file, all of it or nothing; ``run`` is the key by which its run knows it again.
 
     Raises:
         OutputError: It cannot be written.
@@ -79,6 +81,7 @@ def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, s
     body = {
         "schema_version": STATE_SCHEMA_VERSION,
         "job": job.key,
+        "run": run,
         "settings": dict(settings),
         "data": state.data,
         "seconds": state.seconds,
@@ -95,11 +98,11 @@ def write_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, s
     write_texts({path: text + "\n"})
 
 
-def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, str]) -> State:
-    """What ``write_state`` wrote for the same job and settings.
+def read_body(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of a state file whose checksum is right; of them ``job`` and ``settings`` are checked here.
 
     Raises:
-        DataError: There is none, it is damaged or made up, or belongs to another run; which setting differs is named.
+        DataError: There is none, or it is damaged.
     """
     file = Path(path)
     try:
@@ -108,30 +111,41 @@ def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, st
             raise ValueError("it is no regular file")
         if status.st_size > LARGEST_FILE:
             raise ValueError(f"more than {LARGEST_FILE} bytes")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         stated = content.pop("checksum")
         if stated != checksum(content):
             raise ValueError("its checksum is another")
         if content["schema_version"] != STATE_SCHEMA_VERSION:
             raise ValueError(f"version {content['schema_version']!r}")
-        key = content["job"]
-        theirs = {str(k): str(v) for k, v in content["settings"].items()}
+        content["job"] = str(content["job"])
+        content["settings"] = {str(k): str(v) for k, v in content["settings"].items()}
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file; there is nothing to resume. Run without --resume.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: no state of an interrupted comparison ({error}). Run without --resume.") from error
+    return content
+
+
+def read_state(path: str | os.PathLike[str], job: Job, settings: Mapping[str, str]) -> State:
+    """What ``write_state`` wrote for the same job and settings.
+
+    Raises:
+        DataError: There is none, it is damaged or made up, or belongs to another run; which setting differs is named.
+    """
+    content = read_body(path)
+    theirs = content["settings"]
     for name in dict.fromkeys([*settings, *theirs]):
         if settings.get(name) != theirs.get(name):
             raise DataError(
-                f"{file}: was made with {name}={theirs.get(name, 'nothing')}, this run has "
+                f"{path}: was made with {name}={theirs.get(name, 'nothing')}, this run has "
                 f"{settings.get(name, 'nothing')}. Give the same, or run without --resume."
             )
-    if key != job.key:
-        raise DataError(f"{file}: was made with other models. Run without --resume.")
+    if content["job"] != job.key:
+        raise DataError(f"{path}: was made with other models. Run without --resume.")
     try:
         return _state(content, job)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: is damaged ({error}). Run without --resume.") from error
+        raise DataError(f"{path}: is damaged ({error}). Run without --resume.") from error
 
 
 def checksum(body: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def by_chance(lost: int, gained: int) -> float:
     for k in range(1, smaller + 1):
         ways = ways * (changed - k + 1) // k
         tail += ways
-    return min(1.0, 2 * tail / 2**changed)
+    return min(1.0, float(2 * tail / 2**changed))
 
 
 def verdict(
