@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -229,7 +230,7 @@ def test_worker_that_joins_late_and_differs_ends_the_run(
     file, old, new = changes[what]
     changed = source / "amct_onnx" / file
     changed.write_text(changed.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    (tmp_path / "s").write_text('{"address": "%s"}' % cluster.scheduler_address, encoding="utf-8")
+    (tmp_path / "s").write_text(json.dumps({"address": cluster.scheduler_address}), encoding="utf-8")
     late: list[subprocess.Popen[bytes]] = []
 
     def join(done: int, total: int | None) -> None:

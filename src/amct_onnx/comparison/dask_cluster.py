@@ -30,6 +30,8 @@ PROBE_SECONDS = 10.0
 AHEAD = 2
 """Batches on their way for each thread of the workers; what bounds the memory of client and scheduler."""
 POLL_SECONDS = 0.5
+FETCH_SECONDS = 5.0
+"""For one try to fetch a batch's statistics, some hundred kB."""
 
 _held = threading.local()
 
@@ -114,10 +116,27 @@ def _in_order(
             if stopped():
                 return
             watch.check()
-        answer = future.result()
+        answer = _fetched(future, watch, stopped)
+        if answer is None:
+            return
         _check_answer(answer, wanted)
         yield batch, answer.results
         under_way.popleft()
+
+
+def _fetched(future: Any, watch: Watch, stopped: Callable[[], bool]) -> Any:
+    """What a finished task gave; None when Ctrl-C ended the wait. The worker that holds it may freeze just now."""
+    from distributed import TimeoutError as Late
+
+    while True:
+        try:
+            return future.result(timeout=FETCH_SECONDS)
+        except Late:
+            if future.status == "error":
+                raise
+        if stopped():
+            return None
+        watch.check()
 
 
 def _same(job: Job) -> Job:
