@@ -24,6 +24,7 @@ from amct_onnx.json_text import json_text
 from amct_onnx.log import start_log
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.output_files import check_targets, in_real_folder, output_files
+from amct_onnx.overflow import overflow_warnings
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
@@ -103,7 +104,7 @@ def _convert(
     fake_quant = _emitted(FakeQuantWriter(model, plan, fake_quant_weights), plan, paths[1], frozenset(), lambda _: None)
     del model
     _free_garbage()
-    warnings = plan.warnings
+    warnings = plan.warnings + overflow_warnings(plan)
     if integers & deploy.composition.external_names:
         warnings += (
             "The int8 weights exceed what one ONNX file can hold: they are in "

@@ -11,6 +11,7 @@ from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from amct_onnx.cli.interrupts import one_interrupt
+from amct_onnx.cli.limits import check_limits, limit_met
 from amct_onnx.cli.streams import drop_stdout, prepare_streams
 from amct_onnx.errors import AmctError
 from amct_onnx.plain_text import shown
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         with one_interrupt():
+            check_limits()
             code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code
@@ -57,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _paragraph(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "out of memory"
+    limit = limit_met(error)
+    if limit:
+        return limit
     if isinstance(error, AmctError):
         return str(error)
     if isinstance(error, OSError):
