@@ -13,7 +13,10 @@ MIN_ADDRESS_SPACE = 256 << 20
 MEMORY = ("bad_alloc", "bad allocation", "cannot allocate memory", "failed to allocate", "failed to map segment")
 THREADS = ("can't start new thread", "pthread_create", "resource temporarily unavailable")
 OUT_OF_MEMORY = "out of memory. Free some, or raise the limit of the process (ulimit -v)."
-OUT_OF_THREADS = "no more threads can be started. End other processes, or raise the limit of processes (ulimit -u)."
+OUT_OF_THREADS = (
+    "no more threads can be started. End other processes, or raise the limits of processes (ulimit -u) and memory "
+    "(ulimit -v)."
+)
 
 
 def check_limits() -> None:
