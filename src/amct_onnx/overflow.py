@@ -20,8 +20,8 @@ def overflow_warnings(plan: Plan) -> tuple[str, ...]:
         worst = _worst(site, kinds)
         if worst > INT32_MAX:
             found.append(
-                f"Layer '{site.node}': its accumulator may reach {worst}, beyond 2^31 - 1. The fake-quant model "
-                "adds in float32 and goes on; what a device then does is not public, and DeploySession's int32 wraps. Use "
+                f"Layer '{site.node}': its accumulator may reach {worst}, beyond 2^31 - 1. The fake-quant model adds "
+                "in float32 and goes on; what a device then does is not public, and DeploySession's int32 wraps. Use "
                 "a larger scale for its weight or input, or a smaller bias."
             )
     return tuple(found)
