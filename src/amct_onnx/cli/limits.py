@@ -33,7 +33,7 @@ def check_limits() -> None:
     if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
         raise SettingError(
             f"out of memory: the process may have {limit >> 20} MiB of address space, the libraries alone take "
-            f"{MIN_ADDRESS_SPACE >> 20} MiB. Raise the limit (ulimit -v)."
+            f"{MIN_ADDRESS_SPACE >> 20} MiB. Give it more (ulimit -v)."
         )
     enough = threading.Event()
     threads = [threading.Thread(target=enough.wait) for _ in range(cpu_count())]

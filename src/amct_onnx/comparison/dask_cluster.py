@@ -81,7 +81,7 @@ def run_on_dask(
         odd = _odd_workers(client, watch)
         raise SettingError(
             f"--dask {address}: {odd or 'the cluster'} failed ({type(error).__name__}: {error}). Look at the workers' "
-            "logs; --resume continues from the last state."
+            "logs, then continue with --resume."
         ) from error
     finally:
         watch.stop()
@@ -166,8 +166,8 @@ def _check_answer(answer: Any, wanted: Mapping[str, str]) -> None:
     """A worker whose code does not check itself gives something else, or tells of itself."""
     if not isinstance(answer, Answer):
         raise SettingError(
-            "A Dask worker has other code of amct_onnx: its answer has another form. Install the same version there; "
-            "--resume continues from the last state."
+            "A Dask worker has other code of amct_onnx: its answer has another form. Install the same version there, "
+            "then continue with --resume."
         )
     _check_same(answer.worker, answer.versions, wanted)
 
@@ -177,7 +177,7 @@ def _check_same(worker: str, there: Mapping[str, str], wanted: Mapping[str, str]
         if there.get(name) != wanted[name]:
             raise SettingError(
                 f"Dask worker {worker} has {name} {there.get(name)}, the client {wanted[name]}: its batch does not "
-                "count. Install the same versions there, or stop it; --resume continues from the last state."
+                "count. Install the same versions there, or stop it, then continue with --resume."
             )
 
 

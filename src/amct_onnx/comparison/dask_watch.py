@@ -18,7 +18,7 @@ from amct_onnx.log import get_logger
 SILENT_SECONDS = 60.0
 """After which a worker or the scheduler is held to be frozen; also how long a cluster may be without workers."""
 LOOK_SECONDS = 1.0
-RESUME = "--resume continues from the last state"
+RESUME = "then continue with --resume"
 
 
 class Watch:
@@ -62,12 +62,12 @@ class Watch:
         now = time.monotonic()
         if now - self._answered > SILENT_SECONDS:
             raise SettingError(
-                f"--dask {self._address}: the scheduler has not answered for {SILENT_SECONDS:.0f} s. Look at its host; "
+                f"--dask {self._address}: the scheduler has not answered for {SILENT_SECONDS:.0f} s. Look at its host, "
                 f"{RESUME}."
             )
         if now - self._staffed > SILENT_SECONDS:
             raise SettingError(
-                f"--dask {self._address}: there has been no worker for {SILENT_SECONDS:.0f} s. Start workers; {RESUME}."
+                f"--dask {self._address}: there has been no worker for {SILENT_SECONDS:.0f} s. Add workers, {RESUME}."
             )
 
     def _run(self) -> None:

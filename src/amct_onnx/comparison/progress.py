@@ -128,7 +128,7 @@ class Progress:
         state = State(self.results, self.digest.text, self.seconds)
         try:
             if self._is_others():
-                raise OutputError(f"{self.path}: was written by another run meanwhile, and is left to it")
+                raise OutputError(f"{self.path}: was written by another run meanwhile. Give each its --state_file.")
             write_state(self.path, self.job, self.settings, state, run=self.key)
         except OutputError as error:
             self.warn(error)

@@ -122,6 +122,11 @@ def compare(
         "images": "default" if images in (None, ImageOptions()) else str(images),
     }
     total = _total(data, source, inputs)
+    read = [ledger.path, labels, evaluator, board, None if isinstance(data, DataSource) else data]
+    inputs_read = [p for p in read if p is not None]
+    models = [job.source, job.fake_quant, job.deploy]
+    reports = [in_real_folder(p) for p in (report, json_report) if p is not None]
+    _check_targets(reports, model, models, inputs_read)
 
     def all_batches() -> Iterator[Batch]:
         return cut_batches(source.labelled(), inputs, batch_size)
@@ -134,8 +139,6 @@ def compare(
     shaping = {n: settings[n] for n in ("input_shape", "input_type", "images")}
     key = run_key(job, {**deciding, **versions, **shaping}, (data, labels), total, first)
     state_path = default_path(ledger.path, key) if state_file is None else in_real_folder(state_file)
-    read = [ledger.path, labels, evaluator, board, None if isinstance(data, DataSource) else data]
-    inputs_read = [p for p in read if p is not None]
     kept = Progress(job, {**deciding, **versions}, key, state_path, total, progress or (lambda done, of: None))
     if resume:
         if state_file is None:
@@ -143,8 +146,7 @@ def compare(
         else:
             state = read_state(kept.path, job, kept.settings)
         kept.start_from(state)
-    reports = [in_real_folder(p) for p in (report, json_report) if p is not None]
-    _check_targets([kept.path, *reports], model, [job.source, job.fake_quant, job.deploy], inputs_read)
+    _check_targets([kept.path, *reports], model, models, inputs_read)
     for target in reports:
         check_writable(target)
     try:

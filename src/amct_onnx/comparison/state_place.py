@@ -100,8 +100,8 @@ def check_free(path: Path, job: Job, settings: Mapping[str, str], key: str) -> N
     other = _difference(body, job, settings, key)
     if other:
         raise OutputError(
-            f"{path}: holds the state of another interrupted run ({other}). Choose another path with --state_file; "
-            "--resume with that run's arguments continues it, or remove it."
+            f"{path}: holds the state of another interrupted run ({other}). --resume with that run's arguments "
+            "continues it. Choose another path with --state_file, or remove it."
         )
     get_logger("Compare").warning(
         "%s: this run was interrupted before, and begins again. --resume would continue it.", path
