@@ -164,10 +164,10 @@ def find_state(
         raise reasons[0]
     if not reasons:
         raise DataError(f"{own}: no such file; there is nothing to resume. Run without --resume.")
-    more = f" And {len(reasons) - MAX_REASONS} more." if len(reasons) > MAX_REASONS else ""
-    told = " ".join(str(r).removesuffix(" Run without --resume.") for r in reasons[:MAX_REASONS])
+    more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+    told = "; ".join(str(r).partition(". ")[0] for r in reasons[:MAX_REASONS])
     raise DataError(
-        f"{ledger.parent}: none of the {len(reasons)} states there is of this run. {told}{more} Give the arguments of "
+        f"{ledger.parent}: none of the {len(reasons)} states there is of this run. {told}{more}. Give the arguments of "
         "the run that was interrupted, or run without --resume."
     )
 
