@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import amct_onnx  # isort: skip  # before onnxruntime: switches its telemetry off
 import numpy as np
 import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
-import amct_onnx
 from amct_onnx.screen import print_report
 
 HERE = Path(__file__).resolve().parent

@@ -39,7 +39,15 @@ class Case:
 
     @property
     def state(self) -> Path:
-        return Path(f"{self.prefix}_compare_state.json")
+        """That of an interrupted run; a file that is not there when there is none."""
+        found = self.states
+        assert len(found) < 2, found
+        return found[0] if found else Path(f"{self.prefix}_compare_state.json")
+
+    @property
+    def states(self) -> list[Path]:
+        """Of all interrupted runs."""
+        return sorted(self.prefix.parent.glob(f"{self.prefix.name}_compare_state*.json"))
 
     @property
     def layers(self) -> list[str]:

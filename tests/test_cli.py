@@ -141,7 +141,11 @@ def test_output_folder_that_is_a_file(tmp_path: Path, capfd: pytest.CaptureFixtu
     ("error", "code", "text"),
     [
         (KeyboardInterrupt(), 130, "amct_onnx: interrupted."),
-        (MemoryError(), 2, "amct_onnx: error: out of memory"),
+        (
+            MemoryError(),
+            2,
+            "amct_onnx: error: out of memory. Free some, or raise the limit of the process (ulimit -v).",
+        ),
         (
             OSError(28, "Full"),
             2,

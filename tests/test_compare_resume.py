@@ -17,7 +17,7 @@ import pytest
 
 import amct_onnx
 from amct_onnx.cli import main
-from amct_onnx.comparison import run as comparison_run
+from amct_onnx.comparison import progress
 from amct_onnx.comparison.batch import Batch, Results, Runner
 from amct_onnx.comparison.job import make_job
 from amct_onnx.comparison.ledger import read_ledger
@@ -186,7 +186,7 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
 
 def test_state_is_written_while_a_long_run_goes_on(digits: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(comparison_run, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
     digits.compare(
         batch_size=16,
         progress=lambda done, total: seen.append((done, total, digits.state.exists())),

@@ -33,7 +33,7 @@ IMPERATIVES = set(
     "Train Use Write Yield".split()
 )
 """With one of these begins the sentence that says what to do."""
-ELSEWHERE = ("{AGAIN}", "{REMEDY}", "{remedy}", "{text}", "{error}")
+ELSEWHERE = ("{AGAIN}", "{OUT_OF_THREADS}", "{REMEDY}", "{remedy}", "{text}", "{error}")
 """Names that stand for such a sentence; ``{error}``, at the end, for another of our messages."""
 
 

@@ -126,9 +126,15 @@ def test_results_of_simulate_killed_at_every_call(tmp_path: Path) -> None:
 
 def test_report_that_cannot_be_written_does_not_lose_the_run(small: Case, tmp_path: Path) -> None:
     """Hours may lie behind it: the figures stay in the state file, also when the run was complete."""
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file/r.json: cannot be written"):
-        amct_onnx.compare(small.source, small.prefix, small.data, json_report=tmp_path / "file" / "r.json")
+    report = tmp_path / "folder" / "r.json"
+
+    def break_folder(done: int, total: int | None) -> None:
+        """After the look at the beginning."""
+        if done:
+            report.parent.touch()
+
+    with pytest.raises(OutputError, match="folder/r.json: cannot be written"):
+        amct_onnx.compare(small.source, small.prefix, small.data, json_report=report, progress=break_folder)
     runs: list[int] = []
     found = amct_onnx.compare(
         small.source,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from amct_onnx.telemetry import switch_off
+
+switch_off()  # before any module imports onnxruntime
+
 TYPE_CHECKING = False  # as good as typing's for type checkers, without its import time
 if TYPE_CHECKING:
     from typing import Any

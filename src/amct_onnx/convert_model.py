@@ -24,6 +24,7 @@ from amct_onnx.json_text import json_text
 from amct_onnx.log import start_log
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.output_files import check_targets, in_real_folder, output_files
+from amct_onnx.overflow import overflow_warnings
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
@@ -103,7 +104,7 @@ def _convert(
     fake_quant = _emitted(FakeQuantWriter(model, plan, fake_quant_weights), plan, paths[1], frozenset(), lambda _: None)
     del model
     _free_garbage()
-    warnings = plan.warnings
+    warnings = plan.warnings + overflow_warnings(plan)
     if integers & deploy.composition.external_names:
         warnings += (
             "The int8 weights exceed what one ONNX file can hold: they are in "
@@ -170,11 +171,18 @@ def _free_garbage() -> None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``."""
+    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``.
+
+    What those calls found alive ends with the conversion, and is freed in a second pass: the collector counts objects
+    only while it runs, so between many conversions it would never look for it. Behind an error the traceback still
+    holds it; then the next conversion frees it.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
+        gc.collect(1)
         yield
+        gc.collect(1)
     finally:
         if enabled:
             gc.enable()

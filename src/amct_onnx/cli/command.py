@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
+from amct_onnx.cli.limits import check_limits, limit_met
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
 from amct_onnx.errors import AmctError
 from amct_onnx.plain_text import shown
@@ -40,6 +41,7 @@ def run_command(argv: Sequence[str] | None) -> int:
     prepare_streams()
     arguments = _parser().parse_args(argv)
     try:
+        check_limits()
         code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code
@@ -56,8 +58,9 @@ def run_command(argv: Sequence[str] | None) -> int:
 
 
 def _paragraph(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "out of memory"
+    limit = limit_met(error)
+    if limit:
+        return limit
     if isinstance(error, AmctError):
         return str(error)
     if isinstance(error, OSError):

@@ -12,6 +12,7 @@ from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.simulate import DEVICES
 from amct_onnx.cli.streams import drop_stdout, print_json, say_last
+from amct_onnx.plain_text import shown
 
 if TYPE_CHECKING:
     from amct_onnx.comparison.report import CompareReport
@@ -42,8 +43,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--report", help="write the report as one HTML file")
     add_option(parser, "--json_report", help="write the report as a JSON file")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of tables")
-    add_option(parser, "--resume", action="store_true", help="continue an interrupted run from its state file")
-    add_option(parser, "--state_file", help="of an unfinished run (default: <save_path>_compare_state.json)")
+    add_option(parser, "--resume", action="store_true", help="continue an interrupted run of the same arguments")
+    add_option(parser, "--state_file", help="of an unfinished run (default: <save_path>_compare_state_<run>.json)")
     add_option(parser, "--dask", metavar="ADDRESS", help="run the batches on the Dask cluster with this scheduler")
     return parser
 
@@ -54,6 +55,15 @@ def _devices(text: str) -> list[str]:
     if unknown or not names:
         raise argparse.ArgumentTypeError(f"'{(unknown or [text])[0]}' is none of {', '.join(DEVICES)}")
     return names
+
+
+def _how_to_go_on(found: CompareReport) -> str:
+    """Behind Ctrl-C."""
+    of = "" if found.samples_total is None else f" of {found.samples_total}"
+    begun = f"interrupted after {found.samples}{of} samples"
+    if found.state_file is None:
+        return f"{begun}; its state could not be written, so there is nothing to resume."
+    return f"{begun}; the same command with --resume continues (state: {shown(found.state_file)})."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         drop_stdout()  # the terminal is gone
     if not found.complete:
-        say_last("amct_onnx: interrupted; --resume continues.")
+        say_last(f"amct_onnx: {_how_to_go_on(found)}")
         return exit_code_of(asked_by())
     return EXIT_CHECK_FAILED if found.verdict.level == DIVERGES else EXIT_DONE
 

@@ -291,6 +291,8 @@ class CompareReport:
         settings: of the comparison itself: batch size, devices, preprocessing.
         versions: of this package, Python, numpy, onnx, onnxruntime, and the machine.
         board: what a board's dumps gave; None without them.
+        state_file: of an interrupted run, what ``resume`` continues; None of a complete one, or when it could not be
+            written.
     """
 
     model: str
@@ -313,6 +315,7 @@ class CompareReport:
     settings: dict[str, str]
     versions: dict[str, str]
     board: BoardResult | None = None
+    state_file: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: no NaN, no infinity; the schema is docs/compare.md."""

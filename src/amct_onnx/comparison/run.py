@@ -3,47 +3,45 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from amct_onnx.comparison.assemble import Run, assemble
-from amct_onnx.comparison.batch import Batch, Results, Runner
+from amct_onnx.comparison.batch import Batch, Runner
 from amct_onnx.comparison.batches import cut_batches, samples_in
 from amct_onnx.comparison.board import compare_board
 from amct_onnx.comparison.dask_cluster import run_on_dask
 from amct_onnx.comparison.evaluator import read_evaluator
 from amct_onnx.comparison.html.write_html import render_html
-from amct_onnx.comparison.job import Job, layer_lsb, make_job
+from amct_onnx.comparison.job import layer_lsb, make_job
 from amct_onnx.comparison.ledger import read_ledger
+from amct_onnx.comparison.progress import Progress, Tell
 from amct_onnx.comparison.report import CompareReport
 from amct_onnx.comparison.sessions import ModelBytes
-from amct_onnx.comparison.state import DataDigest, State, read_state, write_state
+from amct_onnx.comparison.state import read_state
+from amct_onnx.comparison.state_place import check_free, default_path, find_state, run_key
 from amct_onnx.comparison.stop_request import stop_request
+from amct_onnx.comparison.writable import check_writable
 from amct_onnx.cpu_count import cpu_count
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, specs_of
 from amct_onnx.data.source import DataSource
-from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
+from amct_onnx.errors import DataError, OutputError, SettingError
 from amct_onnx.json_text import json_text
-from amct_onnx.log import get_logger, start_log
+from amct_onnx.log import start_log
 from amct_onnx.output_files import check_targets, identities, in_real_folder
 from amct_onnx.versions import DECIDING, library_versions
 from amct_onnx.write import write_texts
-
-Progress = Callable[[int, int | None], None]
 
 DEFAULT_DEVICE = "a2"
 DEFAULT_BATCH = 32
 REPORT_SUFFIXES = (".html", ".json")
 """No data set holds such files, so a report may lie among the data."""
-SAVE_SECONDS = 30.0
-"""Between two writes of the state."""
 
 
 def compare(
@@ -65,7 +63,7 @@ def compare(
     state_file: str | os.PathLike[str] | None = None,
     dask: str | None = None,
     board: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> CompareReport:
     """Compare source, fake-quant and deploy model over a data set.
 
@@ -84,15 +82,16 @@ def compare(
             bit of float32 sums.
         report: HTML file to write.
         json_report: JSON file to write.
-        resume: continue from the state file.
-        state_file: of an unfinished run; by default beside the ledger. It goes when the run is complete.
+        resume: continue an interrupted run of the same models, settings and data from its state file.
+        state_file: of an unfinished run; by default beside the ledger, under a name that no other run has. It goes when
+            the run is complete.
         dask: address of the scheduler of a cluster that runs the batches.
         board: folder of a board's dumps, one folder for each feed, see docs/compare.md.
         progress: called with samples done and of all (None when unknown).
 
     Returns:
         The report. Ctrl-C ends the run after its batch; the report is then that of the samples so far
-        (``complete=False``).
+        (``complete=False``, and ``state_file`` is what ``resume`` continues).
 
     Raises:
         AmctError: One of its subclasses. What was run until then can be resumed.
@@ -123,37 +122,58 @@ def compare(
         "images": "default" if images in (None, ImageOptions()) else str(images),
     }
     total = _total(data, source, inputs)
-    state_path = state_file if state_file is not None else ledger.path.with_name(_state_name(ledger.path))
-    targets = [in_real_folder(p) for p in (state_path, report, json_report) if p is not None]
     read = [ledger.path, labels, evaluator, board, None if isinstance(data, DataSource) else data]
-    _check_targets(targets, model, [job.source, job.fake_quant, job.deploy], [p for p in read if p is not None])
-    kept = _Progress(
-        job,
-        {**deciding, **{n: v for n, v in library_versions().items() if n in DECIDING}},
-        targets[0],
-        total,
-        progress or (lambda done, of: None),
-    )
+    inputs_read = [p for p in read if p is not None]
+    models = [job.source, job.fake_quant, job.deploy]
+    reports = [in_real_folder(p) for p in (report, json_report) if p is not None]
+    _check_targets(reports, model, models, inputs_read)
+
+    def all_batches() -> Iterator[Batch]:
+        return cut_batches(source.labelled(), inputs, batch_size)
+
+    batches = all_batches()
+    first = next(batches, None)
+    if first is None:
+        raise DataError(f"{_named(data)}: holds no samples. Give at least one.")
+    versions = {n: v for n, v in library_versions().items() if n in DECIDING}
+    shaping = {n: settings[n] for n in ("input_shape", "input_type", "images")}
+    key = run_key(job, {**deciding, **versions, **shaping}, (data, labels), total, first)
+    state_path = default_path(ledger.path, key) if state_file is None else in_real_folder(state_file)
+    kept = Progress(job, {**deciding, **versions}, key, state_path, total, progress or (lambda done, of: None))
     if resume:
-        kept.start_from(read_state(kept.path, job, kept.settings))
-    batches = cut_batches(source.labelled(), inputs, batch_size)
+        if state_file is None:
+            kept.path, state = find_state(ledger.path, job, kept.settings, key, all_batches)
+        else:
+            state = read_state(kept.path, job, kept.settings)
+        kept.start_from(state)
+    _check_targets([kept.path, *reports], model, models, inputs_read)
+    for target in reports:
+        check_writable(target)
+    try:
+        check_writable(kept.path)
+    except OutputError as error:
+        if state_file is not None:
+            raise
+        kept.warn(error)
+    if not resume:
+        check_free(kept.path, job, kept.settings, key)
     with kept.saved_on_error():
         with stop_request() as stopped:
-            checked = _checked(kept.missing(batches), runner, labels is not None and not text)
+            checked = _checked(kept.missing(chain((first,), batches)), runner, labels is not None and not text)
             parts = run_on_dask(job, checked, dask, stopped) if dask else ((b, runner.run(b)) for b in checked)
             complete = kept.run(parts, stopped)
             on_board = None
             if board is not None and complete:
                 units = {p.entry.name: layer_lsb(p)[0] for p in layers}
                 on_board = compare_board(board, ledger.deploy_model, job.devices[0], units, source, stopped)
-        if kept.first is None:
-            if not complete:
-                raise KeyboardInterrupt
-            raise DataError(f"{_named(data)}: holds no samples. Give at least one.")
-        run = Run(job, layers, ledger, runner, kept.results, kept.first, complete, total, kept.seconds, on_board)
+        if not complete and not kept.results.batches:
+            raise KeyboardInterrupt
+        run = Run(job, layers, ledger, runner, kept.results, first, complete, total, kept.seconds, on_board)
         settings["executor"] = f"Dask, {dask}" if dask else "this process"
         names = {"model": os.fspath(model), "save_path": os.fspath(save_path), "data": _named(data)}
         found = assemble(run, **names, settings=settings)
+        if not complete and kept.saved:
+            found = replace(found, state_file=os.fspath(kept.path))
         write_reports(found, report, json_report)
     if complete:
         kept.discard()
@@ -175,101 +195,6 @@ def write_reports(
     if json_report is not None:
         texts[json_report] = json_text(content)
     write_texts(texts)
-
-
-@dataclass
-class _Progress:
-    """What is known so far, and its file."""
-
-    job: Job
-    settings: Mapping[str, str]
-    path: Path
-    total: int | None
-    tell: Progress
-    results: Results = field(default_factory=Results)
-    digest: DataDigest = field(default_factory=DataDigest)
-    first: Batch | None = None
-    seconds: float = 0.0
-    _before: State | None = None
-    _kept: int = 0
-
-    def start_from(self, state: State) -> None:
-        """Continue a run."""
-        self._before, self.results, self.seconds = state, state.results, state.seconds
-        self._kept = state.results.batches
-
-    def missing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches that are not in the results; the others must be those that were run.
-
-        Raises:
-            DataError: The data are others than those of the run that is continued.
-        """
-        done = self.results.batches if self._before is not None else 0
-        number = 0
-        for batch in batches:
-            if number == 0:
-                self.first = batch
-            number += 1
-            if number > done:
-                yield batch
-                continue
-            self.digest.add(batch)
-            if number == done:
-                self._same_data()
-        if number < done:
-            self._same_data()
-
-    def _same_data(self) -> None:
-        assert self._before is not None
-        if self.digest.text != self._before.data:
-            raise DataError(f"{self.path}: was made with other data or labels. Give the same, or run without --resume.")
-
-    def run(self, parts: Iterable[tuple[Batch, Results]], stopped: Callable[[], bool]) -> bool:
-        """Merge parts in their order until there are none, or Ctrl-C; whether there are none."""
-        begun = saved = time.monotonic()
-        before = self.seconds
-        self.tell(self.results.samples, self.total)
-        for batch, part in parts:
-            self.results.merge(part)
-            self.digest.add(batch)
-            now = time.monotonic()
-            self.seconds = before + now - begun
-            self.tell(self.results.samples, self.total)
-            if now - saved > SAVE_SECONDS:
-                self.save()
-                saved = time.monotonic()
-            if stopped():
-                break
-        else:
-            if not stopped():
-                return True
-        self.save()
-        return False
-
-    @contextmanager
-    def saved_on_error(self) -> Iterator[None]:
-        """What was run until an error stays in the state file: hours may lie behind a report that cannot be written."""
-        try:
-            yield
-        except AmctError:
-            try:
-                self.save()
-            except OutputError as error:
-                get_logger("Compare").warning("What was run so far is not kept: %s", error)
-            raise
-
-    def save(self) -> None:
-        """Write the state when the file does not hold all batches; else the digest may be that of wrong data."""
-        if self.results.batches > self._kept:
-            write_state(self.path, self.job, self.settings, State(self.results, self.digest.text, self.seconds))
-            self._kept = self.results.batches
-
-    def discard(self) -> None:
-        """Remove the file: there is nothing to continue."""
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            get_logger("Compare").warning("%s: cannot be removed (%s). Remove it.", self.path, error.strerror)
 
 
 def _checked(batches: Iterable[Batch], runner: Runner, classify: bool) -> Iterator[Batch]:
@@ -306,10 +231,6 @@ def _total(data: str | os.PathLike[str] | DataSource, source: DataSource, inputs
 
 def _named(data: str | os.PathLike[str] | DataSource) -> str:
     return type(data).__name__ if isinstance(data, DataSource) else os.fspath(data)
-
-
-def _state_name(ledger: str | os.PathLike[str]) -> str:
-    return Path(ledger).name.removesuffix("quant.json") + "compare_state.json"
 
 
 def _check_targets(

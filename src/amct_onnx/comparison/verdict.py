@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import comb
+from math import erfc, sqrt
 
 from amct_onnx.comparison.batch import Accuracy
 from amct_onnx.comparison.job import SOURCE
@@ -29,14 +29,24 @@ NAMED = 5
 """Refused layers named in the verdict."""
 SIGNIFICANT = 0.05
 """Below this probability of chance, a loss of right answers is called real."""
+EXACT_CHANGES = 1 << 14
+"""Changed answers whose binomial coefficients are added up, in milliseconds; the time grows with the square."""
 
 
 def by_chance(lost: int, gained: int) -> float:
-    """Two-sided sign test (McNemar's exact test): the probability of so uneven a split of the changed answers."""
-    changed = lost + gained
-    if changed == 0:
-        return 1.0
-    tail = sum(comb(changed, k) for k in range(min(lost, gained) + 1))
+    """Two-sided sign test (McNemar's exact test): the probability of so uneven a split of the changed answers.
+
+    Up to ``EXACT_CHANGES`` changed answers it is counted out in integers. Beyond, the binomial distribution is taken as
+    normal with Yates's continuity correction: ``erfc((|lost - gained| - 1) / sqrt(2 * changed))``. There the error is
+    below 1e-5, and below 1% of the probability while that exceeds 1e-9.
+    """
+    changed, smaller = lost + gained, min(lost, gained)
+    if changed > EXACT_CHANGES:
+        return erfc(max(0, abs(lost - gained) - 1) / sqrt(2 * changed))
+    tail = ways = 1
+    for k in range(1, smaller + 1):
+        ways = ways * (changed - k + 1) // k
+        tail += ways
     return min(1.0, float(2 * tail / 2**changed))
 
 
