@@ -97,8 +97,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def hidden(stem: str) -> str:
-    """Of files on their way into a folder, and of its lock and journal."""
-    return rf"{stem}\.amct_[^/]*"
+    """Of files on their way into a folder: in a hidden one of the run."""
+    return rf"{stem}\.amct_[^/]*(/[^/]*)?"
 
 
 VERBS = {

@@ -22,7 +22,7 @@ from amct_onnx.errors import DataError
 from amct_onnx.plain_text import shown
 from amct_onnx.write import write_texts
 
-STATE_SCHEMA_VERSION = 1
+STATE_SCHEMA_VERSION = 2
 
 
 class DataDigest:

@@ -75,7 +75,6 @@ class StateContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     schema_version: Count
     job: Key
-    run: Annotated[str, Meta(max_length=1 << 10)]
     settings: Settings
     data: Annotated[str, Meta(pattern="^[0-9a-f]{32}-[0-9]{1,16}-[0-9]{1,16}$", max_length=66)]
     seconds: Annotated[float, Meta(ge=0, le=1e12)]
@@ -84,6 +83,7 @@ class StateContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensors: list[tuple[Key, Key, TensorContent]]
     quantizers: list[tuple[Samples, Key, QuantizerContent]]
     accuracy: list[tuple[Key, AccuracyContent]]
+    run: Annotated[str, Meta(max_length=1 << 10)] = ""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -92,8 +92,8 @@ class Header(msgspec.Struct, frozen=True):
     schema_version: Count
     checksum: str
     job: Key
-    run: Annotated[str, Meta(max_length=1 << 10)]
     settings: Settings
+    run: Annotated[str, Meta(max_length=1 << 10)] = ""
 
 
 def results_of(content: StateContent, job: Job) -> Results:
