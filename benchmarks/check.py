@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import amct_onnx
-from amct_onnx.acceptance.load import load_for_check
+from amct_onnx.verbs.check.load import load_for_check
 
 ROUNDS = 5
 

@@ -30,7 +30,7 @@ class Alone(DataSource):
         import onnxruntime as ort
 
         from amct_onnx import DeploySession
-        from amct_onnx.comparison.sessions import pinned_options
+        from amct_onnx.verbs.compare.measure.sessions import pinned_options
 
         self.x, self.y, self.batch = x, y, batch
         self.sessions = [

@@ -20,13 +20,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from amct_onnx.compose import compose
 from amct_onnx.emit.deploy import DeployWriter
 from amct_onnx.emit.fake_quant import FakeQuantWriter
+from amct_onnx.files.compose import compose
+from amct_onnx.files.read import read_model
+from amct_onnx.files.write import write_outputs
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.planner import make_plan
-from amct_onnx.read import read_model
-from amct_onnx.write import write_outputs
 
 SIZES = (2_000, 20_000)
 CHANNELS = 8

@@ -126,15 +126,15 @@ def worker(form: str, path: str, device: str) -> None:
     options.intra_op_num_threads = 1
     feeds = {"x": np.random.default_rng(1).normal(0, 1, (1, 3, 224, 224)).astype(np.float32)}
     if form == "fake":
-        from amct_onnx.session_options import AMCT_SO
+        from amct_onnx.common.onnxruntime_session import AMCT_SO
 
         AMCT_SO.intra_op_num_threads = 1
         session = ort.InferenceSession(path, AMCT_SO)
     elif form == "integer":
+        from amct_onnx.device.chips import product
         from amct_onnx.device.lowered_session import LoweredSession
         from amct_onnx.device.lowering.lower import lower
-        from amct_onnx.device.products import product
-        from amct_onnx.read import read_model
+        from amct_onnx.files.read import read_model
 
         session = LoweredSession(lower(read_model(path), product(device), integer_kernels=True), options)
     else:

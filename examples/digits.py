@@ -11,7 +11,7 @@ import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
-from amct_onnx.screen import print_report
+from amct_onnx.verbs.convert.screen import print_report
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "digitsnet" / "model.onnx"

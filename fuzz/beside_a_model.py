@@ -19,19 +19,19 @@ import numpy as np
 import amct_onnx
 import mutations
 import seeds
-from amct_onnx.comparison.assemble import Run, assemble
-from amct_onnx.comparison.batch import Accuracy, Batch, Runner
-from amct_onnx.comparison.board import compare_board
-from amct_onnx.comparison.evaluator import Evaluator
-from amct_onnx.comparison.exact_sum import ExactSum
-from amct_onnx.comparison.job import Job, layer_lsb, make_job
-from amct_onnx.comparison.ledger import Ledger, read_ledger
-from amct_onnx.comparison.pairing import Paired
-from amct_onnx.comparison.run import compare
-from amct_onnx.comparison.state import DataDigest, State, checksum, read_state, write_state
 from amct_onnx.data.python_feeds import PythonFeeds
 from amct_onnx.data.read_feeds import InputSpec, specs_of
-from amct_onnx.device.simulate import simulate
+from amct_onnx.verbs.compare.compare import compare
+from amct_onnx.verbs.compare.explain.board import compare_board
+from amct_onnx.verbs.compare.job import Job, layer_lsb, make_job
+from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Runner
+from amct_onnx.verbs.compare.measure.evaluator import Evaluator
+from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
+from amct_onnx.verbs.compare.measure.state import DataDigest, State, checksum, read_state, write_state
+from amct_onnx.verbs.compare.pairing import Paired
+from amct_onnx.verbs.compare.present.assemble import Run, assemble
+from amct_onnx.verbs.convert.read_ledger import Ledger, read_ledger
+from amct_onnx.verbs.simulate.simulate import simulate
 from odd_values import FEEDS, JSON_VALUES, RESULTS
 from oracle import Sandbox
 

@@ -29,7 +29,7 @@ OUTPUTS = ("m_deploy_model.onnx", "m_fake_quant_model.onnx", "m_quant.json", "re
 
 
 LOG_FOLDER = "amct_log"
-"""Below the current folder; what its file may be is tests/test_log.py's question."""
+"""Below the current folder; what its file may be is tests/common/test_log.py's question."""
 
 
 class Finding(Exception):

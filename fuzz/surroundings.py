@@ -23,13 +23,13 @@ import numpy as np
 import amct_onnx
 import mutations
 import seeds
-from amct_onnx.acceptance.checker import check
-from amct_onnx.atc.command_line import build_command
-from amct_onnx.comparison.run import compare
 from amct_onnx.device.session import DeploySession
-from amct_onnx.device.simulate import simulate
-from amct_onnx.source_bias.quantize_bias import quantize_bias
-from amct_onnx.witness.examine import doctor
+from amct_onnx.verbs.atc.command_line import build_command
+from amct_onnx.verbs.bias.quantize_bias import quantize_bias
+from amct_onnx.verbs.check.checker import check
+from amct_onnx.verbs.compare.compare import compare
+from amct_onnx.verbs.doctor.doctor import doctor
+from amct_onnx.verbs.simulate.simulate import simulate
 from oracle import OLD, OUTPUTS, SECRET, Sandbox
 
 MODEL, DEPLOY, DATA, CONVERTED, RESULTS = "in/model.onnx", "in/deploy.onnx", "in/x.npy", "in/c", "out/sim"

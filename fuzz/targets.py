@@ -16,13 +16,13 @@ import beside_a_model as beside
 import mutations
 import seeds
 import surroundings
-from amct_onnx.acceptance.checker import check
-from amct_onnx.atc.command_line import build_command
-from amct_onnx.comparison.ledger import read_ledger
 from amct_onnx.data.labels import read_labels
 from amct_onnx.data.read_feeds import InputSpec, read_feeds
 from amct_onnx.device.session import DeploySession
 from amct_onnx.errors import AmctError
+from amct_onnx.verbs.atc.command_line import build_command
+from amct_onnx.verbs.check.checker import check
+from amct_onnx.verbs.convert.read_ledger import read_ledger
 from oracle import Finding, Sandbox
 
 

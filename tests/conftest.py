@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comparison_cases import DIGITS, Case, converted
+from support.comparison_cases import DIGITS, Case, converted
 
 
 @pytest.fixture(autouse=True)

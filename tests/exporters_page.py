@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.errors import AmctError
-from amct_onnx.report import CONVERTED, ConversionReport
-from exporter_patterns import PATTERNS, Patterns
-from golden_models import MODELS
+from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from amct_onnx.verbs.convert.report import ConversionReport
+from support.exporter_patterns import PATTERNS, Patterns
+from support.golden_models import MODELS
 
 PAGE = Path(__file__).parent.parent / "docs" / "exporters.md"
 ALL_MODELS = sorted(p.parent.name for p in MODELS.glob("*/model.onnx"))

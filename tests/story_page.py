@@ -15,10 +15,10 @@ import onnx
 from onnx import numpy_helper
 
 import amct_onnx
-from amct_onnx.comparison.report import CompareReport
-from comparison_cases import THREADS
+from amct_onnx.verbs.compare.report import CompareReport
 from exporters_page import EXPORTERS
-from golden_models import MODELS
+from support.comparison_cases import THREADS
+from support.golden_models import MODELS
 
 PAGE = Path(__file__).parent.parent / "docs" / "story.md"
 DEVICES = ("a2", "ascend950")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amct_onnx.telemetry import switch_off
+from amct_onnx.common.telemetry import switch_off
 
 switch_off()  # before any module imports onnxruntime
 
@@ -10,11 +10,7 @@ TYPE_CHECKING = False  # as good as typing's for type checkers, without its impo
 if TYPE_CHECKING:
     from typing import Any
 
-    from amct_onnx.acceptance.checker import check
-    from amct_onnx.acceptance.report import CheckReport, Finding
-    from amct_onnx.comparison.report import CompareReport
-    from amct_onnx.comparison.run import compare
-    from amct_onnx.convert_model import convert_qat_model
+    from amct_onnx.common.log import set_logging_level
     from amct_onnx.device.session import DeploySession
     from amct_onnx.errors import (
         AmctError,
@@ -27,12 +23,16 @@ if TYPE_CHECKING:
         SettingError,
         UnsupportedModelError,
     )
-    from amct_onnx.log import set_logging_level
-    from amct_onnx.report import ConversionReport
-    from amct_onnx.source_bias.quantize_bias import quantize_bias
-    from amct_onnx.source_bias.report import BiasReport
-    from amct_onnx.witness.examine import doctor
-    from amct_onnx.witness.report import DoctorReport
+    from amct_onnx.verbs.bias.quantize_bias import quantize_bias
+    from amct_onnx.verbs.bias.report import BiasReport
+    from amct_onnx.verbs.check.checker import check
+    from amct_onnx.verbs.check.report import CheckReport, Finding
+    from amct_onnx.verbs.compare.compare import compare
+    from amct_onnx.verbs.compare.report import CompareReport
+    from amct_onnx.verbs.convert.convert_model import convert_qat_model
+    from amct_onnx.verbs.convert.report import ConversionReport
+    from amct_onnx.verbs.doctor.doctor import doctor
+    from amct_onnx.verbs.doctor.report import DoctorReport
 
     AMCT_SO: Any
 
@@ -64,20 +64,20 @@ __all__ = [
     "set_logging_level",
 ]
 _HOMES = {
-    "check": "amct_onnx.acceptance.checker",
-    "CheckReport": "amct_onnx.acceptance.report",
-    "Finding": "amct_onnx.acceptance.report",
-    "compare": "amct_onnx.comparison.run",
-    "CompareReport": "amct_onnx.comparison.report",
-    "convert_qat_model": "amct_onnx.convert_model",
+    "check": "amct_onnx.verbs.check.checker",
+    "CheckReport": "amct_onnx.verbs.check.report",
+    "Finding": "amct_onnx.verbs.check.report",
+    "compare": "amct_onnx.verbs.compare.compare",
+    "CompareReport": "amct_onnx.verbs.compare.report",
+    "convert_qat_model": "amct_onnx.verbs.convert.convert_model",
     "DeploySession": "amct_onnx.device.session",
-    "quantize_bias": "amct_onnx.source_bias.quantize_bias",
-    "BiasReport": "amct_onnx.source_bias.report",
-    "doctor": "amct_onnx.witness.examine",
-    "DoctorReport": "amct_onnx.witness.report",
-    "set_logging_level": "amct_onnx.log",
-    "ConversionReport": "amct_onnx.report",
-    "AMCT_SO": "amct_onnx.session_options",
+    "quantize_bias": "amct_onnx.verbs.bias.quantize_bias",
+    "BiasReport": "amct_onnx.verbs.bias.report",
+    "doctor": "amct_onnx.verbs.doctor.doctor",
+    "DoctorReport": "amct_onnx.verbs.doctor.report",
+    "set_logging_level": "amct_onnx.common.log",
+    "ConversionReport": "amct_onnx.verbs.convert.report",
+    "AMCT_SO": "amct_onnx.common.onnxruntime_session",
     "AmctError": "amct_onnx.errors",
     "DataError": "amct_onnx.errors",
     "FactorError": "amct_onnx.errors",

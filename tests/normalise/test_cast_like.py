@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from amct_onnx.normalise.cast_like import spell_out_cast_like
-from written_models import convert_and_compare, write_model
+from support.written_models import convert_and_compare, write_model
 
 RNG = np.random.default_rng(4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from written_models import convert_and_compare, write_model
+from support.written_models import convert_and_compare, write_model
 
 LAYER = "q{0} = QuantizeLinear(x, s, z) d{0} = DequantizeLinear(q{0}, s, z) {1} = MatMul(d{0}, wd)"
 

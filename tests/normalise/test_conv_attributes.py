@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
-from deploy_evaluator import attributes, run
+from support.deploy_evaluator import attributes, run
 
 ALWAYS = {"kernel_shape", "strides", "dilations", "group", "pads"}
 

@@ -12,12 +12,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.common.onnxruntime_session import AMCT_SO
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
-from amct_onnx.session_options import AMCT_SO
-from deploy_evaluator import Evaluator, run
+from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from support.deploy_evaluator import Evaluator, run
 
 RNG = np.random.default_rng(11)
 MICROSOFT = "com.microsoft"

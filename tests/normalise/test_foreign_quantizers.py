@@ -14,14 +14,14 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.common.onnxruntime_session import AMCT_SO
 from amct_onnx.errors import AmctError, FactorError, UnsupportedModelError
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.session_options import AMCT_SO
-from deploy_evaluator import Evaluator, run
-from golden_models import MODELS
+from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from support.deploy_evaluator import Evaluator, run
+from support.golden_models import MODELS
 
 QONNX, VINO, MCT, MICROSOFT = "qonnx.custom_op.general", "org.openvinotoolkit", "mct_quantizers", "com.microsoft"
 RNG = np.random.default_rng(3)

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from amct_onnx.convert_model import convert_qat_model
-from deploy_evaluator import evaluate, run
-from written_models import Array, convert_and_compare, operators, write_model
+from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from support.deploy_evaluator import evaluate, run
+from support.written_models import Array, convert_and_compare, operators, write_model
 
 CONSTANTS: dict[str, Array] = {
     "s": np.float32(0.05),

@@ -10,8 +10,8 @@ import pytest
 
 from amct_onnx import DeploySession, convert_qat_model
 from amct_onnx.errors import UnsupportedModelError
-from deploy_evaluator import run
-from written_models import Array, convert_and_compare, operators, write_model
+from support.deploy_evaluator import run
+from support.written_models import Array, convert_and_compare, operators, write_model
 
 LAYER = "x0 = Relu(x) q = QuantizeLinear(x0, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear(w, sw)"
 

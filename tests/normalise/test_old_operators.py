@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import normalise_container
-from deploy_evaluator import run
+from support.deploy_evaluator import run
 
 IMAGE = np.random.default_rng(3).standard_normal((2, 3, 6, 5)).astype(np.float32)
 

@@ -14,12 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.common.onnxruntime_session import AMCT_SO
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import normalise_container
-from amct_onnx.session_options import AMCT_SO
-from deploy_evaluator import run
-from golden_models import MODELS
+from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from support.deploy_evaluator import run
+from support.golden_models import MODELS
 
 RNG = np.random.default_rng(5)
 Arrays = dict[str, np.ndarray]

@@ -16,14 +16,14 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from amct_onnx.convert_model import convert_qat_model
+from amct_onnx.common.onnxruntime_session import AMCT_SO
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.qoperator import expand_qoperators
-from amct_onnx.session_options import AMCT_SO
-from deploy_evaluator import Evaluator, run
-from golden_models import MODELS
-from qlinear_evaluator import QLinearEvaluator
+from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from support.deploy_evaluator import Evaluator, run
+from support.golden_models import MODELS
+from support.qlinear_evaluator import QLinearEvaluator
 
 RNG = np.random.default_rng(7)
 MICROSOFT = "com.microsoft"

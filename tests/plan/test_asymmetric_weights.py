@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amct_onnx import DeploySession
-from amct_onnx.convert_model import convert_qat_model
 from amct_onnx.errors import SettingError
 from amct_onnx.plan.settings import PlanSettings
-from deploy_evaluator import Evaluator, run
-from forced_source import ForcedSource
-from golden_models import MODELS
-from qdq_builder import QdqBuilder
+from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from support.deploy_evaluator import Evaluator, run
+from support.forced_source import ForcedSource
+from support.golden_models import MODELS
+from support.qdq_builder import QdqBuilder
 
 SUM = PlanSettings(asymmetric_weights="sum")
 

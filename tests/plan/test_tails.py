@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from written_models import Array, convert_and_compare, operators, write_model
+from support.written_models import Array, convert_and_compare, operators, write_model
 
 SCALE_D = np.float32(0.05)
 

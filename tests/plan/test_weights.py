@@ -11,8 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 from amct_onnx import convert_qat_model
-from deploy_evaluator import op_types
-from written_models import Array, convert_and_compare, write_model
+from support.deploy_evaluator import op_types
+from support.written_models import Array, convert_and_compare, write_model
 
 RNG = np.random.default_rng(0)
 ACTIVATION = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"

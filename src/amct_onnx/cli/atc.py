@@ -8,7 +8,7 @@ from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import add_option
-from amct_onnx.plain_text import escaped
+from amct_onnx.common.plain_text import escaped
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the line on stdout and hints on stderr, or check the model and run ATC."""
     import shlex
 
-    from amct_onnx.atc.command_line import build_command
+    from amct_onnx.verbs.atc.command_line import build_command
 
     command = build_command(
         arguments.model,
@@ -49,9 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         for hint in command.hints:
             print(escaped(hint), file=sys.stderr)
         return EXIT_DONE
-    from amct_onnx.acceptance.checker import check
-    from amct_onnx.acceptance.screen import print_check
-    from amct_onnx.atc.run import find_atc, run_atc
+    from amct_onnx.verbs.atc.run import find_atc, run_atc
+    from amct_onnx.verbs.check.checker import check
+    from amct_onnx.verbs.check.screen import print_check
 
     program = find_atc()
     report = check(arguments.model, arguments.soc_version)

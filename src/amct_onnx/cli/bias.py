@@ -26,7 +26,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the model, print the report."""
-    from amct_onnx.source_bias.quantize_bias import quantize_bias
+    from amct_onnx.verbs.bias.quantize_bias import quantize_bias
 
     with progress_bar("Writing", in_bytes=True) as progress:
         report = quantize_bias(
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.source_bias.screen import print_biases
+        from amct_onnx.verbs.bias.screen import print_biases
 
         print_biases(report, sys.stdout)
     return EXIT_CHECK_FAILED if report.unreachable else EXIT_DONE

@@ -24,13 +24,13 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print the findings."""
-    from amct_onnx.acceptance.checker import check
+    from amct_onnx.verbs.check.checker import check
 
     report = check(arguments.model, arguments.soc_version)
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.acceptance.screen import print_check
+        from amct_onnx.verbs.check.screen import print_check
 
         print_check(report, sys.stdout)
     return EXIT_DONE if report.passed else EXIT_CHECK_FAILED

@@ -12,8 +12,8 @@ from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
 from amct_onnx.cli.limits import check_limits, limit_met
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
+from amct_onnx.common.plain_text import shown
 from amct_onnx.errors import AmctError
-from amct_onnx.plain_text import shown
 
 VERBS = (convert, bias, check, atc, simulate, compare, doctor)
 """Modules of the verbs, in the order in which --help lists them."""

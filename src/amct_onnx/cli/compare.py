@@ -12,10 +12,10 @@ from amct_onnx.cli.options import add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.simulate import DEVICES
 from amct_onnx.cli.streams import drop_stdout, print_json, say_last
-from amct_onnx.plain_text import shown
+from amct_onnx.common.plain_text import shown
 
 if TYPE_CHECKING:
-    from amct_onnx.comparison.report import CompareReport
+    from amct_onnx.verbs.compare.report import CompareReport
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -69,13 +69,13 @@ def _how_to_go_on(found: CompareReport) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, write the reports, print the summary."""
     if arguments.convert:
-        from amct_onnx.convert_model import convert_qat_model
+        from amct_onnx.verbs.convert.convert_model import convert_qat_model
 
         with progress_bar("Converting", in_bytes=True) as progress:
             convert_qat_model(arguments.model, arguments.save_path, progress=progress)
-    from amct_onnx.comparison.report import DIVERGES
-    from amct_onnx.comparison.run import DEFAULT_DEVICE, compare
-    from amct_onnx.comparison.stop_request import asked_by
+    from amct_onnx.verbs.compare.compare import DEFAULT_DEVICE, compare
+    from amct_onnx.verbs.compare.measure.stop_request import asked_by
+    from amct_onnx.verbs.compare.report import DIVERGES
 
     with progress_bar("Comparing", unit="samples") as progress:
         found = compare(
@@ -112,7 +112,7 @@ def _print(found: CompareReport, *, in_json: bool) -> None:
     if in_json:
         print_json(found.to_dict())
         return
-    from amct_onnx.comparison.screen import print_comparison
+    from amct_onnx.verbs.compare.present.screen import print_comparison
 
     print_comparison(found, sys.stdout)
     sys.stdout.flush()

@@ -38,7 +38,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, print the report."""
-    from amct_onnx.convert_model import convert_qat_model
+    from amct_onnx.verbs.convert.convert_model import convert_qat_model
 
     with progress_bar("Converting", in_bytes=True) as progress:
         report = convert_qat_model(
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.screen import print_report
+        from amct_onnx.verbs.convert.screen import print_report
 
         print_report(report, sys.stdout)
     rejected = report.check is not None and not report.check.passed

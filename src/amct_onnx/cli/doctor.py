@@ -26,7 +26,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine, print the figures."""
-    from amct_onnx.witness.examine import doctor
+    from amct_onnx.verbs.doctor.doctor import doctor
 
     with progress_bar("Examining") as progress:
         report = doctor(
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.witness.screen import print_doctor
+        from amct_onnx.verbs.doctor.screen import print_doctor
 
         print_doctor(report, sys.stdout)
     return EXIT_DONE if report.trusted else EXIT_CHECK_FAILED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 
-from amct_onnx.cpu_count import cpu_count
+from amct_onnx.common.cpu_count import cpu_count
 from amct_onnx.errors import SettingError
 
 MIN_ADDRESS_SPACE = 256 << 20

@@ -32,7 +32,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Simulate, write, print the facts."""
-    from amct_onnx.device.simulate import simulate
+    from amct_onnx.verbs.simulate.simulate import simulate
 
     with progress_bar("Simulating") as progress:
         result = simulate(
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(result.to_dict())
     else:
-        from amct_onnx.screen import print_simulation
+        from amct_onnx.verbs.simulate.screen import print_simulation
 
         print_simulation(result, sys.stdout)
     return EXIT_DONE

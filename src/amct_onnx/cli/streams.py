@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from amct_onnx.plain_text import escaped
+from amct_onnx.common.plain_text import escaped
 
 
 def prepare_streams() -> None:

@@ -1,1 +1,1 @@
-"""Data sets from files: one module, ``read_feeds``."""
+"""Data sets from arrays, images and Python files."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN
+from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN
 
 Float32 = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[Any]

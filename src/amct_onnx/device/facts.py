@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
+from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
 
 EXACT_IN_FLOAT32 = 2**24
 """Every integer up to here is a float32."""

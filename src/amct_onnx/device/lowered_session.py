@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
-from amct_onnx.compose import EXTERNAL_FROM, INLINE_LIMIT, weight_bytes
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.files.compose import EXTERNAL_FROM, INLINE_LIMIT, weight_bytes
 
 PINNED_ENTRIES = {
     # subnormal numbers count

@@ -14,15 +14,15 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.log import get_logger
 from amct_onnx.data.read_feeds import DTYPES, InputSpec
+from amct_onnx.device.chips import product
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL, LoweredSession
 from amct_onnx.device.lowering.lower import lower
-from amct_onnx.device.products import product
 from amct_onnx.errors import DataError, ModelFileError, SettingError
-from amct_onnx.log import get_logger
-from amct_onnx.read import read_model
+from amct_onnx.files.read import read_model
 
 Array = npt.NDArray[Any]
 

@@ -1,0 +1,1 @@
+"""One plan becomes deploy graph, fake-quant graph and record."""

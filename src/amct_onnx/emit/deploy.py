@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx import arithmetic
+from amct_onnx.common import arithmetic
 from amct_onnx.emit.rewrite import Writer
 from amct_onnx.plan.factors import Quantizer, Site
 

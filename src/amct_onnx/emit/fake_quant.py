@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx import arithmetic
+from amct_onnx.common import arithmetic
 from amct_onnx.emit.float_quantizer import from_float32, to_float32
 from amct_onnx.emit.rewrite import Writer
-from amct_onnx.normalise.float16_rounding import round_float16_nodes
+from amct_onnx.graph.float16_rounding import round_float16_nodes
 from amct_onnx.plan.factors import Plan, Quantizer, Site
 
 INT8_WEIGHTS, FLOAT32_WEIGHTS = FAKE_QUANT_WEIGHTS = ("int8", "float32")

@@ -10,8 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.container import bodies
-from amct_onnx.normalise.graph_edit import FreeNames, nodes_of
+from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 
 
 class OutputGraph:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx import arithmetic
+from amct_onnx.common import arithmetic
 from amct_onnx.emit.float_quantizer import float_chain, float_dequantize
 from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
-from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site, Weight
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from amct_onnx.normalise.graph_edit import nodes_of
-from amct_onnx.normalise.shape_inference import infer_shapes
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.shapes import infer_shapes
 
 
 def spell_out_cast_like(model: ir.Model) -> None:

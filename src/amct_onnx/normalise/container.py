@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.graph_edit import FreeNames, bodies_of, nodes_of
+from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 from amct_onnx.normalise.opset import normalise_opset
 
 MOST_NODES = 1_000_000
@@ -89,12 +89,3 @@ def _name_uniquely(model: ir.Model) -> None:
     for index, node in enumerate(nodes_of(model)):
         wished = node.name or f"{node.op_type}_{index}"
         node.name = nodes.take(f"{wished}_node" if CONSTANTS_NAME.fullmatch(wished) else wished)
-
-
-def bodies(graph: ir.Graph) -> list[ir.Graph]:
-    """The bodies of all If, Loop and Scan nodes in a graph, nested ones too."""
-    found = []
-    for node in graph:
-        for body in bodies_of(node):
-            found += [body, *bodies(body)]
-    return found

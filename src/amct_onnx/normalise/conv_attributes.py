@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.graph_edit import nodes_of
+from amct_onnx.graph.edit import nodes_of
 
 ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")

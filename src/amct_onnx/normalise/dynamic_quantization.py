@@ -18,11 +18,11 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
-from amct_onnx.normalise.moves import FIRST_INPUT
-from amct_onnx.normalise.opset import opset_of
-from amct_onnx.normalise.refused import note_refusal
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.moves import FIRST_INPUT
+from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.refused import note_refusal
 
 REASON = "dynamic-quantization"
 REMEDY = "Quantize the activation with a static scale: calibrate or train it, and export with QuantizeLinear."

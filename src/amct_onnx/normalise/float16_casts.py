@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from amct_onnx.normalise.float_types import float_type_of
-from amct_onnx.normalise.graph_edit import nodes_of
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.float_types import float_type_of
 
 
 def drop_casts_around_quantizers(model: ir.Model) -> None:

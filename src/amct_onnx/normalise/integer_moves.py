@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
-from amct_onnx.normalise.moves import data_inputs, fills, interpolates
-from amct_onnx.normalise.opset import opset_of
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.moves import data_inputs, fills, interpolates
+from amct_onnx.graph.opset import opset_of
 
 Factors = tuple[ir.Value, ir.Value | None]
 PASSED_BY = ("Identity", "Clip", "Cast")

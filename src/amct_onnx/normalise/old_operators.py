@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.graph.constants import ConstantEvaluator
 
 
 def keep_meaning(node: ir.Node, constants: ConstantEvaluator) -> str:

@@ -22,11 +22,12 @@ from onnx.defs import OpSchema
 from onnx_ir.passes.common import InlinePass
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.cast_like import spell_out_cast_like
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.graph_edit import nodes_of
 from amct_onnx.normalise.old_operators import keep_meaning
-from amct_onnx.normalise.shape_inference import infer_shapes
 
 OLDEST_OPSET = 11
 """Of the fake-quant model: Clip with three inputs, Round."""
@@ -38,18 +39,6 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 """Stay as they are: neither is left in the outputs, and the planner knows every version."""
 BODY_DOMAIN = "amct_onnx.body"
 """Of the functions that hold specification bodies until they are inlined."""
-
-
-def opset_of(model: ir.Model) -> int:
-    """The version of the default domain.
-
-    Raises:
-        UnsupportedModelError: The model imports none.
-    """
-    versions = [v for d, v in model.opset_imports.items() if d in ("", "ai.onnx")]
-    if not versions:
-        raise UnsupportedModelError("The model imports no opset of the default domain. Export it again.")
-    return versions[0]
 
 
 def normalise_opset(model: ir.Model) -> ir.Model:

@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError, UnsupportedModelError
-from amct_onnx.normalise.attributes import attribute_of
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.graph_edit import GraphEditor, nodes_of
-from amct_onnx.normalise.opset import opset_of
+from amct_onnx.graph.attributes import attribute_of
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.opset import opset_of
 
 DOMAINS = ("", "com.microsoft")
 

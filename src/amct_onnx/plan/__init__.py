@@ -1,0 +1,1 @@
+"""One verdict for each candidate layer and each quantizer; the graph is not modified."""

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import INT8_MAX, INT8_MIN
-from amct_onnx.file_tensor import Index
+from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
+from amct_onnx.files.file_tensor import Index
 from amct_onnx.plan.factor_layout import part_of, spread
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import SUM, PlanSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from amct_onnx.plan.factors import Site
-from amct_onnx.report import BiasError
+from amct_onnx.plan.ledger import BiasError
 
 
 def bias_error_of(site: Site) -> BiasError | None:

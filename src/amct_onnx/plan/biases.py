@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx import arithmetic
-from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.common import arithmetic
+from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.plan.quantizers import DEQUANTIZE, is_op, raw_factors
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.tails import EMPTY, Tail, addend_of

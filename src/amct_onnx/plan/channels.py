@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx import arithmetic
+from amct_onnx.common import arithmetic
 from amct_onnx.plan.factors import Weight
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.weights import ResolvedWeight

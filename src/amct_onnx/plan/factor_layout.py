@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amct_onnx.file_tensor import Index
+from amct_onnx.files.file_tensor import Index
 
 
 def spread(factor: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[Any]:

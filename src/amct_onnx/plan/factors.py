@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import reciprocal
-from amct_onnx.report import LayerEntry
+from amct_onnx.common.arithmetic import reciprocal
+from amct_onnx.plan.ledger import LayerEntry
 
 
 @dataclass(frozen=True)

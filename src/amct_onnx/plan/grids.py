@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.moves import data_inputs, fills
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.moves import data_inputs, fills
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.quantizers import BETWEEN, DEQUANTIZE, QUANTIZE, clip_bounds, is_op, quantizer_of
 

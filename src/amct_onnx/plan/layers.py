@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx import arithmetic
+from amct_onnx.common import arithmetic
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.float_types import float_type_of
-from amct_onnx.normalise.refused import noted_refusal
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.refused import noted_refusal
 from amct_onnx.plan.activations import find_quantizer
 from amct_onnx.plan.biases import PlannedBias, plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError
-from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, is_op, raw_factors
 
 STOPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Shape", "Size", "ArgMax", "ArgMin"})

@@ -9,19 +9,19 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.float_types import float_type_of
-from amct_onnx.normalise.graph_edit import nodes_of
-from amct_onnx.normalise.opset import opset_of
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.opset import opset_of
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import CANDIDATES, plan_layer
+from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, raw_factors
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
-from amct_onnx.report import CONVERTED, REFUSED, LayerEntry
 
 
 def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError, UnsupportedModelError
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.float_types import float_type_of
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.plan.factors import Quantizer
 
 RANGES = {

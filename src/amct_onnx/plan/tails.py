@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.graph.constants import ConstantEvaluator
 
 Float64 = npt.NDArray[np.float64]
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import QuantizationScratch, quantize_weight
+from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
 from amct_onnx.errors import FactorError, UnsupportedModelError
-from amct_onnx.file_tensor import row_blocks
-from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.files.file_tensor import row_blocks
+from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
 from amct_onnx.plan.factor_layout import part_of, spread
 from amct_onnx.plan.grid_weights import recover_grid

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
+from amct_onnx.device.chips import Product
 from amct_onnx.device.lowering.ascend_operators import lower_antiquant, lower_dequant, lower_quant
 from amct_onnx.device.lowering.blocked_layout import DOMAIN
 from amct_onnx.device.lowering.integer_layers import LAYERS, lower_layer
@@ -12,10 +13,9 @@ from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.lowering.movers import lower_int8_reader, lower_int32_reader
 from amct_onnx.device.lowering.observers import add_counters, add_taps
 from amct_onnx.device.lowering.state import LoweringState
-from amct_onnx.device.products import Product
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.float16_rounding import round_float16_nodes
-from amct_onnx.normalise.graph_edit import bodies_of
+from amct_onnx.graph.edit import bodies_of
+from amct_onnx.graph.float16_rounding import round_float16_nodes
 
 ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAntiQuant": lower_antiquant}
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import INT8_MAX, INT8_MIN
+from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.errors import UnsupportedModelError
 
 Stored = TypeVar("Stored", float, int, str)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.arithmetic import FLOAT16_MAX, INT8_MAX, INT8_MIN
+from amct_onnx.common.arithmetic import FLOAT16_MAX, INT8_MAX, INT8_MIN
 from amct_onnx.device import arithmetic as rules
 from amct_onnx.device.lowering.emitter import Emitter
 

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.device.chips import Product
 from amct_onnx.device.facts import LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
 from amct_onnx.device.lowering.emitter import Emitter
 from amct_onnx.device.lowering.node_attributes import attribute, quantizer_factors
 from amct_onnx.device.lowering.operators import Quantized
-from amct_onnx.device.products import Product
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.constants import ConstantEvaluator
-from amct_onnx.normalise.float16_rounding import holds_float16
-from amct_onnx.normalise.graph_edit import nodes_of
-from amct_onnx.normalise.opset import opset_of
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.float16_rounding import holds_float16
+from amct_onnx.graph.opset import opset_of
 
 OLDEST_OPSET = 11
 """Clip with three inputs, Round."""

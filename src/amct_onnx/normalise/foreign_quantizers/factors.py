@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError, UnsupportedModelError
-from amct_onnx.normalise.attributes import attribute_of
-from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.graph.attributes import attribute_of
+from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Array
 
 MAX_BITS = 32

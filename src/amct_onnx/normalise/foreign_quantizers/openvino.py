@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError
-from amct_onnx.normalise.attributes import attribute_of
+from amct_onnx.graph.attributes import attribute_of
 from amct_onnx.normalise.foreign_quantizers.factors import check_range, factor_of
 from amct_onnx.normalise.foreign_quantizers.grid import Grid, integral
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.normalise.attributes import attribute_of
+from amct_onnx.graph.attributes import attribute_of
 from amct_onnx.normalise.foreign_quantizers.factors import bits_of, factor_of, rounding_of, scale_of, tensor_of
 from amct_onnx.normalise.foreign_quantizers.grid import Grid, integer_range
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.edit import nodes_of
 from amct_onnx.normalise.foreign_quantizers import mct, openvino, qonnx
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
-from amct_onnx.normalise.graph_edit import nodes_of
 
 
 def relabel(_: QuantizerWriter, node: ir.Node) -> None:

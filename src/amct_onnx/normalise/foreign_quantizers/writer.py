@@ -12,7 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.normalise.constants import ConstantEvaluator
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import GraphEditor
+from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.foreign_quantizers.factors import tensor_of
 from amct_onnx.normalise.foreign_quantizers.float_formula import FloatFormula
 from amct_onnx.normalise.foreign_quantizers.grid import (
@@ -25,8 +27,6 @@ from amct_onnx.normalise.foreign_quantizers.grid import (
     toward_int8,
     type_for,
 )
-from amct_onnx.normalise.graph_edit import GraphEditor
-from amct_onnx.normalise.opset import opset_of
 
 
 class QuantizerWriter:

@@ -1,0 +1,1 @@
+"""Model files: read with every claim checked, written all or none."""

@@ -1,0 +1,157 @@
+"""Read the protobuf of a model without the content of its large tensors.
+
+A 2 GB file costs two copies of itself when protobuf parses it. Here the wire format is walked, large ``raw_data`` is
+skipped, and each such tensor is described as external data inside the model file itself. Field numbers: onnx.proto.
+"""
+
+from __future__ import annotations
+
+from amct_onnx.errors import ModelFileError
+from amct_onnx.files.file_tensor import SourceFile
+
+CUT_BYTES = 1 << 16
+"""Content of a tensor from which it stays in the file; smaller messages are not looked into."""
+HERE = "\0"
+"""The external location that means: in the model file itself. No file has this name."""
+LARGEST_GRAPH = 2**31 - 1
+"""Bytes of protobuf, large tensors apart, that the protobuf library parses."""
+DEEPEST = 100
+"""Nested messages, as in the protobuf library."""
+WINDOW = 1 << 18
+INNER = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+}
+"""Message -> field number -> kind of message: the ways to a tensor."""
+FLOAT, FLOAT_DATA, DATA_TYPE, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 4, 2, 9, 13, 14
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+
+
+def graph_without_large_tensors(source: SourceFile) -> bytes:
+    """The model's protobuf in which large tensors are external data at location HERE.
+
+    Raises:
+        ModelFileError: The bytes are no protobuf message, or the graph itself is too large.
+    """
+    pieces = _Scan(source).message("model", 0, source.size, 0)
+    return b"".join(pieces)
+
+
+class _Scan:
+    def __init__(self, source: SourceFile) -> None:
+        self._source = source
+        self._start = self._stop = 0
+        self._window = bytearray()
+        self._kept = 0
+
+    def message(self, kind: str, start: int, stop: int, depth: int) -> list[bytes]:
+        """The message's fields, those that hold a large tensor rewritten."""
+        if depth > DEEPEST:
+            raise self._error(start, f"messages are nested more than {DEEPEST} deep")
+        if kind == "tensor":
+            return self._tensor(start, stop)
+        inner = INNER[kind]
+        pieces: list[bytes] = []
+        kept = position = start
+        while position < stop:
+            number, wire, first, end, _ = self._field(position, stop)
+            if end - first > CUT_BYTES and wire == LENGTH and number in inner:
+                pieces += self._copy(kept, position)
+                content = self.message(inner[number], first, end, depth + 1)
+                pieces += [varint(number << 3 | LENGTH), varint(sum(map(len, content))), *content]
+                kept = end
+            position = end
+        return pieces + self._copy(kept, stop)
+
+    def _tensor(self, start: int, stop: int) -> list[bytes]:
+        fields = []
+        position = start
+        data_type = 0
+        while position < stop:
+            number, wire, first, end, value = self._field(position, stop)
+            if number == DATA_TYPE and wire == VARINT:
+                data_type = value
+            fields.append((number, wire, position, first, end))
+            position = end
+        contents = [f for f in fields if f[0] in (FLOAT_DATA, RAW_DATA)]
+        number, wire, position, first, end = contents[0] if contents else (0, 0, 0, 0, 0)
+        # packed floats are stored as their bytes, exactly like raw_data; several contents are left to the parser
+        whole = len(contents) == 1 and wire == LENGTH and (number == RAW_DATA or data_type == FLOAT)
+        elsewhere = any(f[0] in (EXTERNAL_DATA, DATA_LOCATION) for f in fields)
+        if not whole or elsewhere or end - first <= CUT_BYTES:
+            return self._copy(start, stop)
+        pieces = self._copy(start, position) + self._copy(end, stop)
+        for key, text in (("location", HERE), ("offset", str(first)), ("length", str(end - first))):
+            entry = _text(1, key) + _text(2, text)
+            pieces.append(varint(EXTERNAL_DATA << 3 | LENGTH) + varint(len(entry)) + entry)
+        return [*pieces, bytes([DATA_LOCATION << 3 | VARINT, 1])]
+
+    def _field(self, position: int, stop: int) -> tuple[int, int, int, int, int]:
+        """Number, wire type, first byte of the content, end, and the value of a varint."""
+        tag, first = self._read_varint(position, stop)
+        number, wire = tag >> 3, tag & 7
+        value = 0
+        if wire == LENGTH:
+            length, first = self._read_varint(first, stop)
+            end = first + length
+        elif wire == VARINT:
+            value, end = self._read_varint(first, stop)
+        elif wire in (FIXED32, FIXED64):
+            end = first + (4 if wire == FIXED32 else 8)
+        else:
+            raise self._error(position, f"unknown wire type {wire}")
+        if number == 0 or end > stop:
+            raise self._error(position, "a field ends beyond its message: the file is truncated or damaged")
+        return number, wire, first, end, value
+
+    def _read_varint(self, position: int, stop: int) -> tuple[int, int]:
+        if not self._start <= position <= self._stop - 10:
+            self._start = position
+            self._stop = min(self._source.size, position + WINDOW)
+            self._window = self._source.read(self._start, self._stop - self._start)
+            # zeros behind the end terminate a varint; the caller's bound then refuses it
+            self._stop += 10
+            self._window += bytes(10)
+        result = shift = 0
+        window, index = self._window, position - self._start
+        for byte in window[index : index + 10]:
+            index += 1
+            result |= (byte & 127) << shift
+            if byte < 128:
+                break
+            shift += 7
+        else:
+            raise self._error(position, "a number has more than ten bytes")
+        end = self._start + index
+        if end > stop:
+            raise self._error(position, "the file is truncated")
+        return result, end
+
+    def _copy(self, start: int, stop: int) -> list[bytes]:
+        self._kept += stop - start
+        if self._kept > LARGEST_GRAPH:
+            raise self._error(start, "the graph without its large tensors exceeds 2 GiB")
+        return [bytes(self._source.read(start, stop - start))] if stop > start else []
+
+    def _error(self, position: int, what: str) -> ModelFileError:
+        return ModelFileError(
+            f"{self._source.path}: not a valid ONNX model ({what}, at byte {position}). "
+            "Export or download the model again."
+        )
+
+
+def varint(number: int) -> bytes:
+    """The wire form of an unsigned number."""
+    result = bytearray()
+    while number > 127:
+        result.append(number & 127 | 128)
+        number >>= 7
+    result.append(number)
+    return bytes(result)
+
+
+def _text(number: int, text: str) -> bytes:
+    return varint(number << 3 | LENGTH) + varint(len(text)) + text.encode()

@@ -1,0 +1,1 @@
+"""Tools of the graph that every stage uses."""

@@ -1,0 +1,145 @@
+"""Insert and replace nodes under free names, in the graph or the body that holds the node at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.errors import UnsupportedModelError
+
+WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators of the default domain that hold graphs."""
+
+
+class GraphEditor:
+    """Edits one model; collects its names once, so that each edit costs the same in a large graph."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        nodes = nodes_of(model)
+        values = [*model.graph.inputs, *model.graph.initializers.values()]
+        for node in nodes:
+            values.extend(node.outputs)
+            for body in bodies_of(node):
+                values.extend([*body.inputs, *body.initializers.values()])
+        self._node_names = FreeNames(n.name for n in nodes)
+        self._value_names = FreeNames(v.name for v in values)
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        at: ir.Node,
+        label: str = "",
+        attributes: Iterable[ir.Attr] = (),
+        like: ir.Value | None = None,
+        outputs: int = 1,
+    ) -> ir.Value:
+        """Insert a node of the default domain in front of ``at`` and return its first output.
+
+        Args:
+            op_type: of the node.
+            inputs: of the node; None stands for an omitted input.
+            at: the node that is replaced; the new one is named after it.
+            label: appended to the name; without it the node takes over the name of ``at``, which must be removed.
+            attributes: of the node.
+            like: gives the results their type and shape.
+            outputs: number of outputs.
+        """
+        name = at.name or op_type
+        if label:
+            name = self._node_names.take(f"{name}/{label}")
+        new = ir.Node("", op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=at.doc_string)
+        for index, result in enumerate(new.outputs):
+            result.name = self._value_names.take(f"{name}:{index}")
+            if like is not None:
+                result.type, result.shape = like.type, like.shape
+        assert at.graph is not None
+        at.graph.insert_before(at, new)
+        return new.outputs[0]
+
+    def constant(self, name: str, content: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+        """Register an initializer; it lies in the outermost graph, where every body sees it."""
+        tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content)
+        name = self._value_names.take(name)
+        tensor.name = name
+        value = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
+        self._model.graph.register_initializer(value)
+        return value
+
+    def replace(self, node: ir.Node, results: Sequence[ir.Value]) -> None:
+        """Let the readers of a node's outputs read ``results``, which take over names, types and shapes.
+
+        Raises:
+            UnsupportedModelError: The node has another number of outputs than its operator gives.
+        """
+        if len(node.outputs) != len(results):
+            raise UnsupportedModelError(
+                f"Node '{node.name}' ({node.op_type}) has {len(node.outputs)} outputs, the operator {len(results)}. "
+                "Export the model again."
+            )
+        for old, new in zip(node.outputs, results, strict=True):
+            new.name, old.name = old.name, None
+            new.type = old.type or new.type
+            new.shape = old.shape or new.shape
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+
+
+def nodes_of(model: ir.Model) -> list[ir.Node]:
+    """Every node of the graph and of the bodies of its If, Loop and Scan nodes; the graph may change meanwhile."""
+    return _nodes_within(model.graph)
+
+
+def bodies_of(node: ir.Node) -> list[ir.Graph]:
+    """The graphs that a node holds; most nodes are known to hold none without a look at their attributes."""
+    if not node.domain and node.op_type not in WITH_BODY:
+        return []
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
+def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
+    found: list[ir.Node] = []
+    for node in graph:
+        found.append(node)
+        for body in bodies_of(node):
+            found += _nodes_within(body)
+    return found
+
+
+class FreeNames:
+    """Gives out names that are not taken: the wished one, or the wished one with the next suffix."""
+
+    def __init__(self, taken: Iterable[str | None] = ()) -> None:
+        self._taken = set(taken)
+        self._last: dict[str, int] = {}
+
+    def take(self, wished: str) -> str:
+        """The free name nearest to the wished one; taken from now on."""
+        name = wished
+        while name in self._taken:
+            self._last[wished] = self._last.get(wished, 0) + 1
+            name = f"{wished}_{self._last[wished]}"
+        self._taken.add(name)
+        return name
+
+
+def bodies(graph: ir.Graph) -> list[ir.Graph]:
+    """The bodies of all If, Loop and Scan nodes in a graph, nested ones too."""
+    found = []
+    for node in graph:
+        for body in bodies_of(node):
+            found += [body, *bodies(body)]
+    return found

@@ -1,0 +1,94 @@
+"""onnx's shape inference on a model in memory.
+
+onnx-ir's own pass looks every initializer up in the list of inputs and builds a second model out of the result; here
+the graph is only serialised, and types and shapes are taken from the result.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+import onnx_ir as ir
+
+from amct_onnx.graph.edit import bodies_of
+
+WRITTEN_BYTES = 1000
+"""Up to which inference gets the content of an initializer; larger ones hold no shapes."""
+LONGEST_VECTOR = 1 << 16
+"""Elements of a 1-D tensor. Data propagation makes an object of 140 bytes for each, whether or not it is a shape."""
+
+
+def infer_shapes(model: ir.Model, *, strict: bool) -> None:
+    """Complete types and shapes in place; what cannot be inferred stays as it is.
+
+    Args:
+        model: a model without functions.
+        strict: whether a node that contradicts its schema ends the inference, which then changes nothing.
+    """
+    graph = model.graph
+    initializers = list(graph.initializers.values())
+    for value in initializers:
+        tensor = value.const_value
+        if tensor is not None:
+            value.shape = value.shape or ir.Shape(tensor.shape.numpy())
+            value.dtype = value.dtype or tensor.dtype
+    listed = {v.name for v in graph.inputs}
+    view = ir.GraphView(
+        [*graph.inputs, *(v for v in initializers if v.name not in listed)],
+        graph.outputs,
+        nodes=graph,
+        initializers=[v for v in initializers if v.const_value is not None and v.const_value.nbytes <= WRITTEN_BYTES],
+        opset_imports=graph.opset_imports,
+        name=graph.name,
+    )
+    proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version))  # type: ignore[arg-type]
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict)
+        if not _is_complete(inferred.graph) and _longest_vector(inferred.graph) <= LONGEST_VECTOR:
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
+    except Exception:  # onnx raises several classes, protobuf others
+        return
+    _take_over(graph, inferred.graph)
+
+
+def _is_complete(graph: onnx.GraphProto) -> bool:
+    """Whether every result of a graph without bodies has a size, known or named, on each axis."""
+    known = {
+        v.name
+        for v in (*graph.output, *graph.value_info)
+        if v.type.tensor_type.HasField("shape") and all(d.WhichOneof("value") for d in v.type.tensor_type.shape.dim)
+    }
+    bodies = any(a.HasField("g") or a.graphs for n in graph.node for a in n.attribute)
+    return not bodies and all(name in known for n in graph.node for name in n.output if name)
+
+
+def _longest_vector(graph: onnx.GraphProto) -> int:
+    """Elements of the largest 1-D tensor whose size is known, bodies included."""
+    longest = max((math.prod(t.dims) for t in graph.initializer if len(t.dims) == 1), default=0)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        sizes = value.type.tensor_type.shape.dim
+        if len(sizes) == 1:
+            longest = max(longest, sizes[0].dim_value)
+    bodies = (g for n in graph.node for a in n.attribute for g in (a.g, *a.graphs))
+    return max(longest, *(_longest_vector(g) for g in bodies), 0)
+
+
+def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
+    """Types and shapes of a graph and of the bodies in it, which may use one name for different tensors."""
+    found = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
+    for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
+        kind = found.get(value.name or "")
+        if kind is None:
+            continue
+        shape, of_type = ir.serde.deserialize_type_proto_for_shape(kind), ir.serde.deserialize_type_proto_for_type(kind)
+        if shape is not None and value.shape != shape:
+            value.shape = shape
+        if of_type is not None and value.type != of_type:
+            value.type = of_type
+    for node, proto in zip(graph, inferred.node, strict=True):
+        bodies = bodies_of(node)
+        if bodies:
+            results = [g for a in proto.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+            for body, result in zip(bodies, results, strict=True):
+                _take_over(body, result)

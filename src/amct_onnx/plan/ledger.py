@@ -1,0 +1,95 @@
+"""The verdict on every candidate layer and every other quantizer, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONVERTED = "converted"
+
+
+REFUSED = "refused"
+
+
+BIAS_MATTERS = 0.125
+"""From how many LSB of the layer's output on a bias error is named.
+
+A quarter of the half LSB that the next quantizer's own rounding may err: below it fewer than one value in eight moves.
+"""
+
+
+@dataclass(frozen=True)
+class BiasError:
+    """What rounding a bias to int32 costs: |round(b / s) * s - b| with s = scale_d * scale_w.
+
+    Attributes:
+        max_steps: worst channel in units of s; at most 0.5 unless the quotient leaves float32's integers.
+        max_lsb, mean_lsb: worst channel and mean in units of the layer's output scale; None when nothing quantizes it.
+        worst_channel: the channel of max_lsb, or of max_steps when that is None.
+    """
+
+    max_steps: float
+    max_lsb: float | None
+    mean_lsb: float | None
+    worst_channel: int
+
+    @property
+    def matters(self) -> bool:
+        """Whether it moves a noticeable share of the layer's integers."""
+        return self.max_lsb is not None and self.max_lsb >= BIAS_MATTERS
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """The verdict on one candidate layer.
+
+    Attributes:
+        name: Node name, the same in the source and in both output models.
+        op_type: ONNX operator type.
+        verdict: ``"converted"`` or ``"refused"``.
+        granularity: ``"per-tensor"`` or ``"per-channel"``; None when refused.
+        scale_d: Activation scale (float32 value); None when refused.
+        offset_d: Activation zero point in int8 range; None when refused.
+        scale_w: Weight scales (float32 values), length 1 or the number of output channels.
+        reason: Reason code of a refusal, for example ``"activation-not-quantized"``; else None.
+        detail: One sentence: what was done, or the tensor or attribute at fault.
+        remedy: What would make a refused layer convertible; empty when converted.
+        deploy_nodes: Names of the layer's nodes in the deploy model.
+        fake_quant_nodes: Names of the layer's nodes in the fake-quant model.
+        source_input: Float tensor of the (normalised) source that the layer's quantizer reads; "" when refused.
+        source_output: Float tensor that the layer and what was folded into it make.
+        output_scale: Scale of the quantizer that reads source_output next; None when none does.
+        bias_error: What rounding the bias costs; None without a bias or when refused.
+    """
+
+    name: str
+    op_type: str
+    verdict: str
+    granularity: str | None = None
+    scale_d: float | None = None
+    offset_d: int | None = None
+    scale_w: tuple[float, ...] = ()
+    reason: str | None = None
+    detail: str = ""
+    remedy: str = ""
+    deploy_nodes: tuple[str, ...] = ()
+    fake_quant_nodes: tuple[str, ...] = ()
+    source_input: str = ""
+    source_output: str = ""
+    output_scale: float | None = None
+    bias_error: BiasError | None = None
+
+
+@dataclass(frozen=True)
+class ResidualEntry:
+    """A quantizer that belongs to no converted layer, and what became of it.
+
+    Attributes:
+        tensor: Name of the float tensor that is quantized.
+        action: ``"anti-quant"`` (AscendQuant + AscendAntiQuant), ``"quant"`` (AscendQuant at a graph
+            output) or ``"float-chain"`` (Mul, Round, Clip in float: factors that int8 cannot hold).
+        detail: One sentence.
+    """
+
+    tensor: str
+    action: str
+    detail: str = ""

@@ -1,0 +1,1 @@
+"""What each verb does, one folder each, named as it is typed."""

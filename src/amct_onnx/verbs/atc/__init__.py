@@ -1,0 +1,1 @@
+"""atc: ATC's command line for a deploy model, and its error codes."""

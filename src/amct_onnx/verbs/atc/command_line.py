@@ -1,0 +1,160 @@
+"""The command line of ATC for one deploy model."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from amct_onnx.common.plain_text import shown
+from amct_onnx.errors import SettingError, UnsupportedModelError
+from amct_onnx.verbs.atc.aipp import aipp_hint
+from amct_onnx.verbs.atc.options import normalise, refuse_excluded
+from amct_onnx.verbs.check.load import load_for_check
+from amct_onnx.verbs.check.model_view import ModelView
+from amct_onnx.verbs.check.products import product_of
+
+ONNX_FRAMEWORK = 5
+FORMATS = {4: "NCHW", 5: "NCDHW"}
+"""Input format by rank; every other rank is ND."""
+
+
+@dataclass(frozen=True)
+class AtcCommand:
+    """One call of ATC.
+
+    Attributes:
+        words: program and arguments.
+        hints: what the user may want to know, one paragraph each.
+        output: path that ATC appends .om to.
+    """
+
+    words: tuple[str, ...]
+    hints: tuple[str, ...]
+    output: str
+
+
+def build_command(
+    model_file: str | os.PathLike[str],
+    soc_version: str,
+    *,
+    output: str | None = None,
+    input_shape: str | None = None,
+    input_format: str | None = None,
+    insert_op_conf: str | None = None,
+    options: Iterable[str] = (),
+) -> AtcCommand:
+    """The right command line for a deploy model.
+
+    Args:
+        model_file: path of the .onnx file.
+        soc_version: value of ATC's ``--soc_version``.
+        output: where the .om goes, without ending; beside the model under its name when None.
+        input_shape: ``name:1,3,224,224;other:1,10``; needed when the file leaves a dimension open.
+        input_format: NCHW, NCDHW or ND; by the inputs' rank when None.
+        insert_op_conf: AIPP configuration file.
+        options: further options of ATC, in either spelling.
+
+    Raises:
+        ModelFileError, ModelNotFoundError: The model cannot be read.
+        UnsupportedModelError: An input has a name with control characters.
+        SettingError: An option or shape does not fit the model, or is excluded for a quantized model.
+    """
+    product_of(soc_version)
+    model = load_for_check(model_file)
+    more = normalise(options)
+    refuse_excluded(more, ModelView(model).quantized)
+    inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    shapes = _shapes(inputs, _parse_shapes(input_shape))
+    target = output if output is not None else str(Path(model_file).with_suffix(""))
+    words = [
+        "atc",
+        f"--framework={ONNX_FRAMEWORK}",
+        f"--model={os.fspath(model_file)}",
+        f"--output={target}",
+        f"--soc_version={soc_version}",
+        f"--input_format={input_format or _format(shapes)}",
+    ]
+    if shapes:
+        words.append("--input_shape=" + ";".join(f"{n}:{','.join(map(str, d))}" for n, d in shapes.items()))
+    if insert_op_conf is not None:
+        if not Path(insert_op_conf).is_file():
+            raise SettingError(f"{insert_op_conf}: no such file. Give the AIPP configuration file.")
+        words.append(f"--insert_op_conf={insert_op_conf}")
+    hints = () if insert_op_conf is not None else tuple(aipp_hint(v, shapes[v.name or ""]) for v in inputs)
+    return AtcCommand((*words, *more), tuple(h for h in hints if h), target)
+
+
+def _format(shapes: dict[str, tuple[int, ...]]) -> str:
+    formats = {FORMATS.get(len(dims), "ND") for dims in shapes.values()}
+    image = formats - {"ND"}
+    return image.pop() if len(image) == 1 else "ND"
+
+
+def _parse_shapes(text: str | None) -> dict[str, tuple[int, ...]]:
+    given: dict[str, tuple[int, ...]] = {}
+    for part in (text or "").split(";"):
+        if not part.strip():
+            continue
+        name, colon, dims = part.strip().rpartition(":")
+        if not colon or not name or not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", dims) or name in given:
+            raise SettingError(
+                f"--input_shape: '{part.strip()}' is not of the form name:1,3,224,224 with positive numbers, once "
+                "for each input. Give it so; a quantized model takes no -1."
+            )
+        given[name] = tuple(int(d) for d in dims.split(","))
+    return given
+
+
+def _shapes(inputs: list[ir.Value], given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The size of every input: what the user gave, else what the file says."""
+    names = [v.name or "" for v in inputs]
+    for name in given:
+        if name not in names:
+            raise SettingError(f"--input_shape: the model has no input '{name}'. Use one of {', '.join(names)}.")
+    found: dict[str, tuple[int, ...]] = {}
+    for value, name in zip(inputs, names, strict=True):
+        if shown(name) != name:
+            raise UnsupportedModelError(
+                f"Input '{shown(name)}': no command line can hold its name: it has control characters, or thousands of "
+                "characters. Rename it."
+            )
+        known = list(value.shape) if value.shape is not None else None
+        if name in given:
+            dims = given[name]
+            _fits(name, dims, known)
+        elif known is None or not all(isinstance(d, int) and d > 0 for d in known):
+            dims_shown = "unknown" if known is None else "[" + ", ".join(str(d) for d in known) + "]"
+            example = "1,3,224,224" if known is None else ",".join(str(d) if _fixed(d) else "1" for d in known)
+            raise SettingError(
+                f"The shape of input '{name}' is {dims_shown} in the file, and a quantized model is compiled for fixed "
+                f"shapes. Give --input_shape, for example --input_shape '{name}:{example}'."
+            )
+        else:
+            dims = tuple(int(d) for d in known if isinstance(d, int))
+        found[name] = dims
+    return found
+
+
+def _fixed(dim: object) -> bool:
+    return isinstance(dim, int) and dim > 0
+
+
+def _fits(name: str, dims: tuple[int, ...], known: list[int | ir.SymbolicDim] | None) -> None:
+    if 0 in dims:
+        raise SettingError(f"--input_shape: '{name}' has a dimension of 0. Give positive numbers.")
+    if known is None:
+        return
+    if len(dims) != len(known):
+        raise SettingError(
+            f"--input_shape: '{name}' has {len(known)} dimensions in the file, {len(dims)} were given. Give all."
+        )
+    for axis, (dim, fixed) in enumerate(zip(dims, known, strict=True)):
+        if isinstance(fixed, int) and fixed > 0 and fixed != dim:
+            raise SettingError(
+                f"--input_shape: axis {axis} of '{name}' is {fixed} in the file, {dim} was given. Give {fixed}."
+            )

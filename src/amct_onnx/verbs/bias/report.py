@@ -1,0 +1,85 @@
+"""What became of each layer's bias in the adapted source model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from amct_onnx.plan.ledger import BiasError
+
+BIAS_SCHEMA_VERSION = 1
+
+ROUNDED = "rounded"
+EXACT = "exact"
+NO_BIAS = "no-bias"
+FLOAT = "float"
+UNREACHABLE = "unreachable"
+MEANINGS = {
+    ROUNDED: "written as multiples of scale_d * scale_w",
+    EXACT: "was a multiple of scale_d * scale_w already",
+    NO_BIAS: "the layer has none",
+    FLOAT: "the layer stays float, so that nothing rounds its bias",
+    UNREACHABLE: "not changed: it has no place of its own in the file",
+}
+
+
+@dataclass(frozen=True)
+class BiasEntry:
+    """One candidate layer.
+
+    Attributes:
+        name, op_type: of the layer.
+        action: a key of MEANINGS.
+        tensor: name of the tensor in the written model that holds the rounded bias; "" when nothing was changed.
+        before: what rounding the source's bias costs; None without an int8 bias.
+        after: the same in the written model; not 0 where the bias's float type holds no multiple exactly.
+        detail: what the reader must know beyond that, with the remedy.
+    """
+
+    name: str
+    op_type: str
+    action: str
+    tensor: str = ""
+    before: BiasError | None = None
+    after: BiasError | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class BiasReport:
+    """The result of ``quantize_bias``."""
+
+    model_file: str
+    output_file: str
+    layers: tuple[BiasEntry, ...]
+
+    @property
+    def unreachable(self) -> tuple[BiasEntry, ...]:
+        """Layers whose bias is rounded by a conversion but could not be rounded in the source."""
+        return tuple(e for e in self.layers if e.action == UNREACHABLE)
+
+    def summary(self) -> str:
+        """One line: how many biases were rounded, and what became of the others."""
+        counts = Counter(e.action for e in self.layers)
+        text = f"{counts[ROUNDED]} of {len(self.layers)} candidate layers have rounded biases now"
+        others = [f"{counts[a]} x {a}" for a in MEANINGS if a != ROUNDED and counts[a]]
+        return text + ("; others: " + ", ".join(others) if others else "") + "."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        layers = [
+            {
+                **vars(e),
+                "before": None if e.before is None else dict(vars(e.before)),
+                "after": None if e.after is None else dict(vars(e.after)),
+            }
+            for e in self.layers
+        ]
+        return {
+            "schema_version": BIAS_SCHEMA_VERSION,
+            "model_file": self.model_file,
+            "output_file": self.output_file,
+            "layers": layers,
+            "summary": self.summary(),
+        }

@@ -1,0 +1,1 @@
+"""check: will ATC accept this deploy model?"""

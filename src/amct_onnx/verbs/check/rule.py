@@ -1,0 +1,57 @@
+"""The form of a rule: data for people, and one function that finds where a model breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from amct_onnx.verbs.check.model_view import ModelView
+from amct_onnx.verbs.check.products import Product
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One place where a rule is broken.
+
+    Attributes:
+        detail: what was found there, without full stop.
+        node: name of the node, or "".
+        tensor: name of the tensor, or "".
+    """
+
+    detail: str
+    node: str = ""
+    tensor: str = ""
+
+
+Find = Callable[[ModelView], Iterator[Hit]]
+
+
+def every_product(product: Product) -> bool:
+    """The rule holds on all products."""
+    return True
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of acceptance.
+
+    Attributes:
+        id: stable name, kebab-case.
+        severity: of every finding, see amct_onnx.verbs.check.report.
+        title: what is wrong, a few words.
+        why: what the compiler does, one or two sentences.
+        source: where that was read: repository and path, or the vendor's documentation.
+        remedy: what to do.
+        find: yields the places; called once for a model, whatever the products.
+        products: the products on which the rule holds.
+    """
+
+    id: str
+    severity: str
+    title: str
+    why: str
+    source: str
+    remedy: str
+    find: Find
+    products: Callable[[Product], bool] = every_product

@@ -1,0 +1,189 @@
+"""Rules on int8 layers that depend on axes, channels and product: what is rolled back, rewritten, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from amct_onnx.verbs.check.model_view import (
+    DEQUANT,
+    QUANT,
+    IntegerLayer,
+    ModelView,
+    attribute,
+    static_shape,
+    weight_shape,
+)
+from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
+from amct_onnx.verbs.check.rule import Hit, Rule
+
+SMALL_CHANNELS = 16
+"""Input channels up to which a Conv is rolled back to float: the block of float16 channels."""
+PASSING = ("Relu", "LeakyRelu", "Clip", "Concat")
+"""Operators between AscendDequant and AscendQuant through which the requant passes look."""
+_CONV_1D_WHY = (
+    "The plugin makes Unsqueeze, Conv2D, Squeeze of it, so that operators stand between AscendQuant, the layer and "
+    "AscendDequant; a pass reorders them on some products only."
+)
+_CONV_1D_SOURCE = "ops-nn: common/src/framework/conv_onnx_plugin.cpp"
+_CONV_1D_REMEDY = "Write it as a 2-D convolution: unsqueeze in front of AscendQuant, squeeze behind AscendDequant."
+_ROLLBACK_WHY = (
+    "A Conv of at most 16 input channels gets its weight and bias dequantized and runs in float16: its activation "
+    "is then not quantized, and the result differs from int8."
+)
+_ROLLBACK_REMEDY = "Keep the layer float in training, or accept that it runs in float16."
+
+
+def _spatial(layer: IntegerLayer) -> int | None:
+    """Number of spatial axes of a convolution."""
+    kernel = attribute(layer.node, "kernel_shape", ())
+    if kernel:
+        return len(kernel)
+    return len(layer.weight.shape) - 2 if layer.weight is not None else None
+
+
+def transpose_3d(view: ModelView) -> Iterator[Hit]:
+    """int8 ConvTranspose over three axes."""
+    for layer in view.cubes("ConvTranspose"):
+        if _spatial(layer) == 3:
+            yield Hit("it has three spatial axes", view.names[layer.node])
+
+
+def conv_3d(view: ModelView) -> Iterator[Hit]:
+    """int8 Conv over three axes."""
+    for layer in view.cubes("Conv"):
+        if _spatial(layer) == 3:
+            yield Hit("it has three spatial axes", view.names[layer.node])
+
+
+def conv_1d_offset(view: ModelView) -> Iterator[Hit]:
+    """int8 convolution over one axis with a zero point."""
+    for layer in view.cubes("Conv", "ConvTranspose"):
+        if _spatial(layer) == 1 and layer.offset:
+            yield Hit(f"it has one spatial axis, the offset is {layer.offset:g}", view.names[layer.node])
+
+
+def conv_1d(view: ModelView) -> Iterator[Hit]:
+    """int8 convolution over one axis without a zero point."""
+    for layer in view.cubes("Conv", "ConvTranspose"):
+        if _spatial(layer) == 1 and not layer.offset:
+            yield Hit("it has one spatial axis", view.names[layer.node])
+
+
+def small_channels(view: ModelView) -> Iterator[Hit]:
+    """int8 Conv of at most 16 input channels."""
+    for layer in view.cubes("Conv"):
+        shape = weight_shape(layer)
+        group = attribute(layer.node, "group", 1)
+        if shape is not None and len(shape) > 2 and shape[1] * group <= SMALL_CHANNELS:
+            yield Hit(f"it has {shape[1] * group} input channels", view.names[layer.node])
+
+
+def requant(view: ModelView) -> Iterator[Hit]:
+    """AscendDequant that reaches AscendQuant through what the fusion passes see through, one finding for the model."""
+    found = [n for n in view.nodes(DEQUANT) if _requantized(n)]
+    if found:
+        yield Hit(f"{len(found)} AscendDequant nodes feed AscendQuant; the first is this one", view.names[found[0]])
+
+
+def _requantized(node: ir.Node) -> bool:
+    for value in node.outputs:
+        for use in value.uses():
+            if use.node.op_type == QUANT:
+                return True
+            if use.node.op_type in PASSING and any(
+                u.node.op_type == QUANT for out in use.node.outputs for u in out.uses()
+            ):
+                return True
+    return False
+
+
+def odd_int4(view: ModelView) -> Iterator[Hit]:
+    """int4 quantization of a tensor whose last dimension is odd."""
+    for node in view.nodes(QUANT):
+        value = node.inputs[0] if node.inputs else None
+        shape = static_shape(value.shape) if value is not None else None
+        if attribute(node, "dst_type", "").rstrip(" ") == "INT4" and shape and shape[-1] % 2:
+            yield Hit(f"the last dimension of its input is {shape[-1]}", view.names[node])
+
+
+RULES = (
+    Rule(
+        id="conv-transpose-3d",
+        severity=ERROR,
+        title="int8 ConvTranspose over three axes",
+        why="Conv3DTranspose has no int8 form.",
+        source="ops-nn: conv/conv3d_backprop_input (operator prototype)",
+        remedy="Keep the layer float.",
+        find=transpose_3d,
+    ),
+    Rule(
+        id="conv-3d",
+        severity=WARNING,
+        title="int8 Conv over three axes",
+        why="An int8 3-D convolution is listed for 910B, A3 and 950; on this product none is established.",
+        source="ops-nn: conv/conv3d_v2; ge: operator lists",
+        remedy="Keep the layer float, or try it on the device.",
+        find=conv_3d,
+        products=lambda p: not p.conv3d,
+    ),
+    Rule(
+        id="conv-1d-offset",
+        severity=WARNING,
+        title="int8 Conv over one axis with an offset",
+        why=f"{_CONV_1D_WHY} With an offset the result may be wrong.",
+        source=_CONV_1D_SOURCE,
+        remedy=_CONV_1D_REMEDY,
+        find=conv_1d_offset,
+    ),
+    Rule(
+        id="conv-1d",
+        severity=NOTE,
+        title="int8 Conv over one axis",
+        why=_CONV_1D_WHY,
+        source=_CONV_1D_SOURCE,
+        remedy=_CONV_1D_REMEDY,
+        find=conv_1d,
+    ),
+    Rule(
+        id="small-channels",
+        severity=WARNING,
+        title="Conv that is rolled back to float",
+        why=_ROLLBACK_WHY,
+        source="ge: tests/.../ge_proto_00015_OptimizeQuantGraph_FeGraphFusionAfter.txt; older fusion engine",
+        remedy=_ROLLBACK_REMEDY,
+        find=small_channels,
+        products=lambda p: p.small_channel_rollback,
+    ),
+    Rule(
+        id="small-channels-unproven",
+        severity=NOTE,
+        title="Conv that may be rolled back to float",
+        why=f"{_ROLLBACK_WHY} Seen on 310 and 910; for this product it is not established.",
+        source="older fusion engine: BiasOptimizeQuantRollbackBase",
+        remedy=_ROLLBACK_REMEDY,
+        find=small_channels,
+        products=lambda p: not p.small_channel_rollback,
+    ),
+    Rule(
+        id="requant-fusion",
+        severity=NOTE,
+        title="Requantization fused",
+        why="On 310 and 910 the next quantizer's scale is multiplied into deq_scale, on 310P both operators become one "
+        "AscendRequant: a default build is not numerically equal to node-by-node evaluation.",
+        source="older fusion engine: V100RequantFusionPass, V200RequantFusionPass",
+        remedy="To compare layer by layer, switch the passes off with --fusion_switch_file and set --quant_dumpable=1.",
+        find=requant,
+        products=lambda p: bool(p.requant_fusion),
+    ),
+    Rule(
+        id="int4-odd",
+        severity=ERROR,
+        title="int4 with an odd last dimension",
+        why="Two int4 values share a byte: the last dimension must be even.",
+        source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
+        remedy="Quantize to 8 bits.",
+        find=odd_int4,
+    ),
+)

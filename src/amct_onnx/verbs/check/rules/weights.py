@@ -1,0 +1,284 @@
+"""Rules on the weight and bias of int8 layers, and the sum that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from amct_onnx.common.arithmetic import INT8_MIN, INT32_MAX
+from amct_onnx.verbs.check.model_view import IntegerLayer, ModelView, array, attribute, constant, data_input
+from amct_onnx.verbs.check.report import ERROR, WARNING
+from amct_onnx.verbs.check.rule import Hit, Rule
+from amct_onnx.verbs.check.rules.sources import LIMITS, PASSES
+
+ADD_FUSION = "ops-nn: matmul/mat_mul_v3/op_graph/fusion_pass/matmul_biasadd_fusion_pass.cpp"
+BLOCK = 1 << 22
+"""Elements of a weight that are read at a time."""
+
+
+def weight_variable(view: ModelView) -> Iterator[Hit]:
+    """An int8 Conv, ConvTranspose or Gemm whose weight is no constant."""
+    for layer in view.cubes("Conv", "ConvTranspose", "Gemm"):
+        if layer.weight is None:
+            yield Hit("its weight is not a constant", view.names[layer.node])
+
+
+def two_activations(view: ModelView) -> Iterator[Hit]:
+    """A MatMul of two activations, one of them with a zero point."""
+    for layer in view.cubes("MatMul"):
+        if layer.weight is not None or constant(layer.node.inputs[0]) is not None:
+            continue
+        for quant in layer.quants:
+            offset = attribute(quant, "offset", 0.0) if quant is not None else 0.0
+            if offset:
+                yield Hit(f"both inputs are activations, and the offset of one is {offset:g}", view.names[layer.node])
+                break
+
+
+def weight_type(view: ModelView) -> Iterator[Hit]:
+    """A weight that is neither int8 nor int4."""
+    for layer in view.cubes():
+        if layer.weight is not None and layer.weight.dtype not in (ir.DataType.INT8, ir.DataType.INT4):
+            detail = f"its weight is {layer.weight.dtype.name} while its activation is quantized"
+            if layer.weight.dtype == ir.DataType.UINT8:
+                detail = "its weight is UINT8"
+            yield Hit(detail, view.names[layer.node], layer.weight.name or "")
+
+
+def activation_float(view: ModelView) -> Iterator[Hit]:
+    """An int8 weight whose activation is not quantized."""
+    for layer in view.cubes():
+        if layer.quants == (None, None):
+            yield Hit("its weight is an integer, its activation has no AscendQuant", view.names[layer.node])
+
+
+def weight_rank(view: ModelView) -> Iterator[Hit]:
+    """A MatMul weight that is not 2-D."""
+    for layer in view.cubes("MatMul"):
+        if layer.weight is not None and len(layer.weight.shape) != 2:
+            shape = list(layer.weight.shape)
+            yield Hit(f"its weight has shape {shape}", view.names[layer.node], layer.weight.name or "")
+
+
+def weight_moved(view: ModelView) -> Iterator[Hit]:
+    """Operators between the constant weight and the layer."""
+    for layer in view.cubes():
+        if layer.weight is not None and layer.weight_moves:
+            moves = ", ".join(n.op_type for n in reversed(layer.weight_moves))
+            yield Hit(f"its weight passes through {moves}", view.names[layer.node], layer.weight.name or "")
+
+
+def bias_type(view: ModelView) -> Iterator[Hit]:
+    """A bias that is not int32."""
+    for layer in view.cubes():
+        tensor = constant(layer.bias)
+        if tensor is not None and tensor.dtype != ir.DataType.INT32:
+            yield Hit(f"its bias is {tensor.dtype.name}", view.names[layer.node], tensor.name or "")
+
+
+def bias_variable(view: ModelView) -> Iterator[Hit]:
+    """A bias that is no constant."""
+    for layer in view.cubes():
+        if layer.bias is not None and constant(layer.bias) is None and not _cast_for_int4(layer):
+            yield Hit("its bias is not a constant", view.names[layer.node], layer.bias.name or "")
+
+
+def _cast_for_int4(layer: IntegerLayer) -> bool:
+    """The vendor's tool casts the int32 bias of an int4 layer to float."""
+    cast = layer.bias.producer() if layer.bias is not None else None
+    quant = layer.quants[0]
+    return (
+        cast is not None
+        and cast.op_type == "Cast"
+        and constant(data_input(cast)) is not None
+        and quant is not None
+        and attribute(quant, "dst_type", "") == "INT4"
+    )
+
+
+def bias_shape(view: ModelView) -> Iterator[Hit]:
+    """A bias whose shape is not [output channels]."""
+    for layer in view.cubes():
+        tensor, channels = constant(layer.bias), layer.channels
+        if tensor is None:
+            continue
+        if len(tensor.shape) != 1 or (channels is not None and tensor.size != channels):
+            expected = "output channels" if channels is None else channels
+            detail = f"its bias has shape {list(tensor.shape)}, [{expected}] is meant"
+            yield Hit(detail, view.names[layer.node], tensor.name or "")
+
+
+def bias_shared(view: ModelView) -> Iterator[Hit]:
+    """A Gemm or MatMul bias with several readers."""
+    for layer in view.cubes("Gemm", "MatMul"):
+        if layer.bias is not None and constant(layer.bias) is not None:
+            readers = len(list(layer.bias.uses()))
+            if readers > 1:
+                yield Hit(f"its bias has {readers} readers", view.names[layer.node], layer.bias.name or "")
+
+
+def channel_scales(view: ModelView) -> Iterator[Hit]:
+    """Gemm or MatMul with one scale for each channel."""
+    for layer in view.cubes("Gemm", "MatMul"):
+        for node in layer.dequants:
+            tensor = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+            if tensor is not None and tensor.size > 1:
+                yield Hit(f"its deq_scale has {tensor.size} elements", view.names[layer.node], tensor.name or "")
+
+
+def accumulator(view: ModelView) -> Iterator[Hit]:
+    """A layer whose sum may leave int32; the weight is read only when its size alone does not settle it."""
+    for layer in view.cubes():
+        tensor, channels = layer.weight, layer.channels
+        if tensor is None or not channels or tensor.dtype != ir.DataType.INT8:
+            continue
+        values = array(constant(layer.bias))
+        bias = np.abs(np.zeros(1) if values is None or not values.size else values.reshape(-1).astype(np.float64))
+        reach = -INT8_MIN + abs(layer.offset)
+        bound = tensor.size / channels * -INT8_MIN * reach + float(bias.max())
+        if bound > INT32_MAX:
+            bound = _exact_bound(layer, reach, bias)
+        if bound > INT32_MAX:
+            yield Hit(f"its sum may reach {bound:.4g}, int32 ends at {INT32_MAX}", view.names[layer.node])
+
+
+def _exact_bound(layer: IntegerLayer, reach: float, bias: npt.NDArray[np.float64]) -> float:
+    """Largest sum of |weight| over one output channel, times the activation's reach, plus the channel's |bias|."""
+    assert layer.weight is not None
+    weight = array(layer.weight, most=1 << 40)
+    if weight is None or weight.ndim < 2:
+        return 0.0
+    axis = 0 if layer.node.op_type == "Conv" else weight.ndim - 1
+    if layer.node.op_type == "ConvTranspose":
+        # the sum runs over a group's input channels: the whole axis bounds it
+        axis = 1
+    if layer.node.op_type == "Gemm" and attribute(layer.node, "transB", 0):
+        axis = 0
+    if layer.node.op_type == "MatMul" and layer.weight_moves:
+        axis = 0
+    rows = np.moveaxis(weight, axis, 0)
+    step = max(1, BLOCK // max(1, rows[0].size))
+    sums = [
+        np.abs(rows[i : i + step].astype(np.int16)).reshape(min(step, len(rows) - i), -1).sum(axis=1, dtype=np.int64)
+        for i in range(0, len(rows), step)
+    ]
+    reached = np.concatenate(sums) * reach
+    return float((reached + (bias if bias.size == reached.size else bias.max())).max())
+
+
+RULES = (
+    Rule(
+        id="weight-variable",
+        severity=ERROR,
+        title="int8 layer without a constant weight",
+        why="The passes read the weight as a constant; a quantized convolution or Gemm of two activations is not "
+        "supported.",
+        source=PASSES,
+        remedy="Store the weight as an int8 initializer.",
+        find=weight_variable,
+    ),
+    Rule(
+        id="two-activations",
+        severity=ERROR,
+        title="MatMul of two activations with an offset",
+        why="No weight is there to compensate the offset with: two quantized activations must be symmetric.",
+        source="ops-nn: matmul/mat_mul_v3/framework/matmul_onnx_plugin.cpp; CANN documentation of AMCT",
+        remedy="Train both activation quantizers with zero point 0, or keep the MatMul float.",
+        find=two_activations,
+    ),
+    Rule(
+        id="weight-type",
+        severity=ERROR,
+        title="Weight that is not int8",
+        why="The matrix unit takes int8 with int8; the operators list no mixture with float or uint8.",
+        source="ops-nn: conv/, matmul/ (operator prototypes)",
+        remedy="Store the weight as symmetric int8.",
+        find=weight_type,
+    ),
+    Rule(
+        id="activation-not-quantized",
+        severity=ERROR,
+        title="int8 weight with a float activation",
+        why="The matrix unit takes int8 with int8; without AscendQuant the activation stays float.",
+        source="ops-nn: conv/, matmul/ (operator prototypes)",
+        remedy="Quantize the activation, or store the weight as float.",
+        find=activation_float,
+    ),
+    Rule(
+        id="matmul-weight-rank",
+        severity=ERROR,
+        title="MatMul weight that is not 2-D",
+        why="BatchMatMulV2 takes an int8 constant only as a 2-D second input.",
+        source="ops-nn: matmul/mat_mul_v3; CANN documentation of AMCT",
+        remedy="Store the weight as [K, N].",
+        find=weight_rank,
+    ),
+    Rule(
+        id="weight-moved",
+        severity=WARNING,
+        title="Weight behind an operator",
+        why="The passes look for a constant directly at the layer; whether the operator is folded before they run "
+        "is not established.",
+        source=PASSES,
+        remedy="Store the weight in the layout that the layer takes.",
+        find=weight_moved,
+    ),
+    Rule(
+        id="bias-type",
+        severity=ERROR,
+        title="Bias that is not int32",
+        why="An int8 layer accumulates in int32 and takes an int32 bias.",
+        source="ops-nn: conv/conv2d_v2 (operator prototype); asc-devkit: Mmad",
+        remedy="Store round(bias / (scale_d * scale_w)) as int32, or add the float bias behind AscendDequant.",
+        find=bias_type,
+    ),
+    Rule(
+        id="bias-variable",
+        severity=ERROR,
+        title="Bias that is no constant",
+        why="The passes put a host operator between the bias's constant and the layer.",
+        source=PASSES,
+        remedy="Store the bias as an int32 initializer.",
+        find=bias_variable,
+    ),
+    Rule(
+        id="bias-shape",
+        severity=ERROR,
+        title="Bias that is not [output channels]",
+        why="Only a 1-D bias of the result's last (Gemm, MatMul) or channel dimension is folded into the int32 sum.",
+        source=ADD_FUSION,
+        remedy="Store the bias as [output channels].",
+        find=bias_shape,
+    ),
+    Rule(
+        id="bias-shared",
+        severity=WARNING,
+        title="Gemm or MatMul bias with several readers",
+        why="The Add is folded only when the bias has one reader; otherwise it stays between MatMul and AscendDequant.",
+        source=ADD_FUSION,
+        remedy="Give every layer a bias initializer of its own.",
+        find=bias_shared,
+    ),
+    Rule(
+        id="channel-scales",
+        severity=WARNING,
+        title="Per-channel Gemm or MatMul",
+        why="The documentation of CANN 8.5 and 9.1 allows per-tensor weights only; the operator itself takes one "
+        "scale for each channel, and documentation of 8.2 allowed it.",
+        source=LIMITS,
+        remedy="Convert with one dequantization scale and a Mul (the default of `amct_onnx convert`).",
+        find=channel_scales,
+    ),
+    Rule(
+        id="accumulator",
+        severity=WARNING,
+        title="Sum beyond int32",
+        why="Products are summed in int32; beyond it neither wrapping nor saturation is promised.",
+        source="asc-devkit: Mmad",
+        remedy="Use fewer input channels, or larger scales for weight and bias.",
+        find=accumulator,
+    ),
+)

@@ -1,0 +1,38 @@
+"""A check's findings as a table on the screen."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.table import Table
+
+from amct_onnx.common.console import Text, console_for
+from amct_onnx.verbs.check.report import ERROR, NOTE, SEVERITIES, WARNING, CheckReport, Finding
+
+STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "cyan"}
+
+
+def print_check(report: CheckReport, file: TextIO) -> None:
+    """Print one row for each finding, each rule's reason and remedy once, and the summary line."""
+    console = console_for(file)
+    if report.findings:
+        table = Table("Severity", "Rule", "Node", "Tensor", "Finding", "Products")
+        for finding in report.findings:
+            table.add_row(
+                Text(finding.severity, style=STYLES[finding.severity]),
+                finding.rule,
+                Text(finding.node or "-", overflow="fold"),
+                Text(finding.tensor or "-", overflow="fold"),
+                Text(finding.detail, overflow="fold"),
+                "all" if finding.products == report.products else ", ".join(finding.products),
+            )
+        console.print(table)
+    for severity in SEVERITIES:
+        for finding in _first_of_each_rule(report.of(severity)):
+            line = f"{finding.rule}: {finding.title}. {finding.why} {finding.remedy} [{finding.source}]"
+            console.print(Text(line), soft_wrap=True)
+    console.print(Text(report.summary()), soft_wrap=True)
+
+
+def _first_of_each_rule(findings: tuple[Finding, ...]) -> list[Finding]:
+    return list({f.rule: f for f in reversed(findings)}.values())[::-1]

@@ -1,0 +1,1 @@
+"""Find where a difference begins, and its cause."""

@@ -1,0 +1,134 @@
+"""The source cut at every compared tensor: fed with another model's values there, each piece shows its own error alone.
+
+What a tensor of another model differs from the source's is the sum of all that went wrong before it. Cut, each piece
+of the source computes from the very numbers that the other model's piece read, so nothing is inherited.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN, reciprocal
+from amct_onnx.graph.edit import bodies_of
+from amct_onnx.verbs.compare.job import Job
+from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, run_named, tensors_of
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What makes one compared tensor out of the compared tensors and graph inputs before it.
+
+    Attributes:
+        starts: names of the tensors that enter.
+        nodes: in graph order, the nodes of bodies behind their node.
+    """
+
+    starts: tuple[str, ...]
+    nodes: tuple[ir.Node, ...]
+
+
+class CutSource:
+    """A session of the cut source.
+
+    Args:
+        job: see ``make_job``.
+        source: the source's tensors on some batch, which tell types that the model does not declare.
+    """
+
+    def __init__(self, job: Job, source: Mapping[str, Array]) -> None:
+        self._source = source
+        self._grids = {q.tensor: (q.scale, q.offset) for q in job.quantizers}
+        model = ir.serde.deserialize_model(onnx.load(io.BytesIO(job.source.content)))
+        values = tensors_of(model)
+        self._feeds: dict[str, str] = {}
+        for name in dict.fromkeys(t.source for t in job.tracked):
+            value = values[name]
+            dtype = source[name].dtype
+            if value.is_graph_input() or dtype.kind != "f" or not value.uses():
+                continue
+            fed = ir.Value(name=f"{name}!fed", type=ir.TensorType(ir.DataType.from_numpy(dtype)))
+            model.graph.inputs.append(fed)
+            for use in list(value.uses()):
+                use.node.replace_input_with(use.idx, fed)
+            self._feeds[name] = fed.name or ""
+        content = ir.to_proto(model).SerializeToString()
+        self._session = open_reference(ModelBytes(job.source.label, content, job.source.shown), job.threads)
+
+    def run(self, feeds: Mapping[str, Array], other: Mapping[str, Array], job: Job, model: str) -> dict[str, Array]:
+        """What each piece of the source makes of another model's values, by name of the source's tensor.
+
+        Args:
+            feeds: of the batch.
+            other: the other model's tensors.
+            job: the one that tells the other model's names; of the same source.
+            model: its key.
+        """
+        given = dict(feeds)
+        for t in job.tracked:
+            if t.source in self._feeds:
+                like = self._source[t.source]
+                given[self._feeds[t.source]] = self._fed(t.source, other[t.others[model]].reshape(like.shape))
+        names = list(dict.fromkeys(t.source for t in job.tracked))
+        return run_named(self._session, names, given)
+
+    def _fed(self, name: str, values: Array) -> Array:
+        """As the source's readers take them.
+
+        A layer may read what lies on its grid already, without a quantizer of its own, where the other model left out
+        the pair before it and quantizes in front of the layer.
+        """
+        like, grid = self._source[name], self._grids.get(name)
+        if grid is not None and np.array_equal(on_grid(like, *grid), like, equal_nan=True):
+            values = on_grid(values, *grid)
+        return values.astype(like.dtype)
+
+
+def on_grid(values: Array, scale: float, offset: int) -> Array:
+    """Quantized to int8 by the reciprocal of the scale, as AscendQuant does, and dequantized; float32."""
+    factor = np.float32(scale)
+    with np.errstate(invalid="ignore"):
+        steps = np.rint(values.astype(np.float32) * reciprocal(factor))
+        return np.asarray(np.clip(steps, INT8_MIN - offset, INT8_MAX - offset) * factor)
+
+
+def segment(model: ir.Model, end: str, cuts: frozenset[str]) -> Segment:
+    """The nodes of a model between a tensor and the ``cuts`` before it.
+
+    Args:
+        model: any of the three.
+        end: name of the tensor.
+        cuts: names of tensors.
+    """
+    values = tensors_of(model)
+    starts: dict[str, None] = {}
+    found: dict[ir.Node, None] = {}
+    waiting = [values[end]] if end in values else []
+    while waiting:
+        producer = waiting.pop().producer()
+        if producer is None or producer in found:
+            continue
+        found[producer] = None
+        read = [v for v in producer.inputs if v is not None]
+        read += [v for n in _inside(producer) for v in n.inputs if v is not None and v.graph is model.graph]
+        for value in read:
+            if (value.name or "") in cuts or value.is_graph_input():
+                starts[value.name or ""] = None
+            else:
+                waiting.append(value)
+    nodes = [n for n in model.graph if n in found]
+    return Segment(tuple(starts), tuple(n for top in nodes for n in (top, *_inside(top))))
+
+
+def _inside(node: ir.Node) -> list[ir.Node]:
+    """The nodes of a node's bodies."""
+    return [n for g in bodies_of(node) for n in ir.traversal.RecursiveGraphIterator(g)]

@@ -1,0 +1,180 @@
+"""What each piece of a model adds of its own, on one batch: measured against the cut source, and what explains it.
+
+A converted layer reads the same numbers in both. What may differ is, per output channel: the rounding of the bias; a
+step of the input wherever it lies so near a tie that dividing by the scale and multiplying by its reciprocal round
+differently, times sum |w|; float32 sums in another order. What stands between two layers consists of the same
+operators, so that it differs by ties of the quantizers in it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.plan.ledger import CONVERTED, LayerEntry
+from amct_onnx.verbs.compare.explain.cut_source import on_grid
+from amct_onnx.verbs.compare.explain.noise import FLOAT32_NOISE, HALF_ULP16
+from amct_onnx.verbs.compare.job import Job, Tracked, input_keys
+from amct_onnx.verbs.compare.pairing import Paired
+
+Array = npt.NDArray[Any]
+Float64 = npt.NDArray[np.float64]
+
+LAYER, BEFORE, OUTPUT = "layer", "before", "output"
+MARGIN = 2.0
+"""The bounds take ties to be spread evenly over a channel's positions; real ones lie unevenly."""
+NOTICEABLE = 2.0**-14
+"""Relative to the RMS of the tensor: an unexplained error below this changes nothing that anybody measures."""
+NEAR_TIE, NEAR_TIE16 = 2.0**-22, 2.0**-10
+"""Of a quotient: how near a tie two roundings of it, in float32 or float16, may fall on two sides."""
+BETWEEN_STEPS = 0.25
+"""Of the next quantizer, on average, that ties of the quantizers between two layers may cost."""
+BETWEEN_SHARE = 2.0**-7
+"""Of the RMS, the same where no quantizer follows: a quarter of a step, of 127 that hold the largest value, which is
+some times the RMS."""
+CHANNELS_LAST = ("Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One compared tensor: what the source makes of the other model's numbers, and what the other model made.
+
+    Attributes:
+        kind: the output of a ``layer``, what stands ``before`` a layer's quantizer, or a graph ``output``.
+        index: of the layer; of the output for the last kind.
+        tracked: names.
+        own: of the source, float64.
+        other: of the model, the same shape.
+        axis: of the channels; None when the whole tensor counts.
+        lsb: unit of the figures, or None.
+        explained: mean absolute error that quantization explains, per channel or [1].
+    """
+
+    kind: str
+    index: int
+    tracked: Tracked
+    own: Float64
+    other: Float64
+    axis: int | None
+    lsb: float | None
+    explained: Float64 = field(default_factory=lambda: np.zeros(1))
+
+    @cached_property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Where both hold numbers."""
+        return np.isfinite(self.own) & np.isfinite(self.other)
+
+    @cached_property
+    def not_finite(self) -> int:
+        """Elements that are NaN or infinite in one alone."""
+        alike = (self.own == self.other) | (np.isnan(self.own) & np.isnan(self.other))
+        return int(np.count_nonzero(~self.finite & ~alike))
+
+    @cached_property
+    def measured(self) -> Float64:
+        """Mean absolute error per channel, or [1]."""
+        with np.errstate(invalid="ignore"):
+            error = np.where(self.finite, np.abs(self.other - self.own), 0.0)
+        if self.axis is None or not error.size:
+            return np.asarray([error.mean() if error.size else 0.0])
+        return np.asarray(np.moveaxis(error, self.axis, 0).reshape(error.shape[self.axis], -1).mean(axis=1))
+
+    @cached_property
+    def wrong(self) -> npt.NDArray[np.bool_]:
+        """Channels that err by more than is explained."""
+        values = self.own[self.finite]
+        rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+        return (self.measured > MARGIN * self.explained) & (self.measured > NOTICEABLE * rms)
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything is wrong here."""
+        return self.not_finite > 0 or bool(self.wrong.any())
+
+    @property
+    def order(self) -> tuple[bool, int, bool]:
+        """Place in the network: outputs come last, what stands before a layer before it."""
+        return self.kind == OUTPUT, self.index, self.kind == LAYER
+
+
+def pieces(
+    job: Job,
+    layers: Sequence[Paired],
+    gains: Mapping[str, Float64],
+    model: str,
+    own: Mapping[str, Array],
+    other: Mapping[str, Array],
+) -> list[Piece]:
+    """Every compared tensor of a model, in network order.
+
+    Args:
+        job: see ``make_job``.
+        layers: see ``make_job``.
+        gains: see ``noise.gains``.
+        model: key.
+        own: what the cut source makes, by name in the source.
+        other: the model's tensors, by name.
+    """
+    keys = input_keys(job, layers)
+    by_key = {t.key: t for t in job.tracked}
+    found = []
+    for t in job.tracked:
+        kind, _, number = t.key.partition(":")
+        index = int(number)
+        a = own[t.source]
+        b = np.asarray(other[t.others[model]].reshape(a.shape), np.float64)
+        half = a.dtype == np.float16
+        mine = np.asarray(a, np.float64) - t.shift
+        if kind == "layer" and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
+            entry = layers[index].entry
+            read = by_key.get(keys.get(index, ""))
+            ties = _near_ties(other[read.others[model]], entry, half) if read is not None else 0.0
+            axis = _channel_axis(entry, a, gains[entry.name].size)
+            bound = _of_layer(entry, gains[entry.name], ties, mine, axis, half)
+            found.append(Piece(LAYER, index, t, mine, b, axis, t.lsb, bound))
+            continue
+        if kind == "input":
+            entry = layers[index].entry
+            if entry.scale_d is None or entry.offset_d is None:
+                continue
+            # compared as the quantizer reads them: a pair that was left out before it changes nothing behind it
+            mine, b = (on_grid(v, entry.scale_d, entry.offset_d).astype(np.float64) for v in (mine, b))
+        values = mine[np.isfinite(mine)]
+        rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+        allowed = BETWEEN_STEPS * t.lsb if t.lsb else BETWEEN_SHARE * rms
+        found.append(Piece({"input": BEFORE}.get(kind, kind), index, t, mine, b, None, t.lsb, np.asarray([allowed])))
+    return sorted(found, key=lambda p: p.order)
+
+
+def _channel_axis(entry: LayerEntry, values: Array, channels: int) -> int | None:
+    axis = values.ndim - 1 if entry.op_type in CHANNELS_LAST else 1
+    return axis if 1 < values.ndim and values.shape[axis] == channels and channels > 1 else None
+
+
+def _of_layer(entry: LayerEntry, gain: Float64, ties: float, values: Float64, axis: int | None, half: bool) -> Float64:
+    assert entry.scale_d is not None
+    steps = entry.bias_error.max_steps if entry.bias_error is not None else 0.0
+    bound = entry.scale_d * (gain * ties + steps * np.asarray(entry.scale_w, np.float64))
+    squares = np.where(np.isfinite(values), values, 0.0) ** 2
+    if axis is None:
+        bound = np.asarray([bound.max(initial=0.0)])
+        rms = np.sqrt(squares.mean(keepdims=True).reshape(1)) if squares.size else np.zeros(1)
+    else:
+        rms = np.sqrt(np.moveaxis(squares, axis, 0).reshape(squares.shape[axis], -1).mean(axis=1))
+    return np.asarray(bound + rms * (4 * HALF_ULP16 if half else FLOAT32_NOISE))
+
+
+def _near_ties(values: Array, entry: LayerEntry, half: bool) -> float:
+    """Largest share over the input's channels of values so near a tie that they may round either way."""
+    if values.ndim < 2 or not values.size or entry.scale_d is None:
+        return 0.0
+    axis = values.ndim - 1 if entry.op_type in CHANNELS_LAST else 1
+    with np.errstate(invalid="ignore"):
+        quotient = np.abs(values.astype(np.float64) / entry.scale_d)
+        near = np.abs(quotient - np.floor(quotient) - 0.5) <= (NEAR_TIE16 if half else NEAR_TIE) * quotient
+    return float(np.moveaxis(near, axis, 0).reshape(near.shape[axis], -1).mean(axis=1).max())

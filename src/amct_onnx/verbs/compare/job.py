@@ -1,0 +1,259 @@
+"""What is compared, as one value that a worker on another machine can run: models, names, units."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from amct_onnx.device.chips import product
+from amct_onnx.errors import ModelFileError, UnsupportedModelError
+from amct_onnx.files.read import read_model
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.float16_rounding import round_float16_nodes
+from amct_onnx.graph.opset import opset_of
+from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.plan.output_scales import own_scale
+from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, show, tensors_of
+from amct_onnx.verbs.compare.pairing import Paired, check_source, pair_layers
+from amct_onnx.verbs.convert.read_ledger import Ledger
+
+SOURCE, FAKE_QUANT = "source", "fake-quant"
+AS_GIVEN, NORMALISED = "as given", "normalised"
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One tensor of the source and its counterparts.
+
+    Attributes:
+        key: ``output:<index>``, ``layer:<index>`` or ``input:<index>`` (of that layer's quantizer).
+        source: name in the source.
+        others: model key -> name in that model.
+        lsb: unit, or None.
+        shift: what the source's integers exceed the other models' by (a uint8 output became int8), else 0.
+    """
+
+    key: str
+    source: str
+    others: dict[str, str]
+    lsb: float | None
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The quantizer in front of a converted layer, as it stands in the source: float tensor and factors."""
+
+    layer: int
+    tensor: str
+    scale: float
+    offset: int
+
+    @property
+    def low(self) -> float:
+        """Smallest float that does not saturate: rounding takes -128.5 to -128 (half to even)."""
+        return (-128.5 - self.offset) * self.scale
+
+    @property
+    def high(self) -> float:
+        """Smallest float beyond it that does: rounding takes 127.5 to 128."""
+        return (127.5 - self.offset) * self.scale
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a batch needs to be compared.
+
+    Attributes:
+        source, fake_quant, deploy: models with all tracked tensors shown.
+        form: of the source, ``as given`` or ``normalised``.
+        devices: one deploy session each.
+        tracked: tensors compared.
+        quantizers: of the source's layers.
+        layer_names: in the ledger's order, by which a deploy session's counts are found.
+        outputs: names of the graph outputs.
+        threads: of each session: another number may add float32 in another order.
+        evaluator: source text of the user's evaluator, or "".
+        evaluator_file: its path, for messages.
+    """
+
+    source: ModelBytes
+    fake_quant: ModelBytes
+    deploy: ModelBytes
+    form: str
+    devices: tuple[str, ...]
+    tracked: tuple[Tracked, ...]
+    quantizers: tuple[Quantized, ...]
+    layer_names: tuple[str, ...]
+    outputs: tuple[str, ...]
+    threads: int = 1
+    evaluator: str = ""
+    evaluator_file: str = ""
+    key: str = field(default="", compare=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Keys of the models that are compared with the source."""
+        return (FAKE_QUANT, *(deploy_key(d) for d in self.devices))
+
+
+def deploy_key(device: str) -> str:
+    """The key of a deploy session."""
+    return f"deploy@{device}"
+
+
+def make_job(
+    model_file: str | os.PathLike[str],
+    ledger: Ledger,
+    devices: Sequence[str],
+    *,
+    threads: int = 1,
+    evaluator: str = "",
+    evaluator_file: str = "",
+) -> tuple[Job, tuple[Paired, ...]]:
+    """Read the three models, pair their layers, and choose what is tracked.
+
+    Raises:
+        AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
+    """
+    for device in devices:
+        product(device)
+    fake_quant, deploy = read_model(ledger.fake_quant_model), read_model(ledger.deploy_model)
+    layers = pair_layers(ledger, fake_quant, deploy)
+    wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
+    source, form, units = _source(model_file, wanted, ledger)
+    tracked: list[Tracked] = []
+    outputs = _output_names(source.content)
+    others = [FAKE_QUANT, *(deploy_key(d) for d in devices)]
+    fake_outputs, deploy_outputs = ([v.name or "" for v in m.graph.outputs] for m in (fake_quant, deploy))
+    if len(fake_outputs) != len(units) or len(deploy_outputs) != len(units):
+        raise ModelFileError(f"{ledger.path}: the models beside it have other outputs than the source. Convert again.")
+    for index, (lsb, shift) in enumerate(units):
+        names = {k: (fake_outputs if k == FAKE_QUANT else deploy_outputs)[index] for k in others}
+        tracked.append(Tracked(f"output:{index}", outputs[index], names, lsb, shift))
+    quantizers = []
+    for index, pair in enumerate(layers):
+        if pair.fake_quant is None or pair.deploy is None:
+            continue
+        for what, unit in (("output", layer_lsb(pair)[0]), ("input", pair.entry.scale_d)):
+            name = getattr(pair.source, what)
+            if name in source.shown:
+                names = {k: getattr(pair.fake_quant if k == FAKE_QUANT else pair.deploy, what) for k in others}
+                key = f"layer:{index}" if what == "output" else f"input:{index}"
+                tracked.append(Tracked(key, name, names, unit))
+        if pair.entry.verdict == CONVERTED and pair.source.input in source.shown:
+            assert pair.entry.scale_d is not None and pair.entry.offset_d is not None
+            quantizers.append(Quantized(index, pair.source.input, pair.entry.scale_d, pair.entry.offset_d))
+    fake_bytes = show(fake_quant, ledger.fake_quant_model, [t.others[FAKE_QUANT] for t in tracked])
+    deploy_names = [t.others[deploy_key(devices[0])] for t in tracked] if devices else []
+    deploy_bytes = show(deploy, ledger.deploy_model, deploy_names)
+    digest = hashlib.sha256()
+    for content in (source, fake_bytes, deploy_bytes):
+        digest.update(content.content)
+    digest.update(repr((tuple(devices), threads, evaluator)).encode())
+    job = Job(
+        source,
+        fake_bytes,
+        deploy_bytes,
+        form,
+        tuple(devices),
+        _unique(tracked),
+        tuple(quantizers),
+        tuple(p.entry.name for p in layers),
+        tuple(outputs[: len(units)]),
+        threads,
+        evaluator,
+        evaluator_file,
+        digest.hexdigest(),
+    )
+    return job, layers
+
+
+def input_keys(job: Job, layers: Sequence[Paired]) -> dict[int, str]:
+    """The key under which the input of each layer's quantizer is compared; see ``_unique``."""
+    first: dict[tuple[str, tuple[str, ...]], str] = {}
+    for t in job.tracked:
+        first.setdefault((t.source, tuple(t.others.values())), t.key)
+    found = {}
+    for index, pair in enumerate(layers):
+        if pair.fake_quant is None or pair.deploy is None:
+            continue
+        others = (pair.fake_quant.input, *(pair.deploy.input for _ in job.devices))
+        key = first.get((pair.source.input, others))
+        if key is not None:
+            found[index] = key
+    return found
+
+
+def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
+    """The unit of a layer's output, and what it is the step of."""
+    entry = pair.entry
+    if entry.output_scale is not None:
+        return entry.output_scale, "next quantizer"
+    if entry.scale_d is None or not entry.scale_w:
+        return None, None
+    return float(np.float32(entry.scale_d) * np.float32(max(entry.scale_w))), "accumulator"
+
+
+def _unique(tracked: Sequence[Tracked]) -> tuple[Tracked, ...]:
+    """An input that is another layer's output, or that several layers read, is compared once (see ``input_keys``)."""
+    first: dict[tuple[str, tuple[str, ...]], Tracked] = {}
+    kept = []
+    for t in tracked:
+        pair = (t.source, tuple(t.others.values()))
+        if t.key.startswith("input:") and pair in first:
+            continue
+        first.setdefault(pair, t)
+        kept.append(t)
+    return tuple(kept)
+
+
+def _source(
+    model_file: str | os.PathLike[str], wanted: Sequence[str], ledger: Ledger
+) -> tuple[ModelBytes, str, list[tuple[float | None, int]]]:
+    """The source as it is given, or normalised when ONNX Runtime or its dialect do not show every layer's tensors."""
+    given, canonical = read_model(model_file), normalise(read_model(model_file))
+    # as in the fake-quant model; what becomes int8 reads dequantized values, which integers do not round
+    layers = {e.name for e in ledger.layers if e.verdict == CONVERTED}
+    for model in (given, canonical):
+        round_float16_nodes(model, layers)
+    held = {
+        v.name or "" for n in ir.traversal.RecursiveGraphIterator(canonical.graph) for v in (*n.inputs, *n.outputs) if v
+    }
+    other = [n for n in wanted if n not in held]
+    if other:
+        raise ModelFileError(
+            f"{ledger.path}: tells of a tensor '{other[0]}', which {os.fspath(model_file)} does not hold. Convert that "
+            "source again."
+        )
+    check_source(ledger, canonical)
+    units = [_output_unit(v, ConstantEvaluator(opset_of(canonical))) for v in canonical.graph.outputs]
+    if all(n in tensors_of(given) for n in wanted if n in tensors_of(canonical)):
+        shown = show(given, model_file, wanted)
+        try:
+            open_reference(shown, 1)
+        except UnsupportedModelError:
+            pass
+        else:
+            return shown, AS_GIVEN, units
+    return show(canonical, model_file, wanted), NORMALISED, units
+
+
+def _output_unit(value: ir.Value, constants: ConstantEvaluator) -> tuple[float | None, int]:
+    node = value.producer()
+    if node is not None and node.op_type == "QuantizeLinear":
+        # integers: one step is 1; uint8 became int8 by subtracting 128
+        return 1.0, 128 if value.dtype == ir.DataType.UINT8 else 0
+    return own_scale(value, constants), 0
+
+
+def _output_names(content: bytes) -> list[str]:
+    import onnx
+
+    return [o.name for o in onnx.load_model_from_string(content).graph.output]

@@ -1,0 +1,1 @@
+"""Run the models over the data and add up what differs."""

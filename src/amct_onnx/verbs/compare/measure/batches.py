@@ -1,0 +1,106 @@
+"""Numbered batches out of any iterator of feeds: samples cut and joined along the first axis, labels beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_onnx.data.loaded_array import load_file, loaded_array
+from amct_onnx.data.read_feeds import InputSpec
+from amct_onnx.data.source import Labelled
+from amct_onnx.errors import DataError
+from amct_onnx.verbs.compare.measure.batch import Batch
+
+Array = npt.NDArray[Any]
+
+
+def cut_batches(feeds: Iterable[Labelled], inputs: Sequence[InputSpec], size: int) -> Iterator[Batch]:
+    """Batches of ``size`` samples, the last one smaller; which samples a batch holds depends on the data alone.
+
+    Args:
+        feeds: arrays by input, any number of samples in each, and their labels or None.
+        inputs: of the model. When one of them fixes its first dimension, each feed is a batch as it is.
+        size: samples in a batch; 0 leaves every feed as it is.
+
+    Raises:
+        DataError: The inputs of a feed, or a feed and its labels, hold different numbers of samples.
+    """
+    free = size > 0 and all(i.shape and i.batch is None for i in inputs)
+    pieces = _rejoin(feeds, size) if free else feeds
+    for number, (feed, labels) in enumerate(pieces):
+        yield Batch(number, dict(feed), _rows(feed, labels), labels)
+
+
+def _rejoin(feeds: Iterable[Labelled], size: int) -> Iterator[Labelled]:
+    """Every feed's rows, in pieces of ``size``; rows of different shapes (a free width, say) are not joined."""
+    held: list[Labelled] = []
+    count = 0
+    for feed, labels in feeds:
+        rows, start = _rows(feed, labels), 0
+        if held and not _alike(held[0], (feed, labels)):
+            yield _joined(held)
+            held, count = [], 0
+        while start < rows:
+            taken = slice(start, start + min(size - count, rows - start))
+            held.append(({n: v[taken] for n, v in feed.items()}, None if labels is None else labels[taken]))
+            start, count = taken.stop, count + taken.stop - taken.start
+            if count == size:
+                yield _joined(held)
+                held, count = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _alike(one: Labelled, other: Labelled) -> bool:
+    """Whether rows of both may stand in one batch."""
+    if (one[1] is None) != (other[1] is None):
+        return False
+    shapes = [{n: v.shape[1:] for n, v in feed.items()} for feed, _ in (one, other)]
+    return shapes[0] == shapes[1]
+
+
+def _joined(pieces: Sequence[Labelled]) -> Labelled:
+    if len(pieces) == 1:
+        return pieces[0]
+    feeds = [feed for feed, _ in pieces]
+    labels = [found for _, found in pieces if found is not None]
+    return {n: np.concatenate([f[n] for f in feeds]) for n in feeds[0]}, np.concatenate(labels) if labels else None
+
+
+def _rows(feed: Mapping[str, Array], labels: Array | None) -> int:
+    counts = {f"'{n}'": v.shape[0] for n, v in feed.items() if v.ndim}
+    if labels is not None:
+        counts["the labels"] = len(labels)
+    if len(set(counts.values())) > 1:
+        text = ", ".join(f"{c} in {n}" for n, c in counts.items())
+        raise DataError(f"A feed holds different numbers of samples ({text}). Give as many of each.")
+    return next(iter(counts.values()), 1)
+
+
+def samples_in(data: str | os.PathLike[str], inputs: Sequence[InputSpec]) -> int | None:
+    """How many samples one .npz or .npy file holds, from its header; None when it cannot be told beforehand."""
+    file = Path(data)
+    try:
+        if file.suffix == ".npy":
+            shape = loaded_array(load_file(file)).shape
+        elif file.suffix == ".npz":
+            shape = _shape_in_archive(file, inputs[0].name)
+        else:
+            return None
+        return int(shape[0]) if shape else None
+    except Exception:  # the reader says what is wrong with the file
+        return None
+
+
+def _shape_in_archive(file: Path, name: str) -> tuple[int, ...]:
+    import zipfile
+
+    with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return tuple(read(member)[0])

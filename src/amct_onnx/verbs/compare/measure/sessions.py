@@ -1,0 +1,132 @@
+"""The sessions that serve as references: options pinned, named tensors shown as extra outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
+from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
+from amct_onnx.files.read import INPUT_FILES
+
+Array = npt.NDArray[Any]
+
+REFERENCE_ENTRIES = {"session.disable_quant_qdq": "1", **PINNED_ENTRIES}
+"""Session config entries under which Q/DQ, fake-quant and deploy models are computed as written."""
+
+
+@dataclass(frozen=True)
+class ModelBytes:
+    """A model that shows more tensors than its own outputs.
+
+    Attributes:
+        label: path, for messages.
+        content: serialised, with its weights.
+        shown: names of the tensors that were added to the outputs, or are outputs already.
+        files: (device, inode) of the files that it was read from.
+    """
+
+    label: str
+    content: bytes
+    shown: tuple[str, ...]
+    files: frozenset[tuple[int, int]] = field(default=frozenset(), compare=False)
+
+
+def tensors_of(model: ir.Model) -> dict[str, ir.Value]:
+    """Every tensor of the graph itself (not of bodies) by name."""
+    found = {v.name or "": v for v in model.graph.inputs}
+    found.update({v.name or "": v for n in model.graph for v in n.outputs})
+    return found
+
+
+def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -> ModelBytes:
+    """Serialise a model with the named tensors as extra outputs; names it does not hold are left out.
+
+    Args:
+        model: is used up.
+        label: its path.
+        names: of tensors of the graph.
+
+    Raises:
+        UnsupportedModelError: It is too large for one session.
+    """
+    if weight_bytes(model) > INLINE_LIMIT:
+        raise UnsupportedModelError(
+            f"{label}: {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be compared. Split it."
+        )
+    files = frozenset(model.meta[INPUT_FILES])
+    tensors = tensors_of(model)
+    shown = tuple(dict.fromkeys(n for n in names if n in tensors))
+    for name in shown:
+        value = tensors[name]
+        if not value.is_graph_output() and not value.is_graph_input():
+            model.graph.outputs.append(value)
+    ir.external_data.load_to_model(model)
+    return ModelBytes(os.fspath(label), ir.to_proto(model).SerializeToString(), shown, files)
+
+
+def pinned_settings(threads: int) -> dict[str, str]:
+    """The options of every reference session, as printed."""
+    return {
+        "graph_optimization_level": PINNED_LEVEL.name,
+        **REFERENCE_ENTRIES,
+        "intra_op_num_threads": str(threads),
+    }
+
+
+def pinned_options(threads: int) -> ort.SessionOptions:
+    """Options under which Q/DQ and fake-quant models give their true numbers."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = PINNED_LEVEL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # a tensor shown twice, an unused initializer: nothing that a user can change
+    for key, value in REFERENCE_ENTRIES.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def open_reference(model: ModelBytes, threads: int) -> ort.InferenceSession:
+    """A session under the pinned options.
+
+    Raises:
+        UnsupportedModelError: ONNX Runtime refuses the model.
+    """
+    return _open(model.content, model.label, pinned_options(threads))
+
+
+def open_default(path: str | os.PathLike[str]) -> ort.InferenceSession:
+    """A session as a user opens it who changes nothing: possibly a false witness of a Q/DQ model.
+
+    From its file: more tensors shown would keep ONNX Runtime from fusing the nodes that make them.
+
+    Raises:
+        UnsupportedModelError: ONNX Runtime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return _open(os.fspath(path), os.fspath(path), options)
+
+
+def _open(model: str | bytes, label: str, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(model, options, providers=[CPU])
+    except Exception as error:  # onnxruntime's classes share no base
+        raise UnsupportedModelError(
+            f"{label}: ONNX Runtime refuses the model ({error}). Check that it runs in onnxruntime by itself."
+        ) from error
+
+
+def run_named(session: Any, names: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run for the named outputs; a name that is a graph input is answered with what was fed."""
+    asked = [n for n in names if n not in feeds]
+    return {
+        **dict(zip(asked, session.run(asked, dict(feeds)), strict=True)),
+        **{n: feeds[n] for n in names if n in feeds},
+    }

@@ -1,0 +1,178 @@
+"""From statistics to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+
+from amct_onnx.common.versions import library_versions
+from amct_onnx.device.chips import product
+from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
+from amct_onnx.verbs.compare.explain.divergences import find_divergences
+from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
+from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Results, Runner
+from amct_onnx.verbs.compare.measure.evaluator import Evaluator
+from amct_onnx.verbs.compare.measure.sessions import pinned_settings
+from amct_onnx.verbs.compare.pairing import Paired
+from amct_onnx.verbs.compare.present.histograms import histograms
+from amct_onnx.verbs.compare.present.verdict import verdict
+from amct_onnx.verbs.compare.report import (
+    BoardResult,
+    CompareReport,
+    LayerResult,
+    Metric,
+    ModelEntry,
+    OutputEntry,
+    QuantizerCounts,
+)
+from amct_onnx.verbs.convert.read_ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was run, and how far.
+
+    Attributes:
+        job, layers, ledger: see ``make_job``.
+        runner: with the sessions of this process.
+        results: of all batches so far.
+        first: the first batch, for a closer look.
+        complete: whether there are no more batches.
+        total: samples in the data set, None when unknown.
+        seconds: of running.
+        board: what a board's dumps gave, or None.
+    """
+
+    job: Job
+    layers: tuple[Paired, ...]
+    ledger: Ledger
+    runner: Runner
+    results: Results
+    first: Batch
+    complete: bool
+    total: int | None
+    seconds: float
+    board: BoardResult | None = None
+
+
+def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mapping[str, str]) -> CompareReport:
+    """The report of a run; the first batch is run once more where a closer look is needed.
+
+    Args:
+        run: what was run.
+        model: as the user gave it.
+        save_path: as the user gave it.
+        data: as the user gave it.
+        settings: of the comparison.
+    """
+    job, results = run.job, run.results
+    tensors = cache(lambda: run.runner.tensors(run.first))
+    divergences = find_divergences(job, run.layers, run.ledger, results, run.first, tensors)
+    outputs = tuple(
+        OutputEntry(t.source, t.lsb, tuple(results.tensors[t.key, m].difference(m, t.lsb) for m in t.others))
+        for t in _outputs(job)
+    )
+    layers = _layers(run)
+    pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
+    witness = default_settings_witness(model, _outputs(job), pinned, run.first)
+    models = _models(run, model, witness)
+    return CompareReport(
+        model=model,
+        save_path=save_path,
+        data=data,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        complete=run.complete,
+        samples=results.samples,
+        samples_total=results.samples if run.complete else run.total,
+        seconds=run.seconds,
+        verdict=verdict(
+            models,
+            outputs,
+            divergences,
+            run.ledger.layers,
+            results.accuracy,
+            witness=witness,
+            complete=run.complete,
+            board=run.board,
+        ),
+        models=models,
+        outputs=outputs,
+        layers=layers,
+        divergences=tuple(d for d, _ in divergences),
+        histograms=histograms(layers, deploy_key(job.devices[0])),
+        residuals=run.ledger.residuals,
+        ledger_warnings=run.ledger.warnings,
+        ledger_summary=run.ledger.summary,
+        settings=dict(settings),
+        versions=library_versions(),
+        board=run.board,
+    )
+
+
+def _outputs(job: Job) -> tuple[Tracked, ...]:
+    return tuple(t for t in job.tracked if t.key.startswith("output:"))
+
+
+def _layers(run: Run) -> tuple[LayerResult, ...]:
+    made = []
+    kernel_bounds = {f.name: f.worst_accumulator for s in list(run.runner.deploy.values())[:1] for f in s.facts}
+    for index, pair in enumerate(run.layers):
+        entry = pair.entry
+        lsb, lsb_of = layer_lsb(pair)
+        key = f"layer:{index}"
+        differences = tuple(
+            run.results.tensors[key, m].difference(m, lsb) for m in run.job.models if (key, m) in run.results.tensors
+        )
+        counts = tuple(
+            QuantizerCounts(m, q.values, q.saturated, q.ties, None if m == SOURCE else q.largest_accumulator)
+            for m in (SOURCE, *run.job.models)
+            if (q := run.results.quantizers.get((index, m))) is not None
+        )
+        made.append(
+            LayerResult(
+                name=entry.name,
+                op_type=entry.op_type,
+                verdict=entry.verdict,
+                granularity=entry.granularity,
+                scale_d=entry.scale_d,
+                offset_d=entry.offset_d,
+                scale_w=entry.scale_w,
+                reason=entry.reason,
+                detail=entry.detail,
+                remedy=entry.remedy,
+                lsb=lsb,
+                lsb_of=lsb_of,
+                compared=bool(differences),
+                differences=differences,
+                counts=counts,
+                bias_error=entry.bias_error,
+                kernel_bound=kernel_bounds.get(entry.name),
+            )
+        )
+    return tuple(made)
+
+
+def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
+    job, pins = run.job, pinned_settings(run.job.threads)
+    evaluator = Evaluator(job.evaluator, job.evaluator_file) if job.evaluator else None
+
+    def metrics(key: str) -> tuple[Metric, ...]:
+        accuracy = run.results.accuracy.get(key, Accuracy())
+        made = [Metric(n, right / accuracy.samples, right, accuracy.samples) for n, right in accuracy.right.items()]
+        if evaluator is not None and accuracy.sums:
+            sums = {n: s.value for n, s in accuracy.sums.items()}
+            made += [Metric(n, v) for n, v in evaluator.finish(sums, accuracy.samples).items()]
+        return tuple(made)
+
+    source = ModelEntry(SOURCE, model, None, job.form, pins, metrics(SOURCE), (witness,) if witness else ())
+    fake_quant = ModelEntry(FAKE_QUANT, job.fake_quant.label, settings=pins, metrics=metrics(FAKE_QUANT))
+    deploy = []
+    for device in job.devices:
+        key = deploy_key(device)
+        session = run.runner.deploy[key]
+        notes = (*session.warnings, *product(device).undecided)
+        settings = {**session.pinned, "intra_op_num_threads": str(job.threads)}
+        deploy.append(ModelEntry(key, job.deploy.label, device, settings=settings, metrics=metrics(key), notes=notes))
+    return (source, fake_quant, *deploy)

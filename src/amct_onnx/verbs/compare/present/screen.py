@@ -1,0 +1,134 @@
+"""A comparison as tables on the screen; the numbers are those of the JSON report."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.table import Table
+
+from amct_onnx.common.console import Text, console_for
+from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.verbs.compare.present.figures import figure
+from amct_onnx.verbs.compare.report import DIVERGES, EQUAL, NOISE, BoardResult, CompareReport, Difference, Metric
+
+STYLES = {EQUAL: "bold green", NOISE: "bold green", DIVERGES: "bold red"}
+NOTHING = "-"
+COLUMNS = ("Max error", "Max LSB", "Mean LSB", "Off by 1 LSB", "Cosine", "SQNR dB")
+NARROW_COLUMNS = ("Mean LSB", "Off by 1 LSB", "SQNR dB")
+WIDE = 130
+"""Columns of a terminal from which on all figures of a row stay legible."""
+
+
+def print_comparison(report: CompareReport, file: TextIO) -> None:
+    """Print accuracy, outputs, layers and settings, and last the verdict, which then stands above the prompt."""
+    console = console_for(file)
+    wide = console.width >= WIDE
+    console.print(_models(report, wide=wide))
+    console.print(_outputs(report, wide=wide))
+    console.print(_layers(report, wide=wide))
+    if report.board is not None:
+        console.print(_board(report.board, wide=wide))
+    if not wide:
+        console.print(Text(f"More figures on {WIDE} columns, in the report and with --json."), soft_wrap=True)
+    notes: dict[str, list[str]] = {}
+    for model in report.models[1:]:  # what is said of the source stands in the verdict
+        for note in model.notes:
+            notes.setdefault(note, []).append(model.key)
+    for note, keys in notes.items():
+        console.print(Text(f"{', '.join(keys)}: {note}"), soft_wrap=True)
+    console.print(Text(_settings(report)), soft_wrap=True)
+    total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
+    console.print(Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s"))
+    console.print(Text(report.verdict.headline, style=STYLES[report.verdict.level]), soft_wrap=True)
+    for sentence in report.verdict.sentences:
+        console.print(Text(sentence), soft_wrap=True)
+    for advice in report.verdict.advice:
+        console.print(Text(f"What to do: {advice}"), soft_wrap=True)
+
+
+def _settings(report: CompareReport) -> str:
+    """The pinned options that all sessions share, and those of the comparison."""
+    pins: dict[str, str] = {}
+    for model in report.models:
+        pins.update(model.settings or {})
+    pinned = ", ".join(f"{k}={v}" for k, v in pins.items())
+    own = ", ".join(f"{k} {v}" for k, v in report.settings.items())
+    return f"Pinned in every session: {pinned}. Settings: {own}."
+
+
+def _models(report: CompareReport, *, wide: bool) -> Table:
+    names = list(dict.fromkeys(m.name for model in report.models for m in model.metrics))
+    table = Table("Model", *(("File", "Form") if wide else ()), *names)
+    for model in report.models:
+        metrics = {m.name: m for m in model.metrics}
+        origin = (Text(model.file, overflow="fold"), model.form) if wide else ()
+        table.add_row(model.key, *origin, *(_metric(metrics.get(n)) for n in names))
+    return table
+
+
+def _metric(metric: Metric | None) -> str:
+    if metric is None:
+        return NOTHING
+    if metric.total is None:
+        return f"{metric.value:.6g}"
+    return f"{metric.value:.2%} ({metric.right:,} of {metric.total:,})"
+
+
+def _outputs(report: CompareReport, *, wide: bool) -> Table:
+    table = Table("Output", "Model", *_columns(wide), "Same top-1")
+    for output in report.outputs:
+        for difference in output.differences:
+            same = difference.top1_agreement
+            last = NOTHING if same is None else f"{same:.2%}"
+            table.add_row(Text(output.name, overflow="fold"), difference.model, *_figures(difference, wide=wide), last)
+    return table
+
+
+def _layers(report: CompareReport, *, wide: bool) -> Table:
+    first = {d.index for d in report.divergences}
+    columns = (*_columns(wide), *(("Saturated", "Ties") if wide else ()))
+    table = Table("#", "Layer", "Verdict", "Model", *columns)
+    for index, layer in enumerate(report.layers):
+        counts = {c.model: c for c in layer.counts}
+        name = Text(layer.name, overflow="fold", style="bold yellow" if index in first else "")
+        what = "int8" if layer.verdict == CONVERTED else f"float: {layer.reason}"
+        for position, d in enumerate(layer.differences):
+            head = (str(index + 1), name, what) if position == 0 else ("", "", "")
+            count = counts.get(d.model)
+            shares = [NOTHING] * 2 if wide else []
+            if wide and count is not None and count.values:
+                shares = [f"{count.saturated / count.values:.3%}", f"{count.ties / count.values:.3%}"]
+            table.add_row(*head, d.model, *_figures(d, wide=wide), *shares)
+        if not layer.differences:
+            table.add_row(str(index + 1), name, what, "not compared", *[NOTHING] * len(columns))
+    return table
+
+
+def _columns(wide: bool) -> tuple[str, ...]:
+    return COLUMNS if wide else NARROW_COLUMNS
+
+
+def _figures(d: Difference, *, wide: bool) -> list[str]:
+    sqnr = "exact" if d.exact else _number(d.sqnr_db, "{:.1f}")
+    shown = [NOTHING if v is None else figure(v) for v in (d.max_abs, d.max_lsb, d.mean_lsb)]
+    if d.not_finite:
+        shown[0] += f" ({d.not_finite:,} not finite)"
+    values = (*shown, _number(d.share_lsb, "{:.3%}"), _number(d.cosine, "{:.7f}"), sqnr)
+    named = dict(zip(COLUMNS, values, strict=True))
+    return [named[c] for c in _columns(wide)]
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else form.format(value)
+
+
+def _board(board: BoardResult, *, wide: bool) -> Table:
+    table = Table("Board: layer", "Tensor", "Feeds", *_columns(wide))
+    for tensor in board.tensors:
+        table.add_row(
+            Text(tensor.layer, overflow="fold"),
+            tensor.tensor,
+            str(tensor.feeds),
+            *_figures(tensor.difference, wide=wide),
+        )
+    return table

@@ -1,0 +1,332 @@
+"""What a comparison found, as frozen values; ``to_dict`` is the JSON file, docs/compare.md its schema."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from amct_onnx.plan.ledger import BiasError
+
+REPORT_SCHEMA_VERSION = 1
+
+EQUAL, NOISE, DIVERGES = "equal", "noise", "diverges"
+"""Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; more than that."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer in words.
+
+    Attributes:
+        level: ``equal``, ``noise`` or ``diverges``.
+        headline: one sentence.
+        sentences: what was found, most important first.
+        advice: what to do, most useful first; empty when there is nothing to do.
+    """
+
+    level: str
+    headline: str
+    sentences: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of accuracy.
+
+    Attributes:
+        name: ``top-1``, ``top-5``, or a key of what the evaluator returned.
+        value: the figure; a share for top-1 and top-5.
+        right, total: counts behind a share; None for the evaluator's figures.
+    """
+
+    name: str
+    value: float
+    right: int | None = None
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model that was run.
+
+    Attributes:
+        key: what ``Difference.model`` refers to: ``source``, ``fake-quant``, ``deploy@<device>`` or ``board``.
+        file: path of the model, or the folder of a board's dumps.
+        device: arithmetic profile; None for source and fake-quant.
+        form: ``as given``, or ``normalised`` when ONNX Runtime cannot run or show the source as it is.
+        settings: session options that are pinned because they change results.
+        metrics: accuracy; empty without labels and evaluator.
+        notes: warnings, and what no public source decides about the device.
+    """
+
+    key: str
+    file: str
+    device: str | None = None
+    form: str = "as given"
+    settings: dict[str, str] | None = None
+    metrics: tuple[Metric, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one tensor of one model differs from the source's.
+
+    Attributes:
+        model: key of the model.
+        count: elements compared.
+        max_abs, mean_abs: absolute error; None when nothing could be compared.
+        max_lsb, mean_lsb: the same in units of the tensor's scale; None when no scale is known.
+        share_lsb: share of the elements that are off by 1 LSB or more; None as above.
+        cosine: of the two tensors over all samples; None when one of them is 0.
+        sqnr_db: 10 log10(sum(source^2) / sum(error^2)); None when the error is 0 (see ``exact``) or the source is.
+        exact: no element differs.
+        not_finite: elements that are NaN or infinite in one of the models but not alike in both.
+        top1_agreement: share of the samples whose largest element stands at the same place; for outputs only.
+    """
+
+    model: str
+    count: int
+    max_abs: float | None
+    mean_abs: float | None
+    max_lsb: float | None = None
+    mean_lsb: float | None = None
+    share_lsb: float | None = None
+    cosine: float | None = None
+    sqnr_db: float | None = None
+    exact: bool = False
+    not_finite: int = 0
+    top1_agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class OutputEntry:
+    """One graph output.
+
+    Attributes:
+        name: of the output in the source.
+        lsb: scale of its quantizer; None when it has none.
+        differences: one for each model but the source.
+    """
+
+    name: str
+    lsb: float | None
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class QuantizerCounts:
+    """What one model's quantizer of a layer's input met.
+
+    Attributes:
+        model: key of the model.
+        values: elements quantized.
+        saturated, ties: how many were clipped, how many lay exactly between two integers.
+        largest_accumulator: largest absolute int32 sum; None for the source.
+    """
+
+    model: str
+    values: int
+    saturated: int
+    ties: int
+    largest_accumulator: int | None = None
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One candidate layer of the ledger, in network order.
+
+    Attributes:
+        name, op_type, verdict, granularity, scale_d, offset_d, scale_w, reason, detail, remedy: as in the ledger.
+        lsb: scale of the layer's output.
+        lsb_of: ``next quantizer``, or ``accumulator`` (scale_d * scale_w, the largest) when nothing quantizes it.
+        compared: False for a layer whose tensors a model does not show (in the body of an If or Loop).
+        differences: one for each model but the source.
+        counts: one for each model that tells.
+        bias_error: None without a bias or when refused.
+        kernel_bound: largest possible |accumulator|; None when refused.
+    """
+
+    name: str
+    op_type: str
+    verdict: str
+    granularity: str | None
+    scale_d: float | None
+    offset_d: int | None
+    scale_w: tuple[float, ...]
+    reason: str | None
+    detail: str
+    remedy: str
+    lsb: float | None
+    lsb_of: str | None
+    compared: bool
+    differences: tuple[Difference, ...]
+    counts: tuple[QuantizerCounts, ...] = ()
+    bias_error: BiasError | None = None
+    kernel_bound: int | None = None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first layer at which a model leaves the source by more than quantization noise.
+
+    Attributes:
+        model: key of the model.
+        layer: name of the layer.
+        index: of it in ``layers``.
+        place: ``at`` the layer, ``before`` it (between the layers before and its quantizer) or ``behind`` it.
+        cause: of a fault ``not-finite``, ``accumulator-overflow``, ``saturation``, ``zero-point-fault``,
+            ``bias-fault``, ``scale-fault``, ``weight-fault``, ``fault-between-layers`` or ``ledger-contradiction``; of
+            noise ``bias-rounding``, ``ties``, ``device-arithmetic``, ``refused-layer`` or ``inherited``.
+        text: one sentence with the figures.
+        advice: one sentence; empty when there is nothing to do.
+        measured, explained: mean absolute error, and how much of it quantization noise explains: of a fault in its
+            worst channel, fed with the model's own input; else of the layer.
+    """
+
+    model: str
+    layer: str
+    index: int
+    cause: str
+    text: str
+    advice: str
+    measured: float
+    explained: float
+    place: str = "at"
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between edges.
+
+    Attributes:
+        key: ``scale_d``, ``scale_w``, ``deq_scale`` or ``saturation``.
+        title, unit: in words.
+        edges: rising, one more than counts.
+        counts: of layers (scale_d, saturation) or of channels (scale_w, deq_scale).
+    """
+
+    key: str
+    title: str
+    unit: str
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A quantizer of no converted layer, as in the ledger."""
+
+    tensor: str
+    action: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class BoardTensor:
+    """One tensor of a layer in a board's dumps against the simulated device.
+
+    Attributes:
+        layer: name.
+        tensor: ``input`` (int8), ``accumulator`` (int32), ``output`` (float), or ``graph output``.
+        lsb: unit: 1 for integers, else the scale of the output.
+        feeds: how many dumps held it.
+        difference: all of them; ``model`` is ``board``.
+    """
+
+    layer: str
+    tensor: str
+    lsb: float | None
+    feeds: int
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class BoardResult:
+    """A board's dumps against the simulated device.
+
+    Attributes:
+        folder: of the dumps.
+        device: the profile simulated.
+        feeds: how many were compared.
+        tensors: in network order, those that a dump holds.
+        missing: layers of which no dump holds anything.
+        layer, tensor: the first that differs; "" when none does.
+        fault: whether it differs by more than public arithmetic leaves open.
+        text: one sentence.
+        advice: one sentence, or "".
+    """
+
+    folder: str
+    device: str
+    feeds: int
+    tensors: tuple[BoardTensor, ...]
+    missing: tuple[str, ...]
+    layer: str
+    tensor: str
+    fault: bool
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class CompareReport:
+    """The result of a comparison.
+
+    Attributes:
+        model, save_path, data: what was asked for.
+        created: ISO 8601 time, UTC.
+        complete: False when the run was interrupted; the figures are those of the samples that were run.
+        samples, samples_total: run, and in the data set (None when unknown).
+        seconds: of running, without setting up.
+        verdict: the answer in words.
+        models: what was run, the source first.
+        outputs: one entry for each graph output.
+        layers: one entry for each layer of the ledger.
+        divergences: at most one for each model but the source.
+        histograms: of scales and saturation.
+        residuals, ledger_warnings, ledger_summary: the rest of the ledger.
+        settings: of the comparison itself: batch size, devices, preprocessing.
+        versions: of this package, Python, numpy, onnx, onnxruntime, and the machine.
+        board: what a board's dumps gave; None without them.
+        state_file: of an interrupted run, what ``resume`` continues; None of a complete one, or when it could not be
+            written.
+    """
+
+    model: str
+    save_path: str
+    data: str
+    created: str
+    complete: bool
+    samples: int
+    samples_total: int | None
+    seconds: float
+    verdict: Verdict
+    models: tuple[ModelEntry, ...]
+    outputs: tuple[OutputEntry, ...]
+    layers: tuple[LayerResult, ...]
+    divergences: tuple[Divergence, ...]
+    histograms: tuple[Histogram, ...]
+    residuals: tuple[Residual, ...]
+    ledger_warnings: tuple[str, ...]
+    ledger_summary: str
+    settings: dict[str, str]
+    versions: dict[str, str]
+    board: BoardResult | None = None
+    state_file: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: no NaN, no infinity; the schema is docs/compare.md."""
+        return {"schema_version": REPORT_SCHEMA_VERSION, **_plain(asdict(self))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

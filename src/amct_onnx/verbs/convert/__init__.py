@@ -1,0 +1,1 @@
+"""convert: a QAT model becomes a deploy model and a fake-quant model."""

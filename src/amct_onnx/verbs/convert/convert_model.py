@@ -1,0 +1,207 @@
+"""convert_qat_model: read -> normalise -> plan -> emit -> write."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import onnx_ir as ir
+
+from amct_onnx.common.json_text import json_text
+from amct_onnx.common.log import start_log
+from amct_onnx.emit.deploy import DeployWriter
+from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantWriter
+from amct_onnx.emit.record import record_text
+from amct_onnx.emit.rewrite import Writer
+from amct_onnx.errors import SettingError
+from amct_onnx.files.compose import Composition, compose, data_path
+from amct_onnx.files.output_files import check_targets, in_real_folder, output_files
+from amct_onnx.files.read import INPUT_FILES, read_model
+from amct_onnx.files.write import write_outputs
+from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.plan.factors import Pair, Plan
+from amct_onnx.plan.ledger import ResidualEntry
+from amct_onnx.plan.planner import make_plan
+from amct_onnx.plan.settings import PlanSettings
+from amct_onnx.verbs.check.checker import check
+from amct_onnx.verbs.convert.log_report import log_report
+from amct_onnx.verbs.convert.overflow import overflow_warnings
+from amct_onnx.verbs.convert.report import ConversionReport
+
+Verdict = TypeVar("Verdict")
+
+
+def convert_qat_model(
+    model_file: str | os.PathLike[str],
+    save_path: str | os.PathLike[str],
+    record_file: str | os.PathLike[str] | None = None,
+    *,
+    grid_weights: bool = True,
+    gemm_per_channel: str = "mul",
+    keep_conv1d: bool = False,
+    asymmetric_weights: str = "refuse",
+    fake_quant_weights: str = INT8_WEIGHTS,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConversionReport:
+    """Convert a QAT model with Q/DQ pairs into a deploy model and a fake-quant model.
+
+    Args:
+        model_file: the .onnx file.
+        save_path: folder and name prefix; with a trailing slash the files get no prefix.
+        record_file: path of the factor record to write; none is written when None.
+        grid_weights: take float weights without Q/DQ that lie on an int8 grid (TensorFlow QAT through tf2onnx).
+        gemm_per_channel: what a Gemm or MatMul with one weight scale per output channel becomes: "mul" (one
+            AscendDequant scale and a float Mul, exact on every product), "vector" (deq_scale of length N, for products
+            and versions that take it) or "refuse" (it stays float, the vendor's rule).
+        keep_conv1d: leave 1-D convolutions 1-D in the deploy model instead of holding them as 2-D of height 1.
+        asymmetric_weights: what a layer becomes whose weight, less its zero point, leaves int8: "refuse" (it stays
+            float) or "sum" (int8, and a second layer of one output channel that sums its input; exact).
+        fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
+            integers as floats, four times as large, as the vendor does.
+        progress: called with the bytes written and the bytes of all weights to write, from any thread.
+
+    Returns:
+        The verdict on every candidate layer, and the files written.
+
+    Raises:
+        AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
+    """
+    if fake_quant_weights not in FAKE_QUANT_WEIGHTS:
+        raise SettingError(f"fake_quant_weights is '{fake_quant_weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
+    settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights)
+    start_log()
+    with _collector_paused():
+        report, replaced = _convert(model_file, save_path, record_file, settings, fake_quant_weights, progress)
+    log_report(report, replaced)
+    return report
+
+
+def _convert(
+    model_file: str | os.PathLike[str],
+    save_path: str | os.PathLike[str],
+    record_file: str | os.PathLike[str] | None,
+    settings: PlanSettings,
+    fake_quant_weights: str,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[ConversionReport, list[Path]]:
+    """The report, and the files that were there before."""
+    _, paths = output_files(os.fspath(save_path))
+    record = None if record_file is None else in_real_folder(record_file)
+    model = read_model(model_file)
+    inputs = model.meta[INPUT_FILES]
+    model = normalise(model)
+    plan = make_plan(model, settings)
+    targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
+    replaced = check_targets(targets, model_file, inputs)
+    _free_garbage()
+    integers = frozenset(s.weight.name for s in plan.sites)
+    deploy = _emitted(DeployWriter(model, plan), plan, paths[0], integers, check)
+    _free_garbage()
+    fake_quant = _emitted(FakeQuantWriter(model, plan, fake_quant_weights), plan, paths[1], frozenset(), lambda _: None)
+    del model
+    _free_garbage()
+    warnings = plan.warnings + overflow_warnings(plan)
+    if integers & deploy.composition.external_names:
+        warnings += (
+            "The int8 weights exceed what one ONNX file can hold: they are in "
+            f"'{deploy.composition.data_path.name}', which must lie beside the deploy model. ATC may not recognise "
+            "quantized layers whose weights are external.",
+        )
+    report = ConversionReport(
+        model_file=os.fsencode(model_file).decode(errors="backslashreplace"),
+        deploy_model=str(paths[0]),
+        fake_quant_model=str(paths[1]),
+        ledger_file=str(paths[2]),
+        record_file=None if record is None else str(record),
+        layers=tuple(
+            replace(
+                entry,
+                deploy_nodes=deploy.nodes[entry.name],
+                fake_quant_nodes=fake_quant.nodes[entry.name],
+            )
+            for entry in plan.entries
+        ),
+        residuals=_residuals(plan),
+        warnings=warnings,
+        check=deploy.verdict,
+    )
+    texts = {paths[2]: json_text(report.to_dict())}
+    if record is not None:
+        texts[record] = record_text(plan)
+    write_outputs([deploy.composition, fake_quant.composition], texts, progress)
+    return report, replaced
+
+
+@dataclass(frozen=True)
+class _Emitted(Generic[Verdict]):
+    """What is left of an output model when its graph is gone.
+
+    Attributes:
+        composition: what is written.
+        nodes: name of a candidate layer -> names of the nodes that stand for it.
+        verdict: what was found in the graph.
+    """
+
+    composition: Composition
+    nodes: dict[str, tuple[str, ...]]
+    verdict: Verdict
+
+
+def _emitted(
+    writer: Writer, plan: Plan, path: Path, inline: frozenset[str], examine: Callable[[ir.Model], Verdict]
+) -> _Emitted[Verdict]:
+    """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
+    model = writer.rewrite()
+    verdict = examine(model)
+    nodes = {entry.name: writer.nodes_of(entry.name) for entry in plan.entries}
+    return _Emitted(compose(model, path, inline), nodes, verdict)
+
+
+def _free_garbage() -> None:
+    """Free the graphs that ended since the last call: their nodes and values refer to each other.
+
+    Only objects made since then are looked through, so that all calls together cost one pass over what was made.
+    """
+    gc.collect(0)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``.
+
+    What those calls found alive ends with the conversion, and is freed in a second pass: the collector counts objects
+    only while it runs, so between many conversions it would never look for it. Behind an error the traceback still
+    holds it; then the next conversion frees it.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        gc.collect(1)
+        yield
+        gc.collect(1)
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
+    consumed = {s.source for s in plan.sites}
+
+    def entry(pair: Pair) -> ResidualEntry:
+        if pair.elided:
+            return ResidualEntry(
+                pair.source, "elided", "its readers quantize with the same factors: removing it is exact"
+            )
+        if pair.quantizer is not None and pair.quantizer.per_tensor_int8 and pair.source:
+            detail = "shared with an int8 layer" if pair.source in consumed else ""
+            return ResidualEntry(pair.source, "anti-quant", detail)
+        return ResidualEntry(pair.source or pair.output, "float-chain", "its factors do not fit one AscendQuant")
+
+    found = [entry(p) for p in plan.pairs]
+    found += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
+    return tuple(found)

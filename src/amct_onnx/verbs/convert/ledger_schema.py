@@ -1,0 +1,204 @@
+"""The types and ranges of a ledger's fields, and what they must be to each other; docs/ledger.md says what they mean.
+
+Fields are those that this version writes, no more and no fewer: converting again takes less than a wrong comparison.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from amct_onnx.common.typed_json import ContentError
+from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry
+from amct_onnx.verbs.convert.report import REASONS, summary_of
+
+MAX_NAME = 1 << 24
+"""Characters of a name or sentence: names of a megabyte occur."""
+FLOAT32_MAX = 3.4028234663852886e38
+SLACK = 1 + 1e-9
+"""A mean of equal float64 numbers may come out above their largest."""
+
+Text = Annotated[str, Meta(max_length=MAX_NAME)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Names = tuple[Name, ...]
+Scale = Annotated[float, Meta(gt=0, le=FLOAT32_MAX)]
+Size = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+
+
+class BiasErrorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``report.BiasError``."""
+
+    max_steps: Size
+    max_lsb: Size | None
+    mean_lsb: Size | None
+    worst_channel: Count
+
+
+class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``report.LayerEntry``."""
+
+    name: Name
+    op_type: Literal["Conv", "ConvTranspose", "Gemm", "MatMul"]
+    verdict: Literal["converted", "refused"]
+    granularity: Literal["per-tensor", "per-channel"] | None
+    scale_d: Scale | None
+    offset_d: Annotated[int, Meta(ge=-128, le=127)] | None
+    scale_w: tuple[Scale, ...]
+    reason: str | None
+    detail: Text
+    remedy: Text
+    deploy_nodes: Names
+    fake_quant_nodes: Names
+    source_input: Text
+    source_output: Name
+    output_scale: Scale | None
+    bias_error: BiasErrorContent | None
+
+
+class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``report.ResidualEntry``."""
+
+    tensor: Name
+    action: Literal["elided", "anti-quant", "quant", "float-chain"]
+    detail: Text
+
+
+class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``acceptance.report.Finding``."""
+
+    rule: Name
+    severity: Literal["error", "warning", "note"]
+    title: Text
+    node: Text
+    tensor: Text
+    detail: Text
+    why: Text
+    source: Text
+    remedy: Text
+    products: Names
+
+
+class CountsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Findings of each severity."""
+
+    error: Count
+    warning: Count
+    note: Count
+
+
+class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``acceptance.report.CheckReport``."""
+
+    schema_version: Count
+    model_file: Text | None
+    soc_version: Text | None
+    products: Names
+    findings: tuple[FindingContent, ...]
+    counts: CountsContent
+    passed: bool
+    summary: Text
+
+
+class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of ``<prefix>_quant.json``."""
+
+    schema_version: Count
+    model_file: Text
+    deploy_model: Text
+    fake_quant_model: Text
+    ledger_file: Text
+    record_file: Text | None
+    layers: tuple[LayerContent, ...]
+    residuals: tuple[ResidualContent, ...]
+    warnings: tuple[Text, ...]
+    check: CheckContent | None
+    summary: Text
+
+
+class Version(msgspec.Struct, frozen=True):
+    """What tells whether the rest is as here."""
+
+    schema_version: Count
+
+
+def layer_entries(content: LedgerContent) -> tuple[LayerEntry, ...]:
+    """The layers of a ledger whose fields agree with each other.
+
+    Raises:
+        ContentError: They do not; the text names the field.
+    """
+    names = Counter(layer.name for layer in content.layers)
+    for index, layer in enumerate(content.layers):
+        place = f"$.layers[{index}]"
+        if names[layer.name] > 1:
+            raise ContentError(f"{place}.name: '{layer.name}' stands there {names[layer.name]} times")
+        for field, problem in _problems(layer):
+            raise ContentError(f"{place}.{field}: {problem}")
+    entries = tuple(_entry(layer) for layer in content.layers)
+    if content.summary != (right := summary_of(entries)):
+        raise ContentError(f"$.summary: says '{content.summary}', the layers say '{right}'")
+    if content.check is not None:
+        _check_counts(content.check)
+    return entries
+
+
+def _entry(layer: LayerContent) -> LayerEntry:
+    values = {f.name: getattr(layer, f.name) for f in fields(LayerEntry)}
+    if layer.bias_error is not None:
+        values["bias_error"] = BiasError(**msgspec.structs.asdict(layer.bias_error))
+    return LayerEntry(**values)
+
+
+def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
+    """Fields that contradict the verdict or each other, and how."""
+    found: list[tuple[str, str]] = []
+    factors = {"granularity": layer.granularity, "scale_d": layer.scale_d, "offset_d": layer.offset_d}
+    others = {"scale_w": layer.scale_w, "source_input": layer.source_input, "deploy_nodes": layer.deploy_nodes}
+    if layer.verdict == CONVERTED:
+        found += [(n, "null, but the layer is int8") for n, v in factors.items() if v is None]
+        found += [(n, "empty, but the layer is int8") for n, v in others.items() if not v]
+        found += [("fake_quant_nodes", "empty, but the layer is int8")] if not layer.fake_quant_nodes else []
+        found += [("reason", "given, but the layer is int8")] if layer.reason is not None else []
+        if (layer.granularity == "per-tensor") != (len(layer.scale_w) == 1):
+            found.append(("scale_w", f"has {len(layer.scale_w)} scales, but the layer is {layer.granularity}"))
+    else:
+        found += [(n, "given, but the layer is float") for n, v in factors.items() if v is not None]
+        found += [(n, "given, but the layer is float") for n, v in others.items() if v]
+        found += [("bias_error", "given, but the layer is float")] if layer.bias_error is not None else []
+        if layer.reason not in REASONS:
+            found.append(("reason", f"'{layer.reason}' is not a reason code"))
+    if layer.verdict == CONVERTED and not {layer.name} <= set(layer.deploy_nodes) & set(layer.fake_quant_nodes):
+        found.append(("name", "is not among the layer's nodes"))
+    for name in ("deploy_nodes", "fake_quant_nodes"):
+        nodes = getattr(layer, name)
+        if len(set(nodes)) < len(nodes):
+            found.append((name, "holds a node twice"))
+    return found + _bias_problems(layer)
+
+
+def _bias_problems(layer: LayerContent) -> list[tuple[str, str]]:
+    error = layer.bias_error
+    if error is None:
+        return []
+    if (error.max_lsb is None) != (error.mean_lsb is None) or (error.max_lsb is None) != (layer.output_scale is None):
+        return [("bias_error", "max_lsb, mean_lsb and output_scale are null together, or none of them")]
+    if error.max_lsb is not None and error.mean_lsb is not None and error.mean_lsb > error.max_lsb * SLACK:
+        return [("bias_error.mean_lsb", "is larger than max_lsb")]
+    if len(layer.scale_w) > 1 and error.worst_channel >= len(layer.scale_w):
+        return [("bias_error.worst_channel", f"is not one of {len(layer.scale_w)} channels")]
+    return []
+
+
+def _check_counts(check: CheckContent) -> None:
+    found: Counter[str] = Counter(f.severity for f in check.findings)
+    for severity in check.counts.__struct_fields__:
+        if getattr(check.counts, severity) != found[severity]:
+            raise ContentError(f"$.check.counts.{severity}: is not the number of such findings, {found[severity]}")
+    if check.passed == bool(found["error"]):
+        raise ContentError("$.check.passed: contradicts the findings")

@@ -1,0 +1,81 @@
+"""What a conversion did: one entry for each candidate layer, and the files written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry, ResidualEntry
+from amct_onnx.verbs.check.report import CheckReport
+
+LEDGER_SCHEMA_VERSION = 1
+
+REASONS = frozenset(
+    "activation-not-quantized activation-per-channel activation-16-bit activation-scale-range activation-zero-point "
+    "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
+    "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
+    "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
+    "deq-scale-range padding-unknown conv-transpose-3d conv-rank".split()
+)
+"""Why a layer stays float; docs/ledger.md lists them."""
+
+
+def summary_of(layers: Sequence[LayerEntry]) -> str:
+    """One line: how many layers became int8, how many stayed float and why."""
+    text = f"{sum(e.verdict == CONVERTED for e in layers)} of {len(layers)} candidate layers are int8"
+    reasons = Counter(e.reason for e in layers if e.verdict == REFUSED)
+    if reasons:
+        text += "; float: " + ", ".join(f"{n} x {r}" for r, n in sorted(reasons.items(), key=str))
+    return text + "."
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """The result of one conversion; ``to_dict`` is the ledger file's content.
+
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every product.
+    """
+
+    model_file: str
+    deploy_model: str
+    fake_quant_model: str
+    ledger_file: str
+    record_file: str | None
+    layers: tuple[LayerEntry, ...]
+    residuals: tuple[ResidualEntry, ...]
+    warnings: tuple[str, ...] = ()
+    check: CheckReport | None = None
+
+    @property
+    def converted(self) -> tuple[LayerEntry, ...]:
+        """The layers that became int8."""
+        return tuple(e for e in self.layers if e.verdict == CONVERTED)
+
+    @property
+    def refused(self) -> tuple[LayerEntry, ...]:
+        """The layers that stayed float, each with its reason."""
+        return tuple(e for e in self.layers if e.verdict == REFUSED)
+
+    @property
+    def bias_matters(self) -> tuple[LayerEntry, ...]:
+        """The layers whose bias rounding moves a noticeable share of the next quantizer's integers, worst first."""
+        found = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
+        return tuple(sorted(found, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
+
+    def summary(self) -> str:
+        """One line: how many layers became int8, how many stayed float and why."""
+        return summary_of(self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values; the schema is docs/ledger.md."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        # asdict would copy every scale of every channel
+        values["layers"] = [
+            {**vars(entry), "bias_error": None if entry.bias_error is None else dict(vars(entry.bias_error))}
+            for entry in self.layers
+        ]
+        values["residuals"] = [dict(vars(entry)) for entry in self.residuals]
+        values["check"] = None if self.check is None else self.check.to_dict()
+        return {"schema_version": LEDGER_SCHEMA_VERSION, **values, "summary": self.summary()}

@@ -1,0 +1,45 @@
+"""The doctor's findings as a table on the screen."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.table import Table
+
+from amct_onnx.common.console import Text, console_for
+from amct_onnx.verbs.doctor.report import EDGES, EQUAL, MEANINGS, REFUSED, ROUNDING, WRONG, DoctorReport
+
+STYLES = {EQUAL: "green", ROUNDING: "green", EDGES: "yellow", WRONG: "bold red", REFUSED: "dim"}
+
+
+def print_doctor(report: DoctorReport, file: TextIO) -> None:
+    """Print the CPU, one row for each setting, what the verdicts mean, and the summary."""
+    console = console_for(file)
+    cpu = report.cpu
+    sums = {True: "16 bits: they saturate", False: "32 bits: they do not saturate", None: "unknown"}[cpu.saturates]
+    console.print(Text(f"CPU: {cpu.model or cpu.machine} ({', '.join(cpu.flags) or 'no int8 instructions known'})"))
+    console.print(Text(f"Pairs of u8s8 products are added in {sums}"))
+    console.print(Text("Versions: " + ", ".join(f"{name} {version}" for name, version in report.versions.items())))
+    table = Table("Setting", "Level", "Max error", "of largest", "in steps", "Mean steps", "Differing", "Verdict")
+    for row in report.settings:
+        numbers = ("-",) * 5
+        if row.max_error is not None:
+            numbers = (
+                f"{row.max_error:.4g}",
+                f"{row.max_error_share:.3%}",
+                f"{row.max_error_steps:.3g}",
+                f"{row.mean_error_steps:.3g}",
+                f"{row.differing:.2%}",
+            )
+        table.add_row(row.name, row.level, *numbers, Text(row.verdict, style=STYLES[row.verdict]))
+    console.print(table)
+    met = {row.verdict for row in report.settings}
+    for verdict, meaning in MEANINGS.items():
+        if verdict in met:
+            console.print(Text(f"{verdict}: {meaning}"), soft_wrap=True)
+    for row in report.settings:
+        if row.detail:
+            console.print(Text(f"'{row.name}' refused: {row.detail}"), soft_wrap=True)
+    layers = f"{report.exact_layers} layers in exact integers, {len(report.float_layers)} in float32"
+    console.print(Text(f"Reference: {layers}. Data: {report.data}, {report.feeds} feeds, {report.values:,} values"))
+    console.print(Text(report.summary()), soft_wrap=True)

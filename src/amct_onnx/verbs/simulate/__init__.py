@@ -1,0 +1,1 @@
+"""simulate: a deploy model over a data set, with a chip's arithmetic."""

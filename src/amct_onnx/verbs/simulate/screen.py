@@ -1,0 +1,42 @@
+"""A simulation as a table on the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from rich.table import Table
+
+from amct_onnx.common.console import Text, console_for
+
+if TYPE_CHECKING:
+    from amct_onnx.verbs.simulate.simulate import Simulation
+
+
+def print_simulation(result: Simulation, file: TextIO) -> None:
+    """Print one row per integer layer, warnings, and what stays undecided about the device."""
+    console = console_for(file)
+    columns = ("Layer", "Operator", "Kernel", "Largest sum", "Worst case", "Saturated", "Ties", "Largest met")
+    table = Table(*columns)
+    counts = {c.name: c for c in result.counts}
+
+    def share(part: int | None, whole: int | None) -> str:
+        return f"{part / whole:.3%}" if part is not None and whole else "-"
+
+    for layer in result.layers:
+        count = counts.get(layer.name)
+        table.add_row(
+            Text(layer.name, overflow="fold"),
+            layer.op_type,
+            layer.kernel,
+            *("-" if n is None else f"{n:,}" for n in (layer.largest_sum, layer.worst_accumulator)),
+            share(count.saturated, count.values) if count else "-",
+            share(count.ties, count.values) if count else "-",
+            f"{count.largest_accumulator:,}" if count else "-",
+        )
+    console.print(table)
+    for warning in result.warnings:
+        console.print(Text(f"Warning: {warning}"), soft_wrap=True)
+    for sentence in result.undecided:
+        console.print(Text(f"Not public: {sentence}"), soft_wrap=True)
+    noun = "feed" if result.feeds == 1 else "feeds"
+    console.print(Text(f"{result.feeds} {noun} on '{result.device}', results in {result.folder}"), soft_wrap=True)

@@ -1,0 +1,159 @@
+"""Run a deploy model over a data set and write what it gives, named as a board's dump is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from amct_onnx.common.log import start_log
+from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.open_data import open_data
+from amct_onnx.data.read_feeds import specs_of
+from amct_onnx.device.chips import product
+from amct_onnx.device.collect import LayerCounts
+from amct_onnx.device.facts import LayerFacts
+from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
+from amct_onnx.errors import DataError
+from amct_onnx.verbs.simulate.result_folder import ResultFolder
+
+LONGEST_NAME = 180
+"""Characters of a name within a file name; file systems take 255 bytes, with operator, index and suffix."""
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a simulation did; ``to_dict`` is the content of ``simulation.json`` but for its list of files.
+
+    Attributes:
+        model, data, folder: paths.
+        device: profile name.
+        feeds: how many were run.
+        layers, counts: static and dynamic facts of each integer layer.
+        warnings: out of specification, or not simulated.
+        undecided: what no public source decides about the device.
+        pinned: session options that were set because they change results.
+    """
+
+    model: str
+    data: str
+    folder: str
+    device: str
+    feeds: int
+    layers: tuple[LayerFacts, ...]
+    counts: tuple[LayerCounts, ...]
+    warnings: tuple[str, ...]
+    undecided: tuple[str, ...]
+    pinned: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the schema is docs/simulate.md."""
+        counts = {c.name: asdict(c) for c in self.counts}
+        layers = [
+            {
+                **asdict(f),
+                "exact_in_float32": f.exact_in_float32,
+                "deq_scale_in_float16": f.deq_scale_in_float16,
+                "counts": counts.get(f.name),
+            }
+            for f in self.layers
+        ]
+        content = {k: v for k, v in asdict(self).items() if k not in ("layers", "counts")}
+        return {"schema_version": SCHEMA_VERSION, **content, "layers": layers}
+
+
+def simulate(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    save_path: str | os.PathLike[str],
+    *,
+    device: str = "reference",
+    input_shape: str = "",
+    input_type: str = "",
+    images: ImageOptions | None = None,
+    dump_layers: bool = False,
+    file_format: str = "npy",
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Simulation:
+    """Run every feed and write its outputs to ``<save_path>/<number>/``, the facts to ``simulation.json``.
+
+    Args:
+        model: the deploy model.
+        data: see ``open_data``.
+        save_path: folder, created when missing.
+        device: profile, see ``DeploySession``.
+        input_shape: as ``open_data`` takes it.
+        input_type: as ``open_data`` takes it.
+        images: as ``open_data`` takes it.
+        dump_layers: also write each layer's int8 input, int32 accumulator and output.
+        file_format: ``npy`` or ``bin`` (raw, the machine's byte order).
+        progress: called with the number of feeds done and of all, None while that is unknown.
+
+    Raises:
+        AmctError: One of its subclasses; the results of an earlier run are as they were.
+    """
+    start_log()
+    folder = Path(save_path)
+    collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
+    done = 0
+    with ResultFolder(folder) as results, DeploySession(model, device=device, collect=collect) as session:
+        names = [o.name for o in session.get_outputs()]
+        source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
+        for feeds in source:
+            layers: tuple[LayerTensors, ...] = ()
+            try:
+                if dump_layers:
+                    outputs, layers = session.run_layers(feeds)
+                else:
+                    outputs = session.run(None, feeds)
+            except DataError as error:
+                raise DataError(f"{data}: feed {done}: {error}") from error
+            except Exception as error:  # onnxruntime's classes share no base
+                raise DataError(f"{data}: feed {done} cannot be run ({error}). Check its shapes.") from error
+            files = [(file_name(n), v) for n, v in zip(names, outputs, strict=True)]
+            results.add(files + [f for layer in layers for f in layer_files(layer)], file_format)
+            done += 1
+            if progress is not None:
+                progress(done, source.count)
+        result = Simulation(
+            model=os.fspath(model),
+            data=os.fspath(data),
+            folder=str(folder),
+            device=device,
+            feeds=done,
+            layers=session.facts,
+            counts=session.counts(),
+            warnings=session.warnings,
+            undecided=product(device).undecided,
+            pinned=session.pinned,
+        )
+        results.commit(result.to_dict())
+    return result
+
+
+def file_name(name: str) -> str:
+    """A node's or tensor's name as a board's dump spells it: all but letters, digits, _ and - become _.
+
+    No file can have a very long name: it is cut, and told apart by a digest.
+    """
+    spelt = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    if len(spelt) <= LONGEST_NAME:
+        return spelt
+    return f"{spelt[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def layer_files(layer: LayerTensors) -> list[tuple[str, npt.NDArray[Any]]]:
+    """Names (op_type.op_name.input/output.index, as msaccucmp writes a dump) and contents of a layer's files."""
+    own, behind = f"{layer.op_type}.{file_name(layer.name)}", f"AscendDequant.{file_name(layer.dequantizer)}"
+    return [
+        (f"{own}.input.0", layer.input),
+        (f"{own}.output.0", layer.accumulator),
+        (f"{behind}.output.0", layer.output),
+    ]

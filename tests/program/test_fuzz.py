@@ -1,0 +1,67 @@
+"""A fixed number of mutated inputs for each target, through the command of docs/security.md."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).parents[2] / "fuzz"
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs"),
+    [
+        *(("convert", 60), ("deploy", 40), ("surroundings", 200), ("ledger", 80), ("state", 80), ("board", 80)),
+        *(("data", 100), ("labels", 60), ("evaluator", 80), ("feeds", 60)),
+    ],
+)
+def test_mutated_inputs(target: str, inputs: int) -> None:
+    line = [sys.executable, str(FUZZ / "run.py"), "--target", target, "--inputs", str(inputs), "--jobs", "1"]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
+    assert result.stdout.startswith(f"{inputs} inputs of {target} in ")
+
+
+@pytest.mark.parametrize("attack", ["delete", "rename", "chmod", "change", "leave"])
+def test_oracle_sees_what_happens_outside_of_the_outputs(attack: str, tmp_path: Path) -> None:
+    """In a process of its own: an oracle watches by audit hooks, which stay."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(FUZZ)!r})
+from pathlib import Path
+from oracle import Finding, Sandbox
+sandbox = Sandbox(Path({str(tmp_path / "box")!r}))
+def run():
+    secret = sandbox.outside / "secret"
+    attack = {attack!r}
+    if attack == "delete": secret.unlink()
+    if attack == "rename": secret.rename(sandbox.outside / "other")
+    if attack == "chmod": secret.chmod(0o600)
+    if attack == "change": os.truncate(secret, 3)
+    if attack == "leave": os.mkdir(sandbox.target / "new")
+for _ in range(2):
+    sandbox.prepare()
+    print(sandbox.judge(lambda: None))
+    try:
+        sandbox.judge(run)
+    except Finding as finding:
+        print(finding)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    lines = result.stdout.splitlines()
+    assert len(lines) == 4 and lines[0] == lines[2] == "converted", result.stdout + result.stderr
+    for line in lines[1::2]:
+        assert ("'out/new'" if attack == "leave" else "'outside/") in line, line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs atheris: pip install '.[fuzz]'")
+def test_coverage_guided() -> None:
+    line = [sys.executable, str(FUZZ / "coverage_guided.py"), "-runs=200", "-seed=1"]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
+    assert "Done 200 runs" in result.stderr

@@ -1,0 +1,44 @@
+"""The user guide, run as a user would: every bash and Python block of it, in order, in one folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "docs" / "guide.md"
+MODEL = ROOT / "examples" / "digitsnet"
+
+
+def run_in_shell(example: Example) -> None:
+    """A block of commands, with the installed amct_onnx on the PATH; the first that fails ends it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example.parsed],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path},
+        check=False,
+    )
+    assert result.returncode == 0, f"{example.parsed}\n{result.stdout}\n{result.stderr}"
+
+
+def test_every_block_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(MODEL / "model.onnx", tmp_path / "model_qat.onnx")
+    shutil.copy(MODEL / "testset.npz", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    sybil = Sybil(parsers=[PythonCodeBlockParser(), CodeBlockParser("bash", run_in_shell)])
+    examples = list(sybil.parse(GUIDE).examples())
+    assert len(examples) == GUIDE.read_text(encoding="utf-8").count("\n```python") + GUIDE.read_text(
+        encoding="utf-8"
+    ).count("\n```bash")
+    for example in examples:
+        example.evaluate()
+    assert (tmp_path / "comparison.html").is_file()

@@ -1,0 +1,150 @@
+"""compare names a fault put into a converted model: the layer, the channel, the cause."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from amct_onnx.verbs.compare.explain import default_settings
+from amct_onnx.verbs.compare.report import Divergence
+from support import comparison_cases as cases
+from support.comparison_cases import DIGITS, Case, converted
+
+
+def _fault(case: Case, *devices: str) -> dict[str, tuple[str, str]]:
+    found = case.compare(devices=devices or ("reference", "a2"))
+    return {d.model: (d.layer, d.cause) for d in found.divergences} if found.verdict.level == "diverges" else {}
+
+
+@pytest.mark.parametrize("name", [DIGITS, "torchfx_digitstf_u8_op17"])
+@pytest.mark.parametrize("position", [1, -1])
+def test_wrong_scale_in_the_deploy_model_is_named(name: str, position: int, tmp_path: Path) -> None:
+    case = converted(name, tmp_path)
+    layer = case.layers[position]
+    cases.scale_dequantizer(case.deploy, layer, 1.1)
+    found = _fault(case)
+    assert found["deploy@reference"] == found["deploy@a2"] == (layer, "scale-fault")
+    assert "fake-quant" not in found or found["fake-quant"][1] != "scale-fault"
+
+
+def test_wrong_scale_in_the_fake_quant_model_is_named(digits: Case) -> None:
+    layer = digits.layers[2]
+    cases.scale_fake_dequantizer(digits.fake_quant, layer, 0.9)
+    assert _fault(digits)["fake-quant"] == (layer, "scale-fault")
+
+
+@pytest.mark.parametrize(("name", "position"), [(DIGITS, 0), ("ort_digitsnet_qdq_u8_pc", 3)])
+def test_dropped_bias_is_named(name: str, position: int, tmp_path: Path) -> None:
+    case = converted(name, tmp_path)
+    layer = case.layers[position]
+    cases.drop_bias(case.deploy, layer)
+    found = _fault(case, "a2")
+    assert found["deploy@a2"] == (layer, "bias-fault")
+
+
+def _named(case: Case, devices: tuple[str, ...] = ("a2",)) -> Divergence:
+    """What is said of the deploy model, which must be a fault."""
+    found = case.compare(devices=devices)
+    assert found.verdict.level == "diverges", found.verdict
+    return next(d for d in found.divergences if d.model == f"deploy@{devices[0]}")
+
+
+def test_one_wrong_channel_is_named_with_its_factor(digits: Case) -> None:
+    layer = digits.layers[2]
+    cases.scale_channel(digits.deploy, layer, 5, 1.5)
+    found = _named(digits)
+    assert (found.layer, found.cause) == (layer, "scale-fault")
+    assert "in channel 5 (1 of 32 channels is wrong)" in found.text
+    assert "1.5 times the source's in channel 5" in found.text and "AscendDequant" in found.text
+
+
+@pytest.mark.parametrize(("by", "cause"), [(500, "bias-fault"), (3, "bias-fault")])
+def test_one_wrong_bias_is_named_with_its_channel(digits: Case, by: int, cause: str) -> None:
+    layer = digits.layers[1]
+    cases.change_constant(digits.deploy, layer, 2, 7, by)
+    found = _named(digits)
+    assert (found.layer, found.cause) == (layer, cause)
+    assert "in channel 7 (1 of 16 channels is wrong)" in found.text
+
+
+@pytest.mark.parametrize("by", [-1, 20])
+def test_one_wrong_weight_is_named_with_its_channel(digits: Case, by: int) -> None:
+    layer = digits.layers[2]
+    cases.change_constant(digits.deploy, layer, 1, 10 * 16 + 4, by)
+    found = _named(digits)
+    assert found.layer == layer and "in channel 10 (1 of 32 channels is wrong)" in found.text
+    assert found.cause in ("weight-fault", "scale-fault")
+
+
+def test_swapped_weights_are_named_at_the_first_of_both_layers(digits: Case) -> None:
+    one, other = digits.layers[3:5]
+    cases.swap_weights(digits.deploy, one, other)
+    found = _named(digits)
+    assert (found.layer, found.cause) == (one, "weight-fault")
+
+
+def test_wrong_quantizer_is_named_with_what_the_ledger_says(digits: Case) -> None:
+    layer = digits.layers[2]
+    quantizer = cases.change_quantizer(digits.deploy, layer, factor=1.1)
+    found = _named(digits)
+    assert (found.layer, found.cause) == (layer, "scale-fault")
+    assert f"AscendQuant '{quantizer}' has scale" in found.text and "the ledger says" in found.text
+
+
+@pytest.mark.parametrize("offset", [1, -40])
+def test_wrong_zero_point_is_named(digits: Case, offset: int) -> None:
+    """The device takes the offset back behind the layer: a small one only moves the range."""
+    layer = digits.layers[3]
+    quantizer = cases.change_quantizer(digits.deploy, layer, offset=offset)
+    found = _named(digits)
+    assert found.layer == layer and f"AscendQuant '{quantizer}' has offset" in found.text
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1.2, 0), (1.03, 0), (1.0, 1)])
+def test_wrong_antiquant_at_an_add_is_named(digits: Case, factor: float, offset: int) -> None:
+    """No int8 layer is wrong, what stands between two of them is."""
+    name = cases.change_antiquant(digits.deploy, factor=factor, offset=offset)
+    found = _named(digits)
+    assert (found.layer, found.place, found.cause) == ("/c2.0/Conv", "before", "fault-between-layers")
+    assert f"AscendAntiQuant '{name}' has" in found.text
+
+
+def test_ledger_edited_by_hand_is_named(digits: Case) -> None:
+    file = Path(f"{digits.prefix}_quant.json")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["layers"][1]["scale_w"][0] *= 2
+    file.write_text(json.dumps(content), encoding="utf-8")
+    found = _named(digits)
+    assert found.cause == "ledger-contradiction" and found.layer == content["layers"][1]["name"]
+
+
+@pytest.mark.parametrize("position", [0, 4])
+def test_saturating_layer_is_named(digits: Case, position: int) -> None:
+    layer = digits.layers[position]
+    cases.narrow_quantizer(digits.deploy, layer, 4.0)
+    found = _fault(digits)
+    assert found["deploy@reference"] == found["deploy@a2"] == (layer, "saturation")
+
+
+def test_false_witness_is_named_with_figures(digits: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether default settings lie depends on the CPU: here a wrong model stands in for them."""
+    lying = tmp_path / "lying.onnx"
+    model = onnx.load(digits.source)
+    bias = next(
+        i
+        for i in model.graph.initializer
+        if i.name == next(n for n in model.graph.node if n.op_type == "Gemm").input[2]
+    )
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(3), bias.name))
+    onnx.save(model, lying)
+    real = default_settings.open_default
+    monkeypatch.setattr(default_settings, "open_default", lambda path: real(lying))
+    found = digits.compare(labels=digits.labels)
+    assert any(s.startswith("False witness:") and "LSB" in s for s in found.verdict.sentences)
+    assert any("disable_quant_qdq" in a for a in found.verdict.advice)
+    assert found.models[0].notes and found.models[0].settings is not None
+    assert found.models[0].settings["session.disable_quant_qdq"] == "1"
