@@ -10,6 +10,7 @@ from onnx import helper
 
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, largest_sum, weight_sums
 from amct_onnx.device.session import DeploySession
+from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from support.device_models import F32, I32, dequant, model, packed, quant
 
 LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, object]]] = {
@@ -61,7 +62,7 @@ def test_the_worst_input_is_exact_on_both_sides_of_the_limit(
     if kind != "any":
         weight = random.choice(np.array([-128, 127] if kind == "extreme" else [-128, -127], np.int8), shape)
     group, transposed = int(str(attrs.get("group", 1))), bool(attrs.get("transB", 0))
-    sums = weight_sums(op_type, weight, group, transposed)
+    sums = weight_sums(Layout(LAYER_KINDS[op_type], group, transposed), weight)
     low, high = -128 - offset, 127 - offset
     # the output channel whose sum decides the certificate, in the direction that is asked for
     signs = (low, high) if down else (high, low)

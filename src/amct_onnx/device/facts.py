@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
+from amct_onnx.graph.layers import Layout
 
 EXACT_IN_FLOAT32 = 2**24
 """Every integer up to here is a float32."""
@@ -65,29 +66,18 @@ class WeightSums:
     negative: Int64
 
 
-def weight_sums(op_type: str, weight: npt.NDArray[np.generic], group: int = 1, transposed: bool = False) -> WeightSums:
+def weight_sums(layout: Layout, weight: npt.NDArray[np.generic]) -> WeightSums:
     """Per output channel, shape [channels].
 
     Args:
-        op_type: Conv, ConvTranspose, Gemm or MatMul.
+        layout: of the layer.
         weight: int8 in the operator's layout.
-        group: of a ConvTranspose.
-        transposed: a Gemm with transB = 1.
     """
-    if op_type == "Conv":
-        weight = weight.reshape(weight.shape[0], -1)
-        axis: tuple[int, ...] = (1,)
-    elif op_type == "ConvTranspose":
-        weight = weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
-        axis = (1, 3)
-    elif transposed:
-        axis = (1,)
-    else:
-        axis = (0,) if weight.ndim == 1 else (weight.ndim - 2,)
+    view, axes = layout.summed(weight)
     # int32 sums take half the time, and hold those of 2^23 weights for each channel
-    dtype = np.int32 if math.prod(weight.shape[a] for a in axis) <= 2**23 else np.int64
-    total = weight.sum(axis=axis, dtype=dtype).astype(np.int64)
-    positive = np.maximum(weight, 0).sum(axis=axis, dtype=dtype).astype(np.int64)
+    dtype = np.int32 if math.prod(view.shape[a] for a in axes) <= 2**23 else np.int64
+    total = view.sum(axis=axes, dtype=dtype).astype(np.int64)
+    positive = np.maximum(view, 0).sum(axis=axes, dtype=dtype).astype(np.int64)
     return WeightSums(positive.reshape(-1), (positive - total).reshape(-1))
 
 

@@ -15,6 +15,7 @@ from amct_onnx.emit.float_quantizer import float_chain, float_dequantize
 from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site, Weight
 
 
@@ -155,8 +156,7 @@ class Writer(OutputGraph, abc.ABC):
         quantized = self._shared_quantize(source, site.quantizer, f"{site.node}.quant", node)
         start = len(self._inserted)
         inputs = [quantized, self.weight(site, node)]
-        # only MatMul has no bias input of its own
-        behind = site.bias is not None and node.op_type == "MatMul"
+        behind = site.bias is not None and LAYER_KINDS[node.op_type].bias_input is None
         if site.bias is not None and not behind:
             inputs.append(self.bias(site, node))
         attributes = self.attributes(site)
@@ -196,17 +196,16 @@ class Writer(OutputGraph, abc.ABC):
 
         The sum is a layer like the first, of one output channel and weights of 1; its scale is the largest factor.
         """
-        name, shape = f"{site.node}.sum", list(site.weight.shape)
-        shape[0 if layer.op_type == "Conv" else 1] = 1
+        name, shape, layout = f"{site.node}.sum", list(site.weight.shape), Layout(LAYER_KINDS[layer.op_type])
+        shape[layout.channel_axis(len(shape))] = 1
         largest = input_sum[np.abs(input_sum).argmax()]
         scale, sign = np.abs(largest).reshape(1), np.sign(largest).astype(np.int8)
         ones = Weight(lambda: np.full(shape, sign), tuple(shape), scale, f"{name}.weight", ("sum", *shape, int(sign)))
         summing = replace(site, node=name, weight=ones, deq_scale=scale, bias=None, split_scale=False)
         weight, sums = self.weight(summing, layer), layer.outputs[0].shape
         total = self.node(layer.op_type, [layer.inputs[0], weight], name, layer.attributes.values(), after=layer)
-        convolves = layer.op_type.startswith("Conv")
         if sums is not None:
-            axis = 1 if convolves else len(sums) - 1
+            axis = layout.kind.result_axis % len(sums)
             sums = ir.Shape([1 if a == axis else n for a, n in enumerate(sums)])
         self._accumulator_type(total, sums)
         added = self.dequantize(total, summing, len(shape), layer)
@@ -214,8 +213,7 @@ class Writer(OutputGraph, abc.ABC):
         ratio = (input_sum / largest).astype(site.float_type.numpy())
         if np.any(ratio != 1):
             assert weight.shape is not None
-            spatial = [1] * (len(weight.shape) - 2)
-            factor = self.constant(f"{name}.ratio", ratio.reshape([-1, *spatial]))
+            factor = self.constant(f"{name}.ratio", layout.along_result(ratio, len(weight.shape)))
             added = self.node("Mul", [added, factor], f"{name}.mul", dtype=site.float_type, after=layer)
             added.shape = result.shape
         return self.node("Add", [result, added], f"{name}.add", dtype=site.float_type, after=layer)

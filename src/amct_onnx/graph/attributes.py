@@ -1,4 +1,4 @@
-"""Attributes of operators outside the specification: no schema has checked their types when the model was read."""
+"""Attributes of a node, by the type in which they must be stored."""
 
 from __future__ import annotations
 
@@ -8,23 +8,42 @@ import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
 
-Kind = TypeVar("Kind", int, float, str)
-TYPES = {int: ir.AttributeType.INT, float: ir.AttributeType.FLOAT, str: ir.AttributeType.STRING}
+Stored = TypeVar("Stored", int, float, str, tuple[int, ...])
+STORED_AS: dict[type, ir.AttributeType] = {
+    int: ir.AttributeType.INT,
+    float: ir.AttributeType.FLOAT,
+    str: ir.AttributeType.STRING,
+    tuple: ir.AttributeType.INTS,
+}
 
 
-def attribute_of(node: ir.Node, name: str, default: Kind) -> Kind:
-    """The value of an attribute, of the type of its default.
+def attribute(node: ir.Node, name: str, default: Stored) -> Stored:
+    """The value of an attribute as ATC's plugins take it: default when it is absent or stored as another type.
+
+    A model that was read has passed its operators' schemas: there, an attribute of another type does not occur.
+
+    Args:
+        node: the node.
+        name: of the attribute.
+        default: its type (int, float, str, or a tuple of int) is the one in which the attribute must be stored.
+    """
+    found = node.attributes.get(name)
+    if found is None or found.is_ref() or found.type != STORED_AS[type(default)]:
+        return default
+    value = tuple(found.value) if isinstance(default, tuple) else found.value
+    return value if isinstance(value, type(default)) else default
+
+
+def checked_attribute(node: ir.Node, name: str, default: Stored) -> Stored:
+    """The value of an attribute of an operator outside the specification, whose type no schema has checked.
 
     Raises:
-        UnsupportedModelError: It is of another type.
+        UnsupportedModelError: It is stored as another type.
     """
-    if name not in node.attributes:
-        return default
-    attribute = node.attributes[name]
-    kind = type(default)
-    if attribute.type != TYPES[kind]:
+    found = node.attributes.get(name)
+    if found is not None and found.type != STORED_AS[type(default)]:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): attribute '{name}' is of type {attribute.type.name}, not "
-            f"{TYPES[kind].name}. Export the model again."
+            f"Node '{node.name}' ({node.op_type}): attribute '{name}' is of type {found.type.name}, not "
+            f"{STORED_AS[type(default)].name}. Export the model again."
         )
-    return kind(attribute.value)
+    return attribute(node, name, default)

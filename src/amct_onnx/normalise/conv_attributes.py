@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.layers import CONVOLUTIONS
 
 ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")
@@ -48,7 +49,7 @@ def lacks_size(node: ir.Node) -> bool:
 
 
 def _is_convolution(node: ir.Node) -> bool:
-    return node.op_type in ("Conv", "ConvTranspose") and node.domain == ""
+    return node.op_type in CONVOLUTIONS and node.domain == ""
 
 
 def _check_lists(node: ir.Node, kernel: list[int]) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError, UnsupportedModelError
-from amct_onnx.graph.attributes import attribute_of
+from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.graph.opset import opset_of
 
 DOMAINS = ("", "com.microsoft")
@@ -120,7 +121,7 @@ class _Rewriter:
         )
 
     def _turned(self, node: ir.Node, value: ir.Value, rank: int, to_channels_last: bool) -> ir.Value:
-        if not attribute_of(node, "channels_last", 0):
+        if not checked_attribute(node, "channels_last", 0):
             return value
         perm = [0, *range(2, rank), 1] if to_channels_last else [0, rank - 1, *range(1, rank - 1)]
         label = "channels_last" if to_channels_last else "channels_first"
@@ -182,8 +183,9 @@ class _Rewriter:
     def gemm(self, node: ir.Node) -> None:
         """QGemm: a, b triples, c (int32 at alpha * a_scale * b_scale), y pair; without the pair the result is float."""
         a = self.dequantize(node, 0, "a")
-        b = self.dequantize(node, 3, "b", axis=0 if attribute_of(node, "transB", 0) else 1)
-        alpha = attribute_of(node, "alpha", 1.0)
+        gemm = Layout(LAYER_KINDS["Gemm"], transposed=bool(checked_attribute(node, "transB", 0)))
+        b = self.dequantize(node, 3, "b", axis=gemm.channel_axis(2))
+        alpha = checked_attribute(node, "alpha", 1.0)
         bias = self._bias(node, 6, (1, 4), np.float32(alpha))
         inputs = [a, b] if bias is None else [a, b, bias]
         y = self.edit.node("Gemm", inputs, node, attributes=_attributes(node))
@@ -208,7 +210,7 @@ class _Rewriter:
     def pool(self, node: ir.Node) -> None:
         """QLinearAveragePool, QLinearGlobalAveragePool: x triple, y pair, channels_last."""
         x, rank = self.dequantize(node, 0, "x"), 0
-        if attribute_of(node, "channels_last", 0):
+        if checked_attribute(node, "channels_last", 0):
             kernel = node.attributes.get("kernel_shape")
             rank = len(kernel.as_ints()) + 2 if kernel is not None else self._rank(node.inputs[0], node)
         x = self._turned(node, x, rank, False)
@@ -228,8 +230,8 @@ class _Rewriter:
     def softmax(self, node: ir.Node) -> None:
         """QLinearSoftmax: x triple, y pair; attribute ``opset`` says which Softmax is meant."""
         x = self.dequantize(node, 0, "x")
-        flat = attribute_of(node, "opset", self.opset) < 13
-        axis = attribute_of(node, "axis", 1 if flat else -1)
+        flat = checked_attribute(node, "opset", self.opset) < 13
+        axis = checked_attribute(node, "axis", 1 if flat else -1)
         if flat != (self.opset < 13) and axis != -1 and axis != self._rank(node.inputs[0], node) - 1:
             # before opset 13 all axes from ``axis`` on are normalised together
             if not flat:

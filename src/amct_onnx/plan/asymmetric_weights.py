@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.files.file_tensor import Index
-from amct_onnx.plan.factor_layout import part_of, spread
+from amct_onnx.graph.layers import along, part_of
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import SUM, PlanSettings
 
@@ -80,7 +80,7 @@ def shifted(
     axis: int | None,
 ) -> Callable[[], Iterator[npt.NDArray[np.int8]]]:
     """The integers less their shift, which int8 holds."""
-    wide = None if shift is None else spread(shift.astype(np.int16), shape, axis)
+    wide = None if shift is None else along(shift.astype(np.int16), shape, axis)
 
     def blocks() -> Iterator[npt.NDArray[np.int8]]:
         for index, part in numbers():

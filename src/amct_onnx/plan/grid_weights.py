@@ -23,13 +23,13 @@ SAMPLE = 64
 
 
 def recover_grid(
-    weight: npt.NDArray[Any], channel_axis: int, largest_integer: int = LARGEST
+    weight: npt.NDArray[Any], channel_axis: int | None, largest_integer: int = LARGEST
 ) -> tuple[npt.NDArray[np.float32], int | None] | None:
     """The scale, per-tensor if one fits all (axis None), else one per channel of ``channel_axis``.
 
     Args:
         weight: float array of any shape.
-        channel_axis: axis of the output channels.
+        channel_axis: axis of the output channels; None for a MatMul by a vector, which has none.
         largest_integer: magnitude up to which integers are searched; 128 for what int8 holds.
 
     Returns:
@@ -40,7 +40,7 @@ def recover_grid(
     whole = _scales(weight.reshape(1, -1), largest_integer)
     if whole is not None:
         return whole, None
-    if channel_axis >= weight.ndim:  # a MatMul by a vector has no output channels
+    if channel_axis is None:
         return None
     channels = np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1)
     scale = _scales(channels, largest_integer)

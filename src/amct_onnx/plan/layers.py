@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,10 @@ import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, layout_of
 from amct_onnx.graph.refused import noted_refusal
 from amct_onnx.plan.activations import find_quantizer
 from amct_onnx.plan.biases import PlannedBias, plan_bias
@@ -23,8 +25,6 @@ from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.plan.tails import Tail, addend_of, tails_of
 from amct_onnx.plan.weights import ResolvedWeight, resolve_weight
-
-CANDIDATES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settings: PlanSettings) -> Site:
@@ -40,17 +40,14 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     _check_second_input(node, constants)
     source, quantizer = find_quantizer(node.inputs[0], grids)
     attributes = _attributes(node)
-    turned = bool(node.op_type == "Gemm" and _attr(node, "transB", 0))
-    channel_axis = 0 if node.op_type == "Conv" or turned else 1
-    resolved = resolve_weight(node.inputs[1], channel_axis, constants, settings)
-    group = int(_attr(node, "group", 1)) if node.op_type.startswith("Conv") else 1
+    layout = layout_of(node)
+    assert layout is not None  # the planner asks for the operators of the table
+    resolved = resolve_weight(node.inputs[1], layout, constants, settings)
     _check_rank(node, len(resolved.shape))
-    _check_weight(node, resolved, group)
-    channels = _channels(node, resolved, channel_axis, group)
-    scale = channel_scales(node, resolved, channel_axis, channels, group)
-    own = node.inputs[2] if len(node.inputs) > 2 else None
+    _check_weight(node, resolved, layout)
+    own = _own_bias(node, constants)
     tail, signs, scale_w, deq_scale, bias = _absorb_tail(
-        node, resolved, quantizer, scale, channel_axis, group, constants
+        node, resolved, quantizer, channel_scales(resolved, layout), layout, own, constants
     )
     bias_value = tail.bias or own or addend_of(tail)
     split = _split_scale(node, deq_scale, settings)
@@ -59,16 +56,16 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         node=node.name or "",
         source=source.name or "",
         quantizer=quantizer,
-        weight=signed_weight(resolved, scale_w, channel_axis, signs, group, turned),
+        weight=signed_weight(resolved, scale_w, signs, layout),
         deq_scale=deq_scale,
         bias=None if bias is None else bias.integers,
         bias_name=(bias_value.name or "") if bias_value is not None else "",
         absorbed=tuple(n.name or "" for n in tail.nodes),
         split_scale=split,
-        transpose_input=bool(node.op_type == "Gemm" and _attr(node, "transA", 0)),
+        transpose_input=node.op_type == "Gemm" and bool(attribute(node, "transA", 0)),
         float_type=float_type_of(node.outputs[0]) if node.outputs[0].dtype else float_type_of(node.inputs[0] or source),
         attributes=attributes,
-        as_2d=len(resolved.shape) == 3 and node.op_type.startswith("Conv") and not settings.keep_conv1d,
+        as_2d=len(resolved.shape) == 3 and layout.kind.convolution and not settings.keep_conv1d,
         detail="; ".join(_details(resolved, tail, split)),
         bias_error=None if bias is None else bias.error,
         output=last.name or "",
@@ -77,9 +74,13 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     )
 
 
-def _channels(node: ir.Node, weight: ResolvedWeight, channel_axis: int, group: int) -> int:
-    """Of the output; the weight of a ConvTranspose counts those of one group."""
-    return weight.shape[channel_axis] * (group if node.op_type == "ConvTranspose" else 1)
+def _own_bias(node: ir.Node, constants: ConstantEvaluator) -> ir.Value | None:
+    """The bias input, which must be constant."""
+    index = LAYER_KINDS[node.op_type].bias_input
+    own = node.inputs[index] if index is not None and len(node.inputs) > index else None
+    if own is not None and not constants.is_constant(own):
+        raise Refusal("bias-not-constant", f"its bias '{own.name}' is not a constant", "Use a constant bias.")
+    return own
 
 
 class _Absorbed(NamedTuple):
@@ -97,8 +98,8 @@ def _absorb_tail(
     weight: ResolvedWeight,
     quantizer: Quantizer,
     scale: npt.NDArray[np.float32],
-    channel_axis: int,
-    group: int,
+    layout: Layout,
+    own: ir.Value | None,
     constants: ConstantEvaluator,
 ) -> _Absorbed:
     """The longest tail behind a layer that its integers can hold.
@@ -108,22 +109,19 @@ def _absorb_tail(
         weight: as resolved.
         quantizer: of its input.
         scale: of the weight, [1] or [channels].
-        channel_axis: of the output channels in the weight.
-        group: of a convolution.
+        layout: of the weight.
+        own: the layer's own bias.
         constants: of the model.
     """
-    alpha, beta = float(_attr(node, "alpha", 1.0)), float(_attr(node, "beta", 1.0))
+    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     if alpha == 0 or not np.isfinite(alpha):
         raise Refusal("gemm-alpha", f"its alpha is {alpha}", "Use alpha = 1.")
-    own = node.inputs[2] if len(node.inputs) > 2 else None
-    if own is not None and not constants.is_constant(own):
-        raise Refusal("bias-not-constant", f"its bias '{own.name}' is not a constant", "Use a constant bias.")
-    channels = _channels(node, weight, channel_axis, group)
-    rank = len(weight.shape) if node.op_type != "MatMul" else _output_rank(node)
+    channels = layout.channels(weight.shape)
+    rank = _output_rank(node) if layout.kind.bias_input is None else len(weight.shape)
     for tail in tails_of(node, channels, rank, constants):
         factor = np.broadcast_to(tail.factor * alpha, (channels,)) if tail.factor.size > 1 else tail.factor * alpha
         signs = np.sign(factor).astype(np.int8)
-        if np.any(signs != 1) and not negatable(weight, channel_axis, signs, group):
+        if np.any(signs != 1) and not negatable(weight, signs, layout):
             continue
         # a channel that the tail multiplies by 0 keeps its scale: its integers are 0
         scale_w = (scale * np.where(factor == 0, 1.0, np.abs(factor))).astype(np.float32)
@@ -140,7 +138,7 @@ def _absorb_tail(
 
 def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
     """Refuse a MatMul or Gemm that multiplies by no constant."""
-    if node.op_type not in ("MatMul", "Gemm") or constants.is_constant(node.inputs[1]):
+    if node.op_type not in PRODUCTS or constants.is_constant(node.inputs[1]):
         return
     if constants.is_constant(node.inputs[0]):
         raise Refusal(
@@ -157,18 +155,21 @@ def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
 
 def _check_rank(node: ir.Node, rank: int) -> None:
     """Refuse weights of more axes than int8 layers take."""
+    kind = LAYER_KINDS[node.op_type]
+    if rank in kind.int8_ranks:
+        return
     if node.op_type == "ConvTranspose" and rank == 5:
         raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
-    if node.op_type.startswith("Conv") and rank > 5:
+    if kind.convolution and rank > max(kind.int8_ranks):
         raise Refusal("conv-rank", f"it has {rank - 2} spatial axes, int8 at most 3", "Keep it float.")
-    if node.op_type == "MatMul" and rank != 2:
+    if node.op_type == "MatMul":
         raise Refusal("matmul-weight-rank", f"its weight has {rank} axes", "Use a 2-D weight, or keep it float.")
 
 
-def _check_weight(node: ir.Node, weight: ResolvedWeight, group: int) -> None:
+def _check_weight(node: ir.Node, weight: ResolvedWeight, layout: Layout) -> None:
     """Raise UnsupportedModelError where no layer of this kind can have such a weight."""
-    shape = weight.shape
-    if node.op_type in ("Gemm", "MatMul"):
+    shape, group = weight.shape, layout.group
+    if not layout.kind.convolution:
         fits, wanted = len(shape) == 2, "2 axes"
     else:
         fits, wanted = (
@@ -184,7 +185,7 @@ def _check_weight(node: ir.Node, weight: ResolvedWeight, group: int) -> None:
 
 def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: PlanSettings) -> bool:
     """Whether AscendDequant gets one scale and a Mul the ratio: a Gemm or MatMul with a scale per channel."""
-    if node.op_type not in ("Gemm", "MatMul") or deq_scale.size == 1 or settings.gemm_per_channel == "vector":
+    if node.op_type not in PRODUCTS or deq_scale.size == 1 or settings.gemm_per_channel == "vector":
         return False
     if settings.gemm_per_channel == "refuse":
         raise Refusal(
@@ -219,13 +220,9 @@ def _name(value: ir.Value | None) -> str:
     return (value.name or "") if value is not None else ""
 
 
-def _attr(node: ir.Node, name: str, default: Any) -> Any:
-    return node.attributes[name].value if name in node.attributes else default
-
-
 def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
     """Of the layer in the output models; normalisation has spelled out those of convolutions."""
-    if not node.op_type.startswith("Conv"):
+    if node.op_type not in CONVOLUTIONS:
         return ()
     if {"auto_pad", "output_shape"} & node.attributes.keys() or "pads" not in node.attributes:
         raise Refusal(

@@ -6,9 +6,10 @@ import onnx_ir as ir
 
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, is_op, raw_factors
 
-STOPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Shape", "Size", "ArgMax", "ArgMin"})
+STOPS = frozenset({*LAYER_KINDS, "Shape", "Size", "ArgMax", "ArgMin"})
 """What hands on no value of its input."""
 KEEPS_SCALE = frozenset(
     "Flatten Identity MaxPool GlobalMaxPool Relu Reshape Slice Squeeze Transpose Unsqueeze Cast Clip Concat".split()

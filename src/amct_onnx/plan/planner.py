@@ -12,11 +12,12 @@ from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.grids import Grids
-from amct_onnx.plan.layers import CANDIDATES, plan_layer
+from amct_onnx.plan.layers import plan_layer
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, raw_factors
@@ -59,7 +60,7 @@ def _plan_layers(
     sites: list[Site] = []
     entries: list[LayerEntry] = []
     for node in nodes:
-        if node.op_type not in CANDIDATES or node.domain != "":
+        if node.op_type not in LAYER_KINDS or node.domain != "":
             continue
         try:
             site = plan_layer(node, grids, constants, settings)

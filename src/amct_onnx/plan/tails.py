@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.layers import LAYER_KINDS
 
 Float64 = npt.NDArray[np.float64]
 
@@ -50,7 +51,7 @@ def tails_of(node: ir.Node, channels: int, rank: int | None, constants: Constant
         constants: evaluator of the graph.
     """
     # of an unknown rank only the last axis is known, which is that of the channels: rank 1 stands for it
-    axis = (rank or 1) - 1 if node.op_type == "MatMul" else 1
+    axis = 1 if LAYER_KINDS[node.op_type].bias_input is not None else (rank or 1) - 1
     rank = rank or 1
     found = [EMPTY]
     factor, addend, nodes = np.ones(1), np.zeros(1), tuple[ir.Node, ...]()

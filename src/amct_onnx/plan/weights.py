@@ -15,8 +15,8 @@ from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.layers import Layout, along, part_of
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
-from amct_onnx.plan.factor_layout import part_of, spread
 from amct_onnx.plan.grid_weights import recover_grid
 from amct_onnx.plan.quantizers import (
     DEQUANTIZE,
@@ -65,13 +65,13 @@ class ResolvedWeight:
 
 
 def resolve_weight(
-    value: ir.Value | None, channel_axis: int, constants: ConstantEvaluator, settings: PlanSettings
+    value: ir.Value | None, layout: Layout, constants: ConstantEvaluator, settings: PlanSettings
 ) -> ResolvedWeight:
     """Follow a weight input up to its constant.
 
     Args:
         value: second input of the layer.
-        channel_axis: axis of the output channels in the layer's own layout.
+        layout: of the weight as the layer reads it.
         constants: evaluator of the graph.
         settings: what to do with float weights on a grid, and with asymmetric ones.
 
@@ -91,7 +91,7 @@ def resolve_weight(
         chain.append(node)
         node = node.inputs[0].producer()
     if node is None or not is_op(node, DEQUANTIZE) or node.inputs[0] is None:
-        return _on_a_grid(value, channel_axis, constants, settings)
+        return _on_a_grid(value, layout, constants, settings)
     return _rearranged(_behind_dequantize(node, value, constants, settings), chain, constants)
 
 
@@ -125,7 +125,7 @@ def _behind_dequantize(
     low, high = _clipped_range(low, high, clips, shift)
     zero = zero - shift
     asymmetric = bool(np.any(zero))
-    wide_scale, wide_zero = spread(scale, shape, axis), spread(zero, shape, axis)
+    wide_scale, wide_zero = along(scale, shape, axis), along(zero, shape, axis)
 
     as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric
 
@@ -272,15 +272,14 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
     )
 
 
-def _on_a_grid(
-    value: ir.Value, channel_axis: int, constants: ConstantEvaluator, settings: PlanSettings
-) -> ResolvedWeight:
+def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, settings: PlanSettings) -> ResolvedWeight:
     remedy = "Train the layer with a weight quantizer."
     if not settings.grid_weights:
         raise Refusal(
             "weight-not-quantized", f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear", remedy
         )
     array = constants.array(value)
+    channel_axis = layout.channel_axis(array.ndim) if array.ndim > 1 else None
     found = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, WIDEST)
     if found is None:
         raise Refusal(
@@ -290,7 +289,7 @@ def _on_a_grid(
         )
     scale, axis = found
     shape = tuple(array.shape)
-    wide_scale = spread(scale, shape, axis)
+    wide_scale = along(scale, shape, axis)
 
     def numbers() -> Blocks:
         tensor, scratch = constants.tensor(value), QuantizationScratch(np.int16)

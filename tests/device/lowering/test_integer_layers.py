@@ -16,6 +16,7 @@ from amct_onnx.device.facts import WeightSums, largest_sum, weight_sums, worst_a
 from amct_onnx.device.lowered_session import LoweredSession
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.files.read import read_model
+from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from support.deploy_evaluator import Evaluator, run
 from support.device_models import (
     F16,
@@ -126,7 +127,7 @@ def test_every_layer_by_every_kernel(name: str, offset: int, bias: bool) -> None
 @pytest.mark.parametrize("offset", [0, -128, 55])
 def test_the_bound_is_reached_and_never_passed(offset: int) -> None:
     weight = int8(3, 50)
-    sums = weight_sums("Conv", weight)
+    sums = weight_sums(Layout(LAYER_KINDS["Conv"]), weight)
     q = np.array([-128, 127]) - offset
     terms = weight.astype(np.int64)[:, :, None] * q
     highest, lowest = np.maximum(terms, 0).max(2).sum(1), np.minimum(terms, 0).min(2).sum(1)
@@ -147,12 +148,12 @@ def test_weight_sums_follow_each_layout() -> None:
     def check(sums: WeightSums, axis: int) -> None:
         assert sums.positive.tolist() == up.sum(axis).tolist() and sums.negative.tolist() == down.sum(axis).tolist()
 
-    check(weight_sums("Gemm", weight), 0)
-    check(weight_sums("MatMul", weight), 0)
-    check(weight_sums("Gemm", weight, transposed=True), 1)
-    check(weight_sums("Conv", weight.reshape(4, 2, 3)), 1)
-    check(weight_sums("ConvTranspose", weight.reshape(4, 6, 1)), 0)
-    grouped = weight_sums("ConvTranspose", weight.reshape(4, 6, 1), group=2)
+    check(weight_sums(Layout(LAYER_KINDS["Gemm"]), weight), 0)
+    check(weight_sums(Layout(LAYER_KINDS["MatMul"]), weight), 0)
+    check(weight_sums(Layout(LAYER_KINDS["Gemm"], transposed=True), weight), 1)
+    check(weight_sums(Layout(LAYER_KINDS["Conv"]), weight.reshape(4, 2, 3)), 1)
+    check(weight_sums(Layout(LAYER_KINDS["ConvTranspose"]), weight.reshape(4, 6, 1)), 0)
+    grouped = weight_sums(Layout(LAYER_KINDS["ConvTranspose"], group=2), weight.reshape(4, 6, 1))
     assert grouped.positive.tolist() == [*up[:2].sum(0), *up[2:].sum(0)]
 
 

@@ -7,10 +7,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.device.arithmetic import unpack_deq_scale
-from amct_onnx.device.lowering.node_attributes import attribute, lost_offset, quantizer_factors
+from amct_onnx.device.lowering.node_attributes import lost_offset, quantizer_factors
 from amct_onnx.device.lowering.operators import ANTIQUANTIZE, DEQUANTIZE, QUANTIZE
 from amct_onnx.device.lowering.state import GE_FLOAT, GE_FLOAT16, Accumulator, Int8Tensor, LoweringState
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.attributes import attribute
 
 
 def lower_quant(state: LoweringState, node: ir.Node) -> None:

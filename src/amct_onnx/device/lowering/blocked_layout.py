@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from amct_onnx.device.lowering.emitter import Emitter
-from amct_onnx.device.lowering.node_attributes import attribute
+from amct_onnx.graph.attributes import attribute
 
 DOMAIN = "com.microsoft.nchwc"
 """Of ReorderInput, Conv and ReorderOutput."""

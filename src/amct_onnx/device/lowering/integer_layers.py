@@ -9,12 +9,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, bias_bound, weight_sums
-from amct_onnx.device.lowering.kernels import CONVOLUTIONS, float_kernel, integer_kernel, parts_needed, split_kernel
-from amct_onnx.device.lowering.node_attributes import attribute
+from amct_onnx.device.lowering.kernels import float_kernel, integer_kernel, parts_needed, split_kernel
 from amct_onnx.device.lowering.state import Accumulator, Int8Tensor, IntegerLayer, LoweringState
 from amct_onnx.errors import UnsupportedModelError
-
-LAYERS = CONVOLUTIONS | {"Gemm", "MatMul"}
+from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.layers import CONVOLUTIONS, Layout, layout_of
 
 
 def lower_layer(state: LoweringState, node: ir.Node) -> None:
@@ -46,19 +45,21 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
             "initializer. Convert the model again."
         )
     bias = _bias(state, node)
-    layer = _layer_of(node, held, array, bias)
+    layout = layout_of(node)
+    assert layout is not None  # only operators of the table are lowered here
+    layer = _layer_of(node, layout, held, array, bias)
     state.layers.append(layer)
     state.emit.before(node)
     bound, parts = layer.bound(), None
     may_be_float = not state.integer_kernels or node.op_type == "ConvTranspose"
     in_float = may_be_float and bound is not None and bound <= EXACT_IN_FLOAT32
     if may_be_float and not in_float and array is not None and layer.sums is not None:
-        parts = parts_needed(node, array, layer.sums, held.offset)
+        parts = parts_needed(node, layout, array, layer.sums, held.offset)
     if array is not None and in_float:
         result = float_kernel(state, node, held, weight, array, bias)
     elif array is not None and parts is not None:
         layer.kernel = "split"
-        result = split_kernel(state, node, held, array, parts, bias)
+        result = split_kernel(state, node, layout, held, array, parts, bias)
     elif node.op_type != "ConvTranspose":
         layer.kernel = "integer"
         result = integer_kernel(state, node, held, weight, bias, layer.rank)
@@ -67,13 +68,13 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
             f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX "
             "operator computes exactly for ConvTranspose. Use a smaller kernel."
         )
-    made = Accumulator(result, in_float, layer, 1 if node.op_type in CONVOLUTIONS else -1)
+    made = Accumulator(result, in_float, layer, layout.kind.result_axis)
     layer.accumulator = made
     state.int32[node.outputs[0]] = made
 
 
 def _layer_of(
-    node: ir.Node, held: Int8Tensor, weight: npt.NDArray[Any] | None, bias: npt.NDArray[Any] | None
+    node: ir.Node, layout: Layout, held: Int8Tensor, weight: npt.NDArray[Any] | None, bias: npt.NDArray[Any] | None
 ) -> IntegerLayer:
     """The layer with the facts that weight and bias decide."""
     sums, rank = None, 2
@@ -84,13 +85,12 @@ def _layer_of(
                 f"Node '{node.name}' ({node.op_type}): its weight has shape {list(weight.shape)}, which it does "
                 "not take. Write the model again."
             )
-        transposed, group = bool(attribute(node, "transB", 0)), attribute(node, "group", 1)
-        if node.op_type in CONVOLUTIONS and (group < 1 or weight.shape[0] % group):
+        if layout.group < 1 or weight.shape[0] % layout.group:
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}): its weight has shape {list(weight.shape)}, which {group} groups "
-                "do not divide. Write the model again."
+                f"Node '{node.name}' ({node.op_type}): its weight has shape {list(weight.shape)}, which "
+                f"{layout.group} groups do not divide. Write the model again."
             )
-        sums = weight_sums(node.op_type, weight, group, transposed=transposed)
+        sums = weight_sums(layout, weight)
     size = np.zeros(1, np.int64) if bias is None else bias_bound(bias, sums)
     return IntegerLayer(node, held, sums, size, "float32", rank, _warnings(held))
 

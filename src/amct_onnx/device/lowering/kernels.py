@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, WeightSums, largest_sum, weight_sums
 from amct_onnx.device.lowering.blocked_layout import blocked_convolution, blocked_weight
-from amct_onnx.device.lowering.node_attributes import attribute
 from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
+from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.layers import LAYER_KINDS, Layout
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
@@ -66,7 +67,7 @@ def integer_kernel(
     if node.op_type == "Conv":
         result = state.emit.node("ConvInteger", [q, weight, zero], node.attributes.values())
         if bias is not None:
-            bias = bias.reshape([-1] + [1] * (rank - 2))
+            bias = Layout(LAYER_KINDS["Conv"]).along_result(bias, rank)
     else:
         factors = [zero]
         if weight in state.int8:
@@ -86,11 +87,12 @@ def integer_kernel(
     return result
 
 
-def parts_needed(node: ir.Node, weight: npt.NDArray[Any], whole: WeightSums, offset: int) -> int | None:
+def parts_needed(node: ir.Node, layout: Layout, weight: npt.NDArray[Any], whole: WeightSums, offset: int) -> int | None:
     """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums.
 
     Args:
         node: the layer.
+        layout: of its weight.
         weight: its integers.
         whole: their sums.
         offset: of its input.
@@ -102,10 +104,8 @@ def parts_needed(node: ir.Node, weight: npt.NDArray[Any], whole: WeightSums, off
         return None
     if largest_sum(whole, offset, np.zeros(1, np.int64)) <= EXACT_IN_FLOAT32:
         return 1
-    group, transposed = attribute(node, "group", 1), bool(attribute(node, "transB", 0))
     for count in (2, 3, 4, 6, 8):
-        slices = _channel_slices(node.op_type, weight, group, transposed, count)
-        sums = (weight_sums(node.op_type, part, group, transposed) for _, part in slices)
+        sums = (weight_sums(layout, part) for _, part in _channel_slices(layout, weight, count))
         if all(largest_sum(s, offset, np.zeros(1, np.int64)) <= EXACT_IN_FLOAT32 for s in sums):
             return count
     return None
@@ -114,6 +114,7 @@ def parts_needed(node: ir.Node, weight: npt.NDArray[Any], whole: WeightSums, off
 def split_kernel(
     state: LoweringState,
     node: ir.Node,
+    layout: Layout,
     held: Int8Tensor,
     weight: npt.NDArray[Any],
     parts: int,
@@ -123,15 +124,11 @@ def split_kernel(
 
     Costs about as much as the layer in one piece, ConvInteger several times that; for ConvTranspose there is none.
     """
-    convolution = node.op_type in CONVOLUTIONS
-    slices = _channel_slices(
-        node.op_type, weight, attribute(node, "group", 1), bool(attribute(node, "transB", 0)), parts
-    )
     total: ir.Value | None = None
-    for channels, part in slices:
+    for channels, part in _channel_slices(layout, weight, parts):
         source = held.value
         if parts > 1:
-            axis = [ir.AttrInt64("axis", 1 if convolution else -1)]
+            axis = [ir.AttrInt64("axis", layout.kind.result_axis)]
             source = state.emit.node("Gather", [source, state.emit.constant(channels)], axis)
         result = _blocked(state, node, source, part, None)
         if result is None:
@@ -141,26 +138,24 @@ def split_kernel(
         total = result if total is None else state.emit.node("Add", [total, result])
     assert total is not None
     if bias is not None:
-        shape = [-1] + [1] * (weight.ndim - 2) if convolution else bias.shape
-        total = state.emit.node("Add", [total, state.emit.constant(bias.reshape(shape))])
+        if layout.kind.convolution:
+            bias = layout.along_result(bias, weight.ndim)
+        total = state.emit.node("Add", [total, state.emit.constant(bias)])
     state.replaced.append(node)
     return total
 
 
 def _channel_slices(
-    op_type: str, weight: npt.NDArray[Any], group: int, transposed: bool, count: int
+    layout: Layout, weight: npt.NDArray[Any], count: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
     """(input channels, their weights) of each of ``count`` parts; a part takes the same share of every group."""
-    if op_type == "Conv":
-        axis = 1
-    elif op_type == "ConvTranspose":
-        weight = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
-        axis = 1
-    else:
-        axis = 1 if transposed else max(weight.ndim - 2, 0)
+    axis, in_groups = layout.input_axis(weight.ndim), layout.kind.groups_on_inputs
+    if in_groups:
+        weight = weight.reshape(layout.group, weight.shape[0] // layout.group, *weight.shape[1:])
+        axis += 1
     size = weight.shape[axis]
     for share in np.array_split(np.arange(size), min(count, size)):
         part = np.take(weight, share, axis=axis)
-        if op_type == "ConvTranspose":
+        if in_groups:
             part = part.reshape(-1, *part.shape[2:])
-        yield (np.arange(group)[:, None] * size + share).reshape(-1), part
+        yield (np.arange(layout.group)[:, None] * size + share).reshape(-1), part

@@ -8,7 +8,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 from amct_onnx.device.chips import Product
 from amct_onnx.device.lowering.ascend_operators import lower_antiquant, lower_dequant, lower_quant
 from amct_onnx.device.lowering.blocked_layout import DOMAIN
-from amct_onnx.device.lowering.integer_layers import LAYERS, lower_layer
+from amct_onnx.device.lowering.integer_layers import lower_layer
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.lowering.movers import lower_int8_reader, lower_int32_reader
 from amct_onnx.device.lowering.observers import add_counters, add_taps
@@ -16,6 +16,7 @@ from amct_onnx.device.lowering.state import LoweringState
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.float16_rounding import round_float16_nodes
+from amct_onnx.graph.layers import LAYER_KINDS
 
 ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAntiQuant": lower_antiquant}
 
@@ -109,7 +110,7 @@ def _lower_node(state: LoweringState, node: ir.Node) -> None:
             f"Node '{node.name}': {node.op_type} has no place in a deploy model before ATC and is not simulated. "
             "Convert the QAT model again."
         )
-    elif node.op_type in LAYERS and (held is not None or state.is_int8(node, 1)):
+    elif node.op_type in LAYER_KINDS and (held is not None or state.is_int8(node, 1)):
         lower_layer(state, node)
     elif held is not None and lower_int8_reader(state, node, held):
         return

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, bias_bound
-from amct_onnx.device.lowering.node_attributes import attribute
 from amct_onnx.device.lowering.state import Accumulator, Int8Tensor, IntegerLayer, LoweringState
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.attributes import attribute
 
 AVERAGES = frozenset({"AveragePool", "GlobalAveragePool"})
 MOVES = frozenset(

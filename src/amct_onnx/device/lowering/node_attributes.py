@@ -1,26 +1,13 @@
-"""Attributes of a node as ATC's plugins take them: one of another type counts as missing."""
+"""Scale and offset of AscendQuant and AscendAntiQuant as ATC's plugins take them."""
 
 from __future__ import annotations
-
-from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.errors import UnsupportedModelError
-
-Stored = TypeVar("Stored", float, int, str)
-_STORED_AS = {float: ir.AttributeType.FLOAT, int: ir.AttributeType.INT, str: ir.AttributeType.STRING}
-
-
-def attribute(node: ir.Node, name: str, default: Stored) -> Stored:
-    """The value of an attribute that is stored in the type of ``default`` (float, int or str), else ``default``."""
-    found = node.attributes.get(name)
-    if found is None or found.is_ref() or found.type != _STORED_AS[type(default)]:
-        return default
-    value = found.value
-    return value if isinstance(value, type(default)) else default
+from amct_onnx.graph.attributes import attribute
 
 
 def quantizer_factors(node: ir.Node) -> tuple[float, int]:

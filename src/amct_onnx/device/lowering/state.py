@@ -16,9 +16,10 @@ import onnx_ir as ir
 from amct_onnx.device.chips import Product
 from amct_onnx.device.facts import LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
 from amct_onnx.device.lowering.emitter import Emitter
-from amct_onnx.device.lowering.node_attributes import attribute, quantizer_factors
+from amct_onnx.device.lowering.node_attributes import quantizer_factors
 from amct_onnx.device.lowering.operators import Quantized
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float16_rounding import holds_float16

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError, UnsupportedModelError
-from amct_onnx.graph.attributes import attribute_of
+from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Array
 
@@ -88,7 +88,7 @@ def bits_attribute(node: ir.Node, name: str, default: int) -> int:
     Raises:
         UnsupportedModelError: It is not one integer from 1 to 32.
     """
-    return _checked(node, attribute_of(node, name, default))
+    return _checked(node, checked_attribute(node, name, default))
 
 
 def _checked(node: ir.Node, bits: int) -> int:
@@ -109,7 +109,7 @@ def rounding_of(node: ir.Node, default: str) -> str:
     Raises:
         UnsupportedModelError: It is unknown.
     """
-    mode = attribute_of(node, "rounding_mode", default).upper()
+    mode = checked_attribute(node, "rounding_mode", default).upper()
     if mode not in ROUNDING:
         raise UnsupportedModelError(f"Node '{node.name}': rounding mode {mode} is unknown. Use {default}.")
     return mode

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.graph.attributes import attribute_of
+from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.normalise.foreign_quantizers.factors import bits_attribute, check_range, factor_of, tensor_of, usable
 from amct_onnx.normalise.foreign_quantizers.grid import Array, Grid, integer_range
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
@@ -15,7 +15,7 @@ from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
 def symmetric(writer: QuantizerWriter, node: ir.Node) -> None:
     """Symmetric and POT (threshold a power of two): 2^bits levels over [-threshold, threshold)."""
     bits = bits_attribute(node, "num_bits", 8)
-    signed = int(node.op_type.startswith("Weights") or bool(attribute_of(node, "signed", 1)))
+    signed = int(node.op_type.startswith("Weights") or bool(checked_attribute(node, "signed", 1)))
     threshold = usable(node, "threshold", _range_end(writer, node, "threshold", 1), positive=True)
     scale = (threshold / 2 ** (bits - signed)).astype(np.float32)
     low, high = integer_range(bits, signed)
@@ -47,7 +47,7 @@ def _range_end(writer: QuantizerWriter, node: ir.Node, name: str, index: int) ->
     x = tensor_of(node)
     rank = len(x.shape) if x.shape is not None else writer.constants.array(x).ndim
     shape = [1] * rank
-    shape[attribute_of(node, "channel_axis", 0)] = -1
+    shape[checked_attribute(node, "channel_axis", 0)] = -1
     return array.reshape(shape)
 
 

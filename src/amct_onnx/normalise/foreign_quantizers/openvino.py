@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.errors import FactorError
-from amct_onnx.graph.attributes import attribute_of
+from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.normalise.foreign_quantizers.factors import check_range, factor_of
 from amct_onnx.normalise.foreign_quantizers.grid import Grid, integral
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
@@ -14,7 +14,7 @@ from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
 
 def fake_quantize(writer: QuantizerWriter, node: ir.Node) -> None:
     """FakeQuantize: x, input low and high, output low and high; levels."""
-    levels = attribute_of(node, "levels", 0)
+    levels = checked_attribute(node, "levels", 0)
     if levels < 2:
         raise FactorError(f"Node '{node.name}': levels is {levels}. Export the model again with at least 2.")
     ends = [factor_of(node, index, writer.constants) for index in range(1, 5)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.graph.attributes import attribute_of
+from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.normalise.foreign_quantizers.factors import bits_of, factor_of, rounding_of, scale_of, tensor_of
 from amct_onnx.normalise.foreign_quantizers.grid import Grid, integer_range
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
@@ -15,7 +15,7 @@ def quant(writer: QuantizerWriter, node: ir.Node) -> None:
     """Quant, IntQuant: x, scale, zero point, bit width."""
     scale, zero = scale_of(node, 1, writer.constants), factor_of(node, 2, writer.constants)
     bits = bits_of(node, 3, writer.constants)
-    signed, narrow = attribute_of(node, "signed", 1), attribute_of(node, "narrow", 0)
+    signed, narrow = checked_attribute(node, "signed", 1), checked_attribute(node, "narrow", 0)
     if bits == 1 and signed:
         writer.write_signs(node, scale)
     else:
@@ -43,7 +43,7 @@ def trunc(writer: QuantizerWriter, node: ir.Node) -> None:
         out_scale = scale_of(node, 4, constants)
         step = np.exp2(np.rint(np.log2(out_scale.astype(np.float64) / scale)))
         bits = bits_of(node, 6, constants)
-        low, high = integer_range(bits, attribute_of(node, "signed", 1), attribute_of(node, "narrow", 0))
+        low, high = integer_range(bits, checked_attribute(node, "signed", 1), checked_attribute(node, "narrow", 0))
         value = formula.operator(node, "Div", value, step)
         value = formula.clip(node, value, low, high)
         zero = zero / step

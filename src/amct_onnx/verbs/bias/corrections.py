@@ -17,12 +17,11 @@ import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Site
 from amct_onnx.plan.ledger import BiasError
 
-OWN_BIAS = 2
-"""Input of Conv, ConvTranspose and Gemm."""
 BATCH_NORM_B = 2
 
 
@@ -62,9 +61,9 @@ def correction_of(site: Site, nodes: Mapping[str, ir.Node], constants: ConstantE
     addend = old.astype(np.float64).reshape(-1)
     rounded = (addend + site.bias_error / beta).astype(old.dtype)
     if old.size != rounded.size and not np.all(rounded == rounded[0]):
-        # one number for all channels: a convolution's channels are axis 1, all other layers' the last one
-        spatial = len(site.weight.shape) - 2 if node is not layer and layer.op_type.startswith("Conv") else 0
-        array = rounded.reshape(-1, *[1] * spatial)
+        # one number for all channels; the layer's own bias is one row of them
+        layout = Layout(LAYER_KINDS[layer.op_type])
+        array = rounded if node is layer else layout.along_result(rounded, len(site.weight.shape))
     else:
         array = rounded[: old.size].reshape(old.shape)
     if np.array_equal(array, old):
@@ -78,7 +77,9 @@ def correction_of(site: Site, nodes: Mapping[str, ir.Node], constants: ConstantE
 def _addend(layer: ir.Node, tail: list[ir.Node]) -> tuple[ir.Node, int]:
     """The node whose input is added last, and the index of that input."""
     if not tail:
-        return layer, OWN_BIAS
+        index = LAYER_KINDS[layer.op_type].bias_input
+        assert index is not None  # a layer without a bias input has its bias in its tail
+        return layer, index
     last, before = tail[-1], (tail[-2] if len(tail) > 1 else layer).outputs[0]
     if last.op_type == "BatchNormalization":
         return last, BATCH_NORM_B

@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.layers import LAYER_KINDS, PRODUCTS, layout_of
+
 Stored = TypeVar("Stored", float, int, str, tuple[int, ...])
 
-CONVOLUTIONS = ("Conv", "ConvTranspose")
-CUBE = (*CONVOLUTIONS, "Gemm", "MatMul")
+CUBE = tuple(LAYER_KINDS)
 """Operators of the matrix unit, which take int8."""
 POOL = "AveragePool"
 """The vendor's tool quantizes it like a layer without a weight."""
@@ -101,13 +103,8 @@ class IntegerLayer:
         shape = weight_shape(self)
         if shape is None or len(shape) < 2:
             return None
-        if self.node.op_type == "Conv":
-            return shape[0]
-        if self.node.op_type == "ConvTranspose":
-            return shape[1] * attribute(self.node, "group", 1)
-        if self.node.op_type == "Gemm" and attribute(self.node, "transB", 0):
-            return shape[0]
-        return shape[-1]
+        layout = layout_of(self.node)
+        return None if layout is None else layout.channels(shape)
 
 
 def weight_shape(layer: IntegerLayer) -> tuple[int, ...] | None:
@@ -122,29 +119,6 @@ def weight_shape(layer: IntegerLayer) -> tuple[int, ...] | None:
         if sorted(order) == list(range(len(shape))):
             return tuple(shape[i] for i in order)
     return None
-
-
-_STORED_AS = {
-    float: ir.AttributeType.FLOAT,
-    int: ir.AttributeType.INT,
-    str: ir.AttributeType.STRING,
-    tuple: ir.AttributeType.INTS,
-}
-
-
-def attribute(node: ir.Node, name: str, default: Stored) -> Stored:
-    """The value of an attribute as ATC's plugins take it: default when it is absent or stored as another type.
-
-    Args:
-        node: the node.
-        name: of the attribute.
-        default: its type (float, int, str, or a tuple of int) is the one in which the attribute must be stored.
-    """
-    found = node.attributes.get(name)
-    if found is None or found.is_ref() or found.type != _STORED_AS[type(default)]:
-        return default
-    value = tuple(found.value) if isinstance(default, tuple) else found.value
-    return value if isinstance(value, type(default)) else default
 
 
 def _held(node: ir.Node) -> ir.TensorProtocol | None:
@@ -332,7 +306,7 @@ class ModelView:
             if len(others) == 1 and not dequants:
                 reader, position = others[0].node, others[0].idx
                 other = reader.inputs[1 - position] if reader.op_type == "Add" and len(reader.inputs) == 2 else None
-                if add is None and bias is None and node.op_type in ("MatMul", "Gemm") and constant(other) is not None:
+                if add is None and bias is None and node.op_type in PRODUCTS and constant(other) is not None:
                     add, bias = reader, other
                     result = reader.outputs[0] if reader.outputs else None
                     continue

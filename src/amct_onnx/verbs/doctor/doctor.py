@@ -26,11 +26,12 @@ from amct_onnx.files.read import read_model
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.normalise.foreign_quantizers.rewrite import only_normalised_runs
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.quantizers import RANGES, integer_type, is_op, raw_factors
 from amct_onnx.verbs.doctor.cpu import cpu_facts
-from amct_onnx.verbs.doctor.exact_reference import LAYERS, make_exact
+from amct_onnx.verbs.doctor.exact_reference import make_exact
 from amct_onnx.verbs.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, DoctorReport, SettingResult
 from amct_onnx.verbs.doctor.sample_model import sample_model
 from amct_onnx.verbs.doctor.settings import PINNED, SETTINGS, Setting
@@ -249,7 +250,9 @@ def _check_quantizers(model: ir.Model, name: str) -> None:
 
 def _check(model: ir.Model) -> None:
     """Whether an exact reference of the model can be made and run."""
-    half = next((n for n in nodes_of(model) if n.op_type in LAYERS and float_type_of(n.outputs[0]) == FLOAT16), None)
+    half = next(
+        (n for n in nodes_of(model) if n.op_type in LAYER_KINDS and float_type_of(n.outputs[0]) == FLOAT16), None
+    )
     if half is not None:
         raise UnsupportedModelError(
             f"Node '{half.name}' ({half.op_type}) computes in float16. On a CPU ONNX Runtime runs it in float32 and "

@@ -19,12 +19,13 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx.device.facts import EXACT_IN_FLOAT32
 from amct_onnx.errors import FactorError
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import Layout, layout_of
 from amct_onnx.plan.quantizers import DEQUANTIZE, RANGES, integer_type, is_op, raw_factors
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 PART = 16
 """int8 and uint8 numbers are 16 * high + low with -16 <= high < 16 and 0 <= low < 16."""
 INT16_MAX = 2**15 - 1
@@ -72,35 +73,36 @@ def make_exact(model: ir.Model) -> ExactModel:
     constants = ConstantEvaluator(model.opset_imports.get("", 18))
     exact, as_written, can_saturate = [], [], []
     for node in nodes_of(model):
-        if node.op_type not in LAYERS or node.domain not in ("", "ai.onnx"):
+        layout = layout_of(node)
+        if layout is None:
             continue
-        operands = _operands(node, constants)
+        operands = _operands(node, layout, constants)
         if operands is None:
             as_written.append(node.name or "")
             continue
         exact.append(node.name or "")
-        if _can_saturate(node, operands[1]):
+        if _can_saturate(layout, operands[1]):
             can_saturate.append(node.name or "")
-        _rewrite(node, *operands, editor)
+        _rewrite(node, layout, *operands, editor)
     RemoveUnusedNodesPass()(model)
     return ExactModel(model, tuple(exact), tuple(as_written), tuple(can_saturate))
 
 
-def _operands(node: ir.Node, constants: ConstantEvaluator) -> tuple[_Operand, _Operand] | None:
+def _operands(node: ir.Node, layout: Layout, constants: ConstantEvaluator) -> tuple[_Operand, _Operand] | None:
     """Both operands when the layer is a sum of integer products that can be computed exactly."""
     try:
-        left, right = (_operand(node, index, constants) for index in (0, 1))
+        left, right = (_operand(node, layout, index, constants) for index in (0, 1))
     except FactorError:  # factors that are computed at run time
         return None
     if left is None or right is None or (left.scale.size > 1):
         return None
-    products = _products(node, right.weight)
+    products = _products(node, layout, right.weight)
     if products is None or PART * PART * products > EXACT_IN_FLOAT32:
         return None
     return left, right
 
 
-def _operand(node: ir.Node, index: int, constants: ConstantEvaluator) -> _Operand | None:
+def _operand(node: ir.Node, layout: Layout, index: int, constants: ConstantEvaluator) -> _Operand | None:
     value = node.inputs[index]
     dq = value.producer() if value is not None else None
     if dq is None or not is_op(dq, DEQUANTIZE) or dq.inputs[0] is None:
@@ -113,10 +115,10 @@ def _operand(node: ir.Node, index: int, constants: ConstantEvaluator) -> _Operan
     if axis is None:
         zero_shaped, scale_shaped = zero.reshape(()), scale.reshape(())
     else:
-        shapes = _channel_shapes(node, index, weight, axis)
+        shapes = _channel_shapes(layout, index, weight, axis)
         if shapes is None:
             return None
-        zero_shaped, scale_shaped = zero.reshape(shapes[0]), _over_outputs(node, scale).reshape(shapes[1])
+        zero_shaped, scale_shaped = zero.reshape(shapes[0]), _over_outputs(layout, scale).reshape(shapes[1])
     low, high, shift, _ = RANGES[kind]
     zeros = zero.astype(np.int64)
     bound = int(max(np.abs(low + shift - zeros).max(), np.abs(high + shift - zeros).max()))
@@ -133,38 +135,28 @@ def _operand(node: ir.Node, index: int, constants: ConstantEvaluator) -> _Operan
 
 
 def _channel_shapes(
-    node: ir.Node, index: int, weight: Array | None, axis: int
+    layout: Layout, index: int, weight: Array | None, axis: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Shapes of zero points in the weight and scales in the output; None when they cannot be factored out."""
     if index != 1 or weight is None:
         return None
     rank = weight.ndim
-    channel = _channel_axis(node, rank)
+    channel = layout.channel_axis(rank)
     if axis % rank != channel:
         return None
     zeros = tuple(-1 if i == channel else 1 for i in range(rank))
-    spatial = rank - 2 if node.op_type in ("Conv", "ConvTranspose") else 0
-    return zeros, (1, -1, *[1] * spatial) if node.op_type in ("Conv", "ConvTranspose") else (-1,)
+    return zeros, (1, -1, *[1] * (rank - 2)) if layout.kind.convolution else (-1,)
 
 
-def _channel_axis(node: ir.Node, rank: int) -> int:
-    """Axis of the weight along which the output channels lie."""
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and _int(node, "transB", 0)):
-        return 0
-    return 1 if node.op_type == "ConvTranspose" else rank - 1
-
-
-def _over_outputs(node: ir.Node, scale: Array) -> Array:
+def _over_outputs(layout: Layout, scale: Array) -> Array:
     """A grouped ConvTranspose repeats the weight's channels in every group."""
-    return np.tile(scale, _int(node, "group", 1)) if node.op_type == "ConvTranspose" else scale
+    return np.tile(scale, layout.group) if layout.kind.groups_on_inputs else scale
 
 
-def _products(node: ir.Node, weight: Array | None) -> int | None:
+def _products(node: ir.Node, layout: Layout, weight: Array | None) -> int | None:
     """How many products are added for one output, None when the model does not say."""
     if weight is not None:
-        if node.op_type in ("Conv", "ConvTranspose"):
-            return int(weight.size // max(1, weight.shape[_channel_axis(node, weight.ndim)]))
-        return int(weight.shape[1 if node.op_type == "Gemm" and _int(node, "transB", 0) else max(0, weight.ndim - 2)])
+        return layout.terms(weight.shape)
     value = node.inputs[0]
     if node.op_type != "MatMul" or value is None or value.shape is None or not len(value.shape):
         return None
@@ -172,49 +164,31 @@ def _products(node: ir.Node, weight: Array | None) -> int | None:
     return last if isinstance(last, int) else None
 
 
-def _largest_sum(node: ir.Node, left: _Operand, right: _Operand) -> int:
+def _largest_sum(node: ir.Node, layout: Layout, left: _Operand, right: _Operand) -> int:
     """Bound of every partial sum of products."""
     if right.weight is None:
-        products = _products(node, None)
+        products = _products(node, layout, None)
         assert products is not None
         return left.bound * right.bound * products
-    return int(left.bound * _by_channel(node, np.abs(right.weight)).sum(axis=1).max(initial=0))
+    return int(left.bound * layout.by_channel(np.abs(right.weight)).sum(axis=1).max(initial=0))
 
 
-def _by_channel(node: ir.Node, weight: Array) -> Array:
-    """[output channels, products] of a constant weight."""
-    if weight.ndim < 2:
-        return weight.reshape(1, -1)
-    if node.op_type == "MatMul" and weight.ndim > 2:
-        return np.moveaxis(weight, -2, -1).reshape(-1, weight.shape[-2])
-    channel = _channel_axis(node, weight.ndim)
-    return np.moveaxis(weight, channel, 0).reshape(weight.shape[channel], -1)
-
-
-def _can_saturate(node: ir.Node, weight: _Operand) -> bool:
+def _can_saturate(layout: Layout, weight: _Operand) -> bool:
     """Whether 255 times two weights of one sign and output channel exceeds int16 (vpmaddubsw of AVX2 and AVX-512)."""
     if weight.weight is None or not weight.signed:
         return False
-    rows = _by_channel(node, weight.weight)
+    rows = layout.by_channel(weight.weight)
     if rows.shape[1] < 2:
         return False
     pairs = [np.clip(np.partition(side, -2, axis=1)[:, -2:], 0, None).sum(axis=1).max() for side in (rows, -rows)]
     return bool(max(pairs) * UINT8_MAX > INT16_MAX)
 
 
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
-
-
-def _float(node: ir.Node, name: str) -> float:
-    return node.attributes[name].as_float() if name in node.attributes else 1.0
-
-
 def _cast(to: ir.DataType) -> list[ir.Attr]:
     return [ir.AttrInt64("to", int(to))]
 
 
-def _rewrite(node: ir.Node, left: _Operand, right: _Operand, editor: GraphEditor) -> None:
+def _rewrite(node: ir.Node, layout: Layout, left: _Operand, right: _Operand, editor: GraphEditor) -> None:
     """Put the exact sum, scales and bias in the place of a layer."""
     label = iter(f"exact{i}" for i in range(1000))
 
@@ -239,17 +213,17 @@ def _rewrite(node: ir.Node, left: _Operand, right: _Operand, editor: GraphEditor
         return make("Cast", value, attributes=_cast(ir.DataType.DOUBLE))
 
     x, w = centred(left), centred(right)
-    if _largest_sum(node, left, right) <= EXACT_IN_FLOAT32:
+    if _largest_sum(node, layout, left, right) <= EXACT_IN_FLOAT32:
         total = layer(x, w)
     else:
         total = _in_parts(halves(x), halves(w), layer, make, number)
-    alpha = _float(node, "alpha") if node.op_type == "Gemm" else 1.0
+    alpha = attribute(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
     value = make("Mul", total, number(left.scale * right.scale * alpha, np.float64))
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         wide = make("Cast", bias, attributes=_cast(ir.DataType.DOUBLE))
         if node.op_type == "Gemm":
-            wide = make("Mul", wide, number(_float(node, "beta"), np.float64))
+            wide = make("Mul", wide, number(attribute(node, "beta", 1.0), np.float64))
         else:
             assert right.weight is not None  # a convolution without one is not rewritten, see _products
             wide = make("Reshape", wide, number([1, -1, *[1] * (right.weight.ndim - 2)], np.int64))

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.verbs.check.model_view import (
     ANTIQUANT,
     ASCEND,
     DEQUANT,
     QUANT,
     ModelView,
-    attribute,
     attribute_type,
     float_attribute,
 )

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-from amct_onnx.verbs.check.model_view import CONVOLUTIONS, CUBE, IntegerLayer, ModelView, attribute
+from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.layers import CONVOLUTIONS
+from amct_onnx.verbs.check.model_view import CUBE, IntegerLayer, ModelView
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.check.rule import Hit, Rule
 from amct_onnx.verbs.check.rules.sources import LIMITS

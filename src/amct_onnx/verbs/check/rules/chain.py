@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.verbs.check.model_view import (
     ANTIQUANT,
     CUBE,
@@ -14,7 +16,6 @@ from amct_onnx.verbs.check.model_view import (
     IntegerLayer,
     ModelView,
     array,
-    attribute,
     constant,
 )
 from amct_onnx.verbs.check.report import ERROR, WARNING
@@ -117,7 +118,7 @@ def unknown_channels(view: ModelView) -> Iterator[Hit]:
             continue
         value = quant.inputs[0] if quant.inputs else None
         shape = value.shape if value is not None else None
-        axis = 1 if layer.node.op_type.startswith("Conv") else -1
+        axis = LAYER_KINDS[layer.node.op_type].result_axis
         if shape is not None and len(shape) > 1 and not isinstance(shape[axis], int):
             where = f"axis {axis % len(shape)}"
             yield Hit(f"{where} of its input is {shape[axis]}, the offset is {layer.offset:g}", view.names[layer.node])

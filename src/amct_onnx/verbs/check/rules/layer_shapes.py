@@ -6,15 +6,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from amct_onnx.verbs.check.model_view import (
-    DEQUANT,
-    QUANT,
-    IntegerLayer,
-    ModelView,
-    attribute,
-    static_shape,
-    weight_shape,
-)
+from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.layers import CONVOLUTIONS
+from amct_onnx.verbs.check.model_view import DEQUANT, QUANT, IntegerLayer, ModelView, static_shape, weight_shape
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from amct_onnx.verbs.check.rule import Hit, Rule
 
@@ -59,14 +53,14 @@ def conv_3d(view: ModelView) -> Iterator[Hit]:
 
 def conv_1d_offset(view: ModelView) -> Iterator[Hit]:
     """int8 convolution over one axis with a zero point."""
-    for layer in view.cubes("Conv", "ConvTranspose"):
+    for layer in view.cubes(*CONVOLUTIONS):
         if _spatial(layer) == 1 and layer.offset:
             yield Hit(f"it has one spatial axis, the offset is {layer.offset:g}", view.names[layer.node])
 
 
 def conv_1d(view: ModelView) -> Iterator[Hit]:
     """int8 convolution over one axis without a zero point."""
-    for layer in view.cubes("Conv", "ConvTranspose"):
+    for layer in view.cubes(*CONVOLUTIONS):
         if _spatial(layer) == 1 and not layer.offset:
             yield Hit("it has one spatial axis", view.names[layer.node])
 

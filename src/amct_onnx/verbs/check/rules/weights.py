@@ -9,19 +9,20 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MIN, INT32_MAX
-from amct_onnx.verbs.check.model_view import IntegerLayer, ModelView, array, attribute, constant, data_input
+from amct_onnx.device.facts import weight_sums
+from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.layers import CONVOLUTIONS, PRODUCTS, layout_of
+from amct_onnx.verbs.check.model_view import IntegerLayer, ModelView, array, constant, data_input, weight_shape
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.check.rule import Hit, Rule
 from amct_onnx.verbs.check.rules.sources import LIMITS, PASSES
 
 ADD_FUSION = "ops-nn: matmul/mat_mul_v3/op_graph/fusion_pass/matmul_biasadd_fusion_pass.cpp"
-BLOCK = 1 << 22
-"""Elements of a weight that are read at a time."""
 
 
 def weight_variable(view: ModelView) -> Iterator[Hit]:
     """An int8 Conv, ConvTranspose or Gemm whose weight is no constant."""
-    for layer in view.cubes("Conv", "ConvTranspose", "Gemm"):
+    for layer in view.cubes(*CONVOLUTIONS, "Gemm"):
         if layer.weight is None:
             yield Hit("its weight is not a constant", view.names[layer.node])
 
@@ -113,7 +114,7 @@ def bias_shape(view: ModelView) -> Iterator[Hit]:
 
 def bias_shared(view: ModelView) -> Iterator[Hit]:
     """A Gemm or MatMul bias with several readers."""
-    for layer in view.cubes("Gemm", "MatMul"):
+    for layer in view.cubes(*PRODUCTS):
         if layer.bias is not None and constant(layer.bias) is not None:
             readers = len(list(layer.bias.uses()))
             if readers > 1:
@@ -122,7 +123,7 @@ def bias_shared(view: ModelView) -> Iterator[Hit]:
 
 def channel_scales(view: ModelView) -> Iterator[Hit]:
     """Gemm or MatMul with one scale for each channel."""
-    for layer in view.cubes("Gemm", "MatMul"):
+    for layer in view.cubes(*PRODUCTS):
         for node in layer.dequants:
             tensor = constant(node.inputs[1]) if len(node.inputs) > 1 else None
             if tensor is not None and tensor.size > 1:
@@ -148,24 +149,11 @@ def accumulator(view: ModelView) -> Iterator[Hit]:
 def _exact_bound(layer: IntegerLayer, reach: float, bias: npt.NDArray[np.float64]) -> float:
     """Largest sum of |weight| over one output channel, times the activation's reach, plus the channel's |bias|."""
     assert layer.weight is not None
-    weight = array(layer.weight, most=1 << 40)
-    if weight is None or weight.ndim < 2:
+    weight, shape, layout = array(layer.weight, most=1 << 40), weight_shape(layer), layout_of(layer.node)
+    if weight is None or weight.ndim < 2 or shape is None or layout is None:
         return 0.0
-    axis = 0 if layer.node.op_type == "Conv" else weight.ndim - 1
-    if layer.node.op_type == "ConvTranspose":
-        # the sum runs over a group's input channels: the whole axis bounds it
-        axis = 1
-    if layer.node.op_type == "Gemm" and attribute(layer.node, "transB", 0):
-        axis = 0
-    if layer.node.op_type == "MatMul" and layer.weight_moves:
-        axis = 0
-    rows = np.moveaxis(weight, axis, 0)
-    step = max(1, BLOCK // max(1, rows[0].size))
-    sums = [
-        np.abs(rows[i : i + step].astype(np.int16)).reshape(min(step, len(rows) - i), -1).sum(axis=1, dtype=np.int64)
-        for i in range(0, len(rows), step)
-    ]
-    reached = np.concatenate(sums) * reach
+    sums = weight_sums(layout, weight if weight.shape == shape else weight.T)
+    reached = (sums.positive + sums.negative) * reach
     return float((reached + (bias if bias.size == reached.size else bias.max())).max())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.cut_source import on_grid
 from amct_onnx.verbs.compare.explain.noise import FLOAT32_NOISE, HALF_ULP16
@@ -37,7 +38,6 @@ BETWEEN_STEPS = 0.25
 BETWEEN_SHARE = 2.0**-7
 """Of the RMS, the same where no quantizer follows: a quarter of a step, of 127 that hold the largest value, which is
 some times the RMS."""
-CHANNELS_LAST = ("Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def pieces(
 
 
 def _channel_axis(entry: LayerEntry, values: Array, channels: int) -> int | None:
-    axis = values.ndim - 1 if entry.op_type in CHANNELS_LAST else 1
+    axis = LAYER_KINDS[entry.op_type].result_axis % max(1, values.ndim)
     return axis if 1 < values.ndim and values.shape[axis] == channels and channels > 1 else None
 
 
@@ -173,7 +173,7 @@ def _near_ties(values: Array, entry: LayerEntry, half: bool) -> float:
     """Largest share over the input's channels of values so near a tie that they may round either way."""
     if values.ndim < 2 or not values.size or entry.scale_d is None:
         return 0.0
-    axis = values.ndim - 1 if entry.op_type in CHANNELS_LAST else 1
+    axis = LAYER_KINDS[entry.op_type].result_axis % max(1, values.ndim)
     with np.errstate(invalid="ignore"):
         quotient = np.abs(values.astype(np.float64) / entry.scale_d)
         near = np.abs(quotient - np.floor(quotient) - 0.5) <= (NEAR_TIE16 if half else NEAR_TIE) * quotient

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from amct_onnx.device import arithmetic as rules
 from amct_onnx.device.chips import product
 from amct_onnx.device.facts import weight_sums
+from amct_onnx.graph.layers import layout_of
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.job import FAKE_QUANT
 
@@ -68,8 +69,10 @@ def gains(layers: tuple[LayerEntry, ...], deploy: ir.Model) -> dict[str, Float64
         tensor = node.inputs[1].const_value
         if tensor is None:
             continue
-        group = node.attributes["group"].as_int() if "group" in node.attributes else 1
-        sums = weight_sums(node.op_type, tensor.numpy(), group)
+        layout = layout_of(node)
+        if layout is None:
+            continue
+        sums = weight_sums(layout, tensor.numpy())
         found[entry.name] = (sums.positive + sums.negative).astype(np.float64) * np.asarray(entry.scale_w, np.float64)
     return found
 
