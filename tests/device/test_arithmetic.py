@@ -10,10 +10,10 @@ from hypothesis.extra.numpy import arrays
 from onnx import helper
 
 from amct_onnx.device import arithmetic
-from amct_onnx.device.chips import PRODUCTS
+from amct_onnx.device.profiles import PROFILES
 from support.device_models import F16, F32, I8, I32, antiquant, deploy_session, dequant, model, packed, quant
 
-DEVICES = sorted(PRODUCTS)
+DEVICES = sorted(PROFILES)
 OFFSETS = st.integers(-128, 127)
 # scales of the whole float32 range, most of them where trained models have them
 SCALES = st.one_of(
@@ -53,7 +53,7 @@ def test_quant(device: str, bits: np.ndarray, scale: float, offset: int, sqrt_mo
     x = inputs_for(bits, scale)
     node = quant("x", "y", scale, offset, sqrt_mode=int(sqrt_mode))
     (q,) = deploy_session(model([node], {"x": (F32, [None])}, {"y": I8}), device=device).run(None, {"x": x})
-    expected = PRODUCTS[device].quantize(x, scale, offset, sqrt_mode)
+    expected = PROFILES[device].quantize(x, scale, offset, sqrt_mode)
     assert np.array_equal(q, np.nan_to_num(expected).astype(np.int8))
     assert np.array_equal(np.isnan(expected), np.isnan(x) | np.isnan(expected))
 
@@ -68,7 +68,7 @@ def test_dequant(device: str, acc: np.ndarray, scale: float, sqrt_mode: bool, re
     node = dequant("x", "y", sqrt_mode=int(sqrt_mode), relu_flag=int(relu))
     content = model([node], {"x": (I32, [None])}, {"y": F32}, {"deq": packed(scale)})
     (y,) = deploy_session(content, device=device).run(None, {"x": acc})
-    expected = PRODUCTS[device].dequantize(acc, np.float32(scale), sqrt_mode, relu)
+    expected = PROFILES[device].dequantize(acc, np.float32(scale), sqrt_mode, relu)
     assert y.tobytes() == expected.tobytes()
 
 
@@ -80,13 +80,13 @@ def test_antiquant(device: str, scale: float, offset: int, other: int, sqrt_mode
     node = antiquant("x", "y", scale, offset, sqrt_mode=int(sqrt_mode))
     content = model([node], {"x": (I8, [None])}, {"y": F32})
     (y,) = deploy_session(content, device=device).run(None, {"x": q})
-    same_bits(y, PRODUCTS[device].antiquantize(q, scale, offset, sqrt_mode))
+    same_bits(y, PROFILES[device].antiquantize(q, scale, offset, sqrt_mode))
     # behind an AscendQuant whose offset may be another one
     nodes = [quant("x", "q", 1.0, other), antiquant("q", "y", scale, offset, sqrt_mode=int(sqrt_mode))]
     x = np.linspace(-300, 300, 1201, dtype=np.float32)
     (y,) = deploy_session(model(nodes, {"x": (F32, [None])}, {"y": F32}), device=device).run(None, {"x": x})
-    q = PRODUCTS[device].quantize(x, 1.0, other).astype(np.int8)
-    same_bits(y, PRODUCTS[device].antiquantize(q, scale, offset, sqrt_mode))
+    q = PROFILES[device].quantize(x, 1.0, other).astype(np.int8)
+    same_bits(y, PROFILES[device].antiquantize(q, scale, offset, sqrt_mode))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -97,9 +97,9 @@ def test_quant_of_float16(device: str, bits: np.ndarray, scale: float, offset: i
     x = np.concatenate([bits.view(np.float16), arithmetic.half(inputs_for(np.zeros(0, np.uint32), scale))], dtype="f2")
     nodes = [quant("x", "q", scale, offset), antiquant("q", "y", 0.37, offset, dtype=1)]
     (y,) = deploy_session(model(nodes, {"x": (F16, [None])}, {"y": F16}), device=device).run(None, {"x": x})
-    q = PRODUCTS[device].quantize(x, scale, offset)
+    q = PROFILES[device].quantize(x, scale, offset)
     known = ~np.isnan(q)
-    expected = PRODUCTS[device].antiquantize(q[known].astype(np.int8), 0.37, offset).astype(np.float16)
+    expected = PROFILES[device].antiquantize(q[known].astype(np.int8), 0.37, offset).astype(np.float16)
     assert y.dtype == np.float16 and y[known].tobytes() == expected.tobytes() and np.isnan(y[~known]).all()
 
 
@@ -119,7 +119,7 @@ def test_dequant_by_channel(device: str, acc: np.ndarray, scales: list[float], s
     session = deploy_session(content, device=device)
     assert any("shift N" in w for w in session.warnings) == (shift > 0)
     y, z = session.run(None, {"q": acc.astype(np.int8)})
-    expected = PRODUCTS[device].dequantize(acc * np.array([1, -1, 127], np.int32), np.array(scales, np.float32))
+    expected = PROFILES[device].dequantize(acc * np.array([1, -1, 127], np.int32), np.array(scales, np.float32))
     assert y.tobytes() == expected.tobytes()
     with np.errstate(over="ignore"):
         assert z.dtype == np.float16 and z.tobytes() == expected.astype(np.float16).tobytes()

@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from amct_onnx import AMCT_SO, DeploySession, UnsupportedModelError
-from amct_onnx.device.chips import PRODUCTS
 from amct_onnx.device.lowered_session import PINNED_ENTRIES, LoweredSession
 from amct_onnx.device.lowering.lower import lower
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.files.read import read_model
 from support.deploy_evaluator import Evaluator
 from support.device_models import F32, dequant, model, packed, quant
@@ -47,7 +47,7 @@ def half_float_model() -> tuple[Path, dict[str, np.ndarray]]:
 @pytest.mark.parametrize(("limit", "fed"), [(1_000_000, {"w"}), (10_000, {"w", "v"})])
 def test_large_weights_are_fed(limit: int, fed: set[str]) -> None:
     path, feeds = half_float_model()
-    session = LoweredSession(lower(read_model(path), PRODUCTS["reference"]), message_limit=limit)
+    session = LoweredSession(lower(read_model(path), PROFILES["reference"]), message_limit=limit)
     assert [i.name for i in session.get_inputs()] == ["x"]
     assert {i.name for i in session.session.get_inputs()} == {"x"} | fed
     (y,) = session.run(["y"], feeds)
@@ -57,7 +57,7 @@ def test_large_weights_are_fed(limit: int, fed: set[str]) -> None:
 def test_what_cannot_be_fed_is_refused() -> None:
     path, _ = half_float_model()
     with pytest.raises(UnsupportedModelError, match="more than 10 of these cannot"):
-        LoweredSession(lower(read_model(path), PRODUCTS["reference"]), message_limit=10)
+        LoweredSession(lower(read_model(path), PROFILES["reference"]), message_limit=10)
 
 
 SIDE, LAYERS = 8192, 33
@@ -105,7 +105,7 @@ def test_more_than_one_message_holds() -> None:
     )
     layers, peak = map(int, result.stdout.split())
     for weight in first.astype(np.int64):
-        q = PRODUCTS["reference"].quantize(x[:, :rows], 30.0, 5).astype(np.int64) - 5
+        q = PROFILES["reference"].quantize(x[:, :rows], 30.0, 5).astype(np.int64) - 5
         x = (q @ weight).astype(np.float32) * np.float32(5e-5)
     assert layers == LAYERS and np.array_equal(np.load("y.npy"), x)
     # the weights once, one of them in float32, and what the interpreter and onnxruntime need

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx import AMCT_SO, DeploySession, convert_qat_model
-from amct_onnx.device.chips import PRODUCTS
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.device.session import static_facts
 from amct_onnx.errors import DataError, ModelFileError, SettingError
 from support.converted_cases import CASES, converted, feeds_of
@@ -64,7 +64,7 @@ def test_a_lost_opset_is_assumed_and_warned_about() -> None:
     same(outputs(session, feeds), Evaluator(path).run(feeds))
 
 
-@pytest.mark.parametrize("device", sorted(set(PRODUCTS) - {"reference"}))
+@pytest.mark.parametrize("device", sorted(set(PROFILES) - {"reference"}))
 @pytest.mark.parametrize(
     "case", [*MODEL_CASES, "conv2d_offset", "conv1d_bias", "conv3d_bias", "matmul_add", "deconv_g2"]
 )
@@ -80,7 +80,7 @@ def test_devices_on_whole_models(case: str, device: str, tmp_path: Path) -> None
 TIDY = GOLDENS / "qat" / "net" / "m_deploy_model.onnx"
 
 
-@pytest.mark.parametrize("device", sorted(PRODUCTS))
+@pytest.mark.parametrize("device", sorted(PROFILES))
 def test_every_float16_node_rounds(device: str) -> None:
     """ONNX Runtime alone would add, multiply and add in float32 and round once; numpy rounds after each."""
     constants = {
@@ -123,7 +123,7 @@ def test_every_float16_node_rounds(device: str) -> None:
     with DeploySession(model(nodes, inputs, types, constants), device=device) as session:
         y2, y, z, more = session.run(None, {"x": x, "c": np.array(True)})
     k = constants["k"]
-    rules = PRODUCTS[device]
+    rules = PROFILES[device]
     q = rules.quantize(x * k + k, 20.0, 3).astype(np.int64)
     accumulator = (q - 3) @ constants["w"].astype(np.int64)
     scaled = rules.dequantize(accumulator, np.float32(0.0123)).astype(np.float16) + constants["a"]
@@ -137,7 +137,7 @@ def test_an_exported_float16_model_is_evaluated_node_by_node(name: str, tmp_path
     report = convert_qat_model(MODELS / name / "model.onnx", tmp_path / "m")
     with np.load(MODELS / name / "inputs.npz") as archive:
         feeds = dict(archive)
-    for device in PRODUCTS:
+    for device in PROFILES:
         with DeploySession(report.deploy_model, device=device) as session:
             same(outputs(session, feeds), DeviceEvaluator(report.deploy_model, device).run(feeds))
     expected = Evaluator(report.deploy_model).run(feeds)
@@ -312,7 +312,7 @@ def test_threads_share_a_session() -> None:
         assert ours.largest_accumulator == single.largest_accumulator
 
 
-@pytest.mark.parametrize("device", sorted(PRODUCTS))
+@pytest.mark.parametrize("device", sorted(PROFILES))
 @pytest.mark.parametrize("offset", [0, 37])
 def test_counts(device: str, offset: int) -> None:
     x = np.array([[0.5, 1.5, -2.5, 0.4, 126.5, 127.5, 300, -300, np.inf, -np.inf, 0, 1]], np.float32)
@@ -322,7 +322,7 @@ def test_counts(device: str, offset: int) -> None:
     session = DeploySession(content, device=device, collect="counts")
     for _ in range(2):
         session.run(None, {"x": x})
-    q = PRODUCTS[device].quantize(x, 1.0, offset) - offset
+    q = PROFILES[device].quantize(x, 1.0, offset) - offset
     (counts,) = session.counts()
     assert (counts.name, counts.values, counts.ties) == ("mm", 24, 2 * 5)
     with np.errstate(invalid="ignore"):

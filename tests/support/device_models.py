@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.device.arithmetic import unpack_deq_scale
-from amct_onnx.device.chips import product
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.device.session import DeploySession
 from support.deploy_evaluator import FLOATS, Evaluator, attributes
 
@@ -95,7 +95,7 @@ class DeviceEvaluator(Evaluator):
 
     def __init__(self, path: str | Path, device: str) -> None:
         super().__init__(path)
-        self.product = product(device)
+        self.product = PROFILES[device]
 
     def quant(self, node: onnx.NodeProto, x: np.ndarray) -> None:
         """The device's AscendQuant."""

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import add_option
+from amct_onnx.cli.options import CHIP_NAMES, add_option
 from amct_onnx.common.plain_text import escaped
 
 
@@ -19,7 +19,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         description="Further options of ATC go behind a lone --, for example: amct_onnx atc ... -- --log=info",
     )
     add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
-    add_option(parser, "--soc_version", required=True, help="the product, for example Ascend310P3")
+    add_option(parser, "--soc_version", required=True, help=f"the chip: {CHIP_NAMES}")
     add_option(parser, "--output", help="where the .om goes, without ending (default: beside the model)")
     add_option(parser, "--input_shape", help="sizes of the inputs, for example 'image:1,3,224,224'")
     add_option(parser, "--input_format", choices=("NCHW", "NCDHW", "ND"), help="layout (default: by the inputs' rank)")

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import add_option
+from amct_onnx.cli.options import CHIP_NAMES, add_option
 from amct_onnx.cli.streams import print_json
 
 
@@ -17,7 +17,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         "check", help="say whether ATC would take a deploy model, whoever wrote it"
     )
     add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
-    add_option(parser, "--soc_version", help="check for this product only, for example Ascend310P3 (default: all)")
+    add_option(parser, "--soc_version", help=f"check for this chip only: {CHIP_NAMES} (default: all)")
     add_option(parser, "--json", action="store_true", help="print the findings as JSON instead of a table")
     return parser
 

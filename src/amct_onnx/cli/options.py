@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from amct_onnx.data.images import ImageOptions
 
 
+DEVICE_NAMES = "a chip (Ascend310P3, 310P, 910B, A2, 950), or reference, ascend950, a2, 310p, 310"
+"""For the help; ``device.chips`` has all names, and is not imported before it is needed."""
+CHIP_NAMES = "Ascend310P3, 310P, Ascend910B4, 910B, A2, 950"
+
+
 def add_option(parser: argparse._ActionsContainer, name: str, **settings: Any) -> None:
     """Add ``--name_with_underscores`` together with its spelling with dashes."""
     spellings = dict.fromkeys([name, "--" + name[2:].replace("_", "-")])

@@ -7,12 +7,9 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_DONE
-from amct_onnx.cli.options import add_data_options, add_option, data_options
+from amct_onnx.cli.options import DEVICE_NAMES, add_data_options, add_option, data_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import print_json
-
-DEVICES = ("reference", "ascend950", "a2", "310p", "310")
-"""Names of ``device.products``, which is not imported before it is needed."""
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -23,7 +20,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--model", required=True, help="the deploy model, ours or the vendor's")
     add_data_options(parser, required=True)
     add_option(parser, "--save_path", required=True, help="folder of the results")
-    add_option(parser, "--device", default="reference", choices=DEVICES, help="whose arithmetic (default: reference)")
+    add_option(parser, "--device", default="reference", help=f"whose arithmetic: {DEVICE_NAMES} (default: reference)")
     add_option(parser, "--dump", choices=("layers",), help="also write each layer's int8 input, int32 sums and output")
     add_option(parser, "--format", default="npy", choices=("npy", "bin"), help="of the written tensors (default: npy)")
     add_option(parser, "--json", action="store_true", help="print the facts as JSON instead of a table")

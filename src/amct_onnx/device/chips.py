@@ -1,111 +1,252 @@
-"""Which product follows which rule of ``arithmetic``, and what no public source decides about it."""
+"""The chips: the names that users know, their arithmetic, and what ATC does for each; facts as data, with sources."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-from amct_onnx.device import arithmetic as rules
+from amct_onnx.device.profiles import PROFILES, REFERENCE, Profile
 from amct_onnx.errors import SettingError
+
+CHECKED, OLD_COMPILERS, SKIPPED = "checked", "older compilers only", "skipped"
 
 
 @dataclass(frozen=True)
-class Product:
-    """One arithmetic profile.
+class Chip:
+    """One line of chips.
 
     Attributes:
-        name: what ``device=`` takes.
-        chips: the products that it stands for.
-        quantize, dequantize, antiquantize: functions of ``arithmetic``.
-        undecided: what no public source decides, one sentence each.
+        name: short name, as used in findings.
+        profile: of its arithmetic, see ``device.profiles``.
+        other_names: further short names that users know.
+        isa: architecture that GE's pass switches name.
+        soc_versions: values of ATC's ``--soc_version``, examples first.
+        pattern: regular expression of all values, matched whole and without regard to case.
+        deq_scale_shape: whether the compiler checks that deq_scale is a 1-D constant (CHECKED, OLD_COMPILERS, SKIPPED).
+        float16_deq_scale: True when deq_scale is turned into float16 (square root when below 2^-14).
+        vector_dequant: True when a uint64 deq_scale must come without sqrt_mode.
+        uint64_deq_scale_only: True when the operator list has no float16 deq_scale.
+        requant_fusion: what the default build does to AscendDequant -> AscendQuant; "" for nothing.
+        small_channel_rollback: True when a Conv of at most 16 input channels was seen rolled back to float.
+        conv3d: True when an int8 3-D convolution is listed.
+        bfloat16_dequant: True when AscendDequant may write bfloat16.
+        int4: what is known of int4; "" for nothing.
+        source: where the facts come from.
     """
 
     name: str
-    chips: str
-    quantize: Callable[..., rules.Float32]
-    dequantize: Callable[..., rules.Float32]
-    antiquantize: Callable[..., rules.Float32]
-    undecided: tuple[str, ...] = ()
+    profile: str
+    other_names: tuple[str, ...]
+    isa: str
+    soc_versions: tuple[str, ...]
+    pattern: str
+    deq_scale_shape: str
+    float16_deq_scale: bool
+    vector_dequant: bool
+    uint64_deq_scale_only: bool
+    requant_fusion: str
+    small_channel_rollback: bool
+    conv3d: bool
+    bfloat16_dequant: bool
+    int4: str
+    source: str
+
+    @property
+    def float16_chain(self) -> bool:
+        """True when AscendQuant and AscendAntiQuant compute in float16, False for float32."""
+        return PROFILES[self.profile].half
 
 
-REFERENCE = "reference"
+_GE_FUSION = "ge: nn_engine/.../graph_fusion.cc (JudgeQuantMode), quant_pass/quant_host_cpu_op_common.cc"
+_V100_FUSION = "the following quantizer's scale is multiplied into deq_scale (V100RequantFusionPass)"
 
-_EVERY_CHIP = (
-    "What AscendQuant makes of a NaN; the simulation lets it through.",
-    "What the int32 accumulator does beyond 2^31 - 1.",
-    "The code that folds the activation's offset into the bias is closed; its formula is inferred.",
+CHIPS = (
+    Chip(
+        name="310",
+        profile="310",
+        other_names=(),
+        isa="V100",
+        soc_versions=("Ascend310",),
+        pattern=r"Ascend310",
+        deq_scale_shape=OLD_COMPILERS,
+        float16_deq_scale=True,
+        vector_dequant=False,
+        uint64_deq_scale_only=False,
+        requant_fusion=_V100_FUSION,
+        small_channel_rollback=True,
+        conv3d=False,
+        bfloat16_dequant=False,
+        int4="",
+        source=f"{_GE_FUSION}; dump of a compiled ResNet-50 in ge: tests/engines/nn_engine",
+    ),
+    Chip(
+        name="910",
+        profile="310",
+        other_names=("910A",),
+        isa="V100",
+        soc_versions=("Ascend910A", "Ascend910B", "Ascend910ProA", "Ascend910ProB", "Ascend910PremiumA"),
+        # Ascend910B without a digit is a 910 of the first generation, not a 910B
+        pattern=r"Ascend910(A|B|ProA|ProB|PremiumA)?",
+        deq_scale_shape=OLD_COMPILERS,
+        float16_deq_scale=True,
+        vector_dequant=False,
+        uint64_deq_scale_only=False,
+        requant_fusion=_V100_FUSION,
+        small_channel_rollback=True,
+        conv3d=False,
+        bfloat16_dequant=False,
+        int4="",
+        source=f"{_GE_FUSION}; torch_npu's table of SoC versions",
+    ),
+    Chip(
+        name="310P",
+        profile="310p",
+        other_names=(),
+        isa="V200",
+        soc_versions=("Ascend310P3", "Ascend310P1", "Ascend310P5", "Ascend310P7", "Ascend310P3Vir01"),
+        pattern=r"Ascend310P([1-57](Vir0[1248])?)?",
+        deq_scale_shape=CHECKED,
+        float16_deq_scale=False,
+        vector_dequant=True,
+        uint64_deq_scale_only=False,
+        requant_fusion="AscendDequant and AscendQuant become one AscendRequant (V200RequantFusionPass)",
+        small_channel_rollback=False,
+        conv3d=False,
+        bfloat16_dequant=False,
+        int4="handled as on V100; unproven",
+        source=_GE_FUSION,
+    ),
+    Chip(
+        name="310B",
+        profile="a2",
+        other_names=(),
+        isa="V300",
+        soc_versions=("Ascend310B1", "Ascend310B2", "Ascend310B3", "Ascend310B4"),
+        pattern=r"Ascend310B[1-4]?",
+        deq_scale_shape=SKIPPED,
+        float16_deq_scale=False,
+        vector_dequant=False,
+        uint64_deq_scale_only=False,
+        requant_fusion="",
+        small_channel_rollback=False,
+        conv3d=False,
+        bfloat16_dequant=False,
+        int4="",
+        source=f"{_GE_FUSION}; asc-devkit: in-path quantisation",
+    ),
+    Chip(
+        name="910B",
+        profile="a2",
+        other_names=("A2",),
+        isa="V220",
+        soc_versions=("Ascend910B1", "Ascend910B2", "Ascend910B2C", "Ascend910B3", "Ascend910B4", "Ascend910B4-1"),
+        pattern=r"Ascend910B([134]|2C?|4-1)",
+        deq_scale_shape=CHECKED,
+        float16_deq_scale=False,
+        vector_dequant=False,
+        uint64_deq_scale_only=True,
+        requant_fusion="",
+        small_channel_rollback=False,
+        conv3d=True,
+        bfloat16_dequant=False,
+        int4="formats NC1HWC0 and FRACTAL_NZ only, static shapes",
+        source="ge: tests/.../aic-ascend910b-ops-info-legacy.json, graph_fusion.cc (JudgeQuantMode)",
+    ),
+    Chip(
+        name="A3",
+        profile="a2",
+        other_names=("910C", "910_93"),
+        isa="V220",
+        soc_versions=("Ascend910_9391", "Ascend910_9392", "Ascend910_9381", "Ascend910_9382", "Ascend910_9372"),
+        pattern=r"Ascend910_93[6-9][12]",
+        deq_scale_shape=CHECKED,
+        float16_deq_scale=False,
+        vector_dequant=False,
+        uint64_deq_scale_only=True,
+        requant_fusion="",
+        small_channel_rollback=False,
+        conv3d=True,
+        bfloat16_dequant=False,
+        int4="formats NC1HWC0 and FRACTAL_NZ only, static shapes",
+        source="as 910B, of which it has the architecture",
+    ),
+    Chip(
+        name="950",
+        profile="ascend950",
+        other_names=(),
+        isa="V300",
+        soc_versions=("Ascend950PR_9599", "Ascend950PR_9589", "Ascend950PR_957b", "Ascend950DT_9591"),
+        pattern=r"Ascend950((PR|DT)(_95[0-9][0-9a-z]?|_95a[0-9a-z]?)?)?|Ascend910_95[0-9][0-9a-z]",
+        deq_scale_shape=SKIPPED,
+        float16_deq_scale=False,
+        vector_dequant=False,
+        uint64_deq_scale_only=False,
+        requant_fusion="",
+        small_channel_rollback=False,
+        conv3d=True,
+        bfloat16_dequant=True,
+        int4="ND as well",
+        source="ops-nn: quant/ascend_quant/tests/assets/golden.py, op_kernel/arch35",
+    ),
 )
-_HALF = "Whether an input beyond 65504 becomes infinity or 65504 before AscendQuant multiplies; simulated as infinity."
-_FIXPIPE = "The order of the roundings for accumulators beyond 2^24: simulated as int32 -> float32 -> product."
-_FUSION = "AscendDequant and AscendQuant are fused by a default ATC build; simulated node by node."
-
-PRODUCTS = {
-    p.name: p
-    for p in (
-        Product(
-            REFERENCE,
-            "no chip: what the fake-quant model computes",
-            rules.quantize_float32,
-            rules.dequantize_float32,
-            rules.antiquantize_float32,
-        ),
-        Product(
-            "ascend950",
-            "Ascend 950",
-            rules.quantize_float32_offset_first,
-            rules.dequantize_fixpipe,
-            rules.antiquantize_float32,
-            (
-                *_EVERY_CHIP,
-                _FIXPIPE,
-                "AscendQuant where |x * scale + offset| exceeds 32767: the kernel's int16 step does not saturate.",
-            ),
-        ),
-        Product(
-            "a2",
-            "Ascend 910B, A3, 310B",
-            rules.quantize_float16,
-            rules.dequantize_fixpipe,
-            rules.antiquantize_float16,
-            (*_EVERY_CHIP, _HALF, _FIXPIPE),
-        ),
-        Product(
-            "310p",
-            "Ascend 310P",
-            rules.quantize_float16,
-            rules.dequantize_vector,
-            rules.antiquantize_float16,
-            (
-                *_EVERY_CHIP,
-                _HALF,
-                "Whether the vector dequant drops the 13 low bits of the scale; simulated as keeping them.",
-                _FUSION,
-            ),
-        ),
-        Product(
-            "310",
-            "Ascend 310, 910",
-            rules.quantize_float16,
-            rules.dequantize_half_scale,
-            rules.antiquantize_float16,
-            (
-                *_EVERY_CHIP,
-                _HALF,
-                "Where the product with the float16 scale is rounded (1 unit in the last place); simulated once, last.",
-                "Whether one scale below 2^-14 sends all channels into sqrt_mode; simulated so.",
-                _FUSION,
-            ),
-        ),
-    )
-}
 
 
-def product(name: str) -> Product:
-    """The profile of that name.
+def find_chip(name: str) -> Chip:
+    """The chip of a name that a user knows: ``Ascend310P3``, ``310P``, ``910B``, ``Ascend910B4``, ``a2``, ``950``.
+
+    Case does not matter. ``Ascend910B`` is a SoC version of the first generation (910); ``910B`` names the line of
+    Ascend910B1 to B4.
 
     Raises:
-        SettingError: There is none.
+        SettingError: No chip has this name; the nearest known names are given.
     """
-    if name not in PRODUCTS:
-        raise SettingError(f"'{name}' is no device. Use one of {', '.join(PRODUCTS)}.")
-    return PRODUCTS[name]
+    wanted = name.casefold()
+    for chip in CHIPS:
+        if wanted in (n.casefold() for n in (chip.name, *chip.other_names)):
+            return chip
+    for spelled in (name, f"Ascend{name}"):
+        for chip in CHIPS:
+            if re.fullmatch(chip.pattern, spelled, re.IGNORECASE):
+                return chip
+    raise SettingError(f"{_unknown(name)} Use the name that `npu-smi info` shows, with 'Ascend' in front.")
+
+
+def soc_version_of(name: str) -> str:
+    """The value of ATC's ``--soc_version`` for a name that ``find_chip`` takes; a line's name gives its first chip.
+
+    Raises:
+        SettingError: No chip has this name.
+    """
+    chip = find_chip(name)
+    for spelled in (name, f"Ascend{name}"):
+        known = next((s for s in chip.soc_versions if s.casefold() == spelled.casefold()), None)
+        if known is not None:
+            return known
+        if name.casefold() != chip.name.casefold() and re.fullmatch(chip.pattern, spelled, re.IGNORECASE):
+            return spelled
+    return chip.soc_versions[0]
+
+
+def find_profile(device: str) -> Profile:
+    """The arithmetic of a device: ``reference``, a profile's name, or any name that ``find_chip`` takes.
+
+    Raises:
+        SettingError: Nothing has this name; the nearest known names are given.
+    """
+    if device.casefold() in PROFILES:
+        return PROFILES[device.casefold()]
+    try:
+        return PROFILES[find_chip(device).profile]
+    except SettingError:
+        raise SettingError(f"{_unknown(device, PROFILES)} Use one of them, or '{REFERENCE}'.") from None
+
+
+def _unknown(name: str, profiles: Iterable[str] = ()) -> str:
+    short = [*(n for c in CHIPS for n in (c.name, *c.other_names)), *profiles]
+    known = [*short, *(s for c in CHIPS for s in c.soc_versions)]
+    spelled = {n.casefold(): n for n in reversed(known)}
+    near = [spelled[n] for n in get_close_matches(name.casefold(), spelled, n=4, cutoff=0.7)]
+    use = f"Did you mean {', '.join(near)}?" if near else f"Known are {', '.join(short)}."
+    return f"Unknown chip '{name}'. {use}"

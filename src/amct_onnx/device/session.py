@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from amct_onnx.common.log import get_logger
 from amct_onnx.data.read_feeds import DTYPES, InputSpec
-from amct_onnx.device.chips import product
+from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL, LoweredSession
@@ -59,14 +59,15 @@ class DeploySession:
         sess_options: onnxruntime's; those that change results are overridden, see ``pinned``. Left as they were.
         providers: any list that allows ``"CPUExecutionProvider"``, which alone is used: others compute float32 with
             fewer bits.
-        device: ``reference``, ``ascend950``, ``a2``, ``310p`` or ``310``, see docs/simulate.md.
+        device: a chip by any name (``Ascend310P3``, ``310P``, ``910B``, ``a2``, ``950``), or a profile: ``reference``,
+            ``ascend950``, ``a2``, ``310p``, ``310``; see docs/simulate.md.
         collect: any of ``"counts"`` (``counts()`` then adds up all runs) and ``"layers"`` (``run_layers`` then works).
 
     Raises:
         ModelNotFoundError: There is no such file.
         ModelFileError: It is no ONNX model.
         UnsupportedModelError: It holds something without public arithmetic, or onnxruntime refuses the rest of it.
-        SettingError: Another device or ``collect``, or providers without the CPU's.
+        SettingError: An unknown device, another ``collect``, or providers without the CPU's.
     """
 
     def __init__(
@@ -82,8 +83,8 @@ class DeploySession:
         if wanted - {COUNTS, LAYERS}:
             raise SettingError(f"collect is {sorted(wanted)}. Use '{COUNTS}', '{LAYERS}' or both.")
         cpu = _cpu_options(providers)
-        profile = product(device)
-        self.device = device
+        profile = find_profile(device)
+        self.device = profile.name
         lowered = lower(_read(model), profile, taps=LAYERS in wanted, counters=COUNTS in wanted)
         self.facts: tuple[LayerFacts, ...] = lowered.layers
         """Static facts of the integer layers, in graph order."""
@@ -215,7 +216,7 @@ class DeploySession:
 
 def static_facts(model: str | os.PathLike[str] | bytes, *, device: str = "reference") -> tuple[LayerFacts, ...]:
     """The static facts of a deploy model's integer layers, without running anything; errors as ``DeploySession``."""
-    return lower(_read(model), product(device)).layers
+    return lower(_read(model), find_profile(device)).layers
 
 
 def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:

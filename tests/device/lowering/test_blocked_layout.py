@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from amct_onnx.device.chips import PRODUCTS
 from amct_onnx.device.lowered_session import LoweredSession
 from amct_onnx.device.lowering import blocked_layout
 from amct_onnx.device.lowering.lower import lower
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.device.session import DeploySession
 from amct_onnx.files.read import read_model
 from support.deploy_evaluator import Evaluator
@@ -92,7 +92,7 @@ def test_integers_are_those_of_the_evaluator(
     path.write_bytes(model(nodes, {"x": (F32, shape)}, {"m": I32}, constants))
     feeds = {"x": rng.normal(0, 2, shape).astype(np.float32)}
     expected = Evaluator(path).run(feeds)["m"]
-    found = lower(read_model(path), PRODUCTS["reference"])
+    found = lower(read_model(path), PROFILES["reference"])
     assert found.layers[0].exact_in_float32
     assert bool(nodes_in_layout(found.model)) == (fits and SIZE is not None)
     np.testing.assert_array_equal(LoweredSession(found).run(["m"], feeds)[0], expected)
@@ -145,7 +145,7 @@ def test_layers_in_parts_use_the_layout_as_well(tmp_path: Path) -> None:
     shape = (1, 128, 5, 5)
     path.write_bytes(model([quant("x", "q", 40.0, 127), node], {"x": (F32, shape)}, {"m": I32}, constants))
     feeds = {"x": rng.normal(0, 3, shape).astype(np.float32)}
-    found = lower(read_model(path), PRODUCTS["reference"])
+    found = lower(read_model(path), PROFILES["reference"])
     assert found.layers[0].kernel == "split"
     assert bool(nodes_in_layout(found.model)) == (SIZE is not None)
     np.testing.assert_array_equal(LoweredSession(found).run(["m"], feeds)[0], Evaluator(path).run(feeds)["m"])

@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from amct_onnx import DeploySession
-from amct_onnx.device.chips import PRODUCTS
 from amct_onnx.device.facts import WeightSums, largest_sum, weight_sums, worst_accumulator
 from amct_onnx.device.lowered_session import LoweredSession
 from amct_onnx.device.lowering.lower import lower
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from support.deploy_evaluator import Evaluator, run
@@ -117,7 +117,7 @@ def test_every_layer_by_every_kernel(name: str, offset: int, bias: bool) -> None
     assert fact.kernel == KERNELS.get(size, "float32")
     assert fact.exact_in_float32 == (fact.kernel == "float32")
     # and as ConvInteger or MatMulInteger
-    lowered = lower(read_model("m.onnx"), PRODUCTS["reference"], integer_kernels=True)
+    lowered = lower(read_model("m.onnx"), PROFILES["reference"], integer_kernels=True)
     if op_type != "ConvTranspose":
         assert [f.kernel for f in lowered.layers] == ["integer"]
     (y,) = LoweredSession(lowered).run(None, feeds)
@@ -222,7 +222,7 @@ def test_an_int8_pad_holds_its_own_number(fill: int | None, offset: int) -> None
     content = model(nodes, {"x": (F32, None)}, {"p": I8, "y": F32}, constants)
     x = RANDOM.normal(0, 2, (1, 3, 4, 4)).astype(np.float32)
     ours = outputs(DeploySession(content), {"x": x})
-    q = PRODUCTS["reference"].quantize(x, 30.0, offset).astype(np.int64)
+    q = PROFILES["reference"].quantize(x, 30.0, offset).astype(np.int64)
     padded = np.pad(q, [(0, 0), (0, 0), (1, 3), (2, 0)], constant_values=fill or 0)
     assert np.array_equal(ours["p"], padded)
     acc = np.einsum("nchw,oc->nohw", padded - offset, constants["w"][:, :, 0, 0].astype(np.int64))
@@ -242,7 +242,7 @@ def test_an_operator_that_is_not_known_gets_the_integers() -> None:
     content = model(nodes, {"x": (F32, None)}, outs, {"w": int8(2, 3, 1, 1), "deq": packed(0.5)}, opset=14)
     x = RANDOM.normal(0, 9, (1, 3, 4, 4)).astype(np.float32)
     ours = outputs(DeploySession(content), {"x": x})
-    q = PRODUCTS["reference"].quantize(x, 4.0, 11).astype(np.int8)
+    q = PROFILES["reference"].quantize(x, 4.0, 11).astype(np.int8)
     assert np.array_equal(ours["q"], q) and np.array_equal(ours["r"], np.maximum(q, 0))
     assert np.array_equal(ours["f"], q.astype(np.float32))
     assert np.array_equal(ours["y"], np.where(ours["y"] < 0, -1, 1) * ours["n"] * np.float32(0.5))
@@ -259,7 +259,7 @@ def test_average_pool_runs_as_the_vendor_fakes_it() -> None:
     x = RANDOM.normal(0, 9, (1, 3, 4, 4)).astype(np.float32)
     session = DeploySession(content)
     ours = outputs(session, {"x": x})["y"]
-    q = PRODUCTS["reference"].quantize(x, 4.0, 11) - 11
+    q = PROFILES["reference"].quantize(x, 4.0, 11) - 11
     # four integers of at most 255 and a division by 4 are exact
     assert np.array_equal(ours, q.reshape(1, 3, 2, 2, 2, 2).mean(axis=(3, 5)) * np.float32(0.25))
     assert session.facts[0].kernel == "average" and "not public" in session.warnings[0]
@@ -282,7 +282,7 @@ def test_bodies_of_if_nodes() -> None:
     content = model([quant("x", "q", 4.0, 11), choice], inputs, {"y": F32}, constants)
     session = DeploySession(content, collect=("counts", "layers"))
     x = RANDOM.normal(0, 9, (1, 3, 4, 4)).astype(np.float32)
-    q = PRODUCTS["reference"].quantize(x, 4.0, 11) - 11
+    q = PROFILES["reference"].quantize(x, 4.0, 11) - 11
     (then,) = session.run(None, {"x": x, "c": np.array(True)})
     assert np.array_equal(then, np.einsum("nchw,oc->nohw", q, constants["w"][:, :, 0, 0].astype(np.float32)) * 0.5)
     (other,) = session.run(None, {"x": x, "c": np.array(False)})
@@ -297,7 +297,7 @@ def run_conv(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return run(onnx.load_model_from_string(content), {"x": x})["y"]
 
 
-@pytest.mark.parametrize("device", sorted(PRODUCTS))
+@pytest.mark.parametrize("device", sorted(PROFILES))
 def test_float16_models(device: str) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["r"], "relu"),
@@ -310,7 +310,7 @@ def test_float16_models(device: str) -> None:
     content = model(nodes, {"x": (F16, None)}, {"y": F16}, constants)
     x = RANDOM.normal(0, 3, (1, 3, 4, 4)).astype(np.float16)
     (y,) = DeploySession(content, device=device).run(None, {"x": x})
-    rule = PRODUCTS[device]
+    rule = PROFILES[device]
     q = rule.quantize(np.maximum(x, 0), 40.0, -128).astype(np.int64) + 128
     acc = np.einsum("nchw,oc->nohw", q, constants["w"][:, :, 0, 0].astype(np.int64)).astype(np.int32)
     expected = rule.dequantize(acc, np.array([0.001, 0.01], np.float32).reshape(2, 1, 1)).astype(np.float16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,9 @@ from onnx import TensorProto, helper
 
 import amct_onnx
 from amct_onnx import cli
+from amct_onnx.device.chips import CHIPS, find_chip
 from amct_onnx.errors import ModelFileError, ModelNotFoundError, SettingError
 from amct_onnx.verbs.check.document import with_tables
-from amct_onnx.verbs.check.products import PRODUCTS, product_of
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from support.deploy_models import good_model, make_external, node, set_attribute
 from support.golden_models import GOLDENS, MODEL_CASES, MODELS
@@ -45,9 +46,9 @@ TRUE_OF = {
 
 
 @pytest.mark.parametrize("path", GOLDEN_DEPLOYS, ids=lambda p: p.parent.name)
-@pytest.mark.parametrize("product", PRODUCTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("product", CHIPS, ids=lambda p: p.name)
 def test_vendor_models_pass_or_have_true_findings(path: Path, product: object) -> None:
-    (known,) = [p for p in PRODUCTS if p is product]
+    (known,) = [p for p in CHIPS if p is product]
     report = amct_onnx.check(path, known.soc_versions[0])
     assert report.passed
     case = path.parent.name
@@ -80,7 +81,7 @@ def test_qat_model_itself_is_no_deploy_model() -> None:
 
 @pytest.mark.parametrize(
     ("soc_version", "name"),
-    [(s, p.name) for p in PRODUCTS for s in p.soc_versions]
+    [(s, p.name) for p in CHIPS for s in p.soc_versions]
     + [
         ("Ascend910B", "910"),
         ("ascend910b4", "910B"),
@@ -91,15 +92,16 @@ def test_qat_model_itself_is_no_deploy_model() -> None:
     ],
 )
 def test_soc_versions(soc_version: str, name: str) -> None:
-    assert product_of(soc_version).name == name
-    others = [p for p in PRODUCTS if p.name != name]
+    assert find_chip(soc_version).name == name
+    others = [p for p in CHIPS if p.name != name]
     assert not any(s.lower() == soc_version.lower() for p in others for s in p.soc_versions)
 
 
-@pytest.mark.parametrize("wrong", ["", "310P3", "Ascend", "Ascend910C", "Ascend310P3 ", "Ascend410"])
+@pytest.mark.parametrize("wrong", ["", "Ascend", "Ascend910D", "Ascend310P3 ", "Ascend410", "Ascend310P9", "reference"])
 def test_unknown_soc_version(wrong: str) -> None:
-    with pytest.raises(SettingError, match="Ascend310P3"):
+    with pytest.raises(SettingError, match="Unknown chip") as error:
         amct_onnx.check(GOLDEN_DEPLOYS[0], wrong)
+    assert re.search(r"Did you mean .*(310P|910)|Known are 310, ", str(error.value))
 
 
 # -- odd and hostile models -----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 
-from amct_onnx.device.chips import Product
 from amct_onnx.device.lowering.ascend_operators import lower_antiquant, lower_dequant, lower_quant
 from amct_onnx.device.lowering.blocked_layout import DOMAIN
 from amct_onnx.device.lowering.integer_layers import lower_layer
@@ -13,6 +12,7 @@ from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.device.lowering.movers import lower_int8_reader, lower_int32_reader
 from amct_onnx.device.lowering.observers import add_counters, add_taps
 from amct_onnx.device.lowering.state import LoweringState
+from amct_onnx.device.profiles import Profile
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.float16_rounding import round_float16_nodes
@@ -22,7 +22,7 @@ ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAnt
 
 
 def lower(
-    model: ir.Model, product: Product, *, taps: bool = False, counters: bool = False, integer_kernels: bool = False
+    model: ir.Model, product: Profile, *, taps: bool = False, counters: bool = False, integer_kernels: bool = False
 ) -> Lowered:
     """Lower a deploy model; the given model is used up.
 

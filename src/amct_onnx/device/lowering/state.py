@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.device.chips import Product
 from amct_onnx.device.facts import LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
 from amct_onnx.device.lowering.emitter import Emitter
 from amct_onnx.device.lowering.node_attributes import quantizer_factors
 from amct_onnx.device.lowering.operators import Quantized
+from amct_onnx.device.profiles import Profile
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
@@ -137,7 +137,7 @@ class LoweringState:
         UnsupportedModelError: The opset is too old.
     """
 
-    def __init__(self, model: ir.Model, product: Product, integer_kernels: bool) -> None:
+    def __init__(self, model: ir.Model, product: Profile, integer_kernels: bool) -> None:
         self.model = model
         self.graph = model.graph
         self.product = product

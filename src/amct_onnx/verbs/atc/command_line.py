@@ -11,12 +11,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from amct_onnx.common.plain_text import shown
+from amct_onnx.device.chips import soc_version_of
 from amct_onnx.errors import SettingError, UnsupportedModelError
 from amct_onnx.verbs.atc.aipp import aipp_hint
 from amct_onnx.verbs.atc.options import normalise, refuse_excluded
 from amct_onnx.verbs.check.load import load_for_check
 from amct_onnx.verbs.check.model_view import ModelView
-from amct_onnx.verbs.check.products import product_of
 
 ONNX_FRAMEWORK = 5
 FORMATS = {4: "NCHW", 5: "NCDHW"}
@@ -64,7 +64,7 @@ def build_command(
         UnsupportedModelError: An input has a name with control characters.
         SettingError: An option or shape does not fit the model, or is excluded for a quantized model.
     """
-    product_of(soc_version)
+    soc = soc_version_of(soc_version)
     model = load_for_check(model_file)
     more = normalise(options)
     refuse_excluded(more, ModelView(model).quantized)
@@ -76,7 +76,7 @@ def build_command(
         f"--framework={ONNX_FRAMEWORK}",
         f"--model={os.fspath(model_file)}",
         f"--output={target}",
-        f"--soc_version={soc_version}",
+        f"--soc_version={soc}",
         f"--input_format={input_format or _format(shapes)}",
     ]
     if shapes:
@@ -85,7 +85,11 @@ def build_command(
         if not Path(insert_op_conf).is_file():
             raise SettingError(f"{insert_op_conf}: no such file. Give the AIPP configuration file.")
         words.append(f"--insert_op_conf={insert_op_conf}")
-    hints = () if insert_op_conf is not None else tuple(aipp_hint(v, shapes[v.name or ""]) for v in inputs)
+    hints = [] if insert_op_conf is not None else [aipp_hint(v, shapes[v.name or ""]) for v in inputs]
+    if soc.casefold() != soc_version.casefold():
+        hints.append(
+            f"'{soc_version}' is compiled for as {soc}. Give the name that `npu-smi info` shows for another one."
+        )
     return AtcCommand((*words, *more), tuple(h for h in hints if h), target)
 
 

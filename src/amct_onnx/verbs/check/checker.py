@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from amct_onnx.device.chips import CHIPS, Chip, find_chip
 from amct_onnx.verbs.check.load import load_for_check
 from amct_onnx.verbs.check.model_view import ModelView
-from amct_onnx.verbs.check.products import PRODUCTS, Product, product_of
 from amct_onnx.verbs.check.report import SEVERITIES, CheckReport, Finding
 from amct_onnx.verbs.check.rule import Find, Hit
 from amct_onnx.verbs.check.rules import RULES
@@ -30,20 +30,18 @@ def check(model: str | os.PathLike[str] | ir.Model, soc_version: str | None = No
         ModelFileError: The file is no ONNX model.
         SettingError: ``soc_version`` is of no known product.
     """
-    products = PRODUCTS if soc_version is None else (product_of(soc_version),)
+    products = CHIPS if soc_version is None else (find_chip(soc_version),)
     if isinstance(model, ir.Model):
         return _check(ModelView(model), None, soc_version, products)
     view = ModelView(load_for_check(model), Path(model).resolve().parent)
     return _check(view, os.fspath(model), soc_version, products)
 
 
-def _check(
-    view: ModelView, model_file: str | None, soc_version: str | None, products: tuple[Product, ...]
-) -> CheckReport:
+def _check(view: ModelView, model_file: str | None, soc_version: str | None, products: tuple[Chip, ...]) -> CheckReport:
     hits: dict[Find, list[Hit]] = {}
     findings: list[Finding] = []
     for rule in RULES:
-        affected = tuple(p.name for p in products if rule.products(p))
+        affected = tuple(p.name for p in products if rule.chips(p))
         if not affected:
             continue
         if rule.find not in hits:

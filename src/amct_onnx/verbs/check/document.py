@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from amct_onnx.verbs.check.products import PRODUCTS, Product
+from amct_onnx.device.chips import CHIPS, Chip
 from amct_onnx.verbs.check.report import SEVERITIES
 from amct_onnx.verbs.check.rule import Rule
 from amct_onnx.verbs.check.rules import RULES
@@ -30,8 +30,8 @@ def rules_table() -> str:
 
 
 def _rule_row(rule: Rule) -> str:
-    names = [p.name for p in PRODUCTS if rule.products(p)]
-    where = "all" if len(names) == len(PRODUCTS) else ", ".join(names)
+    names = [p.name for p in CHIPS if rule.chips(p)]
+    where = "all" if len(names) == len(CHIPS) else ", ".join(names)
     cells = (f"`{rule.id}`: {rule.title}", where, rule.why, rule.remedy, rule.source)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -43,11 +43,11 @@ def products_table() -> str:
         "AscendQuant | Conv of ≤ 16 channels | int8 Conv 3-D | int4 | source |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    rows += ["| " + " | ".join(_product_cells(p)) + " |" for p in PRODUCTS]
+    rows += ["| " + " | ".join(_product_cells(p)) + " |" for p in CHIPS]
     return "\n".join(rows) + "\n"
 
 
-def _product_cells(product: Product) -> tuple[str, ...]:
+def _product_cells(product: Chip) -> tuple[str, ...]:
     return (
         product.name,
         ", ".join(product.soc_versions),

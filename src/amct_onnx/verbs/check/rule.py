@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from amct_onnx.device.chips import Chip
 from amct_onnx.verbs.check.model_view import ModelView
-from amct_onnx.verbs.check.products import Product
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Hit:
 Find = Callable[[ModelView], Iterator[Hit]]
 
 
-def every_product(product: Product) -> bool:
-    """The rule holds on all products."""
+def every_chip(chip: Chip) -> bool:
+    """The rule holds on all chips."""
     return True
 
 
@@ -43,8 +43,8 @@ class Rule:
         why: what the compiler does, one or two sentences.
         source: where that was read: repository and path, or the vendor's documentation.
         remedy: what to do.
-        find: yields the places; called once for a model, whatever the products.
-        products: the products on which the rule holds.
+        find: yields the places; called once for a model, whatever the chips.
+        chips: those on which the rule holds.
     """
 
     id: str
@@ -54,4 +54,4 @@ class Rule:
     source: str
     remedy: str
     find: Find
-    products: Callable[[Product], bool] = every_product
+    chips: Callable[[Chip], bool] = every_chip

@@ -104,9 +104,7 @@ def compare(
     if threads is None:
         threads = 1 if dask else cpu_count()
     text, file = (read_evaluator(evaluator), os.fspath(evaluator)) if evaluator is not None else ("", "")
-    job, layers = make_job(
-        model, ledger, tuple(dict.fromkeys(devices)), threads=threads, evaluator=text, evaluator_file=file
-    )
+    job, layers = make_job(model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file)
     runner = Runner(job)
     inputs = specs_of(runner.source)
     source = data

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from amct_onnx.device.chips import product
+from amct_onnx.device.chips import find_profile
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.constants import ConstantEvaluator
@@ -122,8 +122,7 @@ def make_job(
     Raises:
         AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
     """
-    for device in devices:
-        product(device)
+    devices = tuple(dict.fromkeys(find_profile(device).name for device in devices))
     fake_quant, deploy = read_model(ledger.fake_quant_model), read_model(ledger.deploy_model)
     layers = pair_layers(ledger, fake_quant, deploy)
     wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
@@ -156,13 +155,13 @@ def make_job(
     digest = hashlib.sha256()
     for content in (source, fake_bytes, deploy_bytes):
         digest.update(content.content)
-    digest.update(repr((tuple(devices), threads, evaluator)).encode())
+    digest.update(repr((devices, threads, evaluator)).encode())
     job = Job(
         source,
         fake_bytes,
         deploy_bytes,
         form,
-        tuple(devices),
+        devices,
         _unique(tracked),
         tuple(quantizers),
         tuple(p.entry.name for p in layers),

@@ -16,7 +16,7 @@ from amct_onnx.common.log import start_log
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import specs_of
-from amct_onnx.device.chips import product
+from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
@@ -88,7 +88,7 @@ def simulate(
         model: the deploy model.
         data: see ``open_data``.
         save_path: folder, created when missing.
-        device: profile, see ``DeploySession``.
+        device: a chip or arithmetic profile, see ``DeploySession``.
         input_shape: as ``open_data`` takes it.
         input_type: as ``open_data`` takes it.
         images: as ``open_data`` takes it.
@@ -103,7 +103,8 @@ def simulate(
     folder = Path(save_path)
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
     done = 0
-    with ResultFolder(folder) as results, DeploySession(model, device=device, collect=collect) as session:
+    profile = find_profile(device)
+    with ResultFolder(folder) as results, DeploySession(model, device=profile.name, collect=collect) as session:
         names = [o.name for o in session.get_outputs()]
         source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
         for feeds in source:
@@ -126,12 +127,12 @@ def simulate(
             model=os.fspath(model),
             data=os.fspath(data),
             folder=str(folder),
-            device=device,
+            device=profile.name,
             feeds=done,
             layers=session.facts,
             counts=session.counts(),
             warnings=session.warnings,
-            undecided=product(device).undecided,
+            undecided=profile.undecided,
             pinned=session.pinned,
         )
         results.commit(result.to_dict())

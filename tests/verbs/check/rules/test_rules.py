@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from amct_onnx.device.chips import CHIPS
 from amct_onnx.verbs.check.checker import check
-from amct_onnx.verbs.check.products import PRODUCTS
 from amct_onnx.verbs.check.report import ERROR, NOTE, CheckReport
 from amct_onnx.verbs.check.rule import Rule
 from amct_onnx.verbs.check.rules import RULES
@@ -47,7 +47,7 @@ def test_every_rule_has_a_case() -> None:
 
 def test_good_model_has_no_finding() -> None:
     assert {f.rule for f in checked(good_model()).findings} == ALWAYS
-    for product in PRODUCTS:
+    for product in CHIPS:
         report = checked(good_model(), product.soc_versions[0])
         assert report.passed
         assert {f.rule for f in report.findings} == (ALWAYS if product.float16_chain else set())
@@ -58,12 +58,12 @@ def test_rule_finds_what_breaks_it(rule: str, index: int) -> None:
     broken = good_model()
     BREAKS[rule][index](broken)
     (definition,) = [r for r in RULES if r.id == rule]
-    affected = tuple(p.name for p in PRODUCTS if definition.products(p))
+    affected = tuple(p.name for p in CHIPS if definition.chips(p))
     assert affected
     found = [f for f in checked(broken).findings if f.rule == rule]
     assert found
     assert all(f.products == affected and f.detail and f.severity == definition.severity for f in found)
-    for product in PRODUCTS:
+    for product in CHIPS:
         report = checked(broken, product.soc_versions[0])
         assert any(f.rule == rule for f in report.findings) == (product.name in affected)
         assert not (report.passed and product.name in affected and definition.severity == ERROR)

@@ -241,7 +241,7 @@ RULES = (
         source=f"{HOST_OPS} (DealQauntNotRequant); ops-nn: quant/ascend_quant/tests/assets/golden.py",
         remedy="Train with a range for which scale_d and 1/scale_d lie between 2^-14 and 65504.",
         find=scale_range,
-        products=lambda p: p.float16_chain,
+        chips=lambda p: p.float16_chain,
     ),
     Rule(
         id="quant-offset-value",
@@ -281,7 +281,7 @@ RULES = (
         source="ops-nn: quant/ascend_quant; ge: tests/.../aic-ascend910b-ops-info-legacy.json",
         remedy="Store 4-bit weights as int8; quantize activations to 8 bits.",
         find=int4,
-        products=lambda p: p.int4 != "ND as well",
+        chips=lambda p: p.int4 != "ND as well",
     ),
     Rule(
         id="compiler-flag",
@@ -301,7 +301,7 @@ RULES = (
         source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
         remedy="Leave sqrt_mode out and store the scale itself.",
         find=square_root_vector,
-        products=lambda p: p.vector_dequant,
+        chips=lambda p: p.vector_dequant,
     ),
     Rule(
         id="quant-rounding",
@@ -340,7 +340,7 @@ RULES = (
         source="ge: tests/.../aic-ascend910b-ops-info-legacy.json; ops-nn: quant/ascend_dequant",
         remedy="Write dtype=0 or 1.",
         find=result_bfloat16,
-        products=lambda p: not p.bfloat16_dequant,
+        chips=lambda p: not p.bfloat16_dequant,
     ),
     Rule(
         id="ascend-inputs",

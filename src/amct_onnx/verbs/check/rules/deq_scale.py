@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY
+from amct_onnx.device.chips import CHECKED, Chip
 from amct_onnx.verbs.check.model_view import DEQUANT, ModelView, array, constant
-from amct_onnx.verbs.check.products import CHECKED, Product
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from amct_onnx.verbs.check.rule import Hit, Rule
 from amct_onnx.verbs.check.rules.sources import HOST_OPS
@@ -129,11 +129,11 @@ def deq_scale_square_root(view: ModelView) -> Iterator[Hit]:
         yield Hit(detail, view.names[found[0][0]], found[0][1])
 
 
-def _shape_checked(product: Product) -> bool:
+def _shape_checked(product: Chip) -> bool:
     return product.deq_scale_shape == CHECKED
 
 
-def _shape_unchecked(product: Product) -> bool:
+def _shape_unchecked(product: Chip) -> bool:
     return product.deq_scale_shape != CHECKED
 
 
@@ -146,7 +146,7 @@ RULES = (
         source=_SHAPE_SOURCE,
         remedy=_SHAPE_REMEDY,
         find=deq_scale_variable,
-        products=_shape_checked,
+        chips=_shape_checked,
     ),
     Rule(
         id="deq-scale-variable-unchecked",
@@ -156,7 +156,7 @@ RULES = (
         source=_SHAPE_SOURCE,
         remedy=_SHAPE_REMEDY,
         find=deq_scale_variable,
-        products=_shape_unchecked,
+        chips=_shape_unchecked,
     ),
     Rule(
         id="deq-scale-rank",
@@ -166,7 +166,7 @@ RULES = (
         source=_SHAPE_SOURCE,
         remedy=_SHAPE_REMEDY,
         find=deq_scale_rank,
-        products=_shape_checked,
+        chips=_shape_checked,
     ),
     Rule(
         id="deq-scale-rank-unchecked",
@@ -176,7 +176,7 @@ RULES = (
         source=_SHAPE_SOURCE,
         remedy=_SHAPE_REMEDY,
         find=deq_scale_rank,
-        products=_shape_unchecked,
+        chips=_shape_unchecked,
     ),
     Rule(
         id="deq-scale-length",
@@ -205,7 +205,7 @@ RULES = (
         source="ge: tests/.../aic-ascend910b-ops-info-legacy.json",
         remedy="Store the float32 bits of each scale, zero-extended to UINT64.",
         find=deq_scale_float16,
-        products=lambda p: p.uint64_deq_scale_only,
+        chips=lambda p: p.uint64_deq_scale_only,
     ),
     Rule(
         id="deq-scale-bits",
@@ -235,7 +235,7 @@ RULES = (
         source=HOST_OPS,
         remedy="Train with ranges for which scale_d * scale_w lies between 2^-28 and 65504.",
         find=deq_scale_float16_range,
-        products=lambda p: p.float16_deq_scale,
+        chips=lambda p: p.float16_deq_scale,
     ),
     Rule(
         id="deq-scale-square-root",
@@ -246,6 +246,6 @@ RULES = (
         source=HOST_OPS,
         remedy="None needed; expect differences of about 2^-10 relative.",
         find=deq_scale_square_root,
-        products=lambda p: p.float16_deq_scale,
+        chips=lambda p: p.float16_deq_scale,
     ),
 )

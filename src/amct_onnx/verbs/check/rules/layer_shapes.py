@@ -120,7 +120,7 @@ RULES = (
         source="ops-nn: conv/conv3d_v2; ge: operator lists",
         remedy="Keep the layer float, or try it on the device.",
         find=conv_3d,
-        products=lambda p: not p.conv3d,
+        chips=lambda p: not p.conv3d,
     ),
     Rule(
         id="conv-1d-offset",
@@ -148,7 +148,7 @@ RULES = (
         source="ge: tests/.../ge_proto_00015_OptimizeQuantGraph_FeGraphFusionAfter.txt; older fusion engine",
         remedy=_ROLLBACK_REMEDY,
         find=small_channels,
-        products=lambda p: p.small_channel_rollback,
+        chips=lambda p: p.small_channel_rollback,
     ),
     Rule(
         id="small-channels-unproven",
@@ -158,7 +158,7 @@ RULES = (
         source="older fusion engine: BiasOptimizeQuantRollbackBase",
         remedy=_ROLLBACK_REMEDY,
         find=small_channels,
-        products=lambda p: not p.small_channel_rollback,
+        chips=lambda p: not p.small_channel_rollback,
     ),
     Rule(
         id="requant-fusion",
@@ -169,7 +169,7 @@ RULES = (
         source="older fusion engine: V100RequantFusionPass, V200RequantFusionPass",
         remedy="To compare layer by layer, switch the passes off with --fusion_switch_file and set --quant_dumpable=1.",
         find=requant,
-        products=lambda p: bool(p.requant_fusion),
+        chips=lambda p: bool(p.requant_fusion),
     ),
     Rule(
         id="int4-odd",

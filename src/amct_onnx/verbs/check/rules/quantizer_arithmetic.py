@@ -54,6 +54,6 @@ RULES = (
         source="ops-nn: quant/ascend_quant/tests/assets/golden.py",
         remedy="None needed; compare with that tolerance.",
         find=float16_chain,
-        products=lambda p: p.float16_chain,
+        chips=lambda p: p.float16_chain,
     ),
 )

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.device import arithmetic as rules
-from amct_onnx.device.chips import product
 from amct_onnx.device.facts import weight_sums
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.graph.layers import layout_of
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.job import FAKE_QUANT
@@ -101,9 +100,9 @@ def explained(
     scale = entry.scale_d or 0.0
     device = 0.0
     if model != FAKE_QUANT:
-        profile = product(model.partition("@")[2])
-        if profile.quantize is rules.quantize_float16:
+        profile = PROFILES[model.partition("@")[2]]
+        if profile.half:
             device += gain * scale * QUANTIZED_FLOAT16
-        if profile.dequantize is not rules.dequantize_float32:
+        if not profile.exact_dequantize:
             device += output_rms * OUTPUT_FLOAT16
     return Noise(gain * input_error, gain * scale * tie_share, bias_error, device, output_rms * FLOAT32_NOISE)

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from functools import cache
 
 from amct_onnx.common.versions import library_versions
-from amct_onnx.device.chips import product
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
@@ -172,7 +172,7 @@ def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
     for device in job.devices:
         key = deploy_key(device)
         session = run.runner.deploy[key]
-        notes = (*session.warnings, *product(device).undecided)
+        notes = (*session.warnings, *PROFILES[device].undecided)
         settings = {**session.pinned, "intra_op_num_threads": str(job.threads)}
         deploy.append(ModelEntry(key, job.deploy.label, device, settings=settings, metrics=metrics(key), notes=notes))
     return (source, fake_quant, *deploy)

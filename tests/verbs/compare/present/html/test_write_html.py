@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from amct_onnx.cli.simulate import DEVICES
 from amct_onnx.common.plain_text import escaped
+from amct_onnx.device.profiles import PROFILES
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.html.charts import PAPER_LAYERS, histogram, layer_panels
 from amct_onnx.verbs.compare.present.html.write_html import MARKS, render_html, write_html
@@ -130,7 +130,7 @@ def test_figures_are_decimal_where_that_is_short() -> None:
 
 def test_every_device_has_its_own_mark() -> None:
     """The fake-quant model and a deploy model on each device, in colour, shape and dashes."""
-    assert len(DEVICES) + 1 <= MARKS
+    assert len(PROFILES) + 1 <= MARKS
     report = example()
     model = report["models"][-1]
     report["models"] = [report["models"][0], *({**model, "key": f"m{i}"} for i in range(MARKS))]
