@@ -1,9 +1,10 @@
-"""The form of a rule: data for people, and one function that finds where a model breaks it."""
+"""The form of a rule: data for people on top of the function that finds where a model breaks it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from amct_onnx.device.chips import Chip
 from amct_onnx.verbs.check.model_view import ModelView
@@ -55,3 +56,35 @@ class Rule:
     remedy: str
     find: Find
     chips: Callable[[Chip], bool] = every_chip
+
+
+_RULES: dict[Find, list[Rule]] = {}
+"""A function -> its rules, the first one on top."""
+
+
+def rule(
+    *,
+    id: str,
+    severity: str,
+    title: str,
+    why: str,
+    source: str,
+    remedy: str,
+    chips: Callable[[Chip], bool] = every_chip,
+) -> Callable[[Find], Find]:
+    """Make a rule of the function below: what it finds breaks the rule. The arguments are those of ``Rule``.
+
+    A function may have several rules, for example one of each severity on different chips.
+    """
+
+    def declare(find: Find) -> Find:
+        _RULES.setdefault(find, []).insert(0, Rule(id, severity, title, why, source, remedy, find, chips))
+        return find
+
+    return declare
+
+
+def rules_of(module: ModuleType) -> list[Rule]:
+    """The rules of a module, in the order in which it holds them."""
+    functions = [f for f in vars(module).values() if getattr(f, "__module__", "") == module.__name__ and callable(f)]
+    return [rule for function in functions for rule in _RULES.get(function, ())]

@@ -1,6 +1,6 @@
 """All rules, in the order of their findings and of docs/check.md."""
 
-from amct_onnx.verbs.check.rule import Rule
+from amct_onnx.verbs.check.rule import Rule, rules_of
 from amct_onnx.verbs.check.rules import (
     ascend_attributes,
     attributes,
@@ -14,13 +14,13 @@ from amct_onnx.verbs.check.rules import (
 )
 
 RULES: tuple[Rule, ...] = (
-    *container.RULES,
-    *operators.RULES,
-    *ascend_attributes.RULES,
-    *deq_scale.RULES,
-    *quantizer_arithmetic.RULES,
-    *attributes.RULES,
-    *weights.RULES,
-    *chain.RULES,
-    *layer_shapes.RULES,
+    *rules_of(container),
+    *rules_of(operators),
+    *rules_of(ascend_attributes),
+    *rules_of(deq_scale),
+    *rules_of(quantizer_arithmetic),
+    *rules_of(attributes),
+    *rules_of(weights),
+    *rules_of(chain),
+    *rules_of(layer_shapes),
 )

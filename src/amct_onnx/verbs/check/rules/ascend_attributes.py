@@ -19,7 +19,7 @@ from amct_onnx.verbs.check.model_view import (
     float_attribute,
 )
 from amct_onnx.verbs.check.report import ERROR, WARNING
-from amct_onnx.verbs.check.rule import Hit, Rule
+from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import ANTIQUANT_PLUGIN, HOST_OPS
 
 QUANT_PLUGIN = "ops-nn: quant/ascend_quant/framework/ascend_quant_onnx_plugin.cpp"
@@ -43,6 +43,14 @@ def _dst_type(node: ir.Node) -> str:
     return attribute(node, "dst_type", "").rstrip(" ")
 
 
+@rule(
+    id="quant-scale-lost",
+    severity=ERROR,
+    title="Scale that the plugin does not take",
+    why="The plugin takes scale only as a FLOAT attribute; anything else silently becomes 0.0 and the output constant.",
+    source=f"{QUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
+    remedy="Write scale as a FLOAT attribute (AscendQuant: 1/scale_d, AscendAntiQuant: scale_d).",
+)
 def scale_lost(view: ModelView) -> Iterator[Hit]:
     """Scale absent or not FLOAT."""
     for node in view.nodes(QUANT, ANTIQUANT):
@@ -51,6 +59,14 @@ def scale_lost(view: ModelView) -> Iterator[Hit]:
             yield Hit("it has no scale" if kind is None else f"its scale is stored as {kind.name}", view.names[node])
 
 
+@rule(
+    id="quant-offset-lost",
+    severity=ERROR,
+    title="Offset that the plugin does not take",
+    why="The plugin takes offset only as a FLOAT attribute; an INT one silently becomes 0.0.",
+    source=f"{QUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
+    remedy="Write offset as a FLOAT attribute, although it is an integer.",
+)
 def offset_lost(view: ModelView) -> Iterator[Hit]:
     """Offset not FLOAT."""
     for node in view.nodes(QUANT, ANTIQUANT):
@@ -59,6 +75,14 @@ def offset_lost(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its offset is stored as {kind.name if kind else ''}", view.names[node])
 
 
+@rule(
+    id="quant-offset-absent",
+    severity=WARNING,
+    title="Offset not written",
+    why="A missing offset becomes 0.0 without a message.",
+    source=f"{QUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
+    remedy="Write offset even when it is 0.",
+)
 def offset_absent(view: ModelView) -> Iterator[Hit]:
     """Offset absent."""
     for node in view.nodes(QUANT, ANTIQUANT):
@@ -66,6 +90,14 @@ def offset_absent(view: ModelView) -> Iterator[Hit]:
             yield Hit("it has no offset", view.names[node])
 
 
+@rule(
+    id="quant-scale-value",
+    severity=ERROR,
+    title="Unusable scale",
+    why="The scale is multiplied: zero makes the output constant, and nothing checks for infinity, NaN or sign.",
+    source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
+    remedy="Calibrate the quantizer again.",
+)
 def scale_value(view: ModelView) -> Iterator[Hit]:
     """Scale zero, negative, infinite or NaN."""
     for node in view.nodes(QUANT, ANTIQUANT):
@@ -74,6 +106,16 @@ def scale_value(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its scale is {scale}", view.names[node])
 
 
+@rule(
+    id="quant-scale-range",
+    severity=WARNING,
+    title="Scale outside float16's normal range",
+    why="The product multiplies in float16. GE replaces such a scale of AscendQuant by its square root, applied "
+    "twice; float16 products are at their edge there.",
+    source=f"{HOST_OPS} (DealQauntNotRequant); ops-nn: quant/ascend_quant/tests/assets/golden.py",
+    remedy="Train with a range for which scale_d and 1/scale_d lie between 2^-14 and 65504.",
+    chips=lambda p: p.float16_chain,
+)
 def scale_range(view: ModelView) -> Iterator[Hit]:
     """Scale outside float16's normal range."""
     for node in view.nodes(QUANT, ANTIQUANT):
@@ -82,6 +124,15 @@ def scale_range(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its scale is {scale:.9g}, float16's normal range is 2^-14 to 65504", view.names[node])
 
 
+@rule(
+    id="quant-offset-value",
+    severity=ERROR,
+    title="Offset that is no int8 integer",
+    why="The quantization passes copy the offset to the layer as int8; a fraction or a larger number is lost there "
+    "while AscendQuant itself uses it in full.",
+    source="older fusion engine: BiasOptimizeQuantRollbackBase (SetQuantParameters)",
+    remedy="Write the zero point in int8 range (a uint8 zero point minus 128).",
+)
 def offset_value(view: ModelView) -> Iterator[Hit]:
     """Offset that is no integer of the int8 range."""
     for node in view.nodes(QUANT, ANTIQUANT):
@@ -93,6 +144,15 @@ def offset_value(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its offset is {offset}, not an integer from {low} to {high}", view.names[node])
 
 
+@rule(
+    id="quant-dst-type",
+    severity=ERROR,
+    title="dst_type that the plugin does not know",
+    why="Only the strings INT16 and INT4 are recognised; everything else, UINT8 and int4 included, silently "
+    "means INT8.",
+    source=QUANT_PLUGIN,
+    remedy="Write dst_type='INT8' and shift unsigned factors by -128.",
+)
 def dst_type_unknown(view: ModelView) -> Iterator[Hit]:
     """dst_type that the plugin does not know."""
     for node in view.nodes(QUANT):
@@ -105,6 +165,14 @@ def dst_type_unknown(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its dst_type is '{attribute(node, 'dst_type', '')}'", view.names[node])
 
 
+@rule(
+    id="quant-int16",
+    severity=ERROR,
+    title="int16 activations",
+    why="int16 is only meaningful on products of the nano class.",
+    source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
+    remedy="Quantize the activation to 8 bits.",
+)
 def dst_type_int16(view: ModelView) -> Iterator[Hit]:
     """dst_type INT16."""
     for node in view.nodes(QUANT):
@@ -112,6 +180,16 @@ def dst_type_int16(view: ModelView) -> Iterator[Hit]:
             yield Hit("its dst_type is INT16", view.names[node])
 
 
+@rule(
+    id="int4",
+    severity=WARNING,
+    title="int4",
+    why="Outside 950, int4 needs the formats NC1HWC0 or FRACTAL_NZ, a static shape and an even last dimension, "
+    "or is not established at all.",
+    source="ops-nn: quant/ascend_quant; ge: tests/.../aic-ascend910b-ops-info-legacy.json",
+    remedy="Store 4-bit weights as int8; quantize activations to 8 bits.",
+    chips=lambda p: p.int4 != "ND as well",
+)
 def int4(view: ModelView) -> Iterator[Hit]:
     """4-bit activations or weights."""
     for node in view.nodes(QUANT):
@@ -122,6 +200,15 @@ def int4(view: ModelView) -> Iterator[Hit]:
             yield Hit("its weight is INT4", view.names[layer.node], layer.weight.name or "")
 
 
+@rule(
+    id="compiler-flag",
+    severity=WARNING,
+    title="sqrt_mode or relu_flag in the file",
+    why="GE's passes set these flags themselves; in the file sqrt_mode applies the scale twice and relu_flag "
+    "adds a Relu.",
+    source=HOST_OPS,
+    remedy="Leave the attribute out; keep Relu as a node.",
+)
 def square_root_mode(view: ModelView) -> Iterator[Hit]:
     """sqrt_mode or relu_flag set in the file."""
     for node in view.nodes(*ASCEND):
@@ -130,6 +217,15 @@ def square_root_mode(view: ModelView) -> Iterator[Hit]:
                 yield Hit(f"{name} is set", view.names[node])
 
 
+@rule(
+    id="dequant-sqrt-vector",
+    severity=ERROR,
+    title="sqrt_mode beside a uint64 deq_scale",
+    why="The vector dequantization of the product takes a uint64 deq_scale only without sqrt_mode.",
+    source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
+    remedy="Leave sqrt_mode out and store the scale itself.",
+    chips=lambda p: p.vector_dequant,
+)
 def square_root_vector(view: ModelView) -> Iterator[Hit]:
     """sqrt_mode beside a uint64 deq_scale."""
     for node, scale in view.deq_scales():
@@ -137,6 +233,14 @@ def square_root_vector(view: ModelView) -> Iterator[Hit]:
             yield Hit("sqrt_mode is set and deq_scale is UINT64", view.names[node])
 
 
+@rule(
+    id="quant-rounding",
+    severity=WARNING,
+    title="Rounding other than to nearest",
+    why="ONNX rounds to nearest, ties to even, which is Round; the other modes change every second value by one step.",
+    source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
+    remedy="Leave round_mode out.",
+)
 def rounding(view: ModelView) -> Iterator[Hit]:
     """A round_mode other than Round."""
     for node in view.nodes(QUANT):
@@ -145,6 +249,15 @@ def rounding(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its round_mode is '{mode}'", view.names[node])
 
 
+@rule(
+    id="option-type",
+    severity=WARNING,
+    title="Option stored in another type",
+    why="The plugin takes round_mode only as STRING and looks at the integer of sqrt_mode and relu_flag: one "
+    "stored otherwise has no effect, without a message.",
+    source=f"{QUANT_PLUGIN}; {DEQUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
+    remedy="Leave the attribute out.",
+)
 def option_lost(view: ModelView) -> Iterator[Hit]:
     """An option that is stored in another type than the plugin reads."""
     for node in view.nodes(*ASCEND):
@@ -154,6 +267,14 @@ def option_lost(view: ModelView) -> Iterator[Hit]:
                 yield Hit(f"its {name} is stored as {kind.name if kind else ''}", view.names[node])
 
 
+@rule(
+    id="result-type",
+    severity=ERROR,
+    title="dtype that GE does not mean",
+    why="dtype is an INT of GE's own table (0 float, 1 float16, 27 bfloat16), not of ONNX, where float16 is 10.",
+    source=f"{DEQUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
+    remedy="Write dtype=0 for float32 or 1 for float16.",
+)
 def result_type(view: ModelView) -> Iterator[Hit]:
     """A dtype that is no number of GE's table, or is not stored as INT."""
     for node in view.nodes(DEQUANT, ANTIQUANT):
@@ -168,6 +289,15 @@ def result_type(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its dtype is {value}; {', '.join(map(str, allowed))} are meant", view.names[node])
 
 
+@rule(
+    id="result-bfloat16",
+    severity=WARNING,
+    title="AscendDequant to bfloat16",
+    why="The product's AscendDequant writes float16.",
+    source="ge: tests/.../aic-ascend910b-ops-info-legacy.json; ops-nn: quant/ascend_dequant",
+    remedy="Write dtype=0 or 1.",
+    chips=lambda p: not p.bfloat16_dequant,
+)
 def result_bfloat16(view: ModelView) -> Iterator[Hit]:
     """AscendDequant to bfloat16."""
     for node in view.nodes(DEQUANT):
@@ -175,6 +305,14 @@ def result_bfloat16(view: ModelView) -> Iterator[Hit]:
             yield Hit("its dtype is 27, bfloat16", view.names[node])
 
 
+@rule(
+    id="ascend-inputs",
+    severity=ERROR,
+    title="Ascend operator with wrong inputs",
+    why="AscendQuant and AscendAntiQuant have one input, AscendDequant has two: the int32 result and deq_scale.",
+    source="ops-nn: quant/*/op_graph",
+    remedy="Write the inputs that the operator has.",
+)
 def input_count(view: ModelView) -> Iterator[Hit]:
     """An Ascend operator with too few or too many inputs."""
     for node in view.nodes(*ASCEND):
@@ -186,178 +324,17 @@ def input_count(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"{node.op_type} has {found}, {expected} expected", view.names[node])
 
 
+@rule(
+    id="quant-input-type",
+    severity=ERROR,
+    title="AscendQuant of something that is no float",
+    why="The operator takes float32 and float16.",
+    source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
+    remedy="Cast the tensor to float32 in front.",
+)
 def quant_input_type(view: ModelView) -> Iterator[Hit]:
     """AscendQuant of a tensor that is known to be neither float32 nor float16."""
     for node in view.nodes(QUANT):
         value = node.inputs[0] if node.inputs else None
         if value is not None and value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16):
             yield Hit(f"its input is {value.dtype.name}", view.names[node], value.name or "")
-
-
-RULES = (
-    Rule(
-        id="quant-scale-lost",
-        severity=ERROR,
-        title="Scale that the plugin does not take",
-        why="The plugin takes scale only as a FLOAT attribute; anything else silently becomes 0.0 and the output "
-        "constant.",
-        source=f"{QUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
-        remedy="Write scale as a FLOAT attribute (AscendQuant: 1/scale_d, AscendAntiQuant: scale_d).",
-        find=scale_lost,
-    ),
-    Rule(
-        id="quant-offset-lost",
-        severity=ERROR,
-        title="Offset that the plugin does not take",
-        why="The plugin takes offset only as a FLOAT attribute; an INT one silently becomes 0.0.",
-        source=f"{QUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
-        remedy="Write offset as a FLOAT attribute, although it is an integer.",
-        find=offset_lost,
-    ),
-    Rule(
-        id="quant-offset-absent",
-        severity=WARNING,
-        title="Offset not written",
-        why="A missing offset becomes 0.0 without a message.",
-        source=f"{QUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
-        remedy="Write offset even when it is 0.",
-        find=offset_absent,
-    ),
-    Rule(
-        id="quant-scale-value",
-        severity=ERROR,
-        title="Unusable scale",
-        why="The scale is multiplied: zero makes the output constant, and nothing checks for infinity, NaN or sign.",
-        source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
-        remedy="Calibrate the quantizer again.",
-        find=scale_value,
-    ),
-    Rule(
-        id="quant-scale-range",
-        severity=WARNING,
-        title="Scale outside float16's normal range",
-        why="The product multiplies in float16. GE replaces such a scale of AscendQuant by its square root, applied "
-        "twice; float16 products are at their edge there.",
-        source=f"{HOST_OPS} (DealQauntNotRequant); ops-nn: quant/ascend_quant/tests/assets/golden.py",
-        remedy="Train with a range for which scale_d and 1/scale_d lie between 2^-14 and 65504.",
-        find=scale_range,
-        chips=lambda p: p.float16_chain,
-    ),
-    Rule(
-        id="quant-offset-value",
-        severity=ERROR,
-        title="Offset that is no int8 integer",
-        why="The quantization passes copy the offset to the layer as int8; a fraction or a larger number is lost there "
-        "while AscendQuant itself uses it in full.",
-        source="older fusion engine: BiasOptimizeQuantRollbackBase (SetQuantParameters)",
-        remedy="Write the zero point in int8 range (a uint8 zero point minus 128).",
-        find=offset_value,
-    ),
-    Rule(
-        id="quant-dst-type",
-        severity=ERROR,
-        title="dst_type that the plugin does not know",
-        why="Only the strings INT16 and INT4 are recognised; everything else, UINT8 and int4 included, silently "
-        "means INT8.",
-        source=QUANT_PLUGIN,
-        remedy="Write dst_type='INT8' and shift unsigned factors by -128.",
-        find=dst_type_unknown,
-    ),
-    Rule(
-        id="quant-int16",
-        severity=ERROR,
-        title="int16 activations",
-        why="int16 is only meaningful on products of the nano class.",
-        source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
-        remedy="Quantize the activation to 8 bits.",
-        find=dst_type_int16,
-    ),
-    Rule(
-        id="int4",
-        severity=WARNING,
-        title="int4",
-        why="Outside 950, int4 needs the formats NC1HWC0 or FRACTAL_NZ, a static shape and an even last dimension, "
-        "or is not established at all.",
-        source="ops-nn: quant/ascend_quant; ge: tests/.../aic-ascend910b-ops-info-legacy.json",
-        remedy="Store 4-bit weights as int8; quantize activations to 8 bits.",
-        find=int4,
-        chips=lambda p: p.int4 != "ND as well",
-    ),
-    Rule(
-        id="compiler-flag",
-        severity=WARNING,
-        title="sqrt_mode or relu_flag in the file",
-        why="GE's passes set these flags themselves; in the file sqrt_mode applies the scale twice and relu_flag "
-        "adds a Relu.",
-        source=HOST_OPS,
-        remedy="Leave the attribute out; keep Relu as a node.",
-        find=square_root_mode,
-    ),
-    Rule(
-        id="dequant-sqrt-vector",
-        severity=ERROR,
-        title="sqrt_mode beside a uint64 deq_scale",
-        why="The vector dequantization of the product takes a uint64 deq_scale only without sqrt_mode.",
-        source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
-        remedy="Leave sqrt_mode out and store the scale itself.",
-        find=square_root_vector,
-        chips=lambda p: p.vector_dequant,
-    ),
-    Rule(
-        id="quant-rounding",
-        severity=WARNING,
-        title="Rounding other than to nearest",
-        why="ONNX rounds to nearest, ties to even, which is Round; the other modes change every second value by one "
-        "step.",
-        source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
-        remedy="Leave round_mode out.",
-        find=rounding,
-    ),
-    Rule(
-        id="option-type",
-        severity=WARNING,
-        title="Option stored in another type",
-        why="The plugin takes round_mode only as STRING and looks at the integer of sqrt_mode and relu_flag: one "
-        "stored otherwise has no effect, without a message.",
-        source=f"{QUANT_PLUGIN}; {DEQUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
-        remedy="Leave the attribute out.",
-        find=option_lost,
-    ),
-    Rule(
-        id="result-type",
-        severity=ERROR,
-        title="dtype that GE does not mean",
-        why="dtype is an INT of GE's own table (0 float, 1 float16, 27 bfloat16), not of ONNX, where float16 is 10.",
-        source=f"{DEQUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
-        remedy="Write dtype=0 for float32 or 1 for float16.",
-        find=result_type,
-    ),
-    Rule(
-        id="result-bfloat16",
-        severity=WARNING,
-        title="AscendDequant to bfloat16",
-        why="The product's AscendDequant writes float16.",
-        source="ge: tests/.../aic-ascend910b-ops-info-legacy.json; ops-nn: quant/ascend_dequant",
-        remedy="Write dtype=0 or 1.",
-        find=result_bfloat16,
-        chips=lambda p: not p.bfloat16_dequant,
-    ),
-    Rule(
-        id="ascend-inputs",
-        severity=ERROR,
-        title="Ascend operator with wrong inputs",
-        why="AscendQuant and AscendAntiQuant have one input, AscendDequant has two: the int32 result and deq_scale.",
-        source="ops-nn: quant/*/op_graph",
-        remedy="Write the inputs that the operator has.",
-        find=input_count,
-    ),
-    Rule(
-        id="quant-input-type",
-        severity=ERROR,
-        title="AscendQuant of something that is no float",
-        why="The operator takes float32 and float16.",
-        source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
-        remedy="Cast the tensor to float32 in front.",
-        find=quant_input_type,
-    ),
-)

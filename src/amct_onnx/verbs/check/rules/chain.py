@@ -19,7 +19,7 @@ from amct_onnx.verbs.check.model_view import (
     constant,
 )
 from amct_onnx.verbs.check.report import ERROR, WARNING
-from amct_onnx.verbs.check.rule import Hit, Rule
+from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import LIMITS, PASSES
 
 _CHAIN_REMEDY = (
@@ -39,6 +39,15 @@ def _breaks(view: ModelView, layer: IntegerLayer) -> list[str]:
     return found
 
 
+@rule(
+    id="chain-offset",
+    severity=ERROR,
+    title="Broken chain with an offset",
+    why="The offset is compensated only in the strict chain AscendQuant, layer, bias, AscendDequant; with "
+    "anything but Pad in between it is left in the result or the compile stops.",
+    source=PASSES,
+    remedy=_CHAIN_REMEDY,
+)
 def chain_offset(view: ModelView) -> Iterator[Hit]:
     """A broken chain with a zero point."""
     for layer in view.layers:
@@ -47,6 +56,15 @@ def chain_offset(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"{'; '.join(parts)}; the offset is {layer.offset:g}", view.names[layer.node])
 
 
+@rule(
+    id="chain",
+    severity=WARNING,
+    title="Broken chain",
+    why="The passes match the strict chain AscendQuant, layer, bias, AscendDequant; with other operators in "
+    "between the layer is not fused, and the scale may be applied elsewhere.",
+    source=PASSES,
+    remedy=_CHAIN_REMEDY,
+)
 def chain_plain(view: ModelView) -> Iterator[Hit]:
     """A broken chain without a zero point."""
     for layer in view.layers:
@@ -55,6 +73,14 @@ def chain_plain(view: ModelView) -> Iterator[Hit]:
             yield Hit("; ".join(parts), view.names[layer.node])
 
 
+@rule(
+    id="pad-value",
+    severity=ERROR,
+    title="int8 Pad that does not fill with zero",
+    why="Behind AscendQuant real zero is the offset: filling with another integer changes the border.",
+    source="ops-nn: conv/conv2d_v2 (padding with offset_x)",
+    remedy="Move the Pad in front of AscendQuant, or fill with the offset.",
+)
 def pad_value(view: ModelView) -> Iterator[Hit]:
     """An int8 Pad behind AscendQuant that does not fill with the zero point."""
     for layer in view.layers:
@@ -67,6 +93,14 @@ def pad_value(view: ModelView) -> Iterator[Hit]:
                 yield Hit(f"it fills with {value:g}, real zero is {layer.offset:g}", view.names[node])
 
 
+@rule(
+    id="not-dequantized",
+    severity=ERROR,
+    title="int32 result without AscendDequant",
+    why="Whatever reads the result directly gets the integer sum, unscaled and with the offset in it.",
+    source=PASSES,
+    remedy="Let every reader read AscendDequant's output, subgraphs and graph outputs as well.",
+)
 def not_dequantized(view: ModelView) -> Iterator[Hit]:
     """An int32 result that something else than AscendDequant reads."""
     for layer in view.layers:
@@ -78,6 +112,14 @@ def not_dequantized(view: ModelView) -> Iterator[Hit]:
             yield Hit("nothing dequantizes its result", view.names[layer.node])
 
 
+@rule(
+    id="dequant-without-layer",
+    severity=ERROR,
+    title="AscendDequant without an int8 layer",
+    why="The operator takes the int32 result of an int8 layer.",
+    source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
+    remedy="Feed it from the layer, or use AscendAntiQuant for int8.",
+)
 def dequant_without_layer(view: ModelView) -> Iterator[Hit]:
     """AscendDequant that belongs to no int8 layer."""
     owned = {node for layer in view.layers for node in layer.dequants}
@@ -89,6 +131,15 @@ def dequant_without_layer(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its input comes from {what}, not from an int8 layer", view.names[node])
 
 
+@rule(
+    id="int8-reader",
+    severity=WARNING,
+    title="int8 tensor in a float operator",
+    why="The result of AscendQuant is int8; operators other than data movement and int8 layers read it as that "
+    "or not at all.",
+    source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
+    remedy="Put AscendAntiQuant in between.",
+)
 def int8_reader(view: ModelView) -> Iterator[Hit]:
     """An int8 tensor that reaches an operator which is no int8 layer."""
     allowed = {*MOVES, *CUBE, ANTIQUANT, POOL}
@@ -101,6 +152,14 @@ def int8_reader(view: ModelView) -> Iterator[Hit]:
                     )
 
 
+@rule(
+    id="int8-output",
+    severity=WARNING,
+    title="int8 output beside others",
+    why="The documentation covers a quantizer at the graph's output when it is the only output.",
+    source=LIMITS,
+    remedy="Put AscendAntiQuant behind it, or make it the only output.",
+)
 def int8_output(view: ModelView) -> Iterator[Hit]:
     """An int8 graph output beside other outputs."""
     if len(view.model.graph.outputs) < 2:
@@ -110,6 +169,14 @@ def int8_output(view: ModelView) -> Iterator[Hit]:
             yield Hit("its int8 result is one of several graph outputs", view.names[node])
 
 
+@rule(
+    id="unknown-channels",
+    severity=WARNING,
+    title="Offset with unknown channels",
+    why="The pass that compensates the offset steps aside when the channel dimension is unknown.",
+    source=PASSES,
+    remedy="Export with a fixed number of channels, or train with zero point 0.",
+)
 def unknown_channels(view: ModelView) -> Iterator[Hit]:
     """A zero point where the channel dimension is known to be dynamic."""
     for layer in view.cubes():
@@ -122,82 +189,3 @@ def unknown_channels(view: ModelView) -> Iterator[Hit]:
         if shape is not None and len(shape) > 1 and not isinstance(shape[axis], int):
             where = f"axis {axis % len(shape)}"
             yield Hit(f"{where} of its input is {shape[axis]}, the offset is {layer.offset:g}", view.names[layer.node])
-
-
-RULES = (
-    Rule(
-        id="chain-offset",
-        severity=ERROR,
-        title="Broken chain with an offset",
-        why="The offset is compensated only in the strict chain AscendQuant, layer, bias, AscendDequant; with "
-        "anything but Pad in between it is left in the result or the compile stops.",
-        source=PASSES,
-        remedy=_CHAIN_REMEDY,
-        find=chain_offset,
-    ),
-    Rule(
-        id="chain",
-        severity=WARNING,
-        title="Broken chain",
-        why="The passes match the strict chain AscendQuant, layer, bias, AscendDequant; with other operators in "
-        "between the layer is not fused, and the scale may be applied elsewhere.",
-        source=PASSES,
-        remedy=_CHAIN_REMEDY,
-        find=chain_plain,
-    ),
-    Rule(
-        id="pad-value",
-        severity=ERROR,
-        title="int8 Pad that does not fill with zero",
-        why="Behind AscendQuant real zero is the offset: filling with another integer changes the border.",
-        source="ops-nn: conv/conv2d_v2 (padding with offset_x)",
-        remedy="Move the Pad in front of AscendQuant, or fill with the offset.",
-        find=pad_value,
-    ),
-    Rule(
-        id="not-dequantized",
-        severity=ERROR,
-        title="int32 result without AscendDequant",
-        why="Whatever reads the result directly gets the integer sum, unscaled and with the offset in it.",
-        source=PASSES,
-        remedy="Let every reader read AscendDequant's output, subgraphs and graph outputs as well.",
-        find=not_dequantized,
-    ),
-    Rule(
-        id="dequant-without-layer",
-        severity=ERROR,
-        title="AscendDequant without an int8 layer",
-        why="The operator takes the int32 result of an int8 layer.",
-        source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
-        remedy="Feed it from the layer, or use AscendAntiQuant for int8.",
-        find=dequant_without_layer,
-    ),
-    Rule(
-        id="int8-reader",
-        severity=WARNING,
-        title="int8 tensor in a float operator",
-        why="The result of AscendQuant is int8; operators other than data movement and int8 layers read it as that "
-        "or not at all.",
-        source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
-        remedy="Put AscendAntiQuant in between.",
-        find=int8_reader,
-    ),
-    Rule(
-        id="int8-output",
-        severity=WARNING,
-        title="int8 output beside others",
-        why="The documentation covers a quantizer at the graph's output when it is the only output.",
-        source=LIMITS,
-        remedy="Put AscendAntiQuant behind it, or make it the only output.",
-        find=int8_output,
-    ),
-    Rule(
-        id="unknown-channels",
-        severity=WARNING,
-        title="Offset with unknown channels",
-        why="The pass that compensates the offset steps aside when the channel dimension is unknown.",
-        source=PASSES,
-        remedy="Export with a fixed number of channels, or train with zero point 0.",
-        find=unknown_channels,
-    ),
-)

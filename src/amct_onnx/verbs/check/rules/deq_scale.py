@@ -13,7 +13,7 @@ from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY
 from amct_onnx.device.chips import CHECKED, Chip
 from amct_onnx.verbs.check.model_view import DEQUANT, ModelView, array, constant
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
-from amct_onnx.verbs.check.rule import Hit, Rule
+from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import HOST_OPS
 
 SQUARE_ROOT_TINY = FLOAT16_TINY**2
@@ -43,6 +43,32 @@ def _float_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return (values & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32)
 
 
+def _shape_checked(product: Chip) -> bool:
+    return product.deq_scale_shape == CHECKED
+
+
+def _shape_unchecked(product: Chip) -> bool:
+    return product.deq_scale_shape != CHECKED
+
+
+@rule(
+    id="deq-scale-variable",
+    severity=ERROR,
+    title="deq_scale that is no constant",
+    why=_SHAPE_WHY,
+    source=_SHAPE_SOURCE,
+    remedy=_SHAPE_REMEDY,
+    chips=_shape_checked,
+)
+@rule(
+    id="deq-scale-variable-unchecked",
+    severity=WARNING,
+    title="deq_scale that is no constant",
+    why=_SHAPE_WHY_NOT,
+    source=_SHAPE_SOURCE,
+    remedy=_SHAPE_REMEDY,
+    chips=_shape_unchecked,
+)
 def deq_scale_variable(view: ModelView) -> Iterator[Hit]:
     """deq_scale fed by a node."""
     for node in view.nodes(DEQUANT):
@@ -52,6 +78,24 @@ def deq_scale_variable(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its deq_scale comes from {what}", view.names[node], node.inputs[1].name or "")
 
 
+@rule(
+    id="deq-scale-rank",
+    severity=ERROR,
+    title="deq_scale that is not 1-D",
+    why=_SHAPE_WHY,
+    source=_SHAPE_SOURCE,
+    remedy=_SHAPE_REMEDY,
+    chips=_shape_checked,
+)
+@rule(
+    id="deq-scale-rank-unchecked",
+    severity=WARNING,
+    title="deq_scale that is not 1-D",
+    why=_SHAPE_WHY_NOT,
+    source=_SHAPE_SOURCE,
+    remedy=_SHAPE_REMEDY,
+    chips=_shape_unchecked,
+)
 def deq_scale_rank(view: ModelView) -> Iterator[Hit]:
     """deq_scale that is not 1-D."""
     for node, tensor in view.deq_scales():
@@ -60,6 +104,15 @@ def deq_scale_rank(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its deq_scale has shape {shape}", view.names[node], tensor.name or "")
 
 
+@rule(
+    id="deq-scale-length",
+    severity=ERROR,
+    title="deq_scale of a wrong length",
+    why="A 1-D deq_scale belongs to the channel axis of the device's layout: one element, or one for each output "
+    "channel.",
+    source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
+    remedy=_SHAPE_REMEDY,
+)
 def deq_scale_length(view: ModelView) -> Iterator[Hit]:
     """deq_scale whose length is neither 1 nor the number of output channels."""
     for layer in view.layers:
@@ -71,6 +124,14 @@ def deq_scale_length(view: ModelView) -> Iterator[Hit]:
                 yield Hit(detail, view.names[node], tensor.name or "")
 
 
+@rule(
+    id="deq-scale-type",
+    severity=ERROR,
+    title="deq_scale of a wrong element type",
+    why="The operator takes UINT64 (the bits of a float32) or float16.",
+    source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
+    remedy="Store the float32 bits of each scale, zero-extended to UINT64.",
+)
 def deq_scale_type(view: ModelView) -> Iterator[Hit]:
     """deq_scale of an element type that the operator does not take."""
     for node, tensor in view.deq_scales():
@@ -78,6 +139,15 @@ def deq_scale_type(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its deq_scale is {tensor.dtype.name}", view.names[node], tensor.name or "")
 
 
+@rule(
+    id="deq-scale-float16",
+    severity=ERROR,
+    title="float16 deq_scale",
+    why="The operator list of the product has AscendDequant with a uint64 deq_scale only.",
+    source="ge: tests/.../aic-ascend910b-ops-info-legacy.json",
+    remedy="Store the float32 bits of each scale, zero-extended to UINT64.",
+    chips=lambda p: p.uint64_deq_scale_only,
+)
 def deq_scale_float16(view: ModelView) -> Iterator[Hit]:
     """deq_scale stored as float16."""
     for node, tensor in view.deq_scales():
@@ -85,6 +155,15 @@ def deq_scale_float16(view: ModelView) -> Iterator[Hit]:
             yield Hit("its deq_scale is FLOAT16", view.names[node], tensor.name or "")
 
 
+@rule(
+    id="deq-scale-bits",
+    severity=ERROR,
+    title="deq_scale with bits above the scale",
+    why="Bits 39..32 are a shift N, which sends the layer into the int16 scheme; bits 47..40 are the weight's "
+    "offset, which must be 0; the rest is reserved.",
+    source="ge: quant_pass/quant_host_cpu_op_common.h; older fusion engine (JudgeDeqscaleShape)",
+    remedy="Store the float32 bits of each scale, zero-extended to UINT64; quantize weights symmetrically.",
+)
 def deq_scale_bits(view: ModelView) -> Iterator[Hit]:
     """deq_scale with a shift N, a weight offset or other bits above the scale."""
     for node, name, values in _packed(view):
@@ -99,6 +178,14 @@ def deq_scale_bits(view: ModelView) -> Iterator[Hit]:
         yield Hit(f"element {channel} of its deq_scale has {', '.join(parts)}", view.names[node], name)
 
 
+@rule(
+    id="deq-scale-value",
+    severity=ERROR,
+    title="Unusable deq_scale",
+    why="The low 32 bits are read as a float32 scale; zero, infinity, NaN and negative numbers are no scale.",
+    source="ge: quant_pass/quant_host_cpu_op_common.h",
+    remedy="Store the float32 bits of scale_d * scale_w; calibrate again when that product is zero or infinite.",
+)
 def deq_scale_value(view: ModelView) -> Iterator[Hit]:
     """deq_scale zero, negative, infinite or NaN."""
     for node, name, values in _packed(view):
@@ -108,6 +195,16 @@ def deq_scale_value(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"element {bad[0]} of its deq_scale is {scales[bad[0]]}", view.names[node], name)
 
 
+@rule(
+    id="deq-scale-float16-range",
+    severity=WARNING,
+    title="deq_scale outside float16's range",
+    why="The product turns deq_scale into float16, as a square root below 2^-14; above 65504 and below 2^-28 "
+    "neither is a normal float16.",
+    source=HOST_OPS,
+    remedy="Train with ranges for which scale_d * scale_w lies between 2^-28 and 65504.",
+    chips=lambda p: p.float16_deq_scale,
+)
 def deq_scale_float16_range(view: ModelView) -> Iterator[Hit]:
     """deq_scale that float16 cannot hold, even as a square root."""
     for node, name, values in _packed(view):
@@ -117,6 +214,16 @@ def deq_scale_float16_range(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"element {bad[0]} of its deq_scale is {scales[bad[0]]:.9g}", view.names[node], name)
 
 
+@rule(
+    id="deq-scale-square-root",
+    severity=NOTE,
+    title="deq_scale applied as a square root, twice",
+    why="The product turns deq_scale into float16 and, below 2^-14, into its square root with sqrt_mode: two "
+    "roundings more than a node-by-node evaluation has.",
+    source=HOST_OPS,
+    remedy="None needed; expect differences of about 2^-10 relative.",
+    chips=lambda p: p.float16_deq_scale,
+)
 def deq_scale_square_root(view: ModelView) -> Iterator[Hit]:
     """deq_scale that is applied twice as a square root, one finding for the model."""
     found = [
@@ -127,125 +234,3 @@ def deq_scale_square_root(view: ModelView) -> Iterator[Hit]:
     if found:
         detail = f"{len(found)} deq_scale constants hold values below 2^-14; the first is this one"
         yield Hit(detail, view.names[found[0][0]], found[0][1])
-
-
-def _shape_checked(product: Chip) -> bool:
-    return product.deq_scale_shape == CHECKED
-
-
-def _shape_unchecked(product: Chip) -> bool:
-    return product.deq_scale_shape != CHECKED
-
-
-RULES = (
-    Rule(
-        id="deq-scale-variable",
-        severity=ERROR,
-        title="deq_scale that is no constant",
-        why=_SHAPE_WHY,
-        source=_SHAPE_SOURCE,
-        remedy=_SHAPE_REMEDY,
-        find=deq_scale_variable,
-        chips=_shape_checked,
-    ),
-    Rule(
-        id="deq-scale-variable-unchecked",
-        severity=WARNING,
-        title="deq_scale that is no constant",
-        why=_SHAPE_WHY_NOT,
-        source=_SHAPE_SOURCE,
-        remedy=_SHAPE_REMEDY,
-        find=deq_scale_variable,
-        chips=_shape_unchecked,
-    ),
-    Rule(
-        id="deq-scale-rank",
-        severity=ERROR,
-        title="deq_scale that is not 1-D",
-        why=_SHAPE_WHY,
-        source=_SHAPE_SOURCE,
-        remedy=_SHAPE_REMEDY,
-        find=deq_scale_rank,
-        chips=_shape_checked,
-    ),
-    Rule(
-        id="deq-scale-rank-unchecked",
-        severity=WARNING,
-        title="deq_scale that is not 1-D",
-        why=_SHAPE_WHY_NOT,
-        source=_SHAPE_SOURCE,
-        remedy=_SHAPE_REMEDY,
-        find=deq_scale_rank,
-        chips=_shape_unchecked,
-    ),
-    Rule(
-        id="deq-scale-length",
-        severity=ERROR,
-        title="deq_scale of a wrong length",
-        why="A 1-D deq_scale belongs to the channel axis of the device's layout: one element, or one for each output "
-        "channel.",
-        source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
-        remedy=_SHAPE_REMEDY,
-        find=deq_scale_length,
-    ),
-    Rule(
-        id="deq-scale-type",
-        severity=ERROR,
-        title="deq_scale of a wrong element type",
-        why="The operator takes UINT64 (the bits of a float32) or float16.",
-        source="ops-nn: quant/ascend_dequant/op_graph/ascend_dequant_proto.h",
-        remedy="Store the float32 bits of each scale, zero-extended to UINT64.",
-        find=deq_scale_type,
-    ),
-    Rule(
-        id="deq-scale-float16",
-        severity=ERROR,
-        title="float16 deq_scale",
-        why="The operator list of the product has AscendDequant with a uint64 deq_scale only.",
-        source="ge: tests/.../aic-ascend910b-ops-info-legacy.json",
-        remedy="Store the float32 bits of each scale, zero-extended to UINT64.",
-        find=deq_scale_float16,
-        chips=lambda p: p.uint64_deq_scale_only,
-    ),
-    Rule(
-        id="deq-scale-bits",
-        severity=ERROR,
-        title="deq_scale with bits above the scale",
-        why="Bits 39..32 are a shift N, which sends the layer into the int16 scheme; bits 47..40 are the weight's "
-        "offset, which must be 0; the rest is reserved.",
-        source="ge: quant_pass/quant_host_cpu_op_common.h; older fusion engine (JudgeDeqscaleShape)",
-        remedy="Store the float32 bits of each scale, zero-extended to UINT64; quantize weights symmetrically.",
-        find=deq_scale_bits,
-    ),
-    Rule(
-        id="deq-scale-value",
-        severity=ERROR,
-        title="Unusable deq_scale",
-        why="The low 32 bits are read as a float32 scale; zero, infinity, NaN and negative numbers are no scale.",
-        source="ge: quant_pass/quant_host_cpu_op_common.h",
-        remedy="Store the float32 bits of scale_d * scale_w; calibrate again when that product is zero or infinite.",
-        find=deq_scale_value,
-    ),
-    Rule(
-        id="deq-scale-float16-range",
-        severity=WARNING,
-        title="deq_scale outside float16's range",
-        why="The product turns deq_scale into float16, as a square root below 2^-14; above 65504 and below 2^-28 "
-        "neither is a normal float16.",
-        source=HOST_OPS,
-        remedy="Train with ranges for which scale_d * scale_w lies between 2^-28 and 65504.",
-        find=deq_scale_float16_range,
-        chips=lambda p: p.float16_deq_scale,
-    ),
-    Rule(
-        id="deq-scale-square-root",
-        severity=NOTE,
-        title="deq_scale applied as a square root, twice",
-        why="The product turns deq_scale into float16 and, below 2^-14, into its square root with sqrt_mode: two "
-        "roundings more than a node-by-node evaluation has.",
-        source=HOST_OPS,
-        remedy="None needed; expect differences of about 2^-10 relative.",
-        find=deq_scale_square_root,
-        chips=lambda p: p.float16_deq_scale,
-    ),
-)

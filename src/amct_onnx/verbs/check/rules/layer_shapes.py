@@ -10,7 +10,7 @@ from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import CONVOLUTIONS
 from amct_onnx.verbs.check.model_view import DEQUANT, QUANT, IntegerLayer, ModelView, static_shape, weight_shape
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
-from amct_onnx.verbs.check.rule import Hit, Rule
+from amct_onnx.verbs.check.rule import Hit, rule
 
 SMALL_CHANNELS = 16
 """Input channels up to which a Conv is rolled back to float: the block of float16 channels."""
@@ -37,6 +37,14 @@ def _spatial(layer: IntegerLayer) -> int | None:
     return len(layer.weight.shape) - 2 if layer.weight is not None else None
 
 
+@rule(
+    id="conv-transpose-3d",
+    severity=ERROR,
+    title="int8 ConvTranspose over three axes",
+    why="Conv3DTranspose has no int8 form.",
+    source="ops-nn: conv/conv3d_backprop_input (operator prototype)",
+    remedy="Keep the layer float.",
+)
 def transpose_3d(view: ModelView) -> Iterator[Hit]:
     """int8 ConvTranspose over three axes."""
     for layer in view.cubes("ConvTranspose"):
@@ -44,6 +52,15 @@ def transpose_3d(view: ModelView) -> Iterator[Hit]:
             yield Hit("it has three spatial axes", view.names[layer.node])
 
 
+@rule(
+    id="conv-3d",
+    severity=WARNING,
+    title="int8 Conv over three axes",
+    why="An int8 3-D convolution is listed for 910B, A3 and 950; on this product none is established.",
+    source="ops-nn: conv/conv3d_v2; ge: operator lists",
+    remedy="Keep the layer float, or try it on the device.",
+    chips=lambda p: not p.conv3d,
+)
 def conv_3d(view: ModelView) -> Iterator[Hit]:
     """int8 Conv over three axes."""
     for layer in view.cubes("Conv"):
@@ -51,6 +68,14 @@ def conv_3d(view: ModelView) -> Iterator[Hit]:
             yield Hit("it has three spatial axes", view.names[layer.node])
 
 
+@rule(
+    id="conv-1d-offset",
+    severity=WARNING,
+    title="int8 Conv over one axis with an offset",
+    why=f"{_CONV_1D_WHY} With an offset the result may be wrong.",
+    source=_CONV_1D_SOURCE,
+    remedy=_CONV_1D_REMEDY,
+)
 def conv_1d_offset(view: ModelView) -> Iterator[Hit]:
     """int8 convolution over one axis with a zero point."""
     for layer in view.cubes(*CONVOLUTIONS):
@@ -58,6 +83,14 @@ def conv_1d_offset(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"it has one spatial axis, the offset is {layer.offset:g}", view.names[layer.node])
 
 
+@rule(
+    id="conv-1d",
+    severity=NOTE,
+    title="int8 Conv over one axis",
+    why=_CONV_1D_WHY,
+    source=_CONV_1D_SOURCE,
+    remedy=_CONV_1D_REMEDY,
+)
 def conv_1d(view: ModelView) -> Iterator[Hit]:
     """int8 convolution over one axis without a zero point."""
     for layer in view.cubes(*CONVOLUTIONS):
@@ -65,6 +98,24 @@ def conv_1d(view: ModelView) -> Iterator[Hit]:
             yield Hit("it has one spatial axis", view.names[layer.node])
 
 
+@rule(
+    id="small-channels",
+    severity=WARNING,
+    title="Conv that is rolled back to float",
+    why=_ROLLBACK_WHY,
+    source="ge: tests/.../ge_proto_00015_OptimizeQuantGraph_FeGraphFusionAfter.txt; older fusion engine",
+    remedy=_ROLLBACK_REMEDY,
+    chips=lambda p: p.small_channel_rollback,
+)
+@rule(
+    id="small-channels-unproven",
+    severity=NOTE,
+    title="Conv that may be rolled back to float",
+    why=f"{_ROLLBACK_WHY} Seen on 310 and 910; for this product it is not established.",
+    source="older fusion engine: BiasOptimizeQuantRollbackBase",
+    remedy=_ROLLBACK_REMEDY,
+    chips=lambda p: not p.small_channel_rollback,
+)
 def small_channels(view: ModelView) -> Iterator[Hit]:
     """int8 Conv of at most 16 input channels."""
     for layer in view.cubes("Conv"):
@@ -74,6 +125,16 @@ def small_channels(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"it has {shape[1] * group} input channels", view.names[layer.node])
 
 
+@rule(
+    id="requant-fusion",
+    severity=NOTE,
+    title="Requantization fused",
+    why="On 310 and 910 the next quantizer's scale is multiplied into deq_scale, on 310P both operators become one "
+    "AscendRequant: a default build is not numerically equal to node-by-node evaluation.",
+    source="older fusion engine: V100RequantFusionPass, V200RequantFusionPass",
+    remedy="To compare layer by layer, switch the passes off with --fusion_switch_file and set --quant_dumpable=1.",
+    chips=lambda p: bool(p.requant_fusion),
+)
 def requant(view: ModelView) -> Iterator[Hit]:
     """AscendDequant that reaches AscendQuant through what the fusion passes see through, one finding for the model."""
     found = [n for n in view.nodes(DEQUANT) if _requantized(n)]
@@ -93,6 +154,14 @@ def _requantized(node: ir.Node) -> bool:
     return False
 
 
+@rule(
+    id="int4-odd",
+    severity=ERROR,
+    title="int4 with an odd last dimension",
+    why="Two int4 values share a byte: the last dimension must be even.",
+    source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
+    remedy="Quantize to 8 bits.",
+)
 def odd_int4(view: ModelView) -> Iterator[Hit]:
     """int4 quantization of a tensor whose last dimension is odd."""
     for node in view.nodes(QUANT):
@@ -100,84 +169,3 @@ def odd_int4(view: ModelView) -> Iterator[Hit]:
         shape = static_shape(value.shape) if value is not None else None
         if attribute(node, "dst_type", "").rstrip(" ") == "INT4" and shape and shape[-1] % 2:
             yield Hit(f"the last dimension of its input is {shape[-1]}", view.names[node])
-
-
-RULES = (
-    Rule(
-        id="conv-transpose-3d",
-        severity=ERROR,
-        title="int8 ConvTranspose over three axes",
-        why="Conv3DTranspose has no int8 form.",
-        source="ops-nn: conv/conv3d_backprop_input (operator prototype)",
-        remedy="Keep the layer float.",
-        find=transpose_3d,
-    ),
-    Rule(
-        id="conv-3d",
-        severity=WARNING,
-        title="int8 Conv over three axes",
-        why="An int8 3-D convolution is listed for 910B, A3 and 950; on this product none is established.",
-        source="ops-nn: conv/conv3d_v2; ge: operator lists",
-        remedy="Keep the layer float, or try it on the device.",
-        find=conv_3d,
-        chips=lambda p: not p.conv3d,
-    ),
-    Rule(
-        id="conv-1d-offset",
-        severity=WARNING,
-        title="int8 Conv over one axis with an offset",
-        why=f"{_CONV_1D_WHY} With an offset the result may be wrong.",
-        source=_CONV_1D_SOURCE,
-        remedy=_CONV_1D_REMEDY,
-        find=conv_1d_offset,
-    ),
-    Rule(
-        id="conv-1d",
-        severity=NOTE,
-        title="int8 Conv over one axis",
-        why=_CONV_1D_WHY,
-        source=_CONV_1D_SOURCE,
-        remedy=_CONV_1D_REMEDY,
-        find=conv_1d,
-    ),
-    Rule(
-        id="small-channels",
-        severity=WARNING,
-        title="Conv that is rolled back to float",
-        why=_ROLLBACK_WHY,
-        source="ge: tests/.../ge_proto_00015_OptimizeQuantGraph_FeGraphFusionAfter.txt; older fusion engine",
-        remedy=_ROLLBACK_REMEDY,
-        find=small_channels,
-        chips=lambda p: p.small_channel_rollback,
-    ),
-    Rule(
-        id="small-channels-unproven",
-        severity=NOTE,
-        title="Conv that may be rolled back to float",
-        why=f"{_ROLLBACK_WHY} Seen on 310 and 910; for this product it is not established.",
-        source="older fusion engine: BiasOptimizeQuantRollbackBase",
-        remedy=_ROLLBACK_REMEDY,
-        find=small_channels,
-        chips=lambda p: not p.small_channel_rollback,
-    ),
-    Rule(
-        id="requant-fusion",
-        severity=NOTE,
-        title="Requantization fused",
-        why="On 310 and 910 the next quantizer's scale is multiplied into deq_scale, on 310P both operators become one "
-        "AscendRequant: a default build is not numerically equal to node-by-node evaluation.",
-        source="older fusion engine: V100RequantFusionPass, V200RequantFusionPass",
-        remedy="To compare layer by layer, switch the passes off with --fusion_switch_file and set --quant_dumpable=1.",
-        find=requant,
-        chips=lambda p: bool(p.requant_fusion),
-    ),
-    Rule(
-        id="int4-odd",
-        severity=ERROR,
-        title="int4 with an odd last dimension",
-        why="Two int4 values share a byte: the last dimension must be even.",
-        source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
-        remedy="Quantize to 8 bits.",
-        find=odd_int4,
-    ),
-)

@@ -8,7 +8,7 @@ import onnx
 
 from amct_onnx.verbs.check.model_view import ASCEND, ModelView
 from amct_onnx.verbs.check.report import ERROR, WARNING
-from amct_onnx.verbs.check.rule import Hit, Rule
+from amct_onnx.verbs.check.rule import Hit, rule
 
 LEFTOVERS = (
     "QuantizeLinear",
@@ -45,6 +45,15 @@ def _found(view: ModelView, *op_types: str) -> Iterator[Hit]:
             yield Hit(f"the operator is {op_type}", view.names[node])
 
 
+@rule(
+    id="foreign-domain",
+    severity=ERROR,
+    title="Operator of another domain",
+    why="An operator is looked up under its domain; the Ascend operators and those of ONNX are registered in the "
+    "default domain alone, so that any other is unknown (E16002) unless you registered a plugin for it.",
+    source="ge: parser/parser/onnx/onnx_parser.cc",
+    remedy="Export without custom operators; Ascend operators belong to the domain ''.",
+)
 def foreign_domain(view: ModelView) -> Iterator[Hit]:
     """Operators outside the default domain, one finding for each type."""
     functions = {(key[0], key[1]) for key in view.model.functions}
@@ -53,21 +62,56 @@ def foreign_domain(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"{op_type} of domain '{domain}' ({len(nodes)} nodes)", view.names[nodes[0]])
 
 
+@rule(
+    id="leftover-quantizer",
+    severity=ERROR,
+    title="ONNX quantization operator",
+    why="No plugin is registered for QuantizeLinear, DequantizeLinear, QLinear*, *Integer and "
+    "DynamicQuantizeLinear (E16002).",
+    source="ops-nn and ge: no registration of these names",
+    remedy="Convert the QAT model with `amct_onnx convert`.",
+)
 def leftover_quantizer(view: ModelView) -> Iterator[Hit]:
     """ONNX quantization operators."""
     yield from _found(view, *LEFTOVERS)
 
 
+@rule(
+    id="no-plugin",
+    severity=ERROR,
+    title="Operator of the compiler's inside",
+    why="The operator exists in GE's graphs but has no ONNX plugin (E16002).",
+    source="ops-nn: common/src/framework, quant/",
+    remedy="Store int8 weights and int32 biases as initializers instead.",
+)
 def without_plugin(view: ModelView) -> Iterator[Hit]:
     """Operators that exist inside the compiler only."""
     yield from _found(view, *WITHOUT_PLUGIN)
 
 
+@rule(
+    id="made-by-compiler",
+    severity=WARNING,
+    title="Operator that GE makes itself",
+    why="AscendRequant and the S16 operators are made by fusion passes out of AscendDequant and AscendQuant; in a "
+    "file they bind it to one product.",
+    source="ops-nn: common/src/framework/ascend_requant_onnx_plugin.cpp; ge: quant_pass/",
+    remedy="Write AscendDequant and AscendQuant.",
+)
 def made_by_compiler(view: ModelView) -> Iterator[Hit]:
     """Operators that have a plugin but that the compiler makes itself."""
     yield from _found(view, *MADE_BY_GE)
 
 
+@rule(
+    id="unknown-operator",
+    severity=WARNING,
+    title="Operator unknown to ONNX",
+    why="Neither ONNX defines it in this opset nor do the compiler's public sources register it: without a "
+    "plugin of your own ATC stops with E16002.",
+    source="ONNX operator schemas; ops-nn: common/src/framework",
+    remedy="Replace the operator, or register its plugin.",
+)
 def unknown_operator(view: ModelView) -> Iterator[Hit]:
     """Operators that neither ONNX nor the compiler defines, one finding for each type."""
     version = view.opset
@@ -83,56 +127,3 @@ def unknown_operator(view: ModelView) -> Iterator[Hit]:
             known = False
         if not known:
             yield Hit(f"{op_type} ({len(nodes)} nodes) is no operator of opset {version}", view.names[nodes[0]])
-
-
-RULES = (
-    Rule(
-        id="foreign-domain",
-        severity=ERROR,
-        title="Operator of another domain",
-        why="An operator is looked up under its domain; the Ascend operators and those of ONNX are registered in the "
-        "default domain alone, so that any other is unknown (E16002) unless you registered a plugin for it.",
-        source="ge: parser/parser/onnx/onnx_parser.cc",
-        remedy="Export without custom operators; Ascend operators belong to the domain ''.",
-        find=foreign_domain,
-    ),
-    Rule(
-        id="leftover-quantizer",
-        severity=ERROR,
-        title="ONNX quantization operator",
-        why="No plugin is registered for QuantizeLinear, DequantizeLinear, QLinear*, *Integer and "
-        "DynamicQuantizeLinear (E16002).",
-        source="ops-nn and ge: no registration of these names",
-        remedy="Convert the QAT model with `amct_onnx convert`.",
-        find=leftover_quantizer,
-    ),
-    Rule(
-        id="no-plugin",
-        severity=ERROR,
-        title="Operator of the compiler's inside",
-        why="The operator exists in GE's graphs but has no ONNX plugin (E16002).",
-        source="ops-nn: common/src/framework, quant/",
-        remedy="Store int8 weights and int32 biases as initializers instead.",
-        find=without_plugin,
-    ),
-    Rule(
-        id="made-by-compiler",
-        severity=WARNING,
-        title="Operator that GE makes itself",
-        why="AscendRequant and the S16 operators are made by fusion passes out of AscendDequant and AscendQuant; in a "
-        "file they bind it to one product.",
-        source="ops-nn: common/src/framework/ascend_requant_onnx_plugin.cpp; ge: quant_pass/",
-        remedy="Write AscendDequant and AscendQuant.",
-        find=made_by_compiler,
-    ),
-    Rule(
-        id="unknown-operator",
-        severity=WARNING,
-        title="Operator unknown to ONNX",
-        why="Neither ONNX defines it in this opset nor do the compiler's public sources register it: without a "
-        "plugin of your own ATC stops with E16002.",
-        source="ONNX operator schemas; ops-nn: common/src/framework",
-        remedy="Replace the operator, or register its plugin.",
-        find=unknown_operator,
-    ),
-)

@@ -14,12 +14,21 @@ from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import CONVOLUTIONS, PRODUCTS, layout_of
 from amct_onnx.verbs.check.model_view import IntegerLayer, ModelView, array, constant, data_input, weight_shape
 from amct_onnx.verbs.check.report import ERROR, WARNING
-from amct_onnx.verbs.check.rule import Hit, Rule
+from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import LIMITS, PASSES
 
 ADD_FUSION = "ops-nn: matmul/mat_mul_v3/op_graph/fusion_pass/matmul_biasadd_fusion_pass.cpp"
 
 
+@rule(
+    id="weight-variable",
+    severity=ERROR,
+    title="int8 layer without a constant weight",
+    why="The passes read the weight as a constant; a quantized convolution or Gemm of two activations is not "
+    "supported.",
+    source=PASSES,
+    remedy="Store the weight as an int8 initializer.",
+)
 def weight_variable(view: ModelView) -> Iterator[Hit]:
     """An int8 Conv, ConvTranspose or Gemm whose weight is no constant."""
     for layer in view.cubes(*CONVOLUTIONS, "Gemm"):
@@ -27,6 +36,14 @@ def weight_variable(view: ModelView) -> Iterator[Hit]:
             yield Hit("its weight is not a constant", view.names[layer.node])
 
 
+@rule(
+    id="two-activations",
+    severity=ERROR,
+    title="MatMul of two activations with an offset",
+    why="No weight is there to compensate the offset with: two quantized activations must be symmetric.",
+    source="ops-nn: matmul/mat_mul_v3/framework/matmul_onnx_plugin.cpp; CANN documentation of AMCT",
+    remedy="Train both activation quantizers with zero point 0, or keep the MatMul float.",
+)
 def two_activations(view: ModelView) -> Iterator[Hit]:
     """A MatMul of two activations, one of them with a zero point."""
     for layer in view.cubes("MatMul"):
@@ -39,6 +56,14 @@ def two_activations(view: ModelView) -> Iterator[Hit]:
                 break
 
 
+@rule(
+    id="weight-type",
+    severity=ERROR,
+    title="Weight that is not int8",
+    why="The matrix unit takes int8 with int8; the operators list no mixture with float or uint8.",
+    source="ops-nn: conv/, matmul/ (operator prototypes)",
+    remedy="Store the weight as symmetric int8.",
+)
 def weight_type(view: ModelView) -> Iterator[Hit]:
     """A weight that is neither int8 nor int4."""
     for layer in view.cubes():
@@ -49,6 +74,14 @@ def weight_type(view: ModelView) -> Iterator[Hit]:
             yield Hit(detail, view.names[layer.node], layer.weight.name or "")
 
 
+@rule(
+    id="activation-not-quantized",
+    severity=ERROR,
+    title="int8 weight with a float activation",
+    why="The matrix unit takes int8 with int8; without AscendQuant the activation stays float.",
+    source="ops-nn: conv/, matmul/ (operator prototypes)",
+    remedy="Quantize the activation, or store the weight as float.",
+)
 def activation_float(view: ModelView) -> Iterator[Hit]:
     """An int8 weight whose activation is not quantized."""
     for layer in view.cubes():
@@ -56,6 +89,14 @@ def activation_float(view: ModelView) -> Iterator[Hit]:
             yield Hit("its weight is an integer, its activation has no AscendQuant", view.names[layer.node])
 
 
+@rule(
+    id="matmul-weight-rank",
+    severity=ERROR,
+    title="MatMul weight that is not 2-D",
+    why="BatchMatMulV2 takes an int8 constant only as a 2-D second input.",
+    source="ops-nn: matmul/mat_mul_v3; CANN documentation of AMCT",
+    remedy="Store the weight as [K, N].",
+)
 def weight_rank(view: ModelView) -> Iterator[Hit]:
     """A MatMul weight that is not 2-D."""
     for layer in view.cubes("MatMul"):
@@ -64,6 +105,15 @@ def weight_rank(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its weight has shape {shape}", view.names[layer.node], layer.weight.name or "")
 
 
+@rule(
+    id="weight-moved",
+    severity=WARNING,
+    title="Weight behind an operator",
+    why="The passes look for a constant directly at the layer; whether the operator is folded before they run "
+    "is not established.",
+    source=PASSES,
+    remedy="Store the weight in the layout that the layer takes.",
+)
 def weight_moved(view: ModelView) -> Iterator[Hit]:
     """Operators between the constant weight and the layer."""
     for layer in view.cubes():
@@ -72,6 +122,14 @@ def weight_moved(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its weight passes through {moves}", view.names[layer.node], layer.weight.name or "")
 
 
+@rule(
+    id="bias-type",
+    severity=ERROR,
+    title="Bias that is not int32",
+    why="An int8 layer accumulates in int32 and takes an int32 bias.",
+    source="ops-nn: conv/conv2d_v2 (operator prototype); asc-devkit: Mmad",
+    remedy="Store round(bias / (scale_d * scale_w)) as int32, or add the float bias behind AscendDequant.",
+)
 def bias_type(view: ModelView) -> Iterator[Hit]:
     """A bias that is not int32."""
     for layer in view.cubes():
@@ -80,6 +138,14 @@ def bias_type(view: ModelView) -> Iterator[Hit]:
             yield Hit(f"its bias is {tensor.dtype.name}", view.names[layer.node], tensor.name or "")
 
 
+@rule(
+    id="bias-variable",
+    severity=ERROR,
+    title="Bias that is no constant",
+    why="The passes put a host operator between the bias's constant and the layer.",
+    source=PASSES,
+    remedy="Store the bias as an int32 initializer.",
+)
 def bias_variable(view: ModelView) -> Iterator[Hit]:
     """A bias that is no constant."""
     for layer in view.cubes():
@@ -100,6 +166,14 @@ def _cast_for_int4(layer: IntegerLayer) -> bool:
     )
 
 
+@rule(
+    id="bias-shape",
+    severity=ERROR,
+    title="Bias that is not [output channels]",
+    why="Only a 1-D bias of the result's last (Gemm, MatMul) or channel dimension is folded into the int32 sum.",
+    source=ADD_FUSION,
+    remedy="Store the bias as [output channels].",
+)
 def bias_shape(view: ModelView) -> Iterator[Hit]:
     """A bias whose shape is not [output channels]."""
     for layer in view.cubes():
@@ -112,6 +186,14 @@ def bias_shape(view: ModelView) -> Iterator[Hit]:
             yield Hit(detail, view.names[layer.node], tensor.name or "")
 
 
+@rule(
+    id="bias-shared",
+    severity=WARNING,
+    title="Gemm or MatMul bias with several readers",
+    why="The Add is folded only when the bias has one reader; otherwise it stays between MatMul and AscendDequant.",
+    source=ADD_FUSION,
+    remedy="Give every layer a bias initializer of its own.",
+)
 def bias_shared(view: ModelView) -> Iterator[Hit]:
     """A Gemm or MatMul bias with several readers."""
     for layer in view.cubes(*PRODUCTS):
@@ -121,6 +203,15 @@ def bias_shared(view: ModelView) -> Iterator[Hit]:
                 yield Hit(f"its bias has {readers} readers", view.names[layer.node], layer.bias.name or "")
 
 
+@rule(
+    id="channel-scales",
+    severity=WARNING,
+    title="Per-channel Gemm or MatMul",
+    why="The documentation of CANN 8.5 and 9.1 allows per-tensor weights only; the operator itself takes one "
+    "scale for each channel, and documentation of 8.2 allowed it.",
+    source=LIMITS,
+    remedy="Convert with one dequantization scale and a Mul (the default of `amct_onnx convert`).",
+)
 def channel_scales(view: ModelView) -> Iterator[Hit]:
     """Gemm or MatMul with one scale for each channel."""
     for layer in view.cubes(*PRODUCTS):
@@ -130,6 +221,14 @@ def channel_scales(view: ModelView) -> Iterator[Hit]:
                 yield Hit(f"its deq_scale has {tensor.size} elements", view.names[layer.node], tensor.name or "")
 
 
+@rule(
+    id="accumulator",
+    severity=WARNING,
+    title="Sum beyond int32",
+    why="Products are summed in int32; beyond it neither wrapping nor saturation is promised.",
+    source="asc-devkit: Mmad",
+    remedy="Use fewer input channels, or larger scales for weight and bias.",
+)
 def accumulator(view: ModelView) -> Iterator[Hit]:
     """A layer whose sum may leave int32; the weight is read only when its size alone does not settle it."""
     for layer in view.cubes():
@@ -155,118 +254,3 @@ def _exact_bound(layer: IntegerLayer, reach: float, bias: npt.NDArray[np.float64
     sums = weight_sums(layout, weight if weight.shape == shape else weight.T)
     reached = (sums.positive + sums.negative) * reach
     return float((reached + (bias if bias.size == reached.size else bias.max())).max())
-
-
-RULES = (
-    Rule(
-        id="weight-variable",
-        severity=ERROR,
-        title="int8 layer without a constant weight",
-        why="The passes read the weight as a constant; a quantized convolution or Gemm of two activations is not "
-        "supported.",
-        source=PASSES,
-        remedy="Store the weight as an int8 initializer.",
-        find=weight_variable,
-    ),
-    Rule(
-        id="two-activations",
-        severity=ERROR,
-        title="MatMul of two activations with an offset",
-        why="No weight is there to compensate the offset with: two quantized activations must be symmetric.",
-        source="ops-nn: matmul/mat_mul_v3/framework/matmul_onnx_plugin.cpp; CANN documentation of AMCT",
-        remedy="Train both activation quantizers with zero point 0, or keep the MatMul float.",
-        find=two_activations,
-    ),
-    Rule(
-        id="weight-type",
-        severity=ERROR,
-        title="Weight that is not int8",
-        why="The matrix unit takes int8 with int8; the operators list no mixture with float or uint8.",
-        source="ops-nn: conv/, matmul/ (operator prototypes)",
-        remedy="Store the weight as symmetric int8.",
-        find=weight_type,
-    ),
-    Rule(
-        id="activation-not-quantized",
-        severity=ERROR,
-        title="int8 weight with a float activation",
-        why="The matrix unit takes int8 with int8; without AscendQuant the activation stays float.",
-        source="ops-nn: conv/, matmul/ (operator prototypes)",
-        remedy="Quantize the activation, or store the weight as float.",
-        find=activation_float,
-    ),
-    Rule(
-        id="matmul-weight-rank",
-        severity=ERROR,
-        title="MatMul weight that is not 2-D",
-        why="BatchMatMulV2 takes an int8 constant only as a 2-D second input.",
-        source="ops-nn: matmul/mat_mul_v3; CANN documentation of AMCT",
-        remedy="Store the weight as [K, N].",
-        find=weight_rank,
-    ),
-    Rule(
-        id="weight-moved",
-        severity=WARNING,
-        title="Weight behind an operator",
-        why="The passes look for a constant directly at the layer; whether the operator is folded before they run "
-        "is not established.",
-        source=PASSES,
-        remedy="Store the weight in the layout that the layer takes.",
-        find=weight_moved,
-    ),
-    Rule(
-        id="bias-type",
-        severity=ERROR,
-        title="Bias that is not int32",
-        why="An int8 layer accumulates in int32 and takes an int32 bias.",
-        source="ops-nn: conv/conv2d_v2 (operator prototype); asc-devkit: Mmad",
-        remedy="Store round(bias / (scale_d * scale_w)) as int32, or add the float bias behind AscendDequant.",
-        find=bias_type,
-    ),
-    Rule(
-        id="bias-variable",
-        severity=ERROR,
-        title="Bias that is no constant",
-        why="The passes put a host operator between the bias's constant and the layer.",
-        source=PASSES,
-        remedy="Store the bias as an int32 initializer.",
-        find=bias_variable,
-    ),
-    Rule(
-        id="bias-shape",
-        severity=ERROR,
-        title="Bias that is not [output channels]",
-        why="Only a 1-D bias of the result's last (Gemm, MatMul) or channel dimension is folded into the int32 sum.",
-        source=ADD_FUSION,
-        remedy="Store the bias as [output channels].",
-        find=bias_shape,
-    ),
-    Rule(
-        id="bias-shared",
-        severity=WARNING,
-        title="Gemm or MatMul bias with several readers",
-        why="The Add is folded only when the bias has one reader; otherwise it stays between MatMul and AscendDequant.",
-        source=ADD_FUSION,
-        remedy="Give every layer a bias initializer of its own.",
-        find=bias_shared,
-    ),
-    Rule(
-        id="channel-scales",
-        severity=WARNING,
-        title="Per-channel Gemm or MatMul",
-        why="The documentation of CANN 8.5 and 9.1 allows per-tensor weights only; the operator itself takes one "
-        "scale for each channel, and documentation of 8.2 allowed it.",
-        source=LIMITS,
-        remedy="Convert with one dequantization scale and a Mul (the default of `amct_onnx convert`).",
-        find=channel_scales,
-    ),
-    Rule(
-        id="accumulator",
-        severity=WARNING,
-        title="Sum beyond int32",
-        why="Products are summed in int32; beyond it neither wrapping nor saturation is promised.",
-        source="asc-devkit: Mmad",
-        remedy="Use fewer input channels, or larger scales for weight and bias.",
-        find=accumulator,
-    ),
-)
