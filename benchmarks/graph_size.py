@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from amct_onnx.emit.deploy import DeployWriter
-from amct_onnx.emit.fake_quant import FakeQuantWriter
+from amct_onnx.emit.deploy import DeployEmitter
+from amct_onnx.emit.fake_quant import FakeQuantEmitter
 from amct_onnx.files.compose import compose
 from amct_onnx.files.read import read_model
 from amct_onnx.files.write import write_outputs
@@ -96,8 +96,8 @@ def stages(path: Path, folder: Path) -> dict[str, float]:
     model = timed("read", lambda: read_model(path))
     model = timed("normalise", lambda: normalise(model))
     plan = timed("plan", lambda: make_plan(model))
-    deploy = timed("emit deploy", lambda: DeployWriter(model, plan).rewrite())
-    fake = timed("emit fake-quant", lambda: FakeQuantWriter(model, plan).rewrite())
+    deploy = timed("emit deploy", lambda: DeployEmitter(model, plan).rewrite())
+    fake = timed("emit fake-quant", lambda: FakeQuantEmitter(model, plan).rewrite())
     models = timed(
         "compose", lambda: [compose(deploy, folder / "deploy.onnx"), compose(fake, folder / "fake_quant.onnx")]
     )

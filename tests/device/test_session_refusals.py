@@ -74,7 +74,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
         DeploySession(tmp_path / "none.onnx")
     with pytest.raises(ModelFileError, match="5 bytes"):
         DeploySession(b"hello")
-    with pytest.raises(SettingError, match="'npu' is no device"):
+    with pytest.raises(SettingError, match="Unknown chip 'npu'"):
         DeploySession(TIDY, device="npu")
     with pytest.raises(SettingError, match="providers"):
         DeploySession(TIDY, providers=["CUDAExecutionProvider"])

@@ -6,12 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
-from amct_onnx.emit.rewrite import Writer
+from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.plan.factors import Quantizer, Site
 
 
-class DeployWriter(Writer):
-    """Writes AscendQuant, AscendDequant and AscendAntiQuant."""
+class DeployEmitter(PlanEmitter):
+    """Emits AscendQuant, AscendDequant and AscendAntiQuant."""
 
     def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """AscendQuant; scale is the reciprocal, offset the zero point."""
@@ -20,7 +20,7 @@ class DeployWriter(Writer):
             ir.AttrFloat32("offset", float(quantizer.offset_d)),
             ir.AttrString("dst_type", "INT8"),
         ]
-        value = self.node("AscendQuant", [source], name, attributes, ir.DataType.INT8, before=at)
+        value = self.graph.node("AscendQuant", [source], name, attributes, ir.DataType.INT8, before=at)
         value.shape = source.shape
         return value
 
@@ -31,7 +31,7 @@ class DeployWriter(Writer):
             ir.AttrFloat32("offset", float(quantizer.offset_d)),
             ir.AttrInt64("dtype", _ge_dtype(quantizer.float_type)),
         ]
-        return self.node("AscendAntiQuant", [quantized], name, attributes, quantizer.float_type, before=at)
+        return self.graph.node("AscendAntiQuant", [quantized], name, attributes, quantizer.float_type, before=at)
 
     def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
         """AscendDequant with the packed scales; a per-channel Gemm or MatMul gets one scale and a Mul behind."""
@@ -39,19 +39,19 @@ class DeployWriter(Writer):
         if site.split_scale:
             # the ratio is applied in float32, so that float16 rounds once, as it does behind one scale
             kind, scale = ir.DataType.FLOAT, np.asarray([arithmetic.COMMON_DEQUANT_SCALE], np.float32)
-        parameter = self.constant(f"{name}.param", arithmetic.pack_deq_scale(scale))
+        parameter = self.graph.constant(f"{name}.param", arithmetic.pack_deq_scale(scale))
         attributes = [ir.AttrInt64("dtype", _ge_dtype(kind))]
-        value = self.node("AscendDequant", [accumulator, parameter], name, attributes, kind, after=at)
+        value = self.graph.node("AscendDequant", [accumulator, parameter], name, attributes, kind, after=at)
         if not site.split_scale:
             return value
         value.shape = accumulator.shape
-        factor = self.constant(f"{site.node}.rescale.ratio", arithmetic.common_scale_ratio(site.deq_scale))
-        value = self.node("Mul", [value, factor], f"{site.node}.rescale", (), kind, after=value.producer())
+        factor = self.graph.constant(f"{site.node}.rescale.ratio", arithmetic.common_scale_ratio(site.deq_scale))
+        value = self.graph.node("Mul", [value, factor], f"{site.node}.rescale", (), kind, after=value.producer())
         if site.float_type == ir.DataType.FLOAT16:
             value.shape = accumulator.shape
             to = [ir.AttrInt64("to", int(ir.DataType.FLOAT16))]
             name = f"{site.node}.rescale.cast"
-            value = self.node("Cast", [value], name, to, ir.DataType.FLOAT16, after=value.producer())
+            value = self.graph.node("Cast", [value], name, to, ir.DataType.FLOAT16, after=value.producer())
         return value
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
@@ -62,7 +62,7 @@ class DeployWriter(Writer):
     def bias(self, site: Site, at: ir.Node) -> ir.Value:
         """int32 initializer."""
         assert site.bias is not None
-        return self.constant(site.bias_name, site.bias)
+        return self.graph.constant(site.bias_name, site.bias)
 
     def lift(self, source: ir.Value, site: Site, at: ir.Node) -> ir.Value:
         """[N, C, L] -> [N, C, 1, L] for a convolution held as 2-D.
@@ -103,11 +103,11 @@ class DeployWriter(Writer):
     ) -> ir.Value:
         """Squeeze or Unsqueeze of axis 2, an attribute below opset 13 and an input from there on."""
         kind = dtype or ir.DataType.FLOAT
-        if self._model.opset_imports[""] < 13:
+        if self.graph.model.opset_imports[""] < 13:
             attributes = [ir.AttrInt64s("axes", [2])]
-            return self.node(op_type, [value], name, attributes, kind, before=before, after=after)
-        axes = self.constant(f"{name}.axes", np.asarray([2], np.int64))
-        return self.node(op_type, [value, axes], name, (), kind, before=before, after=after)
+            return self.graph.node(op_type, [value], name, attributes, kind, before=before, after=after)
+        axes = self.graph.constant(f"{name}.axes", np.asarray([2], np.int64))
+        return self.graph.node(op_type, [value, axes], name, (), kind, before=before, after=after)
 
     def attributes(self, site: Site) -> list[ir.Attr]:
         """A convolution held as 2-D has height 1: kernel 1, stride 1, dilation 1, no padding."""

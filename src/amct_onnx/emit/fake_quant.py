@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
 from amct_onnx.emit.float_quantizer import from_float32, to_float32
-from amct_onnx.emit.rewrite import Writer
+from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.graph.float16_rounding import round_float16_nodes
 from amct_onnx.plan.factors import Plan, Quantizer, Site
 
@@ -18,8 +15,8 @@ INT8_WEIGHTS, FLOAT32_WEIGHTS = FAKE_QUANT_WEIGHTS = ("int8", "float32")
 """How the fake-quant model stores weights: integers behind a Cast, or the vendor's integer-valued floats."""
 
 
-class FakeQuantWriter(Writer):
-    """Writes Mul -> Round -> Add -> Clip -> Sub -> layer on integer-valued float32 -> Mul."""
+class FakeQuantEmitter(PlanEmitter):
+    """Emits Mul -> Round -> Add -> Clip -> Sub -> layer on integer-valued float32 -> Mul."""
 
     accumulator_dtype = ir.DataType.FLOAT
 
@@ -29,9 +26,9 @@ class FakeQuantWriter(Writer):
         self._float_weights = weights == FLOAT32_WEIGHTS
         self._rounded: dict[str, tuple[str, ...]] = {}
 
-    def finish(self, constants: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> ir.Model:
+    def finish(self) -> ir.Model:
         """As of every output; each float16 node rounds its own result, whatever onnxruntime computes it in."""
-        model = super().finish(constants)
+        model = super().finish()
         self._rounded = round_float16_nodes(model)
         return model
 
@@ -43,40 +40,43 @@ class FakeQuantWriter(Writer):
         prefix = f"{name}.fakequant"
 
         def scalar(label: str, number: float) -> ir.Value:
-            return self.constant(f"{prefix}.{label}", np.asarray(number, np.float32))
+            return self.graph.constant(f"{prefix}.{label}", np.asarray(number, np.float32))
 
-        value = to_float32(self, source, quantizer, prefix, at)
+        value = to_float32(self.graph, source, quantizer, prefix, at)
         scale = scalar("scale", float(arithmetic.reciprocal(quantizer.scale_d)))
-        value = self.node("Mul", [value, scale], f"{prefix}.mul", before=at)
-        value = self.node("Round", [value], f"{prefix}.round", before=at)
-        value = self.node("Add", [value, scalar("offset", quantizer.offset_d)], f"{prefix}.add", before=at)
+        value = self.graph.node("Mul", [value, scale], f"{prefix}.mul", before=at)
+        value = self.graph.node("Round", [value], f"{prefix}.round", before=at)
+        value = self.graph.node("Add", [value, scalar("offset", quantizer.offset_d)], f"{prefix}.add", before=at)
         bounds = [scalar("min_val", arithmetic.INT8_MIN), scalar("max_val", arithmetic.INT8_MAX)]
-        return self.node("Clip", [value, *bounds], f"{prefix}.clip", before=at)
+        return self.graph.node("Clip", [value, *bounds], f"{prefix}.clip", before=at)
 
     def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """The chain up to Sub: q - offset_d, so that zero padding means a true zero."""
         value = self._chain(source, quantizer, name, at)
-        offset = self.constant(f"{name}.fakequant.sub.offset", np.asarray(quantizer.offset_d, np.float32))
-        value = self.node("Sub", [value, offset], f"{name}.fakequant.sub", before=at)
+        offset = self.graph.constant(f"{name}.fakequant.sub.offset", np.asarray(quantizer.offset_d, np.float32))
+        value = self.graph.node("Sub", [value, offset], f"{name}.fakequant.sub", before=at)
         value.shape = source.shape
         return value
 
     def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """Mul by scale_d; the offset is already gone."""
-        scale = self.constant(f"{name}.scale", np.asarray(quantizer.scale_d, np.float32))
-        value = self.node("Mul", [quantized, scale], f"{name}.fakedequant", before=at)
-        return from_float32(self, value, quantizer, name, at)
+        scale = self.graph.constant(f"{name}.scale", np.asarray(quantizer.scale_d, np.float32))
+        value = self.graph.node("Mul", [quantized, scale], f"{name}.fakedequant", before=at)
+        return from_float32(self.graph, value, quantizer, name, at)
 
     def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
         """Mul by deq_scale along the channel axis."""
         name = f"{site.node}.fakedequant"
         spatial = rank - 2  # a Gemm or MatMul has none: its channels are the last axis
         scale = site.deq_scale.reshape([1, -1] + [1] * spatial) if spatial else site.deq_scale
-        value = self.node("Mul", [accumulator, self.constant(f"{name}.dqscale", scale)], f"{name}.mul", after=at)
+        factor = self.graph.constant(f"{name}.dqscale", scale)
+        value = self.graph.node("Mul", [accumulator, factor], f"{name}.mul", after=at)
         if site.float_type == ir.DataType.FLOAT16:
             value.shape = accumulator.shape
             attributes = [ir.AttrInt64("to", int(ir.DataType.FLOAT16))]
-            value = self.node("Cast", [value], f"{name}.cast", attributes, ir.DataType.FLOAT16, after=value.producer())
+            value = self.graph.node(
+                "Cast", [value], f"{name}.cast", attributes, ir.DataType.FLOAT16, after=value.producer()
+            )
         return value
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
@@ -90,12 +90,12 @@ class FakeQuantWriter(Writer):
         """int32 initializer behind a Cast, or integer-valued float32; float32 is exact up to 2^24 either way."""
         assert site.bias is not None
         if self._float_weights:
-            return self.constant(site.bias_name, site.bias.astype(np.float32))
-        return self._cast(self.constant(site.bias_name, site.bias), f"{site.node}.bias.cast", at)
+            return self.graph.constant(site.bias_name, site.bias.astype(np.float32))
+        return self._cast(self.graph.constant(site.bias_name, site.bias), f"{site.node}.bias.cast", at)
 
     def _cast(self, value: ir.Value, name: str, at: ir.Node) -> ir.Value:
         attributes = [ir.AttrInt64("to", int(ir.DataType.FLOAT))]
-        result = self.node("Cast", [value], name, attributes, before=at)
+        result = self.graph.node("Cast", [value], name, attributes, before=at)
         result.shape = value.shape
         return result
 
@@ -103,4 +103,4 @@ class FakeQuantWriter(Writer):
         """The int8 tensor itself."""
         value = self._chain(self._clipped(source, quantizer, at), quantizer, f"{name}.quant", at)
         attributes = [ir.AttrInt64("to", int(ir.DataType.INT8))]
-        return self.node("Cast", [value], f"{name}.quant.cast", attributes, ir.DataType.INT8, before=at)
+        return self.graph.node("Cast", [value], f"{name}.quant.cast", attributes, ir.DataType.INT8, before=at)

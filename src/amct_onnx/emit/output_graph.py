@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
+from amct_onnx.graph.edit import GraphEditor, bodies, nodes_of
 
 
 class OutputGraph:
@@ -18,21 +18,23 @@ class OutputGraph:
 
     def __init__(self, model: ir.Model) -> None:
         """Copy the model; weights are shared, not copied."""
-        self._model = model.clone()
-        self._graph = self._model.graph
-        nodes = nodes_of(self._model)
-        self._nodes: dict[str, ir.Node] = {n.name or "": n for n in nodes}
-        self._values: dict[str, ir.Value] = {}
+        self.model = model.clone()
+        self._graph = self.model.graph
+        all_nodes = nodes_of(self.model)
+        self.nodes: dict[str, ir.Node] = {n.name or "": n for n in all_nodes}
+        """The source's nodes by name."""
+        self.values: dict[str, ir.Value] = {}
+        """The source's tensors by name."""
         for graph in self._graphs():
-            self._values.update({v.name or "": v for v in [*graph.inputs, *graph.initializers.values()]})
-        for node in nodes:
-            self._values.update({v.name or "": v for v in node.outputs})
-        self._value_names = FreeNames(self._values)
+            self.values.update({v.name or "": v for v in [*graph.inputs, *graph.initializers.values()]})
+        for node in all_nodes:
+            self.values.update({v.name or "": v for v in node.outputs})
         # ATC names the graph inputs' nodes after them
-        self._node_names = FreeNames([*self._nodes, *(v.name for v in self._graph.inputs)])
+        self._edit = GraphEditor(self.model, reserved=(v.name for v in self._graph.inputs))
         self._replaced: dict[ir.Value, ir.Value] = {}
         self._wished: list[tuple[ir.Value, str]] = []
-        self._inserted: list[ir.Node] = []
+        self.inserted: list[ir.Node] = []
+        """The nodes that ``node`` inserted, in order."""
 
     def node(
         self,
@@ -45,34 +47,30 @@ class OutputGraph:
         after: ir.Node | None = None,
         before: ir.Node | None = None,
     ) -> ir.Value:
-        """Insert a node with one output."""
-        name = self._node_names.take(name)
-        new = ir.Node("", op_type, inputs, attributes, num_outputs=1, name=name)
-        new.outputs[0].name = self._value_names.take(f"{name}.output0")
+        """Insert a node with one output, under a name that is still free."""
+        name = self._edit.node_names.take(name)
+        new = self._edit.insert(op_type, inputs, name, attributes, before=before, after=after, joint=".output")
         new.outputs[0].type = ir.TensorType(dtype)
-        self._inserted.append(new)
-        at = before or after
-        assert at is not None and at.graph is not None
-        if before is not None:
-            at.graph.insert_before(at, new)
-        else:
-            at.graph.insert_after(at, new)
+        self.inserted.append(new)
         return new.outputs[0]
 
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """Register an initializer under a name that is still free."""
-        wished, name = name, self._value_names.take(name)
-        value = ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
-        )
-        tensor.name = name
-        self._graph.register_initializer(value)
-        self._wished.append((value, wished))
+        value = self._edit.constant(name, tensor)
+        self._wished.append((value, name))
         return value
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
         """Register a small initializer from an array."""
         return self.initializer(name, ir.Tensor(array))
+
+    def free_value_name(self, name: str) -> str:
+        """The free name nearest to the given one; taken from now on."""
+        return self._edit.value_names.take(name)
+
+    def wish(self, value: ir.Value, name: str) -> None:
+        """Give a tensor a name of the source's when the removed half of the graph leaves it free."""
+        self._wished.append((value, name))
 
     def current(self, value: ir.Value) -> ir.Value:
         """What stands now for a tensor of the source that may have been replaced."""
@@ -90,7 +88,7 @@ class OutputGraph:
                     "Identity", [new], f"{name}.identity", dtype=new.dtype or ir.DataType.FLOAT, after=producer
                 )
             new.shape = old.shape
-            old.name = self._value_names.take(f"{name}.replaced")
+            old.name = self.free_value_name(f"{name}.replaced")
             new.name = name
             if new.dtype is None or new.dtype.is_floating_point():
                 new.type = old.type
@@ -108,21 +106,21 @@ class OutputGraph:
         Raises:
             UnsupportedModelError: A quantizer of the source is left.
         """
-        RemoveUnusedNodesPass()(self._model)
+        RemoveUnusedNodesPass()(self.model)
         if self._fold(constants):
-            RemoveUnusedNodesPass()(self._model)
+            RemoveUnusedNodesPass()(self.model)
         self._drop_unused_initializers()
         self._drop_unused_opsets()
         self._graph.sort()
         self._give_wished_names()
         self._check()
-        return self._model
+        return self.model
 
     def _fold(self, constants: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> bool:
         """Dequantized weights of layers that stay float, where something still reads them."""
         folded = False
         for name, compute in constants.items():
-            value = self._values[name]
+            value = self.values[name]
             producer = value.producer()
             if producer is None or producer.graph is None or not (value.uses() or value.is_graph_output()):
                 continue
@@ -137,16 +135,16 @@ class OutputGraph:
 
     def _drop_unused_opsets(self) -> None:
         """One opset_import of the default domain, and those of other domains that nodes are of."""
-        used = {n.domain for n in nodes_of(self._model)} | {""}
-        version = self._model.opset_imports.get("", self._model.opset_imports.get("ai.onnx", 0))
-        for domain in list(self._model.opset_imports):
+        used = {n.domain for n in nodes_of(self.model)} | {""}
+        version = self.model.opset_imports.get("", self.model.opset_imports.get("ai.onnx", 0))
+        for domain in list(self.model.opset_imports):
             if domain not in used:
-                del self._model.opset_imports[domain]
-        self._model.opset_imports[""] = version
+                del self.model.opset_imports[domain]
+        self.model.opset_imports[""] = version
 
     def _check(self) -> None:
         """No quantizer of the source is left; value_info without a type, which cannot be written, goes."""
-        for node in nodes_of(self._model):
+        for node in nodes_of(self.model):
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnsupportedModelError(
                     f"Node '{node.name}' ({node.op_type}) has no form in the outputs: what reads it is no "
@@ -158,7 +156,7 @@ class OutputGraph:
 
     def _give_wished_names(self) -> None:
         """Source names that the removed half of the graph had occupied go to what stands in its place."""
-        values = {v.name for n in nodes_of(self._model) for v in n.outputs}
+        values = {v.name for n in nodes_of(self.model) for v in n.outputs}
         values |= {v.name for g in self._graphs() for v in [*g.inputs, *g.initializers.values()]}
         for value, name in self._wished:
             if value.name != name and name not in values and not value.is_graph_output():

@@ -19,11 +19,12 @@ from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site, Weight
 
 
-class Writer(OutputGraph, abc.ABC):
+class PlanEmitter(abc.ABC):
     """Rewrites one copy of the normalised graph according to a plan."""
 
     def __init__(self, model: ir.Model, plan: Plan) -> None:
-        super().__init__(model)
+        self.graph = OutputGraph(model)
+        """The copy under construction."""
         self._plan = plan
         self._site_names = {s.node for s in plan.sites}
         self._made: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
@@ -74,21 +75,24 @@ class Writer(OutputGraph, abc.ABC):
     def rewrite(self) -> ir.Model:
         """The rewritten model."""
         # what sites and pairs read is looked up before anything moves
-        sources = {s.node: self._values[s.source] for s in self._plan.sites}
+        sources = {s.node: self.graph.values[s.source] for s in self._plan.sites}
         for pair in self._plan.pairs:
             self._pair(pair)
         for site in self._plan.sites:
             self._site(site, sources[site.node])
-        for node in [n for n in self._nodes.values() if n.op_type == "Gemm" and n.domain == ""]:
+        for node in [n for n in self.graph.nodes.values() if n.op_type == "Gemm" and n.domain == ""]:
             self._alpha_behind(node)
         for out, source, quantizer in self._plan.outputs:
-            old = self._values[out]
+            old = self.graph.values[out]
             producer = old.producer()
             assert producer is not None
-            self.replace(
-                old, self.output(self.current(self._values[source]), quantizer, producer.name or out, producer)
-            )
-        return self.finish(self._plan.constants)
+            value = self.graph.current(self.graph.values[source])
+            self.graph.replace(old, self.output(value, quantizer, producer.name or out, producer))
+        return self.finish()
+
+    def finish(self) -> ir.Model:
+        """The graph without what nothing reads, under the source's names."""
+        return self.graph.finish(self._plan.constants)
 
     def nodes_of(self, site_name: str) -> tuple[str, ...]:
         """Names of the nodes that stand for a layer: its quantizer (maybe shared), itself, what follows it."""
@@ -98,11 +102,11 @@ class Writer(OutputGraph, abc.ABC):
         """The layer's integers, computed when they are written; layers with the same integers share them."""
         key = (*site.weight.key, shape)
         if key not in self._weights:
-            self._weights[key] = self.initializer(site.weight.name, QuantizedTensor(site.weight, shape, dtype))
+            self._weights[key] = self.graph.initializer(site.weight.name, QuantizedTensor(site.weight, shape, dtype))
         return self._weights[key]
 
     def _pair(self, pair: Pair) -> None:
-        old = self._values[pair.output]
+        old = self.graph.values[pair.output]
         at = old.producer()
         assert at is not None
         if not old.uses() and not old.is_graph_output():
@@ -114,17 +118,17 @@ class Writer(OutputGraph, abc.ABC):
         if not pair.source:
             integer = at.inputs[0]
             assert integer is not None
-            new = float_dequantize(self, integer, quantizer, f"{at.name}.fakequant", at)
-            self.replace(old, new)
+            new = float_dequantize(self.graph, integer, quantizer, f"{at.name}.fakequant", at)
+            self.graph.replace(old, new)
             return
-        source = self.current(self._values[pair.source])
+        source = self.graph.current(self.graph.values[pair.source])
         if pair.elided:
-            self.replace(old, source)
+            self.graph.replace(old, source)
         elif quantizer.per_tensor_int8:
             quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
-            self.replace(old, self.antiquantize(quantized, quantizer, f"{at.name}.antiquant", at))
+            self.graph.replace(old, self.antiquantize(quantized, quantizer, f"{at.name}.antiquant", at))
         else:
-            self.replace(old, float_chain(self, source, quantizer, f"{at.name}.fakequant", at))
+            self.graph.replace(old, float_chain(self.graph, source, quantizer, f"{at.name}.fakequant", at))
 
     def _is_site_input(self, node: ir.Node, index: int) -> bool:
         return index == 0 and (node.name or "") in self._site_names
@@ -138,23 +142,23 @@ class Writer(OutputGraph, abc.ABC):
     def _clip(self, source: ir.Value, quantizer: Quantizer, at: ir.Node) -> ir.Value:
         kind = np.float16 if quantizer.float_type == ir.DataType.FLOAT16 else np.float32
         bounds = [
-            self.constant(
+            self.graph.constant(
                 f"{at.name}.clip.{label}", np.asarray(np.float32(limit - quantizer.offset_d) * quantizer.scale_d, kind)
             )
             for label, limit in (("min", quantizer.low), ("max", quantizer.high))
         ]
-        return self.node("Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at)
+        return self.graph.node("Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at)
 
     def _site(self, site: Site, source: ir.Value) -> None:
-        node = self._nodes[site.node]
-        source = self.current(source)
+        node = self.graph.nodes[site.node]
+        source = self.graph.current(source)
         if site.transpose_input:
             source = self._shared(
                 source, site.quantizer, "transpose", node, lambda: self._transpose(source, site, node)
             )
         source = self.lift(source, site, node)
         quantized = self._shared_quantize(source, site.quantizer, f"{site.node}.quant", node)
-        start = len(self._inserted)
+        start = len(self.graph.inserted)
         inputs = [quantized, self.weight(site, node)]
         behind = site.bias is not None and LAYER_KINDS[node.op_type].bias_input is None
         if site.bias is not None and not behind:
@@ -165,16 +169,16 @@ class Writer(OutputGraph, abc.ABC):
         new = ir.Node("", node.op_type, inputs, attributes, num_outputs=1, name=node.name, doc_string=node.doc_string)
         old = node.outputs[0]
         shape, last = old.shape, old
-        new.outputs[0].name = self._value_names.take(
+        new.outputs[0].name = self.graph.free_value_name(
             f"{site.node}_output0" if old.is_graph_output() else f"{site.node}.acc"
         )
         if not old.is_graph_output():
-            self._wished.append((new.outputs[0], old.name or ""))
+            self.graph.wish(new.outputs[0], old.name or "")
         self._accumulator_type(new.outputs[0], self.lifted(shape, site))
         assert node.graph is not None
         node.graph.insert_after(node, new)
         result, tail = new.outputs[0], new
-        absorbed = [self._nodes[name] for name in site.absorbed]
+        absorbed = [self.graph.nodes[name] for name in site.absorbed]
         if absorbed:
             last = absorbed[-1].outputs[0]
         if behind:
@@ -186,8 +190,8 @@ class Writer(OutputGraph, abc.ABC):
         if site.input_sum is not None:
             result = self._plus_input_sum(result, site, site.input_sum, new)
         result = self.lower(result, site)
-        self._site_nodes[site.node] = [*self._chains[quantized], new, *self._inserted[start:]]
-        self.replace(last, result)
+        self._site_nodes[site.node] = [*self._chains[quantized], new, *self.graph.inserted[start:]]
+        self.graph.replace(last, result)
 
     def _plus_input_sum(
         self, result: ir.Value, site: Site, input_sum: npt.NDArray[np.float32], layer: ir.Node
@@ -203,7 +207,7 @@ class Writer(OutputGraph, abc.ABC):
         ones = Weight(lambda: np.full(shape, sign), tuple(shape), scale, f"{name}.weight", ("sum", *shape, int(sign)))
         summing = replace(site, node=name, weight=ones, deq_scale=scale, bias=None, split_scale=False)
         weight, sums = self.weight(summing, layer), layer.outputs[0].shape
-        total = self.node(layer.op_type, [layer.inputs[0], weight], name, layer.attributes.values(), after=layer)
+        total = self.graph.node(layer.op_type, [layer.inputs[0], weight], name, layer.attributes.values(), after=layer)
         if sums is not None:
             axis = layout.kind.result_axis % len(sums)
             sums = ir.Shape([1 if a == axis else n for a, n in enumerate(sums)])
@@ -213,10 +217,10 @@ class Writer(OutputGraph, abc.ABC):
         ratio = (input_sum / largest).astype(site.float_type.numpy())
         if np.any(ratio != 1):
             assert weight.shape is not None
-            factor = self.constant(f"{name}.ratio", layout.along_result(ratio, len(weight.shape)))
-            added = self.node("Mul", [added, factor], f"{name}.mul", dtype=site.float_type, after=layer)
+            factor = self.graph.constant(f"{name}.ratio", layout.along_result(ratio, len(weight.shape)))
+            added = self.graph.node("Mul", [added, factor], f"{name}.mul", dtype=site.float_type, after=layer)
             added.shape = result.shape
-        return self.node("Add", [result, added], f"{name}.add", dtype=site.float_type, after=layer)
+        return self.graph.node("Add", [result, added], f"{name}.add", dtype=site.float_type, after=layer)
 
     def _alpha_behind(self, node: ir.Node) -> None:
         """The alpha of a Gemm that stays float and has no C, as a Mul: ATC's plugin drops it there."""
@@ -228,32 +232,36 @@ class Writer(OutputGraph, abc.ABC):
         kind = float_type_of(old)
         attributes = [a for a in node.attributes.values() if a.name != "alpha"]
         new = ir.Node("", "Gemm", node.inputs[:2], attributes, num_outputs=1, name=node.name)
-        new.outputs[0].name = self._value_names.take(f"{node.name}.product")
+        new.outputs[0].name = self.graph.free_value_name(f"{node.name}.product")
         new.outputs[0].type, new.outputs[0].shape = ir.TensorType(kind), old.shape
         assert node.graph is not None
         node.graph.insert_after(node, new)
-        factor = self.constant(f"{node.name}.alpha.factor", np.asarray(alpha.as_float(), kind.numpy()))
-        self.replace(old, self.node("Mul", [new.outputs[0], factor], f"{node.name}.alpha", dtype=kind, after=new))
+        factor = self.graph.constant(f"{node.name}.alpha.factor", np.asarray(alpha.as_float(), kind.numpy()))
+        self.graph.replace(
+            old, self.graph.node("Mul", [new.outputs[0], factor], f"{node.name}.alpha", dtype=kind, after=new)
+        )
 
     def _bias_add(self, site: Site, layer: ir.Node, absorbed: list[ir.Node]) -> ir.Value:
         """The Add of a MatMul's int32 bias, under the name of the source's Add."""
         source = next((n for n in absorbed if n.op_type == "Add"), None)
         name = (source.name if source is not None else None) or f"{site.node}.bias_add"
-        out = self.node("Add", [layer.outputs[0], self.bias(site, layer)], name, after=layer)
+        out = self.graph.node("Add", [layer.outputs[0], self.bias(site, layer)], name, after=layer)
         producer = out.producer()
         assert producer is not None
         self._accumulator_type(out, layer.outputs[0].shape)
         if source is not None:
             source.name, producer.name = f"{source.name}.source", source.name
             if source.outputs[0].is_graph_output():
-                out.name = self._value_names.take(f"{name}_output0")
+                out.name = self.graph.free_value_name(f"{name}_output0")
             else:
-                self._wished.append((out, source.outputs[0].name or ""))
+                self.graph.wish(out, source.outputs[0].name or "")
         return out
 
     def _transpose(self, source: ir.Value, site: Site, at: ir.Node) -> ir.Value:
         perm = [ir.AttrInt64s("perm", [1, 0])]
-        return self.node("Transpose", [source], f"{site.node}.transpose", perm, site.quantizer.float_type, before=at)
+        return self.graph.node(
+            "Transpose", [source], f"{site.node}.transpose", perm, site.quantizer.float_type, before=at
+        )
 
     def _shared_quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """One quantizer for all readers in one graph that quantize the same tensor alike."""
@@ -266,9 +274,9 @@ class Writer(OutputGraph, abc.ABC):
         """What was made of a tensor once, for all readers in one graph; the ledger names its nodes for each."""
         key = (source.name or "", quantizer, what, id(at.graph))
         if key not in self._made:
-            start = len(self._inserted)
+            start = len(self.graph.inserted)
             self._made[key] = make()
-            self._chains[self._made[key]] = [*self._chains.get(source, []), *self._inserted[start:]]
+            self._chains[self._made[key]] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
         return self._made[key]
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:

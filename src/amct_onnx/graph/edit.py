@@ -15,18 +15,64 @@ WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 class GraphEditor:
-    """Edits one model; collects its names once, so that each edit costs the same in a large graph."""
+    """Edits one model; collects its names once, so that each edit costs the same in a large graph.
 
-    def __init__(self, model: ir.Model) -> None:
-        self._model = model
+    Args:
+        model: edited in place.
+        reserved: names that no new node may get, beside those of the nodes.
+    """
+
+    def __init__(self, model: ir.Model, reserved: Iterable[str | None] = ()) -> None:
+        self.model = model
         nodes = nodes_of(model)
         values = [*model.graph.inputs, *model.graph.initializers.values()]
         for node in nodes:
             values.extend(node.outputs)
             for body in bodies_of(node):
                 values.extend([*body.inputs, *body.initializers.values()])
-        self._node_names = FreeNames(n.name for n in nodes)
-        self._value_names = FreeNames(v.name for v in values)
+        self.node_names = FreeNames([*(n.name for n in nodes), *reserved])
+        self.value_names = FreeNames(v.name for v in values)
+
+    def insert(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        attributes: Iterable[ir.Attr] = (),
+        *,
+        before: ir.Node | None = None,
+        after: ir.Node | None = None,
+        domain: str = "",
+        outputs: int = 1,
+        joint: str = ":",
+        doc_string: str | None = None,
+    ) -> ir.Node:
+        """Insert a node, at the end of the main graph where neither ``before`` nor ``after`` names its place.
+
+        Args:
+            op_type: of the node.
+            inputs: of the node; None stands for an omitted input.
+            name: taken as it is, see ``node_names``.
+            attributes: of the node.
+            before: the node in front of which, in whose graph, it is inserted.
+            after: the node behind which it is inserted.
+            domain: of the operator.
+            outputs: number of outputs.
+            joint: between the node's name and the number of an output, in the output's name.
+            doc_string: of the node.
+        """
+        new = ir.Node(domain, op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=doc_string)
+        for index, result in enumerate(new.outputs):
+            result.name = self.value_names.take(f"{name}{joint}{index}")
+        if before is not None:
+            assert before.graph is not None
+            before.graph.insert_before(before, new)
+        elif after is not None:
+            assert after.graph is not None
+            after.graph.insert_after(after, new)
+        else:
+            self.model.graph.append(new)
+        return new
 
     def node(
         self,
@@ -38,7 +84,7 @@ class GraphEditor:
         like: ir.Value | None = None,
         outputs: int = 1,
     ) -> ir.Value:
-        """Insert a node of the default domain in front of ``at`` and return its first output.
+        """Insert a node of the default domain in front of ``at``, which it replaces, and return its first output.
 
         Args:
             op_type: of the node.
@@ -51,25 +97,22 @@ class GraphEditor:
         """
         name = at.name or op_type
         if label:
-            name = self._node_names.take(f"{name}/{label}")
-        new = ir.Node("", op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=at.doc_string)
-        for index, result in enumerate(new.outputs):
-            result.name = self._value_names.take(f"{name}:{index}")
-            if like is not None:
+            name = self.node_names.take(f"{name}/{label}")
+        new = self.insert(op_type, inputs, name, attributes, before=at, outputs=outputs, doc_string=at.doc_string)
+        if like is not None:
+            for result in new.outputs:
                 result.type, result.shape = like.type, like.shape
-        assert at.graph is not None
-        at.graph.insert_before(at, new)
         return new.outputs[0]
 
     def constant(self, name: str, content: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
         """Register an initializer; it lies in the outermost graph, where every body sees it."""
         tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content)
-        name = self._value_names.take(name)
+        name = self.value_names.take(name)
         tensor.name = name
         value = ir.Value(
             name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
         )
-        self._model.graph.register_initializer(value)
+        self.model.graph.register_initializer(value)
         return value
 
     def replace(self, node: ir.Node, results: Sequence[ir.Value]) -> None:

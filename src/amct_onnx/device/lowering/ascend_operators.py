@@ -29,7 +29,7 @@ def lower_quant(state: LoweringState, node: ir.Node) -> None:
     scale, offset = quantizer_factors(node)
     state.warnings += lost_offset(node)
     x = state.as_float32(_source(node))
-    made = QUANTIZE[state.product.quantize](state.emit, x, scale, offset, _flag(node, "sqrt_mode"))
+    made = QUANTIZE[state.product.quantize](state.edit, x, scale, offset, _flag(node, "sqrt_mode"))
     state.quantized[node] = made
     state.int8[node.outputs[0]] = Int8Tensor(made.centred, offset, node)
     state.replaced.append(node)
@@ -62,9 +62,9 @@ def lower_dequant(state: LoweringState, node: ir.Node) -> None:
         scale = _along_channels(scale, accumulator, node)
     source = accumulator.value
     if not accumulator.in_float:
-        source = state.emit.cast(source, ir.DataType.FLOAT)
+        source = state.edit.cast(source, ir.DataType.FLOAT)
     result = DEQUANTIZE[state.product.dequantize](
-        state.emit, source, scale, _flag(node, "sqrt_mode"), _flag(node, "relu_flag")
+        state.edit, source, scale, _flag(node, "sqrt_mode"), _flag(node, "relu_flag")
     )
     result = _float_result(state, node, result)
     if layer is not None and layer.output is None:
@@ -79,8 +79,8 @@ def lower_antiquant(state: LoweringState, node: ir.Node) -> None:
     state.warnings += lost_offset(node)
     value = held.value
     if offset != held.offset:
-        value = state.emit.node("Add", [value, state.emit.number(held.offset - offset)])
-    result = ANTIQUANTIZE[state.product.antiquantize](state.emit, value, scale, _flag(node, "sqrt_mode"))
+        value = state.edit.node("Add", [value, state.edit.number(held.offset - offset)])
+    result = ANTIQUANTIZE[state.product.antiquantize](state.edit, value, scale, _flag(node, "sqrt_mode"))
     _float_result(state, node, result)
 
 
@@ -122,11 +122,11 @@ def _float_result(state: LoweringState, node: ir.Node, result: ir.Value) -> ir.V
             "Write it as one of these."
         )
     if kind == GE_FLOAT16:
-        result = state.emit.cast(result, ir.DataType.FLOAT16)
+        result = state.edit.cast(result, ir.DataType.FLOAT16)
     old = node.outputs[0]
     if old.is_graph_output():
         name = old.name
-        old.name = state.emit.unique(f"{name}:replaced")
+        old.name = state.edit.unique(f"{name}:replaced")
         result.name, result.shape = name, old.shape
     # whatever the file declares of a graph output
     result.type = ir.TensorType(ir.DataType.FLOAT if kind == GE_FLOAT else ir.DataType.FLOAT16)

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from amct_onnx.device.lowering.emitter import Emitter
+from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.graph.attributes import attribute
 
 DOMAIN = "com.microsoft.nchwc"
@@ -122,12 +122,12 @@ def _ordered(weight: npt.NDArray[np.int8], group: int, size: int) -> npt.NDArray
 
 
 def blocked_convolution(
-    emit: Emitter, node: ir.Node, x: ir.Value, weight: ir.Value, channels: tuple[int, int], bias: ir.Value | None
+    edit: LoweringEditor, node: ir.Node, x: ir.Value, weight: ir.Value, channels: tuple[int, int], bias: ir.Value | None
 ) -> ir.Value:
     """Insert the Conv with the layout's changes before and behind it.
 
     Args:
-        emit: inserts nodes.
+        edit: inserts nodes.
         node: the Conv.
         x: float32 [n, input channels, height, width].
         weight: float32, from ``blocked_weight``.
@@ -136,6 +136,6 @@ def blocked_convolution(
     """
     inputs, outputs = channels
     if inputs >= (block_size() or 0):
-        x = emit.node("ReorderInput", [x], domain=DOMAIN)
-    y = emit.node("Conv", [x, weight, *([] if bias is None else [bias])], node.attributes.values(), domain=DOMAIN)
-    return emit.node("ReorderOutput", [y], [ir.AttrInt64("channels", outputs)], domain=DOMAIN)
+        x = edit.node("ReorderInput", [x], domain=DOMAIN)
+    y = edit.node("Conv", [x, weight, *([] if bias is None else [bias])], node.attributes.values(), domain=DOMAIN)
+    return edit.node("ReorderOutput", [y], [ir.AttrInt64("channels", outputs)], domain=DOMAIN)

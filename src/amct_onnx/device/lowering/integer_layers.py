@@ -49,7 +49,7 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     assert layout is not None  # only operators of the table are lowered here
     layer = _layer_of(node, layout, held, array, bias)
     state.layers.append(layer)
-    state.emit.before(node)
+    state.edit.before(node)
     bound, parts = layer.bound(), None
     may_be_float = not state.integer_kernels or node.op_type == "ConvTranspose"
     in_float = may_be_float and bound is not None and bound <= EXACT_IN_FLOAT32

@@ -27,7 +27,7 @@ def float_kernel(
     bias: npt.NDArray[Any] | None,
 ) -> ir.Value:
     """The layer as it stands, on float32; weight (``integers``) and bias are exact in it."""
-    addend = None if bias is None else state.emit.constant(bias.astype(np.float32))
+    addend = None if bias is None else state.edit.constant(bias.astype(np.float32))
     blocked = _blocked(state, node, held.value, integers, addend)
     if blocked is not None:
         state.replaced.append(node)
@@ -35,7 +35,7 @@ def float_kernel(
     key = (id(node.graph), weight)
     if key not in state.float_weights:
         # cast while running: int8 weights keep the session as small as the fake-quant model's
-        state.float_weights[key] = state.emit.cast(weight, ir.DataType.FLOAT)
+        state.float_weights[key] = state.edit.cast(weight, ir.DataType.FLOAT)
     node.replace_input_with(0, held.value)
     node.replace_input_with(1, state.float_weights[key])
     if addend is not None:
@@ -50,9 +50,9 @@ def _blocked(
     ordered = blocked_weight(node, integers)
     if ordered is None:
         return None
-    factor = state.emit.cast(state.emit.constant(ordered), ir.DataType.FLOAT)
+    factor = state.edit.cast(state.edit.constant(ordered), ir.DataType.FLOAT)
     channels = (ordered.shape[1] * attribute(node, "group", 1), ordered.shape[0])
-    return blocked_convolution(state.emit, node, x, factor, channels, bias)
+    return blocked_convolution(state.edit, node, x, factor, channels, bias)
 
 
 def integer_kernel(
@@ -62,10 +62,10 @@ def integer_kernel(
 
     ConvInteger pads with the zero point. Kernels of mixed signs saturate on some CPUs.
     """
-    zero, q = state.emit.constant(np.int8(held.offset)), state.integers_of(held)
-    state.emit.before(node)
+    zero, q = state.edit.constant(np.int8(held.offset)), state.integers_of(held)
+    state.edit.before(node)
     if node.op_type == "Conv":
-        result = state.emit.node("ConvInteger", [q, weight, zero], node.attributes.values())
+        result = state.edit.node("ConvInteger", [q, weight, zero], node.attributes.values())
         if bias is not None:
             bias = Layout(LAYER_KINDS["Conv"]).along_result(bias, rank)
     else:
@@ -73,16 +73,16 @@ def integer_kernel(
         if weight in state.int8:
             other = state.int8[weight]
             weight = state.integers_of(other)
-            state.emit.before(node)
-            factors.append(state.emit.constant(np.int8(other.offset)))
+            state.edit.before(node)
+            factors.append(state.edit.constant(np.int8(other.offset)))
         swap = [ir.AttrInt64s("perm", [1, 0])]
         if attribute(node, "transA", 0):
-            q = state.emit.node("Transpose", [q], swap)
+            q = state.edit.node("Transpose", [q], swap)
         if attribute(node, "transB", 0):
-            weight = state.emit.node("Transpose", [weight], swap)
-        result = state.emit.node("MatMulInteger", [q, weight, *factors])
+            weight = state.edit.node("Transpose", [weight], swap)
+        result = state.edit.node("MatMulInteger", [q, weight, *factors])
     if bias is not None:
-        result = state.emit.node("Add", [result, state.emit.constant(bias)])
+        result = state.edit.node("Add", [result, state.edit.constant(bias)])
     state.replaced.append(node)
     return result
 
@@ -129,18 +129,18 @@ def split_kernel(
         source = held.value
         if parts > 1:
             axis = [ir.AttrInt64("axis", layout.kind.result_axis)]
-            source = state.emit.node("Gather", [source, state.emit.constant(channels)], axis)
+            source = state.edit.node("Gather", [source, state.edit.constant(channels)], axis)
         result = _blocked(state, node, source, part, None)
         if result is None:
-            factor = state.emit.cast(state.emit.constant(np.ascontiguousarray(part)), ir.DataType.FLOAT)
-            result = state.emit.node(node.op_type, [source, factor], node.attributes.values())
-        result = state.emit.cast(result, ir.DataType.INT32)
-        total = result if total is None else state.emit.node("Add", [total, result])
+            factor = state.edit.cast(state.edit.constant(np.ascontiguousarray(part)), ir.DataType.FLOAT)
+            result = state.edit.node(node.op_type, [source, factor], node.attributes.values())
+        result = state.edit.cast(result, ir.DataType.INT32)
+        total = result if total is None else state.edit.node("Add", [total, result])
     assert total is not None
     if bias is not None:
         if layout.kind.convolution:
             bias = layout.along_result(bias, weight.ndim)
-        total = state.emit.node("Add", [total, state.emit.constant(bias)])
+        total = state.edit.node("Add", [total, state.edit.constant(bias)])
     state.replaced.append(node)
     return total
 

@@ -70,7 +70,7 @@ def _walk(state: LoweringState, graph: ir.Graph) -> None:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.type = value.shape = None
-        state.emit.before(node)
+        state.edit.before(node)
         if node.domain in ("", "ai.onnx"):
             _lower_node(state, node)
         else:
@@ -89,10 +89,10 @@ def _hand_out(state: LoweringState, graph: ir.Graph) -> None:
         if integer.is_graph_output() or integer.graph is not graph:
             assert integer.producer() is not None
             last = graph[-1]
-            state.emit.after(last)
-            integer = state.emit.node("Identity", [integer])
+            state.edit.after(last)
+            integer = state.edit.node("Identity", [integer])
         name = value.name
-        value.name = state.emit.unique(f"{name}:lowered")
+        value.name = state.edit.unique(f"{name}:lowered")
         integer.name, integer.shape = name, value.shape
         integer.type = ir.TensorType(ir.DataType.INT8 if value in state.int8 else ir.DataType.INT32)
         if value.producer() is not None:

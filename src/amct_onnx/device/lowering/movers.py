@@ -76,7 +76,7 @@ def _pad(state: LoweringState, node: ir.Node, held: Int8Tensor) -> bool:
         number = 0 if fill is None else int(state.constants.array(fill).reshape(-1)[0])
         if len(node.inputs) < 3:
             node.resize_inputs(3)
-        node.replace_input_with(2, state.emit.number(number - held.offset))
+        node.replace_input_with(2, state.edit.number(number - held.offset))
     _move(state, node, [0], held)
     return True
 
@@ -99,7 +99,7 @@ def _add(state: LoweringState, node: ir.Node) -> None:
         bound = held.layer.bound()
         if held.in_float and bound is not None and bound <= EXACT_IN_FLOAT32:
             node.replace_input_with(index, held.value)
-            node.replace_input_with(1 - index, state.emit.constant(bias.astype(np.float32)))
+            node.replace_input_with(1 - index, state.edit.constant(bias.astype(np.float32)))
             state.int32[out] = replace(held, value=out, integer=None)
             return
         if held.in_float:

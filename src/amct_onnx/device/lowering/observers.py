@@ -44,9 +44,9 @@ def add_counters(state: LoweringState) -> tuple[Counters, ...]:
             counts = of_quantizer[quantizer]
         producer = made.value.producer()
         assert producer is not None
-        state.emit.after(producer)
+        state.edit.after(producer)
         none = [ir.AttrInt64("keepdims", 0)]
-        extremes = [_output(state, state.emit.node(op, [made.value], none)) for op in ("ReduceMax", "ReduceMin")]
+        extremes = [_output(state, state.edit.node(op, [made.value], none)) for op in ("ReduceMax", "ReduceMin")]
         found.append(Counters(layer.node.name or "", *counts, *extremes))
     return tuple(found)
 
@@ -54,8 +54,8 @@ def add_counters(state: LoweringState) -> tuple[Counters, ...]:
 def _output(state: LoweringState, value: ir.Value) -> str:
     """Make a value an output; its name."""
     if value.is_graph_output():
-        state.emit.at_end()
-        value = state.emit.node("Identity", [value])
+        state.edit.at_end()
+        value = state.edit.node("Identity", [value])
     state.graph.outputs.append(value)
     return value.name or ""
 
@@ -67,9 +67,9 @@ def _in_main_graph(state: LoweringState, layer: IntegerLayer) -> bool:
 
 def _ties_and_kept(state: LoweringState, quantized: Quantized) -> list[ir.Value]:
     """[is an exact tie, was not clipped], right behind the quantizer so that its stages need not be kept."""
-    emit, producer = state.emit, quantized.centred.producer()
+    edit, producer = state.edit, quantized.centred.producer()
     assert producer is not None
-    emit.after(producer)
-    distance = emit.node("Abs", [emit.node("Sub", [quantized.exact, quantized.rounded])])
-    tie = emit.node("Equal", [distance, emit.number(0.5)])
-    return [tie, emit.node("Equal", [quantized.rounded, quantized.clipped])]
+    edit.after(producer)
+    distance = edit.node("Abs", [edit.node("Sub", [quantized.exact, quantized.rounded])])
+    tie = edit.node("Equal", [distance, edit.number(0.5)])
+    return [tie, edit.node("Equal", [quantized.rounded, quantized.clipped])]

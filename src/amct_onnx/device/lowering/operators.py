@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, INT8_MAX, INT8_MIN
 from amct_onnx.device import arithmetic as rules
-from amct_onnx.device.lowering.emitter import Emitter
+from amct_onnx.device.lowering.editor import LoweringEditor
 
 
 @dataclass(frozen=True)
@@ -33,106 +33,108 @@ class Quantized:
     centred: ir.Value
 
 
-def _quantized(emit: Emitter, exact: ir.Value, offset: int, *, offset_added: bool) -> Quantized:
+def _quantized(edit: LoweringEditor, exact: ir.Value, offset: int, *, offset_added: bool) -> Quantized:
     """Round and clip; the clipping bounds move when the offset has not been added."""
     shift = 0 if offset_added else offset
-    rounded = emit.node("Round", [exact])
-    clipped = emit.node("Clip", [rounded, emit.number(INT8_MIN - shift), emit.number(INT8_MAX - shift)])
+    rounded = edit.node("Round", [exact])
+    clipped = edit.node("Clip", [rounded, edit.number(INT8_MIN - shift), edit.number(INT8_MAX - shift)])
     centred = clipped
     if offset_added and offset:
-        centred = emit.node("Sub", [clipped, emit.number(offset)])
+        centred = edit.node("Sub", [clipped, edit.number(offset)])
     return Quantized(exact, rounded, clipped, centred)
 
 
-def quantize_float32(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
+def quantize_float32(edit: LoweringEditor, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
     """rint(x * scale), clipped to [-128 - offset, 127 - offset]: adding the offset to an integer rounds nothing."""
     factor = rules.effective_scale(scale, sqrt_mode)
-    return _quantized(emit, emit.times(x, emit.constant(factor)), offset, offset_added=False)
+    return _quantized(edit, edit.times(x, edit.constant(factor)), offset, offset_added=False)
 
 
-def quantize_float32_offset_first(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
+def quantize_float32_offset_first(
+    edit: LoweringEditor, x: ir.Value, scale: float, offset: int, sqrt_mode: bool
+) -> Quantized:
     """rint(x * scale + offset), clipped; the offset subtracted again."""
     factor = rules.effective_scale(scale, sqrt_mode)
-    value = emit.times(x, emit.constant(factor))
+    value = edit.times(x, edit.constant(factor))
     if offset:
-        value = emit.node("Add", [value, emit.number(offset)])
-    return _quantized(emit, value, offset, offset_added=True)
+        value = edit.node("Add", [value, edit.number(offset)])
+    return _quantized(edit, value, offset, offset_added=True)
 
 
-def quantize_float16(emit: Emitter, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
+def quantize_float16(edit: LoweringEditor, x: ir.Value, scale: float, offset: int, sqrt_mode: bool) -> Quantized:
     """The chain in float32 operators with a rounding to float16 after each.
 
     float32 has 24 bits, two more than twice float16's 11, so rounding twice is rounding once.
     """
     factor, sqrt_mode = rules.float16_scale(scale, sqrt_mode)
-    value = emit.half(x)
+    value = edit.half(x)
     for _ in range(2 if sqrt_mode else 1):
-        value = emit.half(emit.times(value, emit.constant(factor)))
+        value = edit.half(edit.times(value, edit.constant(factor)))
     if offset:
-        value = emit.half(emit.node("Add", [value, emit.number(offset)]))
-    return _quantized(emit, value, offset, offset_added=True)
+        value = edit.half(edit.node("Add", [value, edit.number(offset)]))
+    return _quantized(edit, value, offset, offset_added=True)
 
 
-def _without_negative_zero(emit: Emitter, value: ir.Value) -> ir.Value:
+def _without_negative_zero(edit: LoweringEditor, value: ir.Value) -> ir.Value:
     """Integers have one zero; float32 has two, and -0 + 0 is 0."""
-    return emit.node("Add", [value, emit.number(0.0)])
+    return edit.node("Add", [value, edit.number(0.0)])
 
 
 def _dequantized(
-    emit: Emitter, accumulator: ir.Value, factor: rules.Float32, sqrt_mode: bool, relu: bool, *, to_half: bool
+    edit: LoweringEditor, accumulator: ir.Value, factor: rules.Float32, sqrt_mode: bool, relu: bool, *, to_half: bool
 ) -> ir.Value:
-    scale = emit.constant(factor)
-    value = emit.times(accumulator, scale)
+    scale = edit.constant(factor)
+    value = edit.times(accumulator, scale)
     if relu:
-        value = _without_negative_zero(emit, emit.node("Relu", [value]))
+        value = _without_negative_zero(edit, edit.node("Relu", [value]))
     if sqrt_mode:
-        value = emit.times(value, scale)
+        value = edit.times(value, scale)
     if to_half:
-        value = emit.node("Clip", [value, emit.number(-FLOAT16_MAX), emit.number(FLOAT16_MAX)])
-        value = emit.half(value)
+        value = edit.node("Clip", [value, edit.number(-FLOAT16_MAX), edit.number(FLOAT16_MAX)])
+        value = edit.half(value)
     return value
 
 
 def dequantize_float32(
-    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """One Mul."""
-    return _dequantized(emit, accumulator, scale, sqrt_mode, relu, to_half=False)
+    return _dequantized(edit, accumulator, scale, sqrt_mode, relu, to_half=False)
 
 
 def dequantize_fixpipe(
-    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """Mul by the truncated scale, Clip, float16."""
-    return _dequantized(emit, accumulator, rules.s19_scale(scale), sqrt_mode, relu, to_half=True)
+    return _dequantized(edit, accumulator, rules.s19_scale(scale), sqrt_mode, relu, to_half=True)
 
 
 def dequantize_vector(
-    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """Mul, Clip, float16."""
-    return _dequantized(emit, accumulator, scale, sqrt_mode, relu, to_half=True)
+    return _dequantized(edit, accumulator, scale, sqrt_mode, relu, to_half=True)
 
 
 def dequantize_half_scale(
-    emit: Emitter, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """Mul by the float16 scale or twice by its root, Clip, float16."""
     factor, sqrt_mode = rules.float16_scale(scale, sqrt_mode)
-    return _dequantized(emit, accumulator, factor, sqrt_mode, relu, to_half=True)
+    return _dequantized(edit, accumulator, factor, sqrt_mode, relu, to_half=True)
 
 
-def antiquantize_float32(emit: Emitter, centred: ir.Value, scale: float, sqrt_mode: bool) -> ir.Value:
+def antiquantize_float32(edit: LoweringEditor, centred: ir.Value, scale: float, sqrt_mode: bool) -> ir.Value:
     """Mul by the scale."""
-    return emit.times(_without_negative_zero(emit, centred), emit.number(scale), 2 if sqrt_mode else 1)
+    return edit.times(_without_negative_zero(edit, centred), edit.number(scale), 2 if sqrt_mode else 1)
 
 
-def antiquantize_float16(emit: Emitter, centred: ir.Value, scale: float, sqrt_mode: bool) -> ir.Value:
+def antiquantize_float16(edit: LoweringEditor, centred: ir.Value, scale: float, sqrt_mode: bool) -> ir.Value:
     """Mul by the float16 scale, float16."""
-    factor = emit.constant(rules.half(np.float32(scale)))
-    centred = _without_negative_zero(emit, centred)
+    factor = edit.constant(rules.half(np.float32(scale)))
+    centred = _without_negative_zero(edit, centred)
     for _ in range(2 if sqrt_mode else 1):
-        centred = emit.half(emit.times(centred, factor))
+        centred = edit.half(edit.times(centred, factor))
     return centred
 
 

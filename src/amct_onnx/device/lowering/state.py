@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.device.facts import LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
-from amct_onnx.device.lowering.emitter import Emitter
+from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.device.lowering.node_attributes import quantizer_factors
 from amct_onnx.device.lowering.operators import Quantized
 from amct_onnx.device.profiles import Profile
@@ -155,7 +155,7 @@ class LoweringState:
                 f"The model has opset {opset}; the simulation needs {OLDEST_OPSET}, as ATC does. Export it again."
             )
         self.constants = ConstantEvaluator(opset)
-        self.emit = Emitter(self.graph)
+        self.edit = LoweringEditor(model)
         self.int8: dict[ir.Value, Int8Tensor] = {}
         self.int32: dict[ir.Value, Accumulator] = {}
         self.float_weights: dict[tuple[int, ir.Value], ir.Value] = {}
@@ -196,12 +196,12 @@ class LoweringState:
         if held.integer is None:
             producer = held.value.producer()
             assert producer is not None
-            self.emit.after(producer)
+            self.edit.after(producer)
             whole = held.value
             if isinstance(held, Int8Tensor) and held.offset:
-                whole = self.emit.node("Add", [whole, self.emit.number(held.offset)])
+                whole = self.edit.node("Add", [whole, self.edit.number(held.offset)])
             kind = ir.DataType.INT8 if isinstance(held, Int8Tensor) else ir.DataType.INT32
-            held.integer = self.emit.cast(whole, kind)
+            held.integer = self.edit.cast(whole, kind)
         return held.integer
 
     def held_int8(self, value: ir.Value, node: ir.Node) -> Int8Tensor:
@@ -209,8 +209,8 @@ class LoweringState:
         if value in self.int8:
             return self.int8[value]
         # not remembered: another reader may stand in another If body
-        self.emit.before(node)
-        return Int8Tensor(self.emit.cast(value, ir.DataType.FLOAT), 0, integer=value)
+        self.edit.before(node)
+        return Int8Tensor(self.edit.cast(value, ir.DataType.FLOAT), 0, integer=value)
 
     def is_int8(self, node: ir.Node, index: int) -> bool:
         """Whether an input of the node is known to be int8."""
@@ -229,4 +229,4 @@ class LoweringState:
         """A float16 tensor is cast up, which is exact; one of unknown type as well in models that hold any float16."""
         if value.dtype == ir.DataType.FLOAT or (value.dtype is None and not self.has_float16):
             return value
-        return self.emit.cast(value, ir.DataType.FLOAT)
+        return self.edit.cast(value, ir.DataType.FLOAT)

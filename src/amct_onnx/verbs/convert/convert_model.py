@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from amct_onnx.common.json_text import json_text
 from amct_onnx.common.log import start_log
-from amct_onnx.emit.deploy import DeployWriter
-from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantWriter
+from amct_onnx.emit.deploy import DeployEmitter
+from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
 from amct_onnx.emit.record import record_text
-from amct_onnx.emit.rewrite import Writer
+from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.errors import SettingError
 from amct_onnx.files.compose import Composition, compose, data_path
 from amct_onnx.files.output_files import check_targets, in_real_folder, output_files
@@ -100,10 +100,11 @@ def _convert(
     replaced = check_targets(targets, model_file, inputs)
     _free_garbage()
     integers = frozenset(s.weight.name for s in plan.sites)
-    deploy = _emitted(DeployWriter(model, plan), plan, paths[0], integers, check)
+    deploy = _emitted(DeployEmitter(model, plan), plan, paths[0], integers, check)
     _free_garbage()
-    fake_quant = _emitted(FakeQuantWriter(model, plan, fake_quant_weights), plan, paths[1], frozenset(), lambda _: None)
-    del model
+    emitter = FakeQuantEmitter(model, plan, fake_quant_weights)
+    fake_quant = _emitted(emitter, plan, paths[1], frozenset(), lambda _: None)
+    del model, emitter
     _free_garbage()
     warnings = plan.warnings + overflow_warnings(plan)
     if integers & deploy.composition.external_names:
@@ -153,12 +154,12 @@ class _Emitted(Generic[Verdict]):
 
 
 def _emitted(
-    writer: Writer, plan: Plan, path: Path, inline: frozenset[str], examine: Callable[[ir.Model], Verdict]
+    emitter: PlanEmitter, plan: Plan, path: Path, inline: frozenset[str], examine: Callable[[ir.Model], Verdict]
 ) -> _Emitted[Verdict]:
     """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
-    model = writer.rewrite()
+    model = emitter.rewrite()
     verdict = examine(model)
-    nodes = {entry.name: writer.nodes_of(entry.name) for entry in plan.entries}
+    nodes = {entry.name: emitter.nodes_of(entry.name) for entry in plan.entries}
     return _Emitted(compose(model, path, inline), nodes, verdict)
 
 

@@ -2,68 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.graph.edit import GraphEditor
 
-class Emitter:
+
+class LoweringEditor:
     """Inserts nodes before the node that is being lowered, and small constants into the main graph."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._main = graph
-        nodes = list(ir.traversal.RecursiveGraphIterator(graph))
-        self._names = {n.name for n in nodes} | {v.name for n in nodes for v in n.outputs}
-        self._names |= {v.name for v in [*graph.inputs, *graph.initializers.values()]}
-        for node in nodes:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH:
-                    body = attribute.as_graph()
-                    self._names |= {v.name for v in [*body.inputs, *body.initializers.values()]}
+    def __init__(self, model: ir.Model) -> None:
+        self._edit = GraphEditor(model)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-        self._place: Callable[[ir.Node], None] = graph.append
+        self._before: ir.Node | None = None
+        self._after: ir.Node | None = None
         self._prefix = ""
 
     def before(self, node: ir.Node) -> None:
         """Insert what follows before the node."""
-        graph = node.graph
-        assert graph is not None
-        self._place, self._prefix = lambda new: graph.insert_before(node, new), node.name or node.op_type
+        self._before, self._after, self._prefix = node, None, node.name or node.op_type
 
     def after(self, node: ir.Node) -> None:
         """Insert what follows after the node, in order."""
-        graph, place = node.graph, [node]
-        assert graph is not None
-
-        def insert(new: ir.Node) -> None:
-            graph.insert_after(place[0], new)
-            place[0] = new
-
-        self._place, self._prefix = insert, node.name or node.op_type
+        self._before, self._after, self._prefix = None, node, node.name or node.op_type
 
     def at_end(self) -> None:
         """Append what follows to the main graph."""
-        self._place, self._prefix = self._main.append, "collected"
+        self._before, self._after, self._prefix = None, None, "collected"
 
     def unique(self, name: str) -> str:
-        """A name that nothing has yet."""
-        result, suffix = name, 1
-        while result in self._names:
-            result, suffix = f"{name}_{suffix}", suffix + 1
-        self._names.add(result)
-        return result
+        """A name that no tensor has yet."""
+        return self._edit.value_names.take(name)
 
     def node(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Iterable[ir.Attr] = (), domain: str = ""
     ) -> ir.Value:
         """Insert a node; its one output."""
-        new = ir.Node(domain, op_type, inputs, list(attributes), num_outputs=1)
-        new.name = self.unique(f"{self._prefix}:{op_type}")
-        new.outputs[0].name = self.unique(f"{new.name}:0")
-        self._place(new)
+        name = self._edit.node_names.take(f"{self._prefix}:{op_type}")
+        new = self._edit.insert(
+            op_type, inputs, name, list(attributes), before=self._before, after=self._after, domain=domain
+        )
+        if self._after is not None:
+            self._after = new
         return new.outputs[0]
 
     def constant(self, array: npt.NDArray[np.generic] | np.generic) -> ir.Value:
@@ -71,13 +55,7 @@ class Emitter:
         array = np.asarray(array)
         key = (array.dtype.str, array.shape, blake2b(np.ascontiguousarray(array).data).digest())
         if key not in self._constants:
-            name = self.unique("constant")
-            tensor = ir.tensor(array, name=name)
-            value = ir.Value(
-                name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
-            )
-            self._main.register_initializer(value)
-            self._constants[key] = value
+            self._constants[key] = self._edit.constant("constant", array)
         return self._constants[key]
 
     def number(self, value: float) -> ir.Value:
