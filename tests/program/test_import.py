@@ -23,7 +23,7 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["amct_onnx", "amct_onnx.cli", "amct_onnx.log", "amct_onnx.errors"])
+@pytest.mark.parametrize("module", ["amct_onnx", "amct_onnx.cli", "amct_onnx.common.log", "amct_onnx.errors"])
 def test_import_is_light_and_writes_nothing(tmp_path: Path, module: str) -> None:
     assert python(f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])") == "[]"
     assert not list(tmp_path.iterdir())

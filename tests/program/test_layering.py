@@ -1,8 +1,9 @@
-"""A stage imports only stages before it, and every module stands in the map of the code."""
+"""Who imports whom, exactly; no circle; and every folder of the code stands in CONTRIBUTING's tree."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,70 +11,116 @@ import pytest
 import amct_onnx
 
 ROOT = Path(amct_onnx.__file__).parent
-BASE = {"errors", "plain_text", "arithmetic", "file_tensor", "proto_scan", "log", "json_text", "cpu_count"}
-"""What every stage may use."""
-MAY_IMPORT = {
-    "read": {"graph_check"},
-    "graph_check": set(),
-    "normalise": set(),
-    "plan": {"normalise", "report"},
-    "emit": {"normalise", "plan"},
-    "compose": {"emit"},
-    "write": {"transaction", "hidden_folder", "compose", "output_files"},
-    "output_files": set(),
-    "transaction": {"hidden_folder", "replace_set"},
-    "replace_set": {"hidden_folder"},
-    "hidden_folder": set(),
-    "report": {"acceptance"},
-    "acceptance": {"normalise", "screen"},
-    "device": {"compose", "normalise", "read", "write", "data", "transaction", "hidden_folder"},
-    "data": set(),
-    "source_bias": {"compose", "normalise", "output_files", "plan", "read", "report", "screen", "write"},
-    "witness": {"compose", "data", "device", "normalise", "plan", "read", "screen", "write"},
-    "comparison": {
-        *(
-            "compose",
-            "data",
-            "device",
-            "normalise",
-            "output_files",
-            "plan",
-            "read",
-            "report",
-            "screen",
-            "versions",
-            "write",
-        ),
+REPOSITORY = Path(__file__).parents[2]
+IMPORTS: dict[str, set[str]] = {
+    "errors": set(),
+    "common": {"errors"},
+    "data": {"errors"},
+    "files": {"errors", "common"},
+    "graph": {"errors", "common"},
+    "device": {"errors", "common", "data", "files", "graph"},
+    "normalise": {"errors", "graph"},
+    "plan": {"errors", "common", "files", "graph"},
+    "verbs/check": {"errors", "common", "graph", "device"},
+    "verbs/simulate": {"errors", "common", "data", "files", "device"},
+    "emit": {"errors", "common", "graph", "plan"},
+    "verbs/bias": {"common", "files", "graph", "normalise", "plan"},
+    "verbs/doctor": {"errors", "common", "data", "files", "graph", "device", "normalise", "plan"},
+    "verbs/atc": {"errors", "common", "device", "verbs/check"},
+    "verbs/convert": {
+        "errors",
+        "common",
+        "files",
+        "graph",
+        "device",
+        "normalise",
+        "plan",
+        "verbs/check",
+        "emit",
     },
+    "verbs/compare": {
+        "errors",
+        "common",
+        "data",
+        "files",
+        "graph",
+        "device",
+        "normalise",
+        "plan",
+        "verbs/simulate",
+        "verbs/convert",
+    },
+    "convert_model": {"verbs/convert"},
+    "cli": {
+        "errors",
+        "common",
+        "data",
+        "verbs/check",
+        "verbs/simulate",
+        "verbs/bias",
+        "verbs/doctor",
+        "verbs/atc",
+        "verbs/convert",
+        "verbs/compare",
+    },
+    "__main__": {"cli"},
 }
-"""Part of the package -> the other parts that it may import, besides BASE and itself."""
+"""Part of the package -> the other parts that it imports, also inside functions."""
 
 
-def imported_parts(path: Path) -> set[str]:
-    """Parts of the package that a file imports, also inside functions."""
+def part_of(module: str) -> str:
+    """A folder of the package, of ``verbs``, or a file on top."""
+    names = module.split(".")[1:]
+    return "/".join(names[: 2 if names[:1] == ["verbs"] and len(names) > 1 else 1])
+
+
+def modules_of(part: str) -> list[Path]:
+    folder = ROOT / part
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def imported_parts(part: str) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module == "amct_onnx":
-            names = [f"amct_onnx.{a.name}" for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        found |= {n.split(".")[1] for n in names if n.startswith("amct_onnx.")}
-    return found - {"__version__"}
+    for path in modules_of(part):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module == "amct_onnx":
+                names = [f"amct_onnx.{a.name}" for a in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found |= {part_of(n) for n in names if n.startswith("amct_onnx.")}
+    return found - {part, "__version__"}
 
 
-@pytest.mark.parametrize("part", MAY_IMPORT)
-def test_part_imports_only_what_it_may(part: str) -> None:
-    files = sorted((ROOT / part).rglob("*.py")) if (ROOT / part).is_dir() else [ROOT / f"{part}.py"]
-    assert files
-    for path in files:
-        assert imported_parts(path) <= MAY_IMPORT[part] | BASE | {part}, path
+def test_every_part_is_told_of() -> None:
+    folders = {p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in ("verbs", "__pycache__")}
+    verbs = {f"verbs/{p.name}" for p in (ROOT / "verbs").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    files = {p.stem for p in ROOT.glob("*.py")} - {"__init__"}
+    assert set(IMPORTS) == folders | verbs | files
 
 
-def test_every_module_stands_in_the_map() -> None:
-    """Those of the command and of the rules are told of by their folder."""
-    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    modules = [p.relative_to(ROOT) for p in sorted(ROOT.rglob("*.py")) if not p.name.startswith("__")]
-    told = [m for m in modules if m.parts[0] != "cli" and m.parts[:2] != ("acceptance", "rules")]
-    missing = [str(m) for m in told if f"/{m.name}`" not in page and f"`{m.name}`" not in page]
-    assert not missing
+@pytest.mark.parametrize("part", IMPORTS)
+def test_part_imports_exactly_this(part: str) -> None:
+    assert imported_parts(part) == IMPORTS[part]
+
+
+def test_no_part_imports_back_up() -> None:
+    TopologicalSorter(IMPORTS).prepare()
+
+
+def test_every_folder_stands_in_the_tree() -> None:
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = {p.parent.relative_to(ROOT) for p in ROOT.rglob("*.py")} - {Path(".")}
+    assert not [str(f) for f in sorted(folders) if f"{f.name}/" not in page]
+
+
+def test_tests_lie_where_what_they_test_lies() -> None:
+    """tests/<folder>/test_<module>.py, with more words behind the module's name where one file would be too long."""
+    tests = REPOSITORY / "tests"
+    for path in sorted(tests.rglob("test_*.py")):
+        folder = path.parent.relative_to(tests)
+        if folder.parts[0] == "program":
+            continue
+        modules = {p.stem for p in (ROOT / folder).glob("*.py")} | {folder.name}
+        words = path.stem.removeprefix("test_").split("_")
+        assert any("_".join(words[:n]) in modules for n in range(1, len(words) + 1)), path

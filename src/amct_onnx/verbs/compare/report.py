@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from amct_onnx.plan.ledger import BiasError
+from amct_onnx.plan.ledger import BiasError, ResidualEntry
 
 REPORT_SCHEMA_VERSION = 1
 
@@ -216,15 +216,6 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Residual:
-    """A quantizer of no converted layer, as in the ledger."""
-
-    tensor: str
-    action: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class BoardTensor:
     """One tensor of a layer in a board's dumps against the simulated device.
 
@@ -309,7 +300,7 @@ class CompareReport:
     layers: tuple[LayerResult, ...]
     divergences: tuple[Divergence, ...]
     histograms: tuple[Histogram, ...]
-    residuals: tuple[Residual, ...]
+    residuals: tuple[ResidualEntry, ...]
     ledger_warnings: tuple[str, ...]
     ledger_summary: str
     settings: dict[str, str]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from amct_onnx.common.arithmetic import INT8_MIN, INT32_MAX
 from amct_onnx.device.facts import bias_bound, weight_sums, worst_accumulator
+from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.factors import Plan, Site
 
 
@@ -28,16 +28,14 @@ def overflow_warnings(plan: Plan) -> tuple[str, ...]:
 
 
 def _worst(site: Site, kinds: Mapping[str, str]) -> int:
-    """Bound of |accumulator| over all inputs; that of the weights' sizes alone where it shows that int32 holds it."""
+    """Bound of |accumulator| over all inputs; that of the weights' number alone where it shows that int32 holds it."""
+    group = next((a.as_int() for a in site.attributes if a.name == "group"), 1)
+    layout = Layout(LAYER_KINDS[kinds[site.node]], group)
     bias = np.zeros(1, np.int32) if site.bias is None else site.bias
     offset = site.quantizer.offset_d
     size = int(np.abs(bias.astype(np.int64)).max(initial=0))
-    shape = site.weight.shape
-    most = math.prod(shape) // max(1, min(shape, default=1)) * -INT8_MIN * (abs(offset) - INT8_MIN) + size
+    most = layout.terms(site.weight.shape) * -INT8_MIN * (abs(offset) - INT8_MIN) + size
     if most <= INT32_MAX:
         return most  # no weight is read
-    attributes = {a.name: a.value for a in site.attributes}
-    sums = weight_sums(
-        kinds[site.node], site.weight.integers(), int(attributes.get("group", 1)), bool(attributes.get("transB", 0))
-    )
+    sums = weight_sums(layout, site.weight.integers())
     return worst_accumulator(sums, offset, bias_bound(bias, sums))

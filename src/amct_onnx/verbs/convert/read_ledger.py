@@ -10,8 +10,7 @@ from amct_onnx.common.plain_text import shown
 from amct_onnx.common.typed_json import ContentError, decode, read_bounded
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.files.output_files import output_files
-from amct_onnx.plan.ledger import LayerEntry
-from amct_onnx.verbs.compare.report import Residual
+from amct_onnx.plan.ledger import LayerEntry, ResidualEntry
 from amct_onnx.verbs.convert.ledger_schema import LedgerContent, Version, layer_entries
 from amct_onnx.verbs.convert.report import LEDGER_SCHEMA_VERSION
 
@@ -29,7 +28,7 @@ class Ledger:
     deploy_model: Path
     fake_quant_model: Path
     layers: tuple[LayerEntry, ...]
-    residuals: tuple[Residual, ...]
+    residuals: tuple[ResidualEntry, ...]
     warnings: tuple[str, ...]
     summary: str
 
@@ -60,5 +59,5 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
         ) from error
     if version != LEDGER_SCHEMA_VERSION:
         raise ModelFileError(f"{path}: its version is {version}, not {LEDGER_SCHEMA_VERSION}. Convert again.")
-    residuals = tuple(Residual(r.tensor, r.action, r.detail) for r in content.residuals)
+    residuals = tuple(ResidualEntry(r.tensor, r.action, r.detail) for r in content.residuals)
     return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary)
