@@ -14,7 +14,7 @@ import amct_onnx
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - (DEBUG|INFO|WARNING|ERROR) - \[AMCT\]:\[Utils\]: text")
 EACH = """
-from amct_onnx.log import get_logger, start_log
+from amct_onnx.common.log import get_logger, start_log
 start_log()
 start_log()
 for level in ("debug", "info", "warning", "error"):
@@ -82,7 +82,7 @@ def test_bad_variable_is_named_with_its_value(tmp_path: Path, variable: str) -> 
 @pytest.mark.parametrize("late", [False, True])
 def test_set_logging_level_wins_over_the_environment(tmp_path: Path, late: bool) -> None:
     change = "import amct_onnx; amct_onnx.set_logging_level('Error', 'debug')\n"
-    start = "from amct_onnx.log import start_log; start_log()\n" if late else ""
+    start = "from amct_onnx.common.log import start_log; start_log()\n" if late else ""
     result = run(start + change + EACH, AMCT_LOG_LEVEL="debug", AMCT_LOG_FILE_LEVEL="error")
     assert result.stderr.splitlines() == screen(["ERROR"])
     assert levels_in_file(tmp_path) == ALL

@@ -210,7 +210,7 @@ def find_chip(name: str) -> Chip:
         for chip in CHIPS:
             if re.fullmatch(chip.pattern, spelled, re.IGNORECASE):
                 return chip
-    raise SettingError(f"{_unknown(name)} Use the name that `npu-smi info` shows, with 'Ascend' in front.")
+    raise SettingError(f"{_unknown(name)}. Use the name that `npu-smi info` shows, with 'Ascend' in front.")
 
 
 def soc_version_of(name: str) -> str:
@@ -240,7 +240,7 @@ def find_profile(device: str) -> Profile:
     try:
         return PROFILES[find_chip(device).profile]
     except SettingError:
-        raise SettingError(f"{_unknown(device, PROFILES)} Use one of them, or '{REFERENCE}'.") from None
+        raise SettingError(f"{_unknown(device, PROFILES)}. Use one of them, or '{REFERENCE}'.") from None
 
 
 def _unknown(name: str, profiles: Iterable[str] = ()) -> str:
@@ -248,5 +248,6 @@ def _unknown(name: str, profiles: Iterable[str] = ()) -> str:
     known = [*short, *(s for c in CHIPS for s in c.soc_versions)]
     spelled = {n.casefold(): n for n in reversed(known)}
     near = [spelled[n] for n in get_close_matches(name.casefold(), spelled, n=4, cutoff=0.7)]
-    use = f"Did you mean {', '.join(near)}?" if near else f"Known are {', '.join(short)}."
-    return f"Unknown chip '{name}'. {use}"
+    return f"Unknown chip '{name}'; " + (
+        f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(short)}"
+    )

@@ -101,7 +101,7 @@ def test_soc_versions(soc_version: str, name: str) -> None:
 def test_unknown_soc_version(wrong: str) -> None:
     with pytest.raises(SettingError, match="Unknown chip") as error:
         amct_onnx.check(GOLDEN_DEPLOYS[0], wrong)
-    assert re.search(r"Did you mean .*(310P|910)|Known are 310, ", str(error.value))
+    assert re.search(r"the nearest are .*(310P|910)|known are 310, ", str(error.value))
 
 
 # -- odd and hostile models -----------------------------------------------------------------------------------------

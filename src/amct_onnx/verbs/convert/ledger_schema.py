@@ -70,7 +70,7 @@ class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """See ``acceptance.report.Finding``."""
+    """See ``verbs.check.report.Finding``."""
 
     rule: Name
     severity: Literal["error", "warning", "note"]
@@ -93,7 +93,7 @@ class CountsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """See ``acceptance.report.CheckReport``."""
+    """See ``verbs.check.report.CheckReport``."""
 
     schema_version: Count
     model_file: Text | None

@@ -224,7 +224,7 @@ def test_worker_that_joins_late_and_differs_ends_the_run(digits: Case, tmp_path:
     shutil.copytree(package, source / "amct_onnx", ignore=shutil.ignore_patterns("__pycache__"))
     changes = {
         "version": ("__init__.py", '__version__ = "', '__version__ = "9'),
-        "code": ("comparison/statistics.py", "\nimport", "\n# another line\nimport"),
+        "code": ("verbs/compare/measure/statistics.py", "\nimport", "\n# another line\nimport"),
     }
     file, old, new = changes[what]
     changed = source / "amct_onnx" / file

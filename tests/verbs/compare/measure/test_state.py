@@ -19,28 +19,11 @@ import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.verbs.compare.job import make_job
 from amct_onnx.verbs.compare.measure import progress
-from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
+from amct_onnx.verbs.compare.measure.batch import Runner
 from amct_onnx.verbs.compare.measure.state import read_state
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support.comparison_cases import Case
-
-
-def figures(file: Path) -> dict[str, Any]:
-    """All of a report but its times."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    return {k: v for k, v in content.items() if k not in ("created", "seconds", "settings")}
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Press Ctrl-C while a batch runs."""
-    real: Callable[[Runner, Batch], Results] = Runner.run
-
-    def run(self: Runner, batch: Batch) -> Results:
-        if batch.number == number:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch)
-
-    monkeypatch.setattr(Runner, "run", run)
+from support.interrupted_runs import figures, interrupt_at
 
 
 def test_resumed_run_equals_an_uninterrupted_one(

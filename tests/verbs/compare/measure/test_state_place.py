@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_compare_resume import figures, interrupt_at
 
 import amct_onnx
 from amct_onnx.cli import main
@@ -19,6 +18,7 @@ from amct_onnx.files import writable
 from amct_onnx.verbs.compare.measure import progress
 from amct_onnx.verbs.compare.measure import state as state_module
 from support.comparison_cases import Case
+from support.interrupted_runs import figures, interrupt_at
 
 OPTIONS = ["--batch_size", "16"]
 
