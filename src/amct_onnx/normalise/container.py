@@ -1,4 +1,4 @@
-"""Container repairs: functions inlined, one opset of the default domain, nodes sorted and named."""
+"""Container repairs: functions inlined, one opset, operators and constants that ATC reads, nodes sorted and named."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
+from amct_onnx.normalise.constant_nodes import store_constants
 from amct_onnx.normalise.opset import normalise_opset
 
-MOST_NODES = 1_000_000
+MAX_NODES = 1_000_000
 """Of a model whose functions are inlined. The largest real models have some ten thousand."""
-DEEPEST_CALLS = 100
+MAX_CALL_DEPTH = 100
 """Functions within functions."""
 CONSTANTS_NAME = re.compile(r".*_Initializer_\d+", re.DOTALL)
 """How ATC's parser names the nodes that it makes of initializers: <tensor>_Initializer_<n>."""
@@ -40,6 +41,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
                 f"The model's functions cannot be inlined ({error}). Export the model without functions."
             ) from error
     model = normalise_opset(model)
+    store_constants(model)
     # a layer whose result nothing reads is in neither output: it has no place in the ledger
     RemoveUnusedNodesPass()(model)
     _name_uniquely(model)
@@ -51,9 +53,9 @@ def _refuse_explosion(model: ir.Model) -> None:
     sizes: dict[ir.OperatorIdentifier, int] = {}
 
     def size(graph: ir.Graph, depth: int) -> int:
-        if depth > DEEPEST_CALLS:
+        if depth > MAX_CALL_DEPTH:
             raise UnsupportedModelError(
-                f"The model's functions call each other more than {DEEPEST_CALLS} levels deep, or themselves. Export "
+                f"The model's functions call each other more than {MAX_CALL_DEPTH} levels deep, or themselves. Export "
                 "the model without functions."
             )
         total = 0
@@ -65,9 +67,9 @@ def _refuse_explosion(model: ir.Model) -> None:
         return total
 
     total = size(model.graph, 0)
-    if total > MOST_NODES:
+    if total > MAX_NODES:
         raise UnsupportedModelError(
-            f"The model's functions stand for {total} nodes; at most {MOST_NODES} are inlined. Export a smaller model."
+            f"The model's functions stand for {total} nodes; at most {MAX_NODES} are inlined. Export a smaller model."
         )
 
 
