@@ -1,4 +1,4 @@
-"""amct_onnx check: say whether ATC would take a deploy model."""
+"""amct_onnx check: tell whether ATC will accept a deploy model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from amct_onnx.cli.streams import print_json
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "check", help="say whether ATC would take a deploy model, whoever wrote it"
+        "check", help="tell whether ATC will accept a deploy model, from this tool or any other"
     )
     add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
     add_option(parser, "--soc_version", help=f"check for this chip only: {CHIP_NAMES} (default: all)")
+    versions = ("8.5", "9.0", "9.1", "master")  # those of verbs.check.cann_versions, which --help need not import
+    add_option(parser, "--cann", choices=versions, help="check for this version of CANN only (default: all of them)")
     add_option(parser, "--json", action="store_true", help="print the findings as JSON instead of a table")
     return parser
 
@@ -26,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, print the findings."""
     from amct_onnx.verbs.check.checker import check
 
-    report = check(arguments.model, arguments.soc_version)
+    report = check(arguments.model, arguments.soc_version, arguments.cann)
     if arguments.json:
         print_json(report.to_dict())
     else:

@@ -65,7 +65,7 @@ def build_command(
         SettingError: An option or shape does not fit the model, or is excluded for a quantized model.
     """
     soc = soc_version_of(soc_version)
-    model = load_for_check(model_file)
+    model, _ = load_for_check(model_file)
     more = normalise(options)
     refuse_excluded(more, ModelView(model).quantized)
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]

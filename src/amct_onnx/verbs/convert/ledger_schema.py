@@ -82,6 +82,7 @@ class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: Text
     remedy: Text
     products: Names
+    cann: Names
 
 
 class CountsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +100,7 @@ class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_file: Text | None
     soc_version: Text | None
     products: Names
+    cann: Names
     findings: tuple[FindingContent, ...]
     counts: CountsContent
     passed: bool
