@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.labels import labels_of_folders, read_labels
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import DataSource, Labelled
@@ -20,7 +20,6 @@ from amct_onnx.errors import DataError, SettingError
 if TYPE_CHECKING:
     from PIL import Image
 
-Array = npt.NDArray[Any]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 """Pillow's decoders that are let at a file; others are of no use for photographs."""

@@ -6,15 +6,13 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
 
-Array = npt.NDArray[Any]
 LABEL_NAMES = ("labels", "label", "y", "targets", "target")
 """Names under which an .npz may hold labels beside other arrays."""
 LONGEST = 18

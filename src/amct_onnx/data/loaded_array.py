@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from amct_onnx.common.arrays import Array
 
 
 def load_file(path: Path) -> Any:
@@ -23,7 +24,7 @@ def load_file(path: Path) -> Any:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def loaded_array(loaded: object) -> npt.NDArray[Any]:
+def loaded_array(loaded: object) -> Array:
     """The same object.
 
     Raises:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import Labelled, Repeatable
 from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError
 
-Array = npt.NDArray[Any]
 FUNCTION = "feeds"
 END = object()
 """Behind the last feed."""

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.labels import LABEL_NAMES
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
-
-Array = npt.NDArray[Any]
 
 DTYPES = {
     "tensor(float)": np.float32,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
-import numpy.typing as npt
+from amct_onnx.common.arrays import Array
 
-Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Labelled = tuple[Feed, Array | None]
 """A feed, and one label per sample in it when there are labels."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.device.lowering.lowered import Counters
 
 
@@ -51,7 +50,7 @@ class Collector:
         wanted = [n for c in self._counters for n in (c.tie, c.kept, c.highest, c.lowest) if n]
         return tuple(dict.fromkeys(wanted))
 
-    def add(self, results: Mapping[str, npt.NDArray[Any]]) -> None:
+    def add(self, results: Mapping[str, Array]) -> None:
         """Add one run's outputs, by name."""
         with self._lock:
             self._counts = [_added(n, c, results) for n, c in zip(self._counts, self._counters, strict=True)]
@@ -67,7 +66,7 @@ def _nothing(counters: Counters) -> LayerCounts:
     return LayerCounts(counters.name, start, start, start, 0)
 
 
-def _added(counts: LayerCounts, names: Counters, results: Mapping[str, npt.NDArray[Any]]) -> LayerCounts:
+def _added(counts: LayerCounts, names: Counters, results: Mapping[str, Array]) -> LayerCounts:
     # a NaN, or the infinities of ReduceMax over nothing, is no accumulator
     extremes = [abs(float(results[n])) for n in (names.highest, names.lowest)]
     largest = max([counts.largest_accumulator, *(int(e) for e in extremes if np.isfinite(e))])

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
+from amct_onnx.common.arrays import Int64
 from amct_onnx.graph.layers import Layout
 
 EXACT_IN_FLOAT32 = 2**24
 """Every integer up to here is a float32."""
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import EXTERNAL_FROM, INLINE_LIMIT, weight_bytes
@@ -80,7 +80,7 @@ class LoweredSession:
         return list(self.session.get_inputs()[: self._input_count])
 
 
-def _take_weights(graph: ir.Graph, *, every: bool) -> dict[str, npt.NDArray[Any]]:
+def _take_weights(graph: ir.Graph, *, every: bool) -> dict[str, Array]:
     """Make large initializers, every one or those that only a Cast reads, inputs; what to feed, by name."""
     weights = {}
     for name, value in list(graph.initializers.items()):

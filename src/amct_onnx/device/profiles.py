@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from amct_onnx.common.arrays import Float32
 from amct_onnx.device import arithmetic as rules
 
 
@@ -23,9 +24,9 @@ class Profile:
 
     name: str
     chips: str
-    quantize: Callable[..., rules.Float32]
-    dequantize: Callable[..., rules.Float32]
-    antiquantize: Callable[..., rules.Float32]
+    quantize: Callable[..., Float32]
+    dequantize: Callable[..., Float32]
+    antiquantize: Callable[..., Float32]
     half: bool
     exact_dequantize: bool = False
     undecided: tuple[str, ...] = ()

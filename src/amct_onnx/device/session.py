@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import get_logger
 from amct_onnx.data.read_feeds import DTYPES, InputSpec
 from amct_onnx.device.chips import find_profile
@@ -23,8 +23,6 @@ from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL, 
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.errors import DataError, ModelFileError, SettingError
 from amct_onnx.files.read import read_model
-
-Array = npt.NDArray[Any]
 
 COUNTS, LAYERS = "counts", "layers"
 """What ``collect`` takes."""

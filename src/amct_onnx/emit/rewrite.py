@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Float32
 from amct_onnx.emit.float_quantizer import float_chain, float_dequantize
 from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
@@ -193,9 +193,7 @@ class PlanEmitter(abc.ABC):
         self._site_nodes[site.node] = [*self._chains[quantized], new, *self.graph.inserted[start:]]
         self.graph.replace(last, result)
 
-    def _plus_input_sum(
-        self, result: ir.Value, site: Site, input_sum: npt.NDArray[np.float32], layer: ir.Node
-    ) -> ir.Value:
+    def _plus_input_sum(self, result: ir.Value, site: Site, input_sum: Float32, layer: ir.Node) -> ir.Value:
         """Add what an asymmetric weight was shifted by, times the sum of what the layer reads.
 
         The sum is a layer like the first, of one output channel and weights of 1; its scale is the largest factor.

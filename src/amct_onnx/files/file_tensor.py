@@ -12,13 +12,13 @@ import stat
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import ModelFileError
 
 BLOCK_BYTES = 1 << 20
@@ -115,7 +115,7 @@ def _load(source: SourceFile, offset: int, dtype: ir.DataType, shape: ir.Shape) 
     return ir.Tensor(array, dtype=dtype)
 
 
-def row_blocks(tensor: ir.TensorProtocol) -> Iterator[tuple[Index, npt.NDArray[Any]]]:
+def row_blocks(tensor: ir.TensorProtocol) -> Iterator[tuple[Index, Array]]:
     """Consecutive parts of a tensor, of its rank, with where they lie; a block is overwritten by the next one."""
     shape = tuple(tensor.shape.numpy())
     if not shape or not tensor.size:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.cpu_count import cpu_count
 from amct_onnx.errors import AmctError, OutputError
 from amct_onnx.files.compose import Composition
@@ -111,7 +111,7 @@ def _check_space(path: Path, size: int) -> None:
         raise OutputError(f"{path}: needs {size} bytes, its disk has {free} left. Choose another place.")
 
 
-def _blocks(tensor: Any) -> Iterator[npt.NDArray[Any]]:
+def _blocks(tensor: Any) -> Iterator[Array]:
     if hasattr(tensor, "blocks"):
         yield from tensor.blocks()
     else:

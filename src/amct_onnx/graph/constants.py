@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import FactorError, UnsupportedModelError
 
 COMPUTED = frozenset(
@@ -52,7 +51,7 @@ class ConstantEvaluator:
     def __init__(self, opset: int) -> None:
         self._opset = opset
         self._is_constant: dict[ir.Value, bool] = {}
-        self._arrays: dict[ir.Value, npt.NDArray[Any]] = {}
+        self._arrays: dict[ir.Value, Array] = {}
         self._left = COMPUTED_BYTES
         self._counted: set[int] = set()
 
@@ -94,7 +93,7 @@ class ConstantEvaluator:
             return node.attributes["value"].as_tensor()
         return None
 
-    def array(self, value: ir.Value) -> npt.NDArray[Any]:
+    def array(self, value: ir.Value) -> Array:
         """The content of a constant value.
 
         Raises:
@@ -126,7 +125,7 @@ class ConstantEvaluator:
                 self._arrays[stack.pop()] = self._evaluate(node)
         return self._arrays[value]
 
-    def _evaluate(self, node: ir.Node) -> npt.NDArray[Any]:
+    def _evaluate(self, node: ir.Node) -> Array:
         """One node whose inputs are known; the operators that exporters repeat for each quantizer need no session."""
         inputs = [None if v is None else self._known(v) for v in node.inputs]
         if node.op_type == "Identity" and inputs[0] is not None:
@@ -139,10 +138,10 @@ class ConstantEvaluator:
                 return inputs[0].astype(to.numpy())
         return self._run(node)
 
-    def _known(self, value: ir.Value) -> npt.NDArray[Any]:
+    def _known(self, value: ir.Value) -> Array:
         return self._arrays[value] if value in self._arrays else self.array(value)
 
-    def _run(self, node: ir.Node) -> npt.NDArray[Any]:
+    def _run(self, node: ir.Node) -> Array:
         feeds = {v.name or "": self._known(v) for v in node.inputs if v is not None}
         # per-channel factors and 4- and 16-bit integers are newer than the opsets in which models hold them
         opset = QDQ_OPSET if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
@@ -184,9 +183,7 @@ def _not_computed(node: ir.Node, why: str) -> UnsupportedModelError:
     )
 
 
-def _one_node(
-    node: ir.Node, inputs: dict[str, npt.NDArray[Any]], constants: dict[str, npt.NDArray[Any]], opset: int
-) -> onnx.ModelProto:
+def _one_node(node: ir.Node, inputs: dict[str, Array], constants: dict[str, Array], opset: int) -> onnx.ModelProto:
     """A model of this node alone."""
     proto = ir.to_proto(node)
     graph = onnx.helper.make_graph(
@@ -199,7 +196,7 @@ def _one_node(
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION)
 
 
-def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int) -> int | None:
+def _output_bytes(node: ir.Node, feeds: dict[str, Array], opset: int) -> int | None:
     """What the node's result will take, by onnx's shape inference; None when that does not tell."""
     if node.op_type in NOT_LARGER:
         return sum(array.size * max(1, array.ndim) for array in feeds.values()) * 8
@@ -218,7 +215,7 @@ def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int)
     return size
 
 
-def _casts_alike(array: npt.NDArray[Any], to: ir.DataType) -> bool:
+def _casts_alike(array: Array, to: ir.DataType) -> bool:
     """Whether numpy and ONNX agree on a Cast of these values: to a wider type, or of integers that fit."""
     stored = ir.DataType.from_numpy(array.dtype)
     # onnxruntime takes no array of bfloat16
@@ -234,10 +231,10 @@ def _casts_alike(array: npt.NDArray[Any], to: ir.DataType) -> bool:
 
 def dequantize_constant(
     node: ir.Node,
-    integers: npt.NDArray[Any],
-    scale: npt.NDArray[Any],
-    zero_point: npt.NDArray[Any] | None,
-) -> npt.NDArray[Any]:
+    integers: Array,
+    scale: Array,
+    zero_point: Array | None,
+) -> Array:
     """DequantizeLinear: (integers - zero_point) * scale, in the type of scale, of integers' shape.
 
     Per-tensor, per-channel along ``axis`` and blockwise along ``axis`` (``block_size``), as in ONNX opset 21.
@@ -248,7 +245,7 @@ def dequantize_constant(
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     block = node.attributes["block_size"].as_int() if "block_size" in node.attributes else 0
 
-    def spread(factor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def spread(factor: Array) -> Array:
         if factor.size == 1:
             return factor.reshape([1] * integers.ndim)
         if block:
@@ -269,5 +266,5 @@ def dequantize_constant(
         ) from error
 
 
-def _typed(name: str, array: npt.NDArray[Any]) -> onnx.ValueInfoProto:
+def _typed(name: str, array: Array) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 
 WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -104,7 +103,7 @@ class GraphEditor:
                 result.type, result.shape = like.type, like.shape
         return new.outputs[0]
 
-    def constant(self, name: str, content: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+    def constant(self, name: str, content: Array | ir.TensorProtocol) -> ir.Value:
         """Register an initializer; it lies in the outermost graph, where every body sees it."""
         tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content)
         name = self.value_names.take(name)

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.graph.attributes import attribute
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

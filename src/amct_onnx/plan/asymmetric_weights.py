@@ -8,13 +8,12 @@ float results and their sum.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
+from amct_onnx.common.arrays import Array, Int8, Int64
 from amct_onnx.files.file_tensor import Index
 from amct_onnx.graph.layers import along, part_of
 from amct_onnx.plan.refusal import Refusal
@@ -27,13 +26,11 @@ SHIFTED = (
 )
 
 
-Blocks = Iterator[tuple[Index, npt.NDArray[Any]]]
+Blocks = Iterator[tuple[Index, Array]]
 """Consecutive parts of a tensor and where they lie; each is overwritten by the next one."""
 
 
-def ends_of(
-    blocks: Blocks, shape: tuple[int, ...], axis: int | None, size: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def ends_of(blocks: Blocks, shape: tuple[int, ...], axis: int | None, size: int) -> tuple[Int64, Int64]:
     """Smallest and largest integer (0 included) of each slice along the axis, of the whole tensor when it is None.
 
     A grouped ConvTranspose with a factor for each output channel (``size`` exceeds the axis) is taken as a whole.
@@ -49,9 +46,7 @@ def ends_of(
     return low, high
 
 
-def shift_into_int8(
-    ends: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], value: ir.Value, settings: PlanSettings
-) -> npt.NDArray[np.int64] | None:
+def shift_into_int8(ends: tuple[Int64, Int64], value: ir.Value, settings: PlanSettings) -> Int64 | None:
     """The smallest number for each slice that brings its integers into int8 when subtracted; None when all are 0.
 
     Raises:
@@ -75,14 +70,14 @@ def shift_into_int8(
 
 def shifted(
     numbers: Callable[[], Blocks],
-    shift: npt.NDArray[np.int64] | None,
+    shift: Int64 | None,
     shape: tuple[int, ...],
     axis: int | None,
-) -> Callable[[], Iterator[npt.NDArray[np.int8]]]:
+) -> Callable[[], Iterator[Int8]]:
     """The integers less their shift, which int8 holds."""
     wide = None if shift is None else along(shift.astype(np.int16), shape, axis)
 
-    def blocks() -> Iterator[npt.NDArray[np.int8]]:
+    def blocks() -> Iterator[Int8]:
         for index, part in numbers():
             moved = part if wide is None else part - part_of(wide, index)
             yield moved.astype(np.int8, copy=False)

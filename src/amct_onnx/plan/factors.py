@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import reciprocal
+from amct_onnx.common.arrays import Float32, Float64, Int8
 from amct_onnx.plan.ledger import LayerEntry
 
 
@@ -72,12 +73,12 @@ class Weight:
             the layout of the output differs from the source's.
     """
 
-    integers: Callable[[], npt.NDArray[np.int8]]
+    integers: Callable[[], Int8]
     shape: tuple[int, ...]
-    scale: npt.NDArray[np.float32]
+    scale: Float32
     name: str
     key: tuple[object, ...]
-    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
+    blocks: Callable[[], Iterator[Int8]] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Site:
     source: str
     quantizer: Quantizer
     weight: Weight
-    deq_scale: npt.NDArray[np.float32]
+    deq_scale: Float32
     bias: npt.NDArray[np.int32] | None
     bias_name: str
     absorbed: tuple[str, ...]
@@ -120,10 +121,10 @@ class Site:
     attributes: tuple[ir.Attr, ...]
     as_2d: bool = False
     detail: str = ""
-    bias_error: npt.NDArray[np.float64] | None = None
+    bias_error: Float64 | None = None
     output: str = ""
     output_scale: float | None = None
-    input_sum: npt.NDArray[np.float32] | None = None
+    input_sum: Float32 | None = None
 
 
 @dataclass(frozen=True)

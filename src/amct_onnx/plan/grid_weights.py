@@ -7,10 +7,9 @@ is taken only if s * q restores every float to a few units in its last place.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
+
+from amct_onnx.common.arrays import Array, Float32
 
 LARGEST = 128
 """Largest magnitude of an int8."""
@@ -23,8 +22,8 @@ SAMPLE = 64
 
 
 def recover_grid(
-    weight: npt.NDArray[Any], channel_axis: int | None, largest_integer: int = LARGEST
-) -> tuple[npt.NDArray[np.float32], int | None] | None:
+    weight: Array, channel_axis: int | None, largest_integer: int = LARGEST
+) -> tuple[Float32, int | None] | None:
     """The scale, per-tensor if one fits all (axis None), else one per channel of ``channel_axis``.
 
     Args:
@@ -47,7 +46,7 @@ def recover_grid(
     return None if scale is None else (scale, channel_axis)
 
 
-def _scales(rows: npt.NDArray[Any], limit: int) -> npt.NDArray[np.float32] | None:
+def _scales(rows: Array, limit: int) -> Float32 | None:
     """One scale per row, or None if any row lies on no grid."""
     largest = np.abs(rows).max(axis=1).astype(np.float64)
     scale = np.zeros(len(rows), np.float64)
@@ -61,7 +60,7 @@ def _scales(rows: npt.NDArray[Any], limit: int) -> npt.NDArray[np.float32] | Non
     return scale.astype(np.float32)
 
 
-def _scale(row: npt.NDArray[Any], largest: float, limit: int) -> float | None:
+def _scale(row: Array, largest: float, limit: int) -> float | None:
     sample = row[np.flatnonzero(row)[:SAMPLE]].astype(np.float64) / largest
     multiples = np.outer(np.arange(1, limit + 1), sample)
     fits = np.abs(multiples - np.rint(multiples)).max(axis=1) <= TOLERANCE * np.arange(1, limit + 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Float32, Int8
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
@@ -87,9 +87,9 @@ class _Absorbed(NamedTuple):
     """A tail with what the layer becomes by it; signs int8, scales float32, each [1] or [channels]."""
 
     tail: Tail
-    signs: npt.NDArray[np.int8]
-    scale_w: npt.NDArray[np.float32]
-    deq_scale: npt.NDArray[np.float32]
+    signs: Int8
+    scale_w: Float32
+    deq_scale: Float32
     bias: PlannedBias | None
 
 
@@ -97,7 +97,7 @@ def _absorb_tail(
     node: ir.Node,
     weight: ResolvedWeight,
     quantizer: Quantizer,
-    scale: npt.NDArray[np.float32],
+    scale: Float32,
     layout: Layout,
     own: ir.Value | None,
     constants: ConstantEvaluator,
@@ -183,7 +183,7 @@ def _check_weight(node: ir.Node, weight: ResolvedWeight, layout: Layout) -> None
         )
 
 
-def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: PlanSettings) -> bool:
+def _split_scale(node: ir.Node, deq_scale: Float32, settings: PlanSettings) -> bool:
     """Whether AscendDequant gets one scale and a Mul the ratio: a Gemm or MatMul with a scale per channel."""
     if node.op_type not in PRODUCTS or deq_scale.size == 1 or settings.gemm_per_channel == "vector":
         return False
@@ -209,7 +209,7 @@ def _details(weight: ResolvedWeight, tail: Tail, split: bool) -> list[str]:
     return found
 
 
-def _deq_scale(quantizer: Quantizer, scale_w: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _deq_scale(quantizer: Quantizer, scale_w: Float32) -> Float32:
     deq_scale = arithmetic.dequantize_scale(quantizer.scale_d, scale_w)
     if not np.all(np.isfinite(deq_scale)) or np.any(deq_scale == 0):
         raise Refusal("deq-scale-range", "scale_d * scale_w leaves float32's range", "Calibrate the quantizers again.")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array, Float32
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
@@ -34,7 +32,7 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
     return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx", "com.microsoft")
 
 
-RawFactors = tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]
+RawFactors = tuple[Float32, Array, int | None]
 """Scale, zero point and axis, see ``raw_factors``."""
 
 
@@ -58,7 +56,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
             "positive and finite. Calibrate or train the quantizer again."
         )
     zero_value = node.inputs[2] if len(node.inputs) > 2 else None
-    zero: npt.NDArray[Any] = np.zeros(scale.shape, np.int64)
+    zero: Array = np.zeros(scale.shape, np.int64)
     if zero_value is not None:
         if not constants.is_constant(zero_value):
             raise FactorError(
@@ -86,7 +84,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
     return scale, zero, axis
 
 
-def _check_length(node: ir.Node, source: ir.Value, scale: npt.NDArray[np.float32], axis: int | None) -> None:
+def _check_length(node: ir.Node, source: ir.Value, scale: Float32, axis: int | None) -> None:
     """Raise FactorError where the tensor's declared shape has no axis of as many elements as there are scales."""
     shape = source.shape
     if axis is None or shape is None:

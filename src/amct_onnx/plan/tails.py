@@ -9,16 +9,13 @@ changes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import LAYER_KINDS
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def _arithmetic(
     return (1.0 / flat, np.zeros(1)) if np.all(flat != 0) else None
 
 
-def _array(value: ir.Value | None, constants: ConstantEvaluator) -> npt.NDArray[Any]:
+def _array(value: ir.Value | None, constants: ConstantEvaluator) -> Array:
     assert value is not None
     return np.asarray(constants.array(value)).astype(np.float64)
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
+from amct_onnx.common.arrays import Float32, Int8, Int64
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.constants import ConstantEvaluator
@@ -53,15 +53,15 @@ class ResolvedWeight:
         blocks: the integers in consecutive parts, see Weight; None behind a Transpose.
     """
 
-    integers: Callable[[], npt.NDArray[np.int8]]
+    integers: Callable[[], Int8]
     shape: tuple[int, ...]
-    scale: npt.NDArray[np.float32]
+    scale: Float32
     axis: int | None
     name: str
     key: tuple[object, ...]
     detail: str = ""
-    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
-    shift: npt.NDArray[np.int64] | None = None
+    blocks: Callable[[], Iterator[Int8]] | None = None
+    shift: Int64 | None = None
 
 
 def resolve_weight(
@@ -189,7 +189,7 @@ def _clipped_range(low: int, high: int, clips: list[tuple[float, float]], shift:
     return low, high
 
 
-def _assembled(blocks: Iterator[npt.NDArray[np.int8]], shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
+def _assembled(blocks: Iterator[Int8], shape: tuple[int, ...]) -> Int8:
     result = np.empty(shape, np.int8)
     flat, done = result.reshape(-1), 0
     for part in blocks:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Float32
 from amct_onnx.device.arithmetic import unpack_deq_scale
 from amct_onnx.device.lowering.node_attributes import lost_offset, quantizer_factors
 from amct_onnx.device.lowering.operators import ANTIQUANTIZE, DEQUANTIZE, QUANTIZE
@@ -95,7 +95,7 @@ def _flag(node: ir.Node, name: str) -> bool:
     return attribute(node, name, 0) != 0
 
 
-def _along_channels(scale: npt.NDArray[np.float32], accumulator: Accumulator, node: ir.Node) -> npt.NDArray[np.float32]:
+def _along_channels(scale: Float32, accumulator: Accumulator, node: ir.Node) -> Float32:
     """The scales in a shape that broadcasts against the accumulator."""
     axis, layer = accumulator.axis, accumulator.layer
     if axis is None or layer is None:

@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array, Int8
 from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.graph.attributes import attribute
 
@@ -23,7 +23,6 @@ DOMAIN = "com.microsoft.nchwc"
 """Of ReorderInput, Conv and ReorderOutput."""
 SIZES = (8, 16, 32)
 """Channels that a block may have."""
-Array = npt.NDArray[Any]
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +89,7 @@ def _run(nodes: list[onnx.NodeProto], constants: dict[str, Array], outputs: list
     return [np.asarray(array) for array in session.run(outputs, {})]
 
 
-def blocked_weight(node: ir.Node, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8] | None:
+def blocked_weight(node: ir.Node, weight: Int8) -> Int8 | None:
     """The weight of a Conv in the order of the blocked kernel, its shape as before.
 
     Args:
@@ -106,7 +105,7 @@ def blocked_weight(node: ir.Node, weight: npt.NDArray[np.int8]) -> npt.NDArray[n
     return _ordered(weight, attribute(node, "group", 1), size)
 
 
-def _ordered(weight: npt.NDArray[np.int8], group: int, size: int) -> npt.NDArray[np.int8] | None:
+def _ordered(weight: Int8, group: int, size: int) -> Int8 | None:
     """See ``blocked_weight``; None where the channels do not fit blocks."""
     outputs, inputs, height, width = weight.shape
     if group < 1 or outputs % group or (outputs // group if inputs > 1 or group == 1 else outputs) % size:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, bias_bound, weight_sums
 from amct_onnx.device.lowering.kernels import float_kernel, integer_kernel, parts_needed, split_kernel
 from amct_onnx.device.lowering.state import Accumulator, Int8Tensor, IntegerLayer, LoweringState
@@ -74,7 +72,7 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
 
 
 def _layer_of(
-    node: ir.Node, layout: Layout, held: Int8Tensor, weight: npt.NDArray[Any] | None, bias: npt.NDArray[Any] | None
+    node: ir.Node, layout: Layout, held: Int8Tensor, weight: Array | None, bias: Array | None
 ) -> IntegerLayer:
     """The layer with the facts that weight and bias decide."""
     sums, rank = None, 2
@@ -107,7 +105,7 @@ def _warnings(held: Int8Tensor) -> list[str]:
     return found
 
 
-def _bias(state: LoweringState, node: ir.Node) -> npt.NDArray[Any] | None:
+def _bias(state: LoweringState, node: ir.Node) -> Array | None:
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array, Int8, Int64
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, WeightSums, largest_sum, weight_sums
 from amct_onnx.device.lowering.blocked_layout import blocked_convolution, blocked_weight
 from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
@@ -23,8 +22,8 @@ def float_kernel(
     node: ir.Node,
     held: Int8Tensor,
     weight: ir.Value,
-    integers: npt.NDArray[np.int8],
-    bias: npt.NDArray[Any] | None,
+    integers: Int8,
+    bias: Array | None,
 ) -> ir.Value:
     """The layer as it stands, on float32; weight (``integers``) and bias are exact in it."""
     addend = None if bias is None else state.edit.constant(bias.astype(np.float32))
@@ -44,7 +43,7 @@ def float_kernel(
 
 
 def _blocked(
-    state: LoweringState, node: ir.Node, x: ir.Value, integers: npt.NDArray[np.int8], bias: ir.Value | None
+    state: LoweringState, node: ir.Node, x: ir.Value, integers: Int8, bias: ir.Value | None
 ) -> ir.Value | None:
     """The layer in the blocked layout; None where it does not fit it."""
     ordered = blocked_weight(node, integers)
@@ -56,7 +55,7 @@ def _blocked(
 
 
 def integer_kernel(
-    state: LoweringState, node: ir.Node, held: Int8Tensor, weight: ir.Value, bias: npt.NDArray[Any] | None, rank: int
+    state: LoweringState, node: ir.Node, held: Int8Tensor, weight: ir.Value, bias: Array | None, rank: int
 ) -> ir.Value:
     """ConvInteger or MatMulInteger on int8 x int8 with the offset as zero point, then the int32 bias.
 
@@ -87,7 +86,7 @@ def integer_kernel(
     return result
 
 
-def parts_needed(node: ir.Node, layout: Layout, weight: npt.NDArray[Any], whole: WeightSums, offset: int) -> int | None:
+def parts_needed(node: ir.Node, layout: Layout, weight: Array, whole: WeightSums, offset: int) -> int | None:
     """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums.
 
     Args:
@@ -116,9 +115,9 @@ def split_kernel(
     node: ir.Node,
     layout: Layout,
     held: Int8Tensor,
-    weight: npt.NDArray[Any],
+    weight: Array,
     parts: int,
-    bias: npt.NDArray[Any] | None,
+    bias: Array | None,
 ) -> ir.Value:
     """The layer on parts of its input channels, each proven exact in float32, summed in int32.
 
@@ -145,9 +144,7 @@ def split_kernel(
     return total
 
 
-def _channel_slices(
-    layout: Layout, weight: npt.NDArray[Any], count: int
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+def _channel_slices(layout: Layout, weight: Array, count: int) -> Iterator[tuple[Int64, Array]]:
     """(input channels, their weights) of each of ``count`` parts; a part takes the same share of every group."""
     axis, in_groups = layout.input_axis(weight.ndim), layout.kind.groups_on_inputs
     if in_groups:

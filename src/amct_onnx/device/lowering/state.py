@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Int64
 from amct_onnx.device.facts import LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
 from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.device.lowering.node_attributes import quantizer_factors
@@ -92,7 +91,7 @@ class IntegerLayer:
     node: ir.Node
     input: Int8Tensor
     sums: WeightSums | None
-    bias: npt.NDArray[np.int64]
+    bias: Int64
     kernel: str
     rank: int
     warnings: list[str]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Array
+from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING
 
 MAX_BITS = 32
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor
 from amct_onnx.graph.refused import note_refusal
 from amct_onnx.normalise.foreign_quantizers.factors import tensor_of
-from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Array, Grid
+from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Grid
 
 
 class FloatFormula:

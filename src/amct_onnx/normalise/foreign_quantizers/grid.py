@@ -9,13 +9,11 @@ away.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-Array = npt.NDArray[Any]
+from amct_onnx.common.arrays import Array
 
 ROUNDING: dict[str, tuple[bool, float, str]] = {
     "ROUND": (False, 0.0, "Round"),

@@ -11,22 +11,14 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.foreign_quantizers.factors import tensor_of
 from amct_onnx.normalise.foreign_quantizers.float_formula import FloatFormula
-from amct_onnx.normalise.foreign_quantizers.grid import (
-    ROUNDING,
-    Array,
-    Grid,
-    holds,
-    integers,
-    limits,
-    toward_int8,
-    type_for,
-)
+from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Grid, holds, integers, limits, toward_int8, type_for
 
 
 class QuantizerWriter:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Array
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.bias_errors import bias_error_of
@@ -38,7 +37,7 @@ class Correction:
 
     node: ir.Node
     index: int
-    array: npt.NDArray[Any]
+    array: Array
     after: BiasError | None
 
 

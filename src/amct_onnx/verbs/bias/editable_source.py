@@ -6,13 +6,12 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.files.compose import Composition, compose_proto
 from amct_onnx.files.file_tensor import FileTensor
 from amct_onnx.files.proto_scan import HERE
@@ -103,7 +102,7 @@ class EditableSource:
         """Whether a node of the normalised graph is a node of the file: not the body of a function, for example."""
         return node in self._nodes
 
-    def give(self, wanted: Sequence[tuple[ir.Node, int, npt.NDArray[Any]]]) -> list[str]:
+    def give(self, wanted: Sequence[tuple[ir.Node, int, Array]]) -> list[str]:
         """Let nodes read new constants: (node, index of the input, content).
 
         A tensor is edited in its place when all of its readers want the same; otherwise they read a new initializer,
@@ -112,7 +111,7 @@ class EditableSource:
         Returns:
             The name of the tensor that each node reads.
         """
-        by_value: dict[ir.Value, list[tuple[Reader, npt.NDArray[Any]]]] = defaultdict(list)
+        by_value: dict[ir.Value, list[tuple[Reader, Array]]] = defaultdict(list)
         for node, index, array in wanted:
             value = self._inputs[node][index]
             assert value is not None
@@ -125,7 +124,7 @@ class EditableSource:
                 self._redirect(value, changes)
         return [self._nodes[node][0].input[index] for node, index, _ in wanted]
 
-    def _edit(self, value: ir.Value, array: npt.NDArray[Any]) -> bool:
+    def _edit(self, value: ir.Value, array: Array) -> bool:
         """Give an initializer or a Constant node a new content of the same shape; False when it is neither."""
         if value in self._initializers:
             tensor = self._initializers[value][0]
@@ -146,7 +145,7 @@ class EditableSource:
             self._external.discard(tensor.name)
         return True
 
-    def _redirect(self, value: ir.Value, changes: list[tuple[Reader, npt.NDArray[Any]]]) -> None:
+    def _redirect(self, value: ir.Value, changes: list[tuple[Reader, Array]]) -> None:
         made: dict[tuple[tuple[int, ...], bytes], str] = {}
         for (node, index), array in changes:
             key = array.shape, array.tobytes()

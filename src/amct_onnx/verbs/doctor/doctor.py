@@ -12,10 +12,10 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, specs_of
@@ -36,7 +36,6 @@ from amct_onnx.verbs.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG
 from amct_onnx.verbs.doctor.sample_model import sample_model
 from amct_onnx.verbs.doctor.settings import PINNED, SETTINGS, Setting
 
-Array = npt.NDArray[Any]
 FLOAT16 = ir.DataType.FLOAT16
 BUILT_IN = "built-in"
 BATCH = 8
@@ -193,7 +192,7 @@ def _errors_of(name: str, got: list[Array], expected: list[Array], step: float |
     return found
 
 
-def _numbers(array: Array) -> npt.NDArray[np.float64]:
+def _numbers(array: Array) -> Float64:
     """float64, which holds every float16, float32 and 32-bit integer."""
     return np.asarray(array).astype(np.float64)
 

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.json_text import json_text
 from amct_onnx.errors import OutputError
 from amct_onnx.files.hidden_folder import flush_folder, write_fully
@@ -57,7 +57,7 @@ class ResultFolder:
         """Remove what was not committed."""
         self._transaction.__exit__(kind, error, trace)
 
-    def add(self, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
+    def add(self, files: Sequence[tuple[str, Array]], file_format: str) -> None:
         """Write the next feed.
 
         Args:
@@ -130,7 +130,7 @@ class ResultFolder:
             raise OutputError(f"{self._folder}: cannot be written ({reason}). Choose another save_path.") from error
 
 
-def _content(array: npt.NDArray[Any], file_format: str) -> list[bytes | memoryview]:
+def _content(array: Array, file_format: str) -> list[bytes | memoryview]:
     plain = np.ascontiguousarray(array)
     numbers = plain.reshape(-1).view(np.uint8).data
     if file_format == "bin":

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import start_log
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
@@ -150,7 +149,7 @@ def file_name(name: str) -> str:
     return f"{spelt[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def layer_files(layer: LayerTensors) -> list[tuple[str, npt.NDArray[Any]]]:
+def layer_files(layer: LayerTensors) -> list[tuple[str, Array]]:
     """Names (op_type.op_name.input/output.index, as msaccucmp writes a dump) and contents of a layer's files."""
     own, behind = f"{layer.op_type}.{file_name(layer.name)}", f"AscendDequant.{file_name(layer.dequantizer)}"
     return [

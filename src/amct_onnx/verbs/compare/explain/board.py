@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.device.session import LAYERS, DeploySession
 from amct_onnx.errors import DataError
@@ -20,7 +20,6 @@ from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import BoardResult, BoardTensor
 from amct_onnx.verbs.simulate.simulate import file_name
 
-Array = npt.NDArray[Any]
 INPUT, ACCUMULATOR, OUTPUT, GRAPH_OUTPUT = "input", "accumulator", "output", "graph output"
 DUMP = re.compile(r"[^.]+\.(?P<op>[^.]+)\.(?:.+\.)?(?P<end>input|output)\.(?P<index>\d+)(?:\.[^.]+)*\.(?:npy|bin)")
 """op_type.op_name[.task.stream.time].input/output.index; the op_type is the device's own."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amct_onnx.common.arithmetic import INT32_MAX
+from amct_onnx.common.arrays import Float64
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.faults import SATURATES, not_finite, size, told_by_counts
-from amct_onnx.verbs.compare.explain.noise import Float64, Noise, explained
+from amct_onnx.verbs.compare.explain.noise import Noise, explained
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE
 from amct_onnx.verbs.compare.measure.batch import Results
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.files.read import read_model
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
@@ -22,7 +23,6 @@ from amct_onnx.verbs.compare.explain.local_errors import LAYER, Piece, pieces
 from amct_onnx.verbs.compare.explain.noise import gains
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
-from amct_onnx.verbs.compare.measure.sessions import Array
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import Ledger

@@ -11,20 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array, Bool, Float64
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.cut_source import on_grid
 from amct_onnx.verbs.compare.explain.noise import FLOAT32_NOISE, HALF_ULP16
 from amct_onnx.verbs.compare.job import Job, Tracked, input_keys
 from amct_onnx.verbs.compare.pairing import Paired
-
-Array = npt.NDArray[Any]
-Float64 = npt.NDArray[np.float64]
 
 LAYER, BEFORE, OUTPUT = "layer", "before", "output"
 MARGIN = 2.0
@@ -65,7 +61,7 @@ class Piece:
     explained: Float64 = field(default_factory=lambda: np.zeros(1))
 
     @cached_property
-    def finite(self) -> npt.NDArray[np.bool_]:
+    def finite(self) -> Bool:
         """Where both hold numbers."""
         return np.isfinite(self.own) & np.isfinite(self.other)
 
@@ -85,7 +81,7 @@ class Piece:
         return np.asarray(np.moveaxis(error, self.axis, 0).reshape(error.shape[self.axis], -1).mean(axis=1))
 
     @cached_property
-    def wrong(self) -> npt.NDArray[np.bool_]:
+    def wrong(self) -> Bool:
         """Channels that err by more than is explained."""
         values = self.own[self.finite]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0

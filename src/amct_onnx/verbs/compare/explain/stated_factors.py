@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import dequantize_scale, reciprocal
+from amct_onnx.common.arrays import Float64
 from amct_onnx.plan.ledger import LayerEntry
 
 TOLERANCE = 1e-5
 """Relative: the ledger's decimal figures stand for float32 numbers, and a split scale is rounded once more."""
-
-Float64 = npt.NDArray[np.float64]
 
 
 def quantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> tuple[str, str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array, Int64
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
@@ -23,7 +22,6 @@ from amct_onnx.verbs.compare.measure.statistics import (
     as_float,
 )
 
-Array = npt.NDArray[Any]
 TOP = (1, 5)
 
 
@@ -210,7 +208,7 @@ def _cannot_run(batch: Batch, error: Exception) -> DataError:
     return DataError(f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data.")
 
 
-def ranks(scores: Array, labels: Array) -> npt.NDArray[np.int64]:
+def ranks(scores: Array, labels: Array) -> Int64:
     """How many classes score above each row's label; of equal scores the first class comes first, NaN comes last.
 
     Raises:

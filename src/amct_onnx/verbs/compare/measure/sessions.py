@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.files.read import INPUT_FILES
-
-Array = npt.NDArray[Any]
 
 REFERENCE_ENTRIES = {"session.disable_quant_qdq": "1", **PINNED_ENTRIES}
 """Session config entries under which Q/DQ, fake-quant and deploy models are computed as written."""

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.report import Difference
 
@@ -23,8 +23,6 @@ LARGEST = 1e150
 """What float64 can square; anything larger counts as infinite."""
 LSB_SLACK = 1 - 2.0**-12
 """A difference of exactly one step may come out a little smaller: both tensors are products rounded to float32."""
-
-Array = npt.NDArray[Any]
 
 
 @dataclass
