@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from amct_onnx.device.arithmetic import unpack_deq_scale
+from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.device.session import DeploySession
 from support.deploy_evaluator import FLOATS, Evaluator, attributes

@@ -99,7 +99,7 @@ def common_scale_ratio(deq_scale: Float32) -> Float32:
         return deq_scale / np.float32(COMMON_DEQUANT_SCALE)
 
 
-def quantize_bias(bias: npt.NDArray[np.generic], deq_scale: Float32) -> Float64:
+def bias_integers(bias: npt.NDArray[np.generic], deq_scale: Float32) -> Float64:
     """round(bias / deq_scale) with the division in float32, as integer-valued float64 so that overflow stays visible.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from amct_onnx.common.arrays import Float32
-from amct_onnx.device import arithmetic as rules
+from amct_onnx.device import ascend_arithmetic as rules
 
 
 @dataclass(frozen=True)

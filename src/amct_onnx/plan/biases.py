@@ -57,7 +57,7 @@ def plan_bias(
             total = total + array.reshape(-1) * beta * tail.factor
         if tail.addend is not None:
             total = total + tail.addend
-        exact = arithmetic.quantize_bias(total, deq_scale)
+        exact = arithmetic.bias_integers(total, deq_scale)
     bad = np.flatnonzero(~((exact >= arithmetic.INT32_MIN) & (exact <= arithmetic.INT32_MAX)))
     if bad.size:
         raise Refusal(

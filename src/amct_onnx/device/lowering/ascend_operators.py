@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Float32
-from amct_onnx.device.arithmetic import unpack_deq_scale
+from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.device.lowering.node_attributes import lost_offset, quantizer_factors
 from amct_onnx.device.lowering.operators import ANTIQUANTIZE, DEQUANTIZE, QUANTIZE
 from amct_onnx.device.lowering.state import GE_FLOAT, GE_FLOAT16, Accumulator, Int8Tensor, LoweringState

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Float32
-from amct_onnx.device import arithmetic as rules
+from amct_onnx.device import ascend_arithmetic as rules
 from amct_onnx.device.lowering.editor import LoweringEditor
 
 

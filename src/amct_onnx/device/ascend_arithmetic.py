@@ -2,7 +2,7 @@
 
 Quantizing functions return float32 that holds integers of [-128, 127]; a NaN stays a NaN, because no public source says
 what a device makes of it and a number in its place would hide it. ``device/lowering/operators.py`` says the same in
-ONNX operators, ``device/products.py`` says which product follows which rule.
+ONNX operators, ``device/profiles.py`` says which product follows which rule.
 """
 
 from __future__ import annotations
