@@ -34,6 +34,8 @@ class LayerFacts:
         warnings: what is out of specification or not simulated, one sentence each.
     """
 
+    JSON_ALSO = ("exact_in_float32", "deq_scale_in_float16")
+
     name: str
     op_type: str
     quantizer: str

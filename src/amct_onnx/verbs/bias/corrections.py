@@ -69,7 +69,7 @@ def correction_of(site: Site, nodes: Mapping[str, ir.Node], constants: ConstantE
         return None
     scale = site.deq_scale.astype(np.float64)
     total = site.bias * scale - site.bias_error + (array.astype(np.float64).reshape(-1) - addend) * beta
-    left = arithmetic.quantize_bias(total, site.deq_scale) * scale - total
+    left = arithmetic.bias_integers(total, site.deq_scale) * scale - total
     return Correction(node, index, array, bias_error_of(replace(site, bias_error=left)))
 
 

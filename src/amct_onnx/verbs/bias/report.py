@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
+from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import BiasError
-
-BIAS_SCHEMA_VERSION = 1
 
 ROUNDED = "rounded"
 EXACT = "exact"
@@ -47,8 +45,11 @@ class BiasEntry:
 
 
 @dataclass(frozen=True)
-class BiasReport:
+class BiasReport(JsonReport):
     """The result of ``quantize_bias``."""
+
+    SCHEMA_VERSION = 1
+    JSON_ALSO = ("summary",)
 
     model_file: str
     output_file: str
@@ -65,21 +66,3 @@ class BiasReport:
         text = f"{counts[ROUNDED]} of {len(self.layers)} candidate layers have rounded biases now"
         others = [f"{counts[a]} x {a}" for a in MEANINGS if a != ROUNDED and counts[a]]
         return text + ("; others: " + ", ".join(others) if others else "") + "."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        layers = [
-            {
-                **vars(e),
-                "before": None if e.before is None else dict(vars(e.before)),
-                "after": None if e.after is None else dict(vars(e.after)),
-            }
-            for e in self.layers
-        ]
-        return {
-            "schema_version": BIAS_SCHEMA_VERSION,
-            "model_file": self.model_file,
-            "output_file": self.output_file,
-            "layers": layers,
-            "summary": self.summary(),
-        }

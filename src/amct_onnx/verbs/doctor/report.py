@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from amct_onnx.common.json_values import JsonReport
 from amct_onnx.verbs.doctor.cpu import CpuFacts
-
-SCHEMA_VERSION = 1
 
 EQUAL, ROUNDING, EDGES, WRONG, REFUSED = "equal", "rounding", "edges", "wrong", "refused"
 MEANINGS = {
@@ -54,7 +52,7 @@ class SettingResult:
 
 
 @dataclass(frozen=True)
-class DoctorReport:
+class DoctorReport(JsonReport):
     """The result of one examination.
 
     Attributes:
@@ -68,6 +66,9 @@ class DoctorReport:
         can_saturate: names of the layers whose int8 weights saturate 16-bit sums on CPUs without VNNI.
         settings: in the order of the table; the last is the one this package uses for references.
     """
+
+    SCHEMA_VERSION = 1
+    JSON_ALSO = ("trusted", "summary")
 
     model: str
     data: str
@@ -112,7 +113,3 @@ class DoctorReport:
         if not number:
             return "No layer has weights that can saturate the 16-bit sums of an x86 CPU without VNNI."
         return f"On an x86 CPU without VNNI {layers} can saturate: run the doctor there as well."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the schema is docs/doctor.md."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self), "trusted": self.trusted, "summary": self.summary()}

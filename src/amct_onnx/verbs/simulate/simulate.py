@@ -6,11 +6,12 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.json_values import JsonReport
 from amct_onnx.common.log import start_log
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
@@ -24,11 +25,10 @@ from amct_onnx.verbs.simulate.result_folder import ResultFolder
 
 LONGEST_NAME = 180
 """Characters of a name within a file name; file systems take 255 bytes, with operator, index and suffix."""
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Simulation:
+class Simulation(JsonReport):
     """What a simulation did; ``to_dict`` is the content of ``simulation.json`` but for its list of files.
 
     Attributes:
@@ -40,6 +40,8 @@ class Simulation:
         undecided: what no public source decides about the device.
         pinned: session options that were set because they change results.
     """
+
+    SCHEMA_VERSION = 1
 
     model: str
     data: str
@@ -53,19 +55,11 @@ class Simulation:
     pinned: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the schema is docs/simulate.md."""
-        counts = {c.name: asdict(c) for c in self.counts}
-        layers = [
-            {
-                **asdict(f),
-                "exact_in_float32": f.exact_in_float32,
-                "deq_scale_in_float16": f.deq_scale_in_float16,
-                "counts": counts.get(f.name),
-            }
-            for f in self.layers
-        ]
-        content = {k: v for k, v in asdict(self).items() if k not in ("layers", "counts")}
-        return {"schema_version": SCHEMA_VERSION, **content, "layers": layers}
+        """Plain JSON values, each layer with its counts; the schema is docs/simulate.md."""
+        content = super().to_dict()
+        counts = {c["name"]: c for c in content.pop("counts")}
+        content["layers"] = [{**layer, "counts": counts.get(layer["name"])} for layer in content.pop("layers")]
+        return content
 
 
 def simulate(
