@@ -165,6 +165,10 @@ class LayerResult:
     kernel_bound: int | None = None
 
 
+NOISE_CAUSES = frozenset({"bias-rounding", "ties", "device-arithmetic", "refused-layer", "inherited"})
+"""Causes of a ``Divergence`` that quantization explains; every other cause is a fault."""
+
+
 @dataclass(frozen=True)
 class Divergence:
     """The first layer at which a model leaves the source by more than quantization noise.
@@ -192,6 +196,11 @@ class Divergence:
     measured: float
     explained: float
     place: str = "at"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is wrong; else quantization explains the difference."""
+        return self.cause not in NOISE_CAUSES
 
 
 @dataclass(frozen=True)

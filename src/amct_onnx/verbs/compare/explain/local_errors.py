@@ -20,9 +20,10 @@ from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.cut_source import on_grid
 from amct_onnx.verbs.compare.explain.noise import FLOAT32_NOISE, HALF_ULP16
 from amct_onnx.verbs.compare.job import Job, Tracked, input_keys
+from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT
 from amct_onnx.verbs.compare.pairing import Paired
 
-LAYER, BEFORE, OUTPUT = "layer", "before", "output"
+BEFORE = "before"
 MARGIN = 2.0
 """The bounds take ties to be spread evenly over a channel's positions; real ones lie unevenly."""
 NOTICEABLE = 2.0**-14
@@ -120,21 +121,20 @@ def pieces(
     by_key = {t.key: t for t in job.tracked}
     found = []
     for t in job.tracked:
-        kind, _, number = t.key.partition(":")
-        index = int(number)
+        kind, index = t.key.kind, t.key.index
         a = own[t.source]
         b = np.asarray(other[t.others[model]].reshape(a.shape), np.float64)
         half = a.dtype == np.float16
         mine = np.asarray(a, np.float64) - t.shift
-        if kind == "layer" and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
+        if kind == LAYER and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
             entry = layers[index].entry
-            read = by_key.get(keys.get(index, ""))
+            read = by_key[keys[index]] if index in keys else None
             ties = _near_ties(other[read.others[model]], entry, half) if read is not None else 0.0
             axis = _channel_axis(entry, a, gains[entry.name].size)
             bound = _of_layer(entry, gains[entry.name], ties, mine, axis, half)
             found.append(Piece(LAYER, index, t, mine, b, axis, t.lsb, bound))
             continue
-        if kind == "input":
+        if kind == INPUT:
             entry = layers[index].entry
             if entry.scale_d is None or entry.offset_d is None:
                 continue
@@ -143,7 +143,7 @@ def pieces(
         values = mine[np.isfinite(mine)]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
         allowed = BETWEEN_STEPS * t.lsb if t.lsb else BETWEEN_SHARE * rms
-        found.append(Piece({"input": BEFORE}.get(kind, kind), index, t, mine, b, None, t.lsb, np.asarray([allowed])))
+        found.append(Piece(BEFORE if kind == INPUT else kind, index, t, mine, b, None, t.lsb, np.asarray([allowed])))
     return sorted(found, key=lambda p: p.order)
 
 

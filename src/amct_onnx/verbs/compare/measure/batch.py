@@ -11,6 +11,7 @@ from amct_onnx.common.arrays import Array, Int64
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
+from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, run_named
@@ -68,7 +69,7 @@ class Results:
 
     batches: int = 0
     samples: int = 0
-    tensors: dict[tuple[str, str], TensorStatistics] = field(default_factory=dict)
+    tensors: dict[tuple[Key, str], TensorStatistics] = field(default_factory=dict)
     quantizers: dict[tuple[int, str], QuantizerStatistics] = field(default_factory=dict)
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
 
@@ -124,7 +125,7 @@ class Runner:
 
     def classifies(self, batch: Batch) -> bool:
         """Whether an output of the source holds one row of scores for each label of the batch."""
-        names = [t.source for t in self.job.tracked if t.key.startswith("output:")]
+        names = [t.source for t in self.job.tracked if t.key.kind == OUTPUT]
         return any(is_classifier(v, batch) for v in self._outputs(names, batch).values())
 
     def _outputs(self, names: list[str], batch: Batch) -> dict[str, Array]:
@@ -152,10 +153,10 @@ class Runner:
                         f"Tensor '{tracked.source}' has {values.size} elements in the source, '{name}' {other.size} in "
                         f"{key}: the models do not belong together. Convert the source again."
                     )
-                if tracked.key.startswith("input:"):
+                if tracked.key.kind == INPUT:
                     made.tensors[tracked.key, key] = source.compare_mean(other)
                     continue
-                output = tracked.key.startswith("output:")
+                output = tracked.key.kind == OUTPUT
                 made.tensors[tracked.key, key] = source.compare(other, tracked.lsb, output=output)
         for quantizer in self.job.quantizers:
             values = as_float(found[SOURCE][quantizer.tensor])
@@ -179,7 +180,7 @@ class Runner:
     def _measure(self, batch: Batch, found: Mapping[str, Mapping[str, Array]], made: Results) -> None:
         if batch.labels is None and self._evaluator is None:
             return
-        outputs = [t for t in self.job.tracked if t.key.startswith("output:")]
+        outputs = [t for t in self.job.tracked if t.key.kind == OUTPUT]
         answers: dict[str, dict[str, Array]] = {SOURCE: {t.source: found[SOURCE][t.source] for t in outputs}}
         for key in self.job.models:
             answers[key] = {t.source: found[key][t.others[key]] for t in outputs}

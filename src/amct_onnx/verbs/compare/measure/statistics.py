@@ -7,7 +7,7 @@ which their parts arrive, the result is the same to the last bit.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -60,11 +60,6 @@ class TensorStatistics:
         self.square.merge(other.square)
         self.source_square.merge(other.source_square)
         self.square_of_other.merge(other.square_of_other)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a file; exact."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {n: v.to_text() if isinstance(v, ExactSum) else v for n, v in values.items()}
 
     @property
     def mean_abs(self) -> float:
