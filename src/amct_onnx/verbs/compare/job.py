@@ -213,6 +213,11 @@ def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
     return float(np.float32(entry.scale_d) * np.float32(max(entry.scale_w))), "accumulator"
 
 
+def units_of(layers: Sequence[Paired]) -> dict[str, float | None]:
+    """The unit of each layer's output, by name."""
+    return {pair.entry.name: layer_lsb(pair)[0] for pair in layers}
+
+
 def _unique(tracked: Sequence[Tracked]) -> tuple[Tracked, ...]:
     """An input that is another layer's output, or that several layers read, is compared once (see ``input_keys``)."""
     first: dict[tuple[str, tuple[str, ...]], Tracked] = {}

@@ -71,11 +71,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     job, results = run.job, run.results
     tensors = cache(lambda: run.runner.tensors(run.first))
     divergences = find_divergences(job, run.layers, run.ledger, results, run.first, tensors)
-    outputs = tuple(
-        OutputEntry(t.source, t.lsb, tuple(results.tensors[t.key, m].difference(m, t.lsb) for m in t.others))
-        for t in _outputs(job)
-    )
-    layers = _layers(run)
+    outputs, layers = _output_entries(run), _layers(run)
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
@@ -114,6 +110,14 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
 
 def _outputs(job: Job) -> tuple[Tracked, ...]:
     return tuple(t for t in job.tracked if t.key.kind == OUTPUT)
+
+
+def _output_entries(run: Run) -> tuple[OutputEntry, ...]:
+    tensors = run.results.tensors
+    return tuple(
+        OutputEntry(t.source, t.lsb, tuple(tensors[t.key, m].difference(m, t.lsb) for m in t.others))
+        for t in _outputs(run.job)
+    )
 
 
 def _layers(run: Run) -> tuple[LayerResult, ...]:
