@@ -11,24 +11,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.onnxruntime_session import GRAPH_ORDER, PINNED_ENTRIES, PINNED_LEVEL, open_session
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import EXTERNAL_FROM, INLINE_LIMIT, weight_bytes
 
-PINNED_ENTRIES = {
-    # subnormal numbers count
-    "session.set_denormal_as_zero": "0",
-    # float32 must stay float32 on ARM
-    "mlas.enable_gemm_fastmath_arm64_bfloat16": "0",
-}
-"""Session config entries that change results at ``PINNED_LEVEL``, and the value under which they are exact.
-
-It is onnxruntime's default: an entry that nobody set stays unset."""
-PINNED_LEVEL = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-"""Higher levels fold the dequantization's Mul into the weights of the Conv before it, which rounds."""
-GRAPH_ORDER = ort.ExecutionOrder.PRIORITY_BASED
-"""Nodes run in the order of the graph: by default counts would run last, and keep every tensor until then."""
-CPU = "CPUExecutionProvider"
 _option_lock = threading.Lock()
 
 
@@ -100,7 +87,7 @@ def _take_weights(graph: ir.Graph, *, every: bool) -> dict[str, Array]:
 
 def _create(content: bytes, options: ort.SessionOptions, cpu_options: Mapping[str, Any] | None) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(content, options, providers=[(CPU, dict(cpu_options or {}))])
+        return open_session(content, options, cpu_options)
     except Exception as error:  # onnxruntime's classes share no base
         raise UnsupportedModelError(
             f"ONNX Runtime refuses the model's other operators ({error}). Check them with the fake-quant model."

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.onnxruntime_session import open_session, session_options
 from amct_onnx.errors import FactorError, UnsupportedModelError
 
 COMPUTED = frozenset(
@@ -146,13 +146,10 @@ class ConstantEvaluator:
         # per-channel factors and 4- and 16-bit integers are newer than the opsets in which models hold them
         opset = QDQ_OPSET if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
         self._spend(node, _output_bytes(node, feeds, opset))
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1  # a pool of threads costs more than one node of constants
+        options = session_options(threads=1)  # a pool of threads costs more than one node of constants
         try:
             content = _one_node(node, feeds, {}, opset).SerializeToString()
-            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            session = open_session(content, options)
             return np.asarray(session.run(None, feeds)[0])
         except Exception as error:  # onnxruntime's classes have no common base of their own
             raise _not_computed(node, " ".join(str(error).split())[:300]) from error

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from amct_onnx.common.arrays import Array, Int8
+from amct_onnx.common.onnxruntime_session import open_session, session_options
 from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.graph.attributes import attribute
 
@@ -81,11 +81,7 @@ def _run(nodes: list[onnx.NodeProto], constants: dict[str, Array], outputs: list
     )
     opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid(DOMAIN, 1)]
     content = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_session(content, session_options(threads=1))
     return [np.asarray(array) for array in session.run(outputs, {})]
 
 

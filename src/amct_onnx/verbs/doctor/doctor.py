@@ -16,10 +16,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from amct_onnx.common.arrays import Array, Float64
+from amct_onnx.common.onnxruntime_session import open_session
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, specs_of
-from amct_onnx.device.lowered_session import CPU
 from amct_onnx.errors import DataError, NoQuantizerError, SettingError, UnsupportedModelError
 from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.files.read import read_model
@@ -150,7 +150,7 @@ def _measure(
 ) -> _Errors | str:
     """The errors under a setting, or why it was refused; one session is open at a time."""
     try:
-        session = ort.InferenceSession(content, setting.options(), providers=[CPU])
+        session = open_session(content, setting.options())
         got = [session.run(names, feed) for feed in batches]
     except Exception as error:  # onnxruntime's classes share no base
         return str(error)
@@ -274,7 +274,7 @@ def _serialized(model: ir.Model) -> bytes:
 
 def _reference_session(model: ir.Model) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(_serialized(model), PINNED.options(), providers=[CPU])
+        return open_session(_serialized(model), PINNED.options())
     except Exception as error:  # onnxruntime's classes share no base
         raise UnsupportedModelError(
             f"ONNX Runtime refuses the model ({error}). Check that it runs in ONNX Runtime at all."
