@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.data.images import ImageFolder, ImageOptions, image_files
 from amct_onnx.data.labels import read_labels
 from amct_onnx.data.python_feeds import PythonFeeds
-from amct_onnx.data.read_feeds import SUFFIXES, InputSpec, parse_input_shape, parse_input_type, read_feeds
+from amct_onnx.data.read_feeds import SUFFIXES, InputSpec, parse_input_type, read_feeds
 from amct_onnx.data.source import DataSource, Labelled, Repeatable
 from amct_onnx.errors import DataError
 
@@ -69,7 +70,7 @@ class _ArrayFiles(Repeatable):
         labels: str | os.PathLike[str] | None,
     ) -> None:
         self._path, self._inputs, self._labels_file = path, inputs, labels
-        self._shapes, self._types = parse_input_shape(input_shape), parse_input_type(input_type)
+        self._shapes, self._types = parse_input_shape(input_shape, DataError), parse_input_type(input_type)
         self._labels = None if labels is None else read_labels(labels)
 
     def _all(self) -> Iterator[Labelled]:

@@ -79,27 +79,6 @@ def specs_of(session: Any) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
-def parse_input_shape(text: str) -> dict[str, tuple[int, ...]]:
-    """ATC's notation, ``"input:1,3,224,224;mask:1,5"``.
-
-    Raises:
-        DataError: Anything else.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for part in filter(None, (p.strip() for p in text.split(";"))):
-        name, _, numbers = part.rpartition(":")
-        try:
-            shape = tuple(int(n) for n in numbers.split(",")) if numbers.strip() else ()
-        except ValueError:
-            shape = (-1,)
-        if not name or any(n < 1 for n in shape):
-            raise DataError(
-                f"--input_shape: '{part}' is not of the form name:1,3,224,224 with positive numbers. Correct it."
-            )
-        shapes[name.strip()] = shape
-    return shapes
-
-
 def parse_input_type(text: str) -> dict[str, np.dtype[Any]]:
     """Types of the numbers in raw files, ``"input:uint8;mask:int64"``.
 
