@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from amct_onnx.common.plain_text import escaped, shown
-
-if TYPE_CHECKING:
-    pass
-
 
 PLAIN_WIDTH = 10_000
 """Columns when the output is no terminal, so that names stay whole."""

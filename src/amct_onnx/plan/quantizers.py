@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -133,6 +135,21 @@ def clip_bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, flo
     return bounds[0], bounds[1]
 
 
+def clipped(low: int, high: int, clips: Iterable[tuple[float, float]], shift: int) -> tuple[int, int]:
+    """What is left of a range of integers behind Clips.
+
+    Args:
+        low: smallest integer.
+        high: largest integer.
+        clips: see ``clip_bounds``; of integers that exceed those of the range by ``shift``.
+        shift: 128 for uint8 in an int8 range.
+    """
+    for lower, upper in clips:
+        low = max(low, int(np.ceil(max(lower, -1e9))) - shift)
+        high = min(high, int(np.floor(min(upper, 1e9))) - shift)
+    return low, high
+
+
 def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Quantizer] | None:
     """The float tensor behind a DequantizeLinear and the factors of the pair; None when no QuantizeLinear is behind it.
 
@@ -165,8 +182,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
             "Use int8 or uint8."
         )
     low, high, shift, bits = RANGES[kind]
-    for lower, upper in clips:
-        low, high = max(low, int(np.ceil(max(lower, -1e9))) - shift), min(high, int(np.floor(min(upper, 1e9))) - shift)
+    low, high = clipped(low, high, clips, shift)
     source = node.inputs[0]
     zero_point = tuple(int(z) - shift for z in zero)
     return source, Quantizer(tuple(scale.tolist()), zero_point, low, high, axis, bits, shift, float_type_of(source))

@@ -24,6 +24,7 @@ from amct_onnx.plan.quantizers import (
     RANGES,
     RawFactors,
     clip_bounds,
+    clipped,
     integer_type,
     is_op,
     raw_factors,
@@ -122,7 +123,7 @@ def _behind_dequantize(
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
     if axis is not None:
         axis = _axis_from_front(axis, scale.size, shape, f"Node '{dq.name}'", f"the weight '{source.name}'")
-    low, high = _clipped_range(low, high, clips, shift)
+    low, high = clipped(low, high, clips, shift)
     zero = zero - shift
     asymmetric = bool(np.any(zero))
     wide_scale, wide_zero = along(scale, shape, axis), along(zero, shape, axis)
@@ -180,13 +181,6 @@ def _axis_from_front(axis: int, scales: int, shape: tuple[int, ...], node: str, 
 def _fits_groups(size: int, shape: tuple[int, ...], axis: int) -> bool:
     """Whether there is one factor per output channel of a grouped ConvTranspose, whose axis 1 counts one group."""
     return axis > 0 and shape[axis] > 0 and size % shape[axis] == 0 and shape[0] % (size // shape[axis]) == 0
-
-
-def _clipped_range(low: int, high: int, clips: list[tuple[float, float]], shift: int) -> tuple[int, int]:
-    for lower, upper in clips:
-        low = max(low, int(np.ceil(max(lower, -1e9))) - shift)
-        high = min(high, int(np.floor(min(upper, 1e9))) - shift)
-    return low, high
 
 
 def _assembled(blocks: Iterator[Int8], shape: tuple[int, ...]) -> Int8:
