@@ -7,9 +7,9 @@ import dataclasses
 import onnx_ir as ir
 
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.grids import Grids
-from amct_onnx.plan.refusal import Refusal
 
 
 def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quantizer]:

@@ -16,7 +16,7 @@ from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array, Int8, Int64
 from amct_onnx.files.file_tensor import Index
 from amct_onnx.graph.layers import along, part_of
-from amct_onnx.plan.refusal import Refusal
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.settings import SUM, PlanSettings
 
 MOVED = "asymmetric weight moved to zero point 0, which int8 holds for these values"

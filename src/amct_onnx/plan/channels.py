@@ -7,8 +7,8 @@ import numpy as np
 from amct_onnx.common import arithmetic
 from amct_onnx.common.arrays import Float32, Int8
 from amct_onnx.graph.layers import Layout
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.factors import Weight
-from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.weights import ResolvedWeight
 
 

@@ -14,14 +14,13 @@ from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, layout_of
-from amct_onnx.graph.refused import noted_refusal
+from amct_onnx.graph.refused import Refusal, check_not_refused
 from amct_onnx.plan.activations import find_quantizer
 from amct_onnx.plan.biases import PlannedBias, plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight
 from amct_onnx.plan.factors import Quantizer, Site
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.output_scales import next_scale
-from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.plan.tails import Tail, addend_of, tails_of
 from amct_onnx.plan.weights import ResolvedWeight, resolve_weight
@@ -34,9 +33,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         Refusal: The layer stays float.
         FactorError: A quantizer with unusable factors.
     """
-    note = noted_refusal(node)
-    if note is not None:
-        raise Refusal(*note)
+    check_not_refused(node)
     _check_second_input(node, constants)
     source, quantizer = find_quantizer(node.inputs[0], grids)
     attributes = _attributes(node)

@@ -11,12 +11,15 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
-from amct_onnx.common.arrays import Float32, Int8, Int64
+from amct_onnx.common.arrays import Array, Float32, Int8, Int64
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import Layout, along, part_of
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
+from amct_onnx.plan.factors import Weight
 from amct_onnx.plan.grid_weights import recover_grid
 from amct_onnx.plan.quantizers import (
     DEQUANTIZE,
@@ -29,7 +32,6 @@ from amct_onnx.plan.quantizers import (
     is_op,
     raw_factors,
 )
-from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 
 WIDEST = 255
@@ -39,29 +41,17 @@ REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze",
 
 
 @dataclass(frozen=True)
-class ResolvedWeight:
-    """Integers in the layout in which the layer reads them: weight = (integers + shift) * scale.
+class ResolvedWeight(Weight):
+    """A weight in the layout in which the layer reads it: weight = (integers + shift) * scale.
 
     Attributes:
-        integers: computes int8 integers.
-        shape: of the integers.
-        scale: float32 [1] or [n].
         axis: the axis that scale and shift belong to; None when per-tensor.
-        shift: int64, shape of scale; None for a symmetric weight. The layer then needs the sum of its input's integers.
-        name: of the initializer.
-        key: equal for two weights with the same integers.
         detail: what the ledger says about the weight; empty for the ordinary case.
-        blocks: the integers in consecutive parts, see Weight; None behind a Transpose.
+        shift: int64, shape of scale; None for a symmetric weight. The layer then needs the sum of its input's integers.
     """
 
-    integers: Callable[[], Int8]
-    shape: tuple[int, ...]
-    scale: Float32
-    axis: int | None
-    name: str
-    key: tuple[object, ...]
+    axis: int | None = None
     detail: str = ""
-    blocks: Callable[[], Iterator[Int8]] | None = None
     shift: Int64 | None = None
 
 
@@ -99,18 +89,7 @@ def resolve_weight(
 def _behind_dequantize(
     dq: ir.Node, value: ir.Value, constants: ConstantEvaluator, settings: PlanSettings
 ) -> ResolvedWeight:
-    if "block_size" in dq.attributes and dq.attributes["block_size"].as_int() > 0:
-        raise Refusal(
-            "weight-blockwise",
-            f"its weight '{value.name}' has one scale per block of {dq.attributes['block_size'].as_int()} elements",
-            "Quantize the weight per tensor or per output channel.",
-        )
-    scale, zero, axis = raw_factors(dq, constants)
-    kind = integer_type(dq, constants)
-    if kind not in RANGES or RANGES[kind][3] != 8:
-        raise Refusal(
-            "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
-        )
+    scale, zero, axis, kind = _eight_bit_factors(dq, value, constants)
     low, high, shift, _ = RANGES[kind]
     source, quantizer, clips = _quantized_source(dq, constants)
     if quantizer is not None and not _equal_factors(raw_factors(quantizer, constants), (scale, zero, axis)):
@@ -154,9 +133,31 @@ def _behind_dequantize(
         detail = MOVED if beyond is None else SHIFTED
     blocks = shifted(numbers, beyond, shape, axis)
     key = (source.name, scale.tobytes(), zero.tobytes(), axis, low, high)
-    return ResolvedWeight(
-        lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks, beyond
-    )
+    return _weight_of(blocks, shape, scale, source, key, axis=axis, detail=detail, shift=beyond)
+
+
+def _eight_bit_factors(
+    dq: ir.Node, value: ir.Value, constants: ConstantEvaluator
+) -> tuple[Float32, Array, int | None, ir.DataType]:
+    """Scale, zero point, axis and type of a weight's DequantizeLinear.
+
+    Raises:
+        Refusal: Scales of blocks, or integers of another size.
+    """
+    block = attribute(dq, "block_size", 0)
+    if block > 0:
+        raise Refusal(
+            "weight-blockwise",
+            f"its weight '{value.name}' has one scale per block of {block} elements",
+            "Quantize the weight per tensor or per output channel.",
+        )
+    factors = raw_factors(dq, constants)
+    kind = integer_type(dq, constants)
+    if kind not in RANGES or RANGES[kind][3] != 8:
+        raise Refusal(
+            "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
+        )
+    return (*factors, kind)
 
 
 def _equal_factors(one: RawFactors, other: RawFactors) -> bool:
@@ -296,6 +297,29 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
     if shift is not None:
         detail += f"; {SHIFTED}"
     key = (value.name, scale.tobytes())
+    return _weight_of(blocks, shape, scale, value, key, axis=axis, detail=detail, shift=shift)
+
+
+def _weight_of(
+    blocks: Callable[[], Iterator[Int8]],
+    shape: tuple[int, ...],
+    scale: Float32,
+    source: ir.Value,
+    key: tuple[object, ...],
+    *,
+    axis: int | None,
+    detail: str,
+    shift: Int64 | None,
+) -> ResolvedWeight:
+    """The weight whose integers come in blocks."""
     return ResolvedWeight(
-        lambda: _assembled(blocks(), shape), shape, scale, axis, value.name or "weight", key, detail, blocks, shift
+        integers=lambda: _assembled(blocks(), shape),
+        shape=shape,
+        scale=scale,
+        name=source.name or "weight",
+        key=key,
+        blocks=blocks,
+        axis=axis,
+        detail=detail,
+        shift=shift,
     )
