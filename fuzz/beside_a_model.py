@@ -27,7 +27,7 @@ from amct_onnx.verbs.compare.job import Job, layer_lsb, make_job
 from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
-from amct_onnx.verbs.compare.measure.state import DataDigest, State, checksum, read_state, write_state
+from amct_onnx.verbs.compare.measure.state_file import DataDigest, State, checksum, read_state, write_state
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.assemble import Run, assemble
 from amct_onnx.verbs.convert.read_ledger import Ledger, read_ledger

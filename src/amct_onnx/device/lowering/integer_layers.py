@@ -23,25 +23,9 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     value, weight = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
     if value is None or weight is None:
         raise UnsupportedModelError(f"Node '{node.name}' ({node.op_type}) lacks an input. Write the model again.")
-    if not state.is_int8(node, 1):
-        raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): reads int8 but its weight '{weight.name}' is not int8. Write "
-            "the model again."
-        )
-    if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0):
-        raise UnsupportedModelError(
-            f"Node '{node.name}': a Gemm on integers needs alpha = beta = 1; ATC would multiply the int32 result. "
-            "Convert the model again."
-        )
+    _check_form(state, node, weight)
     held = state.held_int8(value, node)
-    array = None
-    if weight not in state.int8 and state.constants.is_constant(weight):
-        array = state.constants.array(weight)
-    elif node.op_type in CONVOLUTIONS:
-        raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' is not constant, ATC needs an int8 "
-            "initializer. Convert the model again."
-        )
+    array = _constant_weight(state, node, weight)
     bias = _bias(state, node)
     layout = layout_of(node)
     assert layout is not None  # only operators of the table are lowered here
@@ -69,6 +53,31 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     made = Accumulator(result, in_float, layer, layout.kind.result_axis)
     layer.accumulator = made
     state.int32[node.outputs[0]] = made
+
+
+def _check_form(state: LoweringState, node: ir.Node, weight: ir.Value) -> None:
+    if not state.is_int8(node, 1):
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): reads int8 but its weight '{weight.name}' is not int8. Write "
+            "the model again."
+        )
+    if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0):
+        raise UnsupportedModelError(
+            f"Node '{node.name}': a Gemm on integers needs alpha = beta = 1; ATC would multiply the int32 result. "
+            "Convert the model again."
+        )
+
+
+def _constant_weight(state: LoweringState, node: ir.Node, weight: ir.Value) -> Array | None:
+    """The weight's integers; None when another operand is computed in its place, as a MatMul may have it."""
+    if weight not in state.int8 and state.constants.is_constant(weight):
+        return state.constants.array(weight)
+    if node.op_type in CONVOLUTIONS:
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' is not constant, ATC needs an int8 "
+            "initializer. Convert the model again."
+        )
+    return None
 
 
 def _layer_of(

@@ -27,7 +27,7 @@ from amct_onnx.verbs.compare.measure.dask_cluster import run_on_dask
 from amct_onnx.verbs.compare.measure.evaluator import read_evaluator
 from amct_onnx.verbs.compare.measure.progress import Progress, Tell
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes
-from amct_onnx.verbs.compare.measure.state import read_state
+from amct_onnx.verbs.compare.measure.state_file import read_state
 from amct_onnx.verbs.compare.measure.state_place import check_free, default_path, find_state, run_key
 from amct_onnx.verbs.compare.measure.stop_request import stop_request
 from amct_onnx.verbs.compare.present.assemble import Run, assemble

@@ -16,7 +16,7 @@ from amct_onnx.cli import main
 from amct_onnx.errors import OutputError
 from amct_onnx.files import writable
 from amct_onnx.verbs.compare.measure import progress
-from amct_onnx.verbs.compare.measure import state as state_module
+from amct_onnx.verbs.compare.measure import state_file as state_module
 from support.comparison_cases import Case
 from support.interrupted_runs import figures, interrupt_at
 
