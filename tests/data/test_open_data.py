@@ -8,20 +8,24 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from PIL import Image
 
+import amct_onnx
 from amct_onnx import DataError
 from amct_onnx.cli import main
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.labels import read_labels
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import InputSpec, parse_input_type
+from amct_onnx.data.read_feeds import InputSpec, parse_input_type, specs_of
+from amct_onnx.data.source import Labelled
 from amct_onnx.errors import SettingError
-from support.golden_models import GOLDENS
+from support.golden_models import GOLDENS, MODELS
 
 F32 = np.dtype(np.float32)
 RGB = (InputSpec("x", ("n", 3, "h", "w"), F32),)
@@ -443,3 +447,19 @@ def test_pipe_among_the_files_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.npz")
     with pytest.raises(DataError, match=r"0\.npz: is a pipe or device"):
         list(open_data(tmp_path, TABLE))
+
+
+def test_public_names_open_data_for_a_session_and_a_source_of_ones_own() -> None:
+    class Noise(amct_onnx.DataSource):
+        def labelled(self, start: int = 0) -> Iterator[Labelled]:
+            yield from [({"x": np.zeros(1, np.float32)}, None)] * (3 - start)
+
+    assert len(list(Noise())) == 3 and len(list(Noise().labelled(2))) == 1
+    model = MODELS / "torchfx_digitsnet_i8sym_op13"
+    session = ort.InferenceSession(str(model / "model.onnx"), amct_onnx.AMCT_SO)
+    source = amct_onnx.open_data(model / "inputs.npz", session)
+    assert isinstance(source, amct_onnx.DataSource)
+    direct = open_data(model / "inputs.npz", specs_of(session))
+    for ours, theirs in zip(source, direct, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
