@@ -87,7 +87,7 @@ def test_computed_constant_in_bounds_is_computed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", ["initializer", "Constant", "int8"])
 def test_weights_that_are_computed_may_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
     """What is allowed grows with what is stored, wherever it stands in the chain: here 16 kB in place of 256 MiB."""
-    monkeypatch.setattr(constants, "COMPUTED_BYTES", 1 << 14)
+    monkeypatch.setattr(constants, "MAX_COMPUTED_BYTES", 1 << 14)
     weight = np.arange(128 * 128, dtype=np.float32)
     text = "w = Identity(v)"
     if stored == "int8":

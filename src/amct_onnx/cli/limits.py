@@ -51,7 +51,7 @@ def check_limits() -> None:
 
 
 def limit_met(error: BaseException) -> str:
-    """What to say of an error, or of one behind it, that stands for a limit of the process; "" when none does."""
+    """The message for an error that a limit of the process caused, directly or further down; "" for others."""
     seen: list[BaseException] = []
     at: BaseException | None = error
     while at is not None and at not in seen:

@@ -27,7 +27,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--grid_weights",
         choices=("on", "off"),
         default="on",
-        help="take float weights without Q/DQ that lie on an int8 grid (default: on)",
+        help="convert float weights without Q/DQ whose values lie on an int8 grid (default: on)",
     )
     add_option(
         parser,
@@ -41,12 +41,12 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--asymmetric_weights",
         choices=("refuse", "sum"),
         default="refuse",
-        help="a weight beyond int8 when less its zero point: float (default), or int8 and a sum of the layer's input",
+        help="a weight that does not fit int8 after subtracting its zero point: float (default), or int8 and an input sum",
     )
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwise: str = "") -> None:
-    """--data and all that says how to read it; see docs/data.md.
+    """Add --data and the options that tell how to read it; see docs/data.md.
 
     Args:
         parser: of the verb.

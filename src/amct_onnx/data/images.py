@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
-"""Pillow's decoders that are let at a file; others are of no use for photographs."""
+"""Allowed decoders of Pillow: the usual formats of photographs."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Of 8 bits."""
-LARGEST = 100_000_000
-"""Pixels of an image that is decoded: a small file can claim any number."""
+"""Modes of Pillow with 8 bits per channel."""
+MAX_PIXELS = 100_000_000
+"""Limit for decoded images: a small file can claim any size."""
 TIFF_BITS = 258
-"""BitsPerSample."""
+"""TIFF tag BitsPerSample."""
 COLORS = ("rgb", "bgr", "gray")
 LAYOUTS = ("NCHW", "NHWC")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -110,8 +110,8 @@ class ImageFolder(DataSource):
         batch = self._spec.batch or 1
         if len(self._files) % batch:
             raise DataError(
-                f"{folder}: its {len(self._files)} images are no multiple of {batch}, the batch that the model fixes. "
-                "Add or remove some, or export the model with a free batch."
+                f"{folder}: its {len(self._files)} images are not a multiple of {batch}, the batch that the model "
+                "fixes. Add or remove some, or export the model with a free batch."
             )
         self._batch, self.count = batch, len(self._files) // batch
         names = [f.relative_to(folder).as_posix() for f in self._files]
@@ -157,7 +157,7 @@ class ImageFolder(DataSource):
         return np.ascontiguousarray(pixels, kind)
 
     def _normalised(self, pixels: Array) -> Array:
-        """In float64, rounded once: a table of what each of the 256 values becomes in each channel."""
+        """Normalise in float64 and round once, by a table of the 256 values of each channel."""
         options, kind = self._options, self._spec.dtype
         scale = options.scale if options.scale is not None else 1 / 255
         axis = 0 if self._layout == "NCHW" else 2
@@ -196,8 +196,8 @@ def _decoded(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, below
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > LARGEST:
-                    raise DataError(f"{file}: claims {width} x {height} pixels, more than {LARGEST}. Scale it down.")
+                if width * height > MAX_PIXELS:
+                    raise DataError(f"{file}: claims {width} x {height} pixels, more than {MAX_PIXELS}. Scale it down.")
                 if image.mode not in MODES or _bits(image) > 8:
                     raise DataError(
                         f"{file}: its pixels are not of 8 bits per channel. Save it with 8 bits, or give the numbers "
@@ -252,7 +252,7 @@ def _resized(file: Path, width: int, height: int, options: ImageOptions) -> tupl
         short = options.resize[0]
         # as torchvision: the longer side is cut to a whole number
         width, height = (short, short * height // width) if width <= height else (short * width // height, short)
-    if width * height > LARGEST:
+    if width * height > MAX_PIXELS:
         raise DataError(f"{file}: would have {width} x {height} pixels. Give a smaller --image_resize.")
     return width, height
 

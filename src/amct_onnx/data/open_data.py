@@ -51,7 +51,7 @@ def open_data(
         if labels is not None:
             raise DataError(f"{labels}: with a Python file the labels come from it. Yield (feeds, labels).")
         return PythonFeeds(path, inputs)
-    # a folder per input whose name an image folder might have is told by what it holds
+    # the content decides: a folder per input may be named like a folder of images
     if path.is_dir() and not _holds_arrays(path) and image_files(path):
         return ImageFolder(path, inputs, images or ImageOptions(), labels)
     return _ArrayFiles(path, inputs, input_shape, input_type, labels)

@@ -17,7 +17,7 @@ from amct_onnx.errors import DataError
 Array = npt.NDArray[Any]
 FUNCTION = "feeds"
 END = object()
-"""Behind the last feed."""
+"""Marks the end of the feeds."""
 
 
 class PythonFeeds(Repeatable):
@@ -61,7 +61,7 @@ class PythonFeeds(Repeatable):
         for name in feed:
             if name not in names:
                 raise DataError(
-                    f"{where} holds {name!r}, which is no input of the model. Use the names {', '.join(names)}."
+                    f"{where} holds {name!r}, which is not an input of the model. Use the names {', '.join(names)}."
                 )
         arrays = {}
         for spec in self._inputs:
@@ -92,7 +92,7 @@ def _plain(value: Any, where: str) -> Array:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # __array__ is the user's
-        raise DataError(f"{where} is no array ({type(error).__name__}). Yield numpy arrays.") from error
+        raise DataError(f"{where} is not an array ({type(error).__name__}). Yield numpy arrays.") from error
     if array.dtype.hasobject:
         raise DataError(f"{where} is {_kind(value)}, not an array of numbers. Yield numpy arrays.")
     return array

@@ -258,7 +258,7 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
         )
     one = math.prod(shape) * kind.itemsize
     if not path.is_file():  # a pipe would block
-        raise DataError(f"{path}: is no regular file. Give a file of numbers.")
+        raise DataError(f"{path}: is not a regular file. Give a file of numbers.")
     try:
         size = path.stat().st_size
         array = np.memmap(path, kind, "r") if size and not size % one else np.empty(0, kind)
@@ -266,7 +266,7 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
         raise DataError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     if size == 0 or size % one:
         raise DataError(
-            f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}. "
+            f"{path}: {size} bytes are not a multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}. "
             "Give whole feeds, or the right --input_shape and --input_type."
         )
     rows = shape[0] if shape else 1

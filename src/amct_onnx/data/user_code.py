@@ -1,4 +1,4 @@
-"""The user's own Python files: whatever they do wrong is one error that names the file and the line."""
+"""The user's own Python files: any mistake in them is one error that names the file and the line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def read_code(path: str | os.PathLike[str]) -> str:
     """The text of a Python file.
 
     Raises:
-        DataError: It is missing, cannot be read, or is no text; a pipe or device would block for ever.
+        DataError: It is missing, cannot be read, is not text, or is a pipe or device, which would block for ever.
     """
     file = Path(path)
     if not file.is_file():
-        what = "is no regular file" if file.exists() else "no such file"
+        what = "is not a regular file" if file.exists() else "no such file"
         raise DataError(f"{file}: {what}. Give a Python file.")
     try:
         with tokenize.open(file) as opened:

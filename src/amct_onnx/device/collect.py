@@ -68,7 +68,7 @@ def _nothing(counters: Counters) -> LayerCounts:
 
 
 def _added(counts: LayerCounts, names: Counters, results: Mapping[str, npt.NDArray[Any]]) -> LayerCounts:
-    # a NaN, or the infinities of ReduceMax over nothing, is no accumulator
+    # NaN, and the infinities of ReduceMax over nothing, are not accumulators
     extremes = [abs(float(results[n])) for n in (names.highest, names.lowest)]
     largest = max([counts.largest_accumulator, *(int(e) for e in extremes if np.isfinite(e))])
     if counts.values is None or counts.saturated is None or counts.ties is None:

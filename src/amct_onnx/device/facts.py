@@ -19,7 +19,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known about one integer layer of a deploy model.
+    """Facts about one integer layer of a deploy model.
 
     Attributes:
         name, op_type: of the layer's node.

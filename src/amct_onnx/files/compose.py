@@ -20,10 +20,10 @@ INLINE_LIMIT = 1_900_000_000
 EXTERNAL_FROM = 1 << 16
 """Bytes of a tensor that goes to the data file when a model exceeds INLINE_LIMIT."""
 ALIGNMENT = 4096
-"""Of tensors in the data file: a memory page, so that a reader may map them."""
+"""Alignment of tensors in the data file: a memory page, so that a reader may map them."""
 DATA_SUFFIX = ".data"
-"""Of the data file behind the name of its model file."""
-LARGEST_MESSAGE = 2**31 - 1
+"""Suffix of the data file, appended to the name of its model file."""
+MAX_MESSAGE_BYTES = 2**31 - 1
 GRAPH_TAG, INITIALIZER_TAG, RAW_DATA_TAG = (varint(n << 3 | LENGTH) for n in (7, 5, 9))
 
 
@@ -59,7 +59,7 @@ class Composition:
 
     @property
     def data_path(self) -> Path:
-        """Of the data file, when there is one."""
+        """Name of the data file; None without one."""
         return data_path(self.path)
 
 
@@ -139,7 +139,7 @@ def compose_proto(
     framed = [(_frame(content, tensor), tensor) for content, tensor in tensors]
     length = len(graph) + sum(len(c) + (t.nbytes if t is not None else 0) for c, t in framed)
     head = head + GRAPH_TAG + varint(length) + graph
-    if len(head) + length - len(graph) > LARGEST_MESSAGE:
+    if len(head) + length - len(graph) > MAX_MESSAGE_BYTES:
         raise _too_large(path)
     parts: list[tuple[int, bytes]] = []
     pieces: list[Piece] = []

@@ -16,13 +16,13 @@ from onnx.defs import OpSchema
 
 from amct_onnx.errors import ModelFileError
 
-MOST_OPSET = 1000
+MAX_OPSET = 1000
 """Far beyond every published version of an opset."""
 DEFAULT_DOMAINS = ("", "ai.onnx")
 LIKE_DEFAULT = {"com.microsoft": ("QuantizeLinear", "DequantizeLinear")}
 """Operators of other domains that are read as those of the default domain."""
 INTERNAL = "__"
-"""How attributes begin that ONNX lets a node have beside those of its operator."""
+"""Prefix of extra attributes that ONNX allows."""
 AGAIN = "Export the model again."
 
 
@@ -63,7 +63,7 @@ def _version(imports: dict[str, int]) -> int:
 def _check_opsets(path: Path, imports: dict[str, int]) -> None:
     for domain, version in imports.items():
         # the versions of other domains are their owners' business
-        if domain in DEFAULT_DOMAINS and not 1 <= version <= MOST_OPSET:
+        if domain in DEFAULT_DOMAINS and not 1 <= version <= MAX_OPSET:
             raise ModelFileError(
                 f"{path}: imports version {version} of opset '{domain}', which does not exist. {AGAIN}"
             )
@@ -139,7 +139,7 @@ def _check_against(path: Path, node: ir.Node, schema: OpSchema) -> None:
         for index, (value, parameter) in enumerate(zip(values, parameters, strict=False)):
             if parameter.option == OpSchema.FormalParameterOption.Single and (value is None or value.name == ""):
                 raise _error(path, node, f"lacks '{parameter.name}', number {index} of its {kind}")
-    newest = _schema(schema.name, MOST_OPSET)
+    newest = _schema(schema.name, MAX_OPSET)
     assert newest is not None
     for name, attribute in node.attributes.items():
         # exporters write attributes of later versions; those are read as there

@@ -19,7 +19,7 @@ from amct_onnx.common.log import get_logger
 
 PREFIX = ".amct_"
 NEW, OLD = "new", "old"
-"""What such a folder holds: new outputs before they are in place, or earlier ones while they are replaced."""
+"""Kinds of hidden folders: new outputs before they are in place, or earlier ones while they are replaced."""
 NAME = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]+)_[0-9a-f]{{16}}\.({NEW}|{OLD})")
 PRIVATE = 0o700
 
@@ -69,7 +69,7 @@ class HiddenFolder:
 
 
 def is_hidden(path: str | bytes) -> bool:
-    """Whether a path leads into a hidden folder, or is one."""
+    """Whether a path leads into a hidden folder or is one."""
     return any(part.startswith(PREFIX) for part in Path(os.fsdecode(path)).parts)
 
 
@@ -189,7 +189,7 @@ def _clear(folder: Path, levels: int = 2) -> None:
 
 
 def _drop_second_links(old: Path, folder: Path) -> None:
-    """Of the earlier outputs kept in ``old``, those that still stand in their place as the same file."""
+    """Those earlier outputs kept in ``old`` that are still in their place as the same file."""
     for name in os.listdir(old):
         with contextlib.suppress(OSError):
             kept, standing = os.lstat(old / name), os.lstat(folder / name)

@@ -60,7 +60,7 @@ def check_targets(
     Args:
         targets: all files that will be written.
         model_file: the input model.
-        inputs: (device, inode) of the input model, its data files, and whatever else is read.
+        inputs: (device, inode) of the input model, its data files, and everything else that is read.
 
     Raises:
         OutputError: A target is an input, a folder, another target, or a name that no file can have.

@@ -13,7 +13,7 @@ CUT_BYTES = 1 << 16
 """Content of a tensor from which it stays in the file; smaller messages are not looked into."""
 HERE = "\0"
 """The external location that means: in the model file itself. No file has this name."""
-LARGEST_GRAPH = 2**31 - 1
+MAX_GRAPH_BYTES = 2**31 - 1
 """Bytes of protobuf, large tensors apart, that the protobuf library parses."""
 DEEPEST = 100
 """Nested messages, as in the protobuf library."""
@@ -34,7 +34,7 @@ def graph_without_large_tensors(source: SourceFile) -> bytes:
     """The model's protobuf in which large tensors are external data at location HERE.
 
     Raises:
-        ModelFileError: The bytes are no protobuf message, or the graph itself is too large.
+        ModelFileError: The bytes are not a protobuf message, or the graph itself is too large.
     """
     pieces = _Scan(source).message("model", 0, source.size, 0)
     return b"".join(pieces)
@@ -132,7 +132,7 @@ class _Scan:
 
     def _copy(self, start: int, stop: int) -> list[bytes]:
         self._kept += stop - start
-        if self._kept > LARGEST_GRAPH:
+        if self._kept > MAX_GRAPH_BYTES:
             raise self._error(start, "the graph without its large tensors exceeds 2 GiB")
         return [bytes(self._source.read(start, stop - start))] if stop > start else []
 

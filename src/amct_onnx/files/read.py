@@ -37,7 +37,7 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
 
     Raises:
         ModelNotFoundError: The file does not exist.
-        ModelFileError: The file is no ONNX model, or its external data is missing or out of bounds.
+        ModelFileError: The file is not an ONNX model, or its external data is missing or out of bounds.
     """
     path = Path(model_file)
     try:
@@ -62,7 +62,7 @@ def read_proto(model_file: str | os.PathLike[str]) -> onnx.ModelProto:
     """The protobuf of a model that ``read_model`` has accepted; large tensors are external data at location HERE.
 
     Raises:
-        ModelFileError: The file has changed meanwhile and is no protobuf message, or cannot be read.
+        ModelFileError: The file has changed meanwhile and is not a protobuf message any more, or cannot be read.
     """
     path = Path(model_file)
     try:
@@ -150,7 +150,7 @@ class _Tensors:
                         )
                     except (TypeError, ValueError) as error:  # an element type that does not exist
                         raise ModelFileError(
-                            f"{self._path}: attribute '{name}' of node '{node.name}' is no tensor ({error}). "
+                            f"{self._path}: attribute '{name}' of node '{node.name}' is not a tensor ({error}). "
                             "Export the model again."
                         ) from error
                     tensors = [self._checked(t) for t in found]

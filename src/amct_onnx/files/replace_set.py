@@ -2,7 +2,7 @@
 
 No file system renames several names at once. So a forked child does it, in a session of its own and with its signals
 blocked, while the parent waits: when the parent is killed, the child goes on to the end; when the child is killed, the
-parent undoes what it did, and does it itself. Nothing on disk tells how to go on, so nothing that lies there can.
+parent undoes the child's steps and does them itself. No file tells how to go on, so no planted file can either.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Step:
 
 
 def identity(path: Path) -> Identity | None:
-    """Of what stands under a name, links not followed; None when nothing does."""
+    """Identity of the file under a name, links not followed; None when there is none."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def _is_new(steps: Sequence[Step]) -> bool:
 
 
 def _back_up(steps: Sequence[Step]) -> None:
-    """By a second link, so that no target is missing for a moment; by renaming where that cannot be, as of folders."""
+    """Keep a target by a second link, so that it is never missing; rename what cannot be linked, such as a folder."""
     folders = any(_is_folder(p) for s in steps for p in (s.new, s.target) if p is not None)
     for step in reversed(steps):
         if step.old is None:
@@ -185,7 +185,7 @@ def _is_folder(path: Path) -> bool:
 
 
 class _Child:
-    """The forked process; leaving the context waits for it, whatever exception the parent gets meanwhile.
+    """The forked process. Leaving the context waits for it, also after an exception in the parent.
 
     Attributes:
         done: whether it carried out all steps.
@@ -230,7 +230,7 @@ class _Child:
                 self._work()
 
     def _work(self) -> None:
-        """In the child: system calls only, and never back into the parent's code."""
+        """Run in the child: system calls only, and never back into the parent's code."""
         try:
             with contextlib.suppress(OSError):
                 os.setsid()  # Ctrl-C and the end of a terminal go to the parent's session

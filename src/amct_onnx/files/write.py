@@ -43,7 +43,7 @@ class _Job:
 
 
 def write_outputs(models: Sequence[Composition], texts: Mapping[Path, str], progress: Progress | None = None) -> None:
-    """Write all files or none; each source tensor is read once, whatever the number of models that hold it.
+    """Write all files or none. Each source tensor is read once, however many models hold it.
 
     Args:
         models: large files.

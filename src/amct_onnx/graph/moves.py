@@ -1,4 +1,4 @@
-"""Operators that only select or order elements: the same on integers as on the floats that they stand for."""
+"""Operators that only select or order elements, so that they act on integers as on the floats behind them."""
 
 from __future__ import annotations
 

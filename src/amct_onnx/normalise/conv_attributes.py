@@ -139,7 +139,7 @@ def _transpose_padding(
         pads = _ints(node, "pads", [0] * 2 * len(extents)) if mode == "NOTSET" else [0] * 2 * len(extents)
         return None if pads is None else (pads, given)
     if wanted is None:
-        # SAME gives input * stride whatever the input's size; onnxruntime does not extend an output that is shorter
+        # SAME gives input * stride for any input size; onnxruntime does not extend an output that is shorter
         totals = [max(x + e - s, 0) for e, s, x in zip(extents, strides, extra, strict=True)]
         return _halves(totals, upper=mode == "SAME_UPPER"), given
     size = _spatial_size(node)

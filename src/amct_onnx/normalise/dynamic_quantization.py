@@ -127,7 +127,7 @@ class _Rewriter:
         self._scaled(node, left, right, (scale, _required(node, 2)), _input(node, 4))
 
     def refuse(self, node: ir.Node) -> None:
-        """What has no float form here."""
+        """Refuse an operator without a float form here."""
         raise UnsupportedModelError(
             f"Node '{node.name}' is a {node.op_type}, a dynamically quantized operator without a float form. {REMEDY}"
         )

@@ -91,7 +91,7 @@ def _numbers(factors: Factors, constants: ConstantEvaluator) -> tuple[float, int
 
 
 def _fill(node: ir.Node, numbers: tuple[float, int, str], constants: ConstantEvaluator) -> float | None:
-    """The float that the integer of a Pad stands for; None when it is no constant."""
+    """The float value of the integer that a Pad fills with; None when it is not constant."""
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     if fill is not None and not constants.is_constant(fill):
         return None

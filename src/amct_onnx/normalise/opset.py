@@ -30,15 +30,15 @@ from amct_onnx.normalise.cast_like import spell_out_cast_like
 from amct_onnx.normalise.old_operators import keep_meaning
 
 OLDEST_OPSET = 11
-"""Of the fake-quant model: Clip with three inputs, Round."""
+"""Oldest opset of the outputs: the fake-quant model needs Clip with three inputs, and Round."""
 RAISED_OPSET = 13
-"""What a model below OLDEST_OPSET is raised to."""
+"""Opset to which a model below OLDEST_OPSET is raised."""
 NEWEST_OPSET = 18
 """ATC's Conv, ConvTranspose, Gemm and MatMul plugins are registered for opset 8..18; fake-quant needs 11."""
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 """Stay as they are: neither is left in the outputs, and the planner knows every version."""
 BODY_DOMAIN = "amct_onnx.body"
-"""Of the functions that hold specification bodies until they are inlined."""
+"""Domain of the functions that hold specification bodies until they are inlined."""
 
 
 def normalise_opset(model: ir.Model) -> ir.Model:
@@ -62,7 +62,7 @@ def normalise_opset(model: ir.Model) -> ir.Model:
 
 
 def _raised(model: ir.Model, version: int) -> ir.Model:
-    """By onnx's converter; what it leaves in a form that the new opset does not know is refused."""
+    """Raise the opset with onnx's converter. What it leaves in a form unknown to the new opset is refused."""
     try:
         result = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), RAISED_OPSET))
     except Exception as error:  # the converter raises RuntimeError and its own classes

@@ -26,7 +26,7 @@ def expand_qoperators(model: ir.Model) -> None:
     """Rewrite every QLinear operator, QGemm and NhwcMaxPool in place.
 
     Raises:
-        UnsupportedModelError: An integer operator that is not known, or one whose layout cannot be told.
+        UnsupportedModelError: An integer operator is unknown, or its layout cannot be derived.
     """
     nodes = [n for n in nodes_of(model) if n.domain in DOMAINS]
     if not any(n.op_type in RULES or _is_unknown(n) for n in nodes):

@@ -137,7 +137,7 @@ def _absorb_tail(
 
 
 def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
-    """Refuse a MatMul or Gemm that multiplies by no constant."""
+    """Refuse a MatMul or Gemm without a constant operand."""
     if node.op_type not in PRODUCTS or constants.is_constant(node.inputs[1]):
         return
     if constants.is_constant(node.inputs[0]):
@@ -221,7 +221,7 @@ def _name(value: ir.Value | None) -> str:
 
 
 def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
-    """Of the layer in the output models; normalisation has spelled out those of convolutions."""
+    """Attributes of the layer in the output models; normalisation has completed those of convolutions."""
     if node.op_type not in CONVOLUTIONS:
         return ()
     if {"auto_pad", "output_shape"} & node.attributes.keys() or "pads" not in node.attributes:
@@ -234,7 +234,7 @@ def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
 
 
 def _output_rank(node: ir.Node) -> int | None:
-    """Of a MatMul with a weight of 2 axes; None when nothing declares it."""
+    """Rank of a MatMul's result, for a weight of 2 axes; None when nothing declares it."""
     for value in (node.outputs[0], node.inputs[0]):
         if value is not None and value.shape is not None:
             return len(value.shape)

@@ -10,11 +10,11 @@ from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, is_op, raw_factors
 
 STOPS = frozenset({*LAYER_KINDS, "Shape", "Size", "ArgMax", "ArgMin"})
-"""What hands on no value of its input."""
+"""Operators whose results are not values of their input."""
 KEEPS_SCALE = frozenset(
     "Flatten Identity MaxPool GlobalMaxPool Relu Reshape Slice Squeeze Transpose Unsqueeze Cast Clip Concat".split()
 )
-"""What hands on values of its input unchanged: between a DequantizeLinear and a graph output."""
+"""Operators that may stand between a DequantizeLinear and a graph output: they hand values on unchanged."""
 
 
 def next_scale(value: ir.Value, constants: ConstantEvaluator) -> float | None:

@@ -50,7 +50,7 @@ def tails_of(node: ir.Node, channels: int, rank: int | None, constants: Constant
         rank: of its output; None when it is unknown (MatMul only).
         constants: evaluator of the graph.
     """
-    # of an unknown rank only the last axis is known, which is that of the channels: rank 1 stands for it
+    # rank 1 stands for an unknown rank: only the last axis, that of the channels, is known
     axis = 1 if LAYER_KINDS[node.op_type].bias_input is not None else (rank or 1) - 1
     rank = rank or 1
     found = [EMPTY]

@@ -32,9 +32,9 @@ from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 
 WIDEST = 255
-"""Largest magnitude of an integer of 8 bits less its zero point."""
+"""Largest magnitude of an 8-bit integer minus its zero point."""
 REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-"""What may stand between a weight's DequantizeLinear and its layer."""
+"""Operators that may stand between a weight's DequantizeLinear and its layer."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
     perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         raise UnsupportedModelError(
-            f"Node '{node.name}' (Transpose): perm {list(perm)} is no order of the {rank} axes of the weight "
+            f"Node '{node.name}' (Transpose): perm {list(perm)} is not an order of the {rank} axes of the weight "
             f"'{weight.name}'. Export the model again."
         )
     return dataclasses.replace(
@@ -284,7 +284,7 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
     if found is None:
         raise Refusal(
             "weight-not-quantized",
-            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and lies on no int8 grid",
+            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and does not lie on an int8 grid",
             remedy,
         )
     scale, axis = found

@@ -20,7 +20,7 @@ from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.graph.attributes import attribute
 
 DOMAIN = "com.microsoft.nchwc"
-"""Of ReorderInput, Conv and ReorderOutput."""
+"""Domain of ReorderInput, Conv and ReorderOutput."""
 SIZES = (8, 16, 32)
 """Channels that a block may have."""
 Array = npt.NDArray[Any]

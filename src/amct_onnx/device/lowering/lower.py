@@ -49,7 +49,9 @@ def lower(
     for value in [v for v in state.graph.inputs if v.is_initializer()]:
         state.graph.inputs.remove(value)  # ATC makes it a constant
     if not any(n.op_type in ASCEND for n in ir.traversal.RecursiveGraphIterator(state.graph)):
-        state.warnings.append("The model holds no Ascend operator: it is no deploy model, or all its layers are float.")
+        state.warnings.append(
+            "The model holds no Ascend operator: either it is not a deploy model, or all its layers are float."
+        )
     _walk(state, state.graph)
     for node in reversed(state.replaced):
         if node.graph is not None and not any(v.uses() or v.is_graph_output() for v in node.outputs):

@@ -22,7 +22,7 @@ MOVES = frozenset(
 
 
 def lower_int8_reader(state: LoweringState, node: ir.Node, held: Int8Tensor) -> bool:
-    """Lower an operator that reads int8 and is no layer; False when it is not known and needs the integers."""
+    """Lower an operator that reads int8 and is not a layer; False when it is unknown and needs the integers."""
     op_type = node.op_type
     if op_type in AVERAGES:
         _average(state, node, held)

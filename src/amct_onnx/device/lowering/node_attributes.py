@@ -29,8 +29,8 @@ def quantizer_factors(node: ir.Node) -> tuple[float, int]:
         )
     if not (float(offset).is_integer() and INT8_MIN <= offset <= INT8_MAX):
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): offset {offset} is no integer in [-128, 127], as ATC needs it. "
-            "Write the model again."
+            f"Node '{node.name}' ({node.op_type}): offset {offset} is not an integer in [-128, 127], which ATC "
+            "requires. Write the model again."
         )
     return scale, int(offset)
 

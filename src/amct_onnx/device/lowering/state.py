@@ -28,7 +28,7 @@ from amct_onnx.graph.opset import opset_of
 OLDEST_OPSET = 11
 """Clip with three inputs, Round."""
 ASSUMED_OPSET = 13
-"""Of a file that lost the import of the default domain, as the vendor's tool may write it."""
+"""Opset of a file without an import of the default domain, as the vendor's tool may write it."""
 GE_FLOAT, GE_FLOAT16 = 0, 1
 """GE's DataType numbers that AscendDequant and AscendAntiQuant carry in ``dtype``."""
 

@@ -1,4 +1,4 @@
-"""What the factors of a foreign node hold: scale, zero point, range and bit width, constant and usable."""
+"""Factors of a foreign node: scale, zero point, range and bit width, checked to be constant and usable."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ ROUNDING: dict[str, tuple[bool, float, str]] = {
 """Mode -> (on the magnitude, the sign put back after; what is added first; the operator that rounds)."""
 NUMPY = {"Round": np.rint, "Ceil": np.ceil, "Floor": np.floor}
 TYPES = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
-"""Of a quantized activation, the first that holds the range and the zero point."""
+"""Types of a quantized activation: the first that holds range and zero point is taken."""
 ZERO_POINT_TOLERANCE = 1e-3
 """A zero point computed from a float32 range is integral to about 256 * 2^-24 * 2; farther off, zero is on no grid."""
 

@@ -133,7 +133,7 @@ class QuantizerWriter:
         if not {scale.size, zero.size} <= {1, size} or max(spread, default=1) != size:
             raise UnsupportedModelError(
                 f"Node '{node.name}' ({node.op_type}): a scale of shape {list(scale.shape)} and a zero point of shape "
-                f"{list(zero.shape)} are no factors of one axis. Export the model again."
+                f"{list(zero.shape)} are not factors of one axis. Export the model again."
             )
         flat = [np.broadcast_to(a.reshape(-1), (size,)).reshape((size,) if size > 1 else ()) for a in (scale, zero)]
         inputs = [self.formula.constant(node, "scale", flat[0])]

@@ -1,4 +1,4 @@
-"""What became of each layer's bias in the adapted source model."""
+"""The bias report: what became of each layer's bias in the adapted source model."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Version(msgspec.Struct, frozen=True):
-    """What tells whether the rest is as here."""
+    """The part of a ledger that tells its version."""
 
     schema_version: Count
 

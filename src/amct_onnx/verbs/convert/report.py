@@ -35,7 +35,7 @@ def summary_of(layers: Sequence[LayerEntry]) -> str:
 class ConversionReport:
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
-    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every product.
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip.
     """
 
     model_file: str

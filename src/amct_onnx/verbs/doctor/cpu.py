@@ -1,4 +1,4 @@
-"""What the CPU can do that decides how ONNX Runtime multiplies int8 numbers."""
+"""The CPU's instructions that decide how ONNX Runtime multiplies int8 numbers."""
 
 from __future__ import annotations
 

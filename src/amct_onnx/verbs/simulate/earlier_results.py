@@ -1,4 +1,4 @@
-"""Whether what lies in a folder is exactly what an earlier simulation wrote there, as its list of files proves."""
+"""Whether a folder holds exactly what an earlier simulation wrote there, as its list of files proves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EarlierResults:
         Files that were read before and have not changed since are not read again.
 
         Raises:
-            OutputError: Something lies there that the list does not name, or that is not as the list says.
+            OutputError: The folder holds something that the list does not name, or that differs from the list.
             OSError: Something cannot be read.
         """
         try:
