@@ -41,7 +41,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--asymmetric_weights",
         choices=("refuse", "sum"),
         default="refuse",
-        help="a weight that does not fit int8 after subtracting its zero point: float (default), or int8 and an input sum",
+        help="weights that do not fit int8 after subtracting the zero point: float (default), or int8 and an input sum",
     )
 
 
@@ -49,7 +49,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwi
     """Add --data and the options that tell how to read it; see docs/data.md.
 
     Args:
-        parser: of the verb.
+        parser: parser of the verb.
         required: whether the verb needs data.
         otherwise: what is used without, for the help.
     """

@@ -47,7 +47,7 @@ class ImageOptions:
         scale: 1/255 when None and the input is float, 1 when it is an integer.
         layout: "NCHW" or "NHWC"; "" goes by where the model has 1 or 3 channels.
         color: "rgb", "bgr" or "gray"; "" is rgb, or gray where the model takes one channel.
-        filter: of the resize, with antialiasing (Pillow's).
+        filter: filter of the resize, with antialiasing (Pillow's).
 
     Raises:
         SettingError: A value that it cannot have.

@@ -41,7 +41,7 @@ class InputSpec:
     """One input of a model.
 
     Attributes:
-        name: of the input.
+        name: name of the input.
         shape: an int for a fixed dimension, anything else for a free one; () also when the rank is unknown.
         dtype: numpy's.
     """
@@ -135,7 +135,7 @@ def read_feeds(
             an .npy or .bin file, for a model with one input,
             a folder of such files, each with its feeds, in the order of their names,
             a folder with one folder per input ("/" in its name written "_"), files of equal names belonging together.
-        inputs: of the model, see ``specs_of``.
+        inputs: inputs of the model, see ``specs_of``.
         input_shape: shape of one feed per input, needed for .bin when the model leaves dimensions free.
         input_type: dtype of the numbers in a .bin per input, when it is narrower than the model's.
 

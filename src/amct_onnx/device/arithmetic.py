@@ -1,8 +1,8 @@
-"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that products follow.
+"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that chips follow.
 
 Quantizing functions return float32 that holds integers of [-128, 127]; a NaN stays a NaN, because no public source says
 what a device makes of it and a number in its place would hide it. ``device/lowering/operators.py`` says the same in
-ONNX operators, ``device/products.py`` says which product follows which rule.
+ONNX operators, ``device.profiles`` says which chip follows which rule.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def quantize_float16(x: FloatArray, scale: float, offset: int, sqrt_mode: bool =
     """clip(rint(f16(f16(f16(x) * f16(scale)) + f16(offset))), -128, 127): every step rounds to float16.
 
     A scale outside [2^-14, 65504] is applied as its square root, twice (``float16_scale``).
-    Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py, all products but the 950.
+    Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py, all chips but the 950.
     """
     factor, sqrt_mode = float16_scale(scale, sqrt_mode)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -211,7 +211,7 @@ def antiquantize_float16(q: IntArray, scale: float, offset: int, sqrt_mode: bool
     """f16((q - offset) * f16(scale)), * f16(scale) once more with ``sqrt_mode``, held in float32.
 
     q - offset is exact in float16. Arguments as ``antiquantize_float32``.
-    Source: ops-nn, ascend_anti_quant, all products but the 950.
+    Source: ops-nn, ascend_anti_quant, all chips but the 950.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         factor = np.float32(scale).astype(np.float16)

@@ -19,7 +19,7 @@ class Chip:
 
     Attributes:
         name: short name, as used in findings.
-        profile: of its arithmetic, see ``device.profiles``.
+        profile: profile of its arithmetic, see ``device.profiles``.
         other_names: further short names that users know.
         isa: architecture that GE's pass switches name.
         soc_versions: values of ATC's ``--soc_version``, examples first.

@@ -18,7 +18,7 @@ class LayerCounts:
     """Counted over all runs of a session.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         values: elements that its AscendQuant quantized; None when another node makes its int8 input.
         saturated: of them, those that rounding left outside [-128, 127], NaN included.
         ties: of them, those exactly between two integers, where rounding order and reciprocal decide.

@@ -70,7 +70,7 @@ def weight_sums(layout: Layout, weight: npt.NDArray[np.generic]) -> WeightSums:
     """Per output channel, shape [channels].
 
     Args:
-        layout: of the layer.
+        layout: layout of the layer.
         weight: int8 in the operator's layout.
     """
     view, axes = layout.summed(weight)
@@ -86,7 +86,7 @@ def bias_bound(bias: npt.NDArray[np.int32], sums: WeightSums | None, *, by_chann
 
     Args:
         bias: int32, any shape that broadcasts against the result.
-        sums: of the layer; None when its channels are unknown.
+        sums: sums of the layer; None when its channels are unknown.
         by_channel: False when the result's last axis is not that of the channels.
     """
     size: Int64 = np.abs(bias.astype(np.int64))

@@ -43,7 +43,7 @@ class LoweredSession:
     Args:
         lowered: its model is used up.
         sess_options: onnxruntime's; those that change results are overridden, and restored afterwards.
-        cpu_options: of the execution provider.
+        cpu_options: options of the execution provider.
         message_limit: bytes of weights that one message holds.
 
     Raises:

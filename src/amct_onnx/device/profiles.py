@@ -13,7 +13,7 @@ class Profile:
     """One arithmetic profile.
 
     Attributes:
-        name: of the profile.
+        name: name of the profile.
         chips: the chips that compute so, as text for people.
         quantize, dequantize, antiquantize: functions of ``arithmetic``.
         half: whether AscendQuant and AscendAntiQuant compute in float16, else in float32.

@@ -40,13 +40,13 @@ class Composition:
     """A model ready to be written.
 
     Attributes:
-        path: of the model file.
-        external_names: of the initializers in the data file.
+        path: path of the model file.
+        external_names: names of the initializers in the data file.
         head: bytes of the model file at positions.
-        size: of the model file.
+        size: size of the model file.
         inline: tensors in the model file.
         external: tensors in the data file.
-        data_size: of the data file.
+        data_size: size of the data file.
     """
 
     path: Path
@@ -78,7 +78,7 @@ def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -
 
     Args:
         model: its large initializers are replaced by descriptions.
-        path: of the model file.
+        path: path of the model file.
         inline: names of initializers that stay in the model file as long as it holds them.
 
     Raises:
@@ -108,7 +108,7 @@ def compose_proto(
 
     Args:
         proto: the initializers in ``streamed`` are described as external data in it; spent afterwards.
-        path: of the model file.
+        path: path of the model file.
         streamed: the content of these initializers, by name.
         external_names: those of them that go to the data file; the others are written into the model file.
 

@@ -77,7 +77,7 @@ class FileTensor(ir.LazyTensor):
 
     Attributes:
         source: the file.
-        offset: of the first byte.
+        offset: offset of the first byte.
         key: names the source of ``blocks``; targets with equal keys are written in one pass.
     """
 

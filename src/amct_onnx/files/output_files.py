@@ -42,12 +42,12 @@ def _real(folder: str) -> Path:
 
 def identities(paths: Iterable[str | os.PathLike[str]]) -> set[tuple[int, int]]:
     """(device, inode) of those files that exist."""
-    found = set()
+    present = set()
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
             status = os.stat(path)
-            found.add((status.st_dev, status.st_ino))
-    return found
+            present.add((status.st_dev, status.st_ino))
+    return present
 
 
 def check_targets(

@@ -40,8 +40,8 @@ class Step:
         target: path that a user knows.
         new: where the new file or folder stands before; None when the earlier one only goes.
         old: where the earlier one is kept meanwhile, None when there is none.
-        new_id: of the new one.
-        old_id: of the earlier one.
+        new_id: identity of the new one.
+        old_id: identity of the earlier one.
     """
 
     target: Path
@@ -241,8 +241,8 @@ class _Child:
                 _undo(self._steps)
                 name = getattr(error, "filename", None)
                 text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                told = [getattr(error, "errno", None), text, None if name is None else os.fsdecode(name)]
-                self._say(FAILED + json.dumps(told).encode())
+                message = [getattr(error, "errno", None), text, None if name is None else os.fsdecode(name)]
+                self._say(FAILED + json.dumps(message).encode())
             else:
                 self._say(DONE)
                 self._tidy(True)

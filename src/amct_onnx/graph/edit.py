@@ -50,16 +50,16 @@ class GraphEditor:
         """Insert a node, at the end of the main graph where neither ``before`` nor ``after`` names its place.
 
         Args:
-            op_type: of the node.
-            inputs: of the node; None stands for an omitted input.
+            op_type: operator type of the node.
+            inputs: inputs of the node; None stands for an omitted input.
             name: taken as it is, see ``node_names``.
-            attributes: of the node.
+            attributes: attributes of the node.
             before: the node in front of which, in whose graph, it is inserted.
             after: the node behind which it is inserted.
-            domain: of the operator.
+            domain: domain of the operator.
             outputs: number of outputs.
             joint: between the node's name and the number of an output, in the output's name.
-            doc_string: of the node.
+            doc_string: doc string of the node.
         """
         new = ir.Node(domain, op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=doc_string)
         for index, result in enumerate(new.outputs):
@@ -87,11 +87,11 @@ class GraphEditor:
         """Insert a node of the default domain in front of ``at``, which it replaces, and return its first output.
 
         Args:
-            op_type: of the node.
-            inputs: of the node; None stands for an omitted input.
+            op_type: operator type of the node.
+            inputs: inputs of the node; None stands for an omitted input.
             at: the node that is replaced; the new one is named after it.
             label: appended to the name; without it the node takes over the name of ``at``, which must be removed.
-            attributes: of the node.
+            attributes: attributes of the node.
             like: gives the results their type and shape.
             outputs: number of outputs.
         """

@@ -31,12 +31,12 @@ def holds_float16(model: ir.Model) -> bool:
     if any(v.dtype == ir.DataType.FLOAT16 for v in [*model.graph.inputs, *model.graph.initializers.values()]):
         return True
     for node in nodes_of(model):
-        for held in node.attributes.values():
-            if held.is_ref():
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
                 continue
-            if held.name in ("to", "dtype", "output_datatype") and held.value == int(ir.DataType.FLOAT16):
+            if attribute.name in ("to", "dtype", "output_datatype") and attribute.value == int(ir.DataType.FLOAT16):
                 return True
-            if held.type == ir.AttributeType.TENSOR and held.as_tensor().dtype == ir.DataType.FLOAT16:
+            if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == ir.DataType.FLOAT16:
                 return True
         for body in bodies_of(node):
             if any(v.dtype == ir.DataType.FLOAT16 for v in body.initializers.values()):

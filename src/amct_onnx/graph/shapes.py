@@ -76,9 +76,9 @@ def _longest_vector(graph: onnx.GraphProto) -> int:
 
 def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     """Types and shapes of a graph and of the bodies in it, which may use one name for different tensors."""
-    found = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
+    inferred_types = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
     for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
-        kind = found.get(value.name or "")
+        kind = inferred_types.get(value.name or "")
         if kind is None:
             continue
         shape, of_type = ir.serde.deserialize_type_proto_for_shape(kind), ir.serde.deserialize_type_proto_for_type(kind)

@@ -59,9 +59,9 @@ def _check_lists(node: ir.Node, kernel: list[int]) -> None:
     counts = {name: {times * len(kernel)} for name, times in PER_AXIS.items()}
     counts["output_shape"] = {len(kernel), len(kernel) + 2}
     for name, allowed in counts.items():
-        found = _ints(node, name, None)
-        if found is not None and len(found) not in allowed:
-            raise _error(node, f"{name} = {found} does not fit {len(kernel)} spatial axes. Export the model again.")
+        stored = _ints(node, name, None)
+        if stored is not None and len(stored) not in allowed:
+            raise _error(node, f"{name} = {stored} does not fit {len(kernel)} spatial axes. Export the model again.")
 
 
 def _refuse_misread(node: ir.Node, kernel: list[int] | None) -> None:

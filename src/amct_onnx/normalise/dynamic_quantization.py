@@ -35,10 +35,10 @@ def expand_dynamic_quantization(model: ir.Model) -> None:
         NoQuantizerError: The model is quantized dynamically only.
     """
     nodes = [n for n in nodes_of(model) if n.domain in ("", "com.microsoft")]
-    found = [n for n in nodes if n.op_type in RULES]
-    if not found:
+    dynamic_nodes = [n for n in nodes if n.op_type in RULES]
+    if not dynamic_nodes:
         return
-    named = f"'{found[0].name}' ({found[0].op_type})"
+    named = f"'{dynamic_nodes[0].name}' ({dynamic_nodes[0].op_type})"
     rewriter = _Rewriter(model)
     for node in nodes:
         if node.op_type in RULES:

@@ -61,14 +61,14 @@ def shift_into_int8(
     shift = np.maximum(high - INT8_MAX, 0) + np.minimum(low - INT8_MIN, 0)
     if not np.any(shift):
         return None
-    held = bool(np.all(high - low <= INT8_MAX - INT8_MIN))
-    if not held or settings.asymmetric_weights != SUM:
+    fits = bool(np.all(high - low <= INT8_MAX - INT8_MIN))
+    if not fits or settings.asymmetric_weights != SUM:
         remedy = "Train with symmetric weights: Ascend requires offset_w = 0."
         raise Refusal(
             "weight-asymmetric",
             f"its weight '{value.name}' is asymmetric: its integers less their zero point reach from {int(low.min())} "
             f"to {int(high.max())}, beyond int8",
-            f"{remedy} Or convert with asymmetric_weights 'sum'." if held else remedy,
+            f"{remedy} Or convert with asymmetric_weights 'sum'." if fits else remedy,
         )
     return shift
 

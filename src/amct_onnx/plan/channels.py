@@ -64,7 +64,7 @@ def signed_weight(
         resolved: int8 integers.
         scale: float32 [1] or [channels], already positive.
         signs: int8 [1] or [channels].
-        layout: of the weight in the source; a transposed one is turned.
+        layout: layout of the weight in the source; a transposed one is turned.
     """
     turned = layout.transposed
 

@@ -64,7 +64,7 @@ class Weight:
 
     Attributes:
         integers: returns int8, in the layout that the layer of the output models takes.
-        shape: of the integers.
+        shape: shape of the integers.
         scale: float32 [1] or [output channels].
         name: initializer name in the source.
         key: equal for two layers whose integers are the same tensor.
@@ -87,8 +87,8 @@ class Site:
     Attributes:
         node: name of the layer.
         source: name of the float tensor that is quantized.
-        quantizer: of the activation.
-        weight: of the layer.
+        quantizer: quantizer of the activation.
+        weight: weight of the layer.
         deq_scale: float32 [1] or [output channels], before the split into a common scale and ratios.
         bias: int32 [output channels], or None.
         bias_name: name of the bias initializer.

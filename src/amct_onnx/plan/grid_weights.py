@@ -52,10 +52,10 @@ def _scales(rows: npt.NDArray[Any], limit: int) -> npt.NDArray[np.float32] | Non
     largest = np.abs(rows).max(axis=1).astype(np.float64)
     scale = np.zeros(len(rows), np.float64)
     for index in np.flatnonzero(largest):
-        found = _scale(rows[index], largest[index], limit)
-        if found is None:
+        row_scale = _scale(rows[index], largest[index], limit)
+        if row_scale is None:
             return None
-        scale[index] = found
+        scale[index] = row_scale
     # a row of zeros lies on every grid
     scale[largest == 0] = scale.max() or 1.0
     return scale.astype(np.float32)

@@ -107,11 +107,11 @@ def _absorb_tail(
     Args:
         node: the layer.
         weight: as resolved.
-        quantizer: of its input.
-        scale: of the weight, [1] or [channels].
-        layout: of the weight.
+        quantizer: quantizer of its input.
+        scale: scale of the weight, [1] or [channels].
+        layout: layout of the weight.
         own: the layer's own bias.
-        constants: of the model.
+        constants: constants of the model.
     """
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     if alpha == 0 or not np.isfinite(alpha):
@@ -201,12 +201,12 @@ def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: Pl
 
 
 def _details(weight: ResolvedWeight, tail: Tail, split: bool) -> list[str]:
-    found = [weight.detail] if weight.detail else []
+    sentences = [weight.detail] if weight.detail else []
     if len(tail.nodes) > 1 or (tail.nodes and tail.bias is None):
-        found.append(f"{' and '.join(n.op_type for n in tail.nodes)} folded into deq_scale and bias")
+        sentences.append(f"{' and '.join(n.op_type for n in tail.nodes)} folded into deq_scale and bias")
     if split:
-        found.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
-    return found
+        sentences.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
+    return sentences
 
 
 def _deq_scale(quantizer: Quantizer, scale_w: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

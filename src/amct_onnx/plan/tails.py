@@ -47,13 +47,13 @@ def tails_of(node: ir.Node, channels: int, rank: int | None, constants: Constant
     Args:
         node: Conv, ConvTranspose, Gemm or MatMul.
         channels: number of its output channels.
-        rank: of its output; None when it is unknown (MatMul only).
+        rank: rank of its output; None when it is unknown (MatMul only).
         constants: evaluator of the graph.
     """
     # rank 1 stands for an unknown rank: only the last axis, that of the channels, is known
     axis = 1 if LAYER_KINDS[node.op_type].bias_input is not None else (rank or 1) - 1
     rank = rank or 1
-    found = [EMPTY]
+    candidates = [EMPTY]
     factor, addend, nodes = np.ones(1), np.zeros(1), tuple[ir.Node, ...]()
     current = node
     while True:
@@ -69,11 +69,11 @@ def tails_of(node: ir.Node, channels: int, rank: int | None, constants: Constant
         nodes = (*nodes, follower)
         current = follower
         if follower.op_type == "BatchNormalization":
-            found.insert(0, Tail(factor, np.broadcast_to(addend, (channels,)), nodes))
+            candidates.insert(0, Tail(factor, np.broadcast_to(addend, (channels,)), nodes))
         elif len(nodes) == 1 and follower.op_type == "Add":
             bias = next(v for v in follower.inputs if v is not None and v is not node.outputs[0])
-            found.insert(0, Tail(np.ones(1), np.broadcast_to(addend, (channels,)), nodes, bias))
-    return found
+            candidates.insert(0, Tail(np.ones(1), np.broadcast_to(addend, (channels,)), nodes, bias))
+    return candidates
 
 
 def _only_reader(node: ir.Node) -> ir.Node | None:

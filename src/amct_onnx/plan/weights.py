@@ -43,11 +43,11 @@ class ResolvedWeight:
 
     Attributes:
         integers: computes int8 integers.
-        shape: of the integers.
+        shape: shape of the integers.
         scale: float32 [1] or [n].
         axis: the axis that scale and shift belong to; None when per-tensor.
         shift: int64, shape of scale; None for a symmetric weight. The layer then needs the sum of its input's integers.
-        name: of the initializer.
+        name: name of the initializer.
         key: equal for two weights with the same integers.
         detail: what the ledger says about the weight; empty for the ordinary case.
         blocks: the integers in consecutive parts, see Weight; None behind a Transpose.
@@ -71,7 +71,7 @@ def resolve_weight(
 
     Args:
         value: second input of the layer.
-        layout: of the weight as the layer reads it.
+        layout: layout of the weight as the layer reads it.
         constants: evaluator of the graph.
         settings: what to do with float weights on a grid, and with asymmetric ones.
 
@@ -280,14 +280,14 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
         )
     array = constants.array(value)
     channel_axis = layout.channel_axis(array.ndim) if array.ndim > 1 else None
-    found = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, WIDEST)
-    if found is None:
+    recovered_grid = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, WIDEST)
+    if recovered_grid is None:
         raise Refusal(
             "weight-not-quantized",
             f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and does not lie on an int8 grid",
             remedy,
         )
-    scale, axis = found
+    scale, axis = recovered_grid
     shape = tuple(array.shape)
     wide_scale = along(scale, shape, axis)
 

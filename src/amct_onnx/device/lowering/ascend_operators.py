@@ -1,4 +1,4 @@
-"""AscendQuant, AscendDequant and AscendAntiQuant of the graph become the operators of the product's rules."""
+"""AscendQuant, AscendDequant and AscendAntiQuant of the graph become the operators of the chip's rules."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def lower_quant(state: LoweringState, node: ir.Node) -> None:
     scale, offset = quantizer_factors(node)
     state.warnings += lost_offset(node)
     x = state.as_float32(_source(node))
-    made = QUANTIZE[state.product.quantize](state.edit, x, scale, offset, _flag(node, "sqrt_mode"))
-    state.quantized[node] = made
-    state.int8[node.outputs[0]] = Int8Tensor(made.centred, offset, node)
+    stages = QUANTIZE[state.profile.quantize](state.edit, x, scale, offset, _flag(node, "sqrt_mode"))
+    state.quantized[node] = stages
+    state.int8[node.outputs[0]] = Int8Tensor(stages.centred, offset, node)
     state.replaced.append(node)
 
 
@@ -63,7 +63,7 @@ def lower_dequant(state: LoweringState, node: ir.Node) -> None:
     source = accumulator.value
     if not accumulator.in_float:
         source = state.edit.cast(source, ir.DataType.FLOAT)
-    result = DEQUANTIZE[state.product.dequantize](
+    result = DEQUANTIZE[state.profile.dequantize](
         state.edit, source, scale, _flag(node, "sqrt_mode"), _flag(node, "relu_flag")
     )
     result = _float_result(state, node, result)
@@ -80,7 +80,7 @@ def lower_antiquant(state: LoweringState, node: ir.Node) -> None:
     value = held.value
     if offset != held.offset:
         value = state.edit.node("Add", [value, state.edit.number(held.offset - offset)])
-    result = ANTIQUANTIZE[state.product.antiquantize](state.edit, value, scale, _flag(node, "sqrt_mode"))
+    result = ANTIQUANTIZE[state.profile.antiquantize](state.edit, value, scale, _flag(node, "sqrt_mode"))
     _float_result(state, node, result)
 
 

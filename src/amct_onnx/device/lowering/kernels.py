@@ -92,10 +92,10 @@ def parts_needed(node: ir.Node, layout: Layout, weight: npt.NDArray[Any], whole:
 
     Args:
         node: the layer.
-        layout: of its weight.
+        layout: layout of its weight.
         weight: its integers.
         whole: their sums.
-        offset: of its input.
+        offset: offset of its input.
 
     Returns:
         1 where the bias alone is too large, None where no number of parts will do.

@@ -22,13 +22,13 @@ ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAnt
 
 
 def lower(
-    model: ir.Model, product: Profile, *, taps: bool = False, counters: bool = False, integer_kernels: bool = False
+    model: ir.Model, profile: Profile, *, taps: bool = False, counters: bool = False, integer_kernels: bool = False
 ) -> Lowered:
     """Lower a deploy model; the given model is used up.
 
     Args:
         model: with AscendQuant, AscendDequant, AscendAntiQuant in the default domain.
-        product: whose arithmetic the three operators follow.
+        profile: whose arithmetic the three operators follow.
         taps: let every layer's int8 input, int32 accumulator and output be outputs as well.
         counters: let counts of ties and saturation and the accumulator's extremes be outputs as well.
         integer_kernels: use ConvInteger and MatMulInteger also where float32 is proven exact (a yardstick).
@@ -44,7 +44,7 @@ def lower(
         raise UnsupportedModelError(
             f"The graph holds a cycle and cannot be sorted ({error}). Write the model again."
         ) from error
-    state = LoweringState(model, product, integer_kernels)
+    state = LoweringState(model, profile, integer_kernels)
     outputs = tuple(v.name or "" for v in state.graph.outputs)
     for value in [v for v in state.graph.inputs if v.is_initializer()]:
         state.graph.inputs.remove(value)  # ATC makes it a constant

@@ -45,5 +45,5 @@ def lost_offset(node: ir.Node) -> list[str]:
 
 def _kept_by_atc(node: ir.Node, name: str) -> bool | None:
     """Whether a number is stored as FLOAT; None when it is missing."""
-    found = node.attributes.get(name)
-    return None if found is None else found.type == ir.AttributeType.FLOAT and not found.is_ref()
+    entry = node.attributes.get(name)
+    return None if entry is None else entry.type == ir.AttributeType.FLOAT and not entry.is_ref()

@@ -39,7 +39,7 @@ class Int8Tensor:
 
     Attributes:
         value: float32 that holds q - offset.
-        offset: of the AscendQuant that made it; 0 when another node did.
+        offset: offset of the AscendQuant that made it; 0 when another node did.
         quantizer: that AscendQuant.
         moved: names of the nodes that moved its elements since.
         integer: the int8 tensor, once somebody asked for it.
@@ -60,7 +60,7 @@ class Accumulator:
         value: float32 when ``in_float`` (integers that it holds exactly), else int32.
         in_float: see ``value``.
         layer: that made it.
-        axis: of the output channels, None when they may have moved.
+        axis: axis of the output channels, None when they may have moved.
         integral: False behind an average.
         integer: the int32 tensor, once somebody asked for it.
     """
@@ -80,10 +80,10 @@ class IntegerLayer:
     Attributes:
         node: Conv, ConvTranspose, Gemm, MatMul or an average.
         input: its int8 input.
-        sums: of its weights, None when both operands are activations.
+        sums: sums of its weights, None when both operands are activations.
         bias: absolute values, int64 of shape [channels] or [1].
         kernel: see ``LayerFacts``.
-        rank: of its weight.
+        rank: rank of its weight.
         warnings: about it.
         accumulator: what AscendDequant reads, or its own result.
         dequantizer, deq_scale, output: name, smallest and largest scale, and result of its AscendDequant.
@@ -130,17 +130,17 @@ class LoweringState:
 
     Args:
         model: changed in place.
-        product: whose arithmetic the three operators follow.
+        profile: whose arithmetic the three operators follow.
         integer_kernels: never use float32 for a layer that has an integer kernel.
 
     Raises:
         UnsupportedModelError: The opset is too old.
     """
 
-    def __init__(self, model: ir.Model, product: Profile, integer_kernels: bool) -> None:
+    def __init__(self, model: ir.Model, profile: Profile, integer_kernels: bool) -> None:
         self.model = model
         self.graph = model.graph
-        self.product = product
+        self.profile = profile
         self.integer_kernels = integer_kernels
         self.warnings: list[str] = []
         if not {"", "ai.onnx"} & set(model.opset_imports):

@@ -30,9 +30,9 @@ class Correction:
     """The new content of one input of one node.
 
     Attributes:
-        node: of the normalised model.
-        index: of the input.
-        array: of the input's type; of its shape unless that is one number for channels that differ now.
+        node: node of the normalised model.
+        index: index of the input.
+        array: array of the input's type; of its shape unless that is one number for channels that differ now.
         after: what rounding costs with the new content.
     """
 
@@ -47,7 +47,7 @@ def correction_of(site: Site, nodes: Mapping[str, ir.Node], constants: ConstantE
 
     Args:
         site: a planned layer.
-        nodes: of the normalised model, by name.
+        nodes: nodes of the normalised model, by name.
         constants: its evaluator.
     """
     if site.bias is None or site.bias_error is None or not np.any(site.bias_error):

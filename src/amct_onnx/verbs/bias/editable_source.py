@@ -85,18 +85,18 @@ class EditableSource:
 
     def _note_attributes(self, message: onnx.NodeProto, node: ir.Node) -> None:
         for attribute in message.attribute:
-            held = node.attributes[attribute.name]
-            if held.is_ref():
+            parsed = node.attributes[attribute.name]
+            if parsed.is_ref():
                 continue
-            if held.type == ir.AttributeType.TENSOR:
-                _put_inline(attribute.t, held.as_tensor())
-            elif held.type == ir.AttributeType.TENSORS:
-                for tensor, content in zip(attribute.tensors, held.as_tensors(), strict=True):
+            if parsed.type == ir.AttributeType.TENSOR:
+                _put_inline(attribute.t, parsed.as_tensor())
+            elif parsed.type == ir.AttributeType.TENSORS:
+                for tensor, content in zip(attribute.tensors, parsed.as_tensors(), strict=True):
                     _put_inline(tensor, content)
-            elif held.type == ir.AttributeType.GRAPH:
-                self._note(attribute.g, held.as_graph())
-            elif held.type == ir.AttributeType.GRAPHS:
-                for body, graph in zip(attribute.graphs, held.as_graphs(), strict=True):
+            elif parsed.type == ir.AttributeType.GRAPH:
+                self._note(attribute.g, parsed.as_graph())
+            elif parsed.type == ir.AttributeType.GRAPHS:
+                for body, graph in zip(attribute.graphs, parsed.as_graphs(), strict=True):
                     self._note(body, graph)
 
     def holds(self, node: ir.Node) -> bool:
@@ -147,17 +147,19 @@ class EditableSource:
         return True
 
     def _redirect(self, value: ir.Value, changes: list[tuple[Reader, npt.NDArray[Any]]]) -> None:
-        made: dict[tuple[tuple[int, ...], bytes], str] = {}
+        new_names: dict[tuple[tuple[int, ...], bytes], str] = {}
         for (node, index), array in changes:
             key = array.shape, array.tobytes()
             message = self._nodes[node][0]
-            if key not in made:
-                made[key] = self._names.take(f"{message.input[index]}_rounded")
-                self._proto.graph.initializer.append(onnx.numpy_helper.from_array(array, made[key]))
+            if key not in new_names:
+                new_names[key] = self._names.take(f"{message.input[index]}_rounded")
+                self._proto.graph.initializer.append(onnx.numpy_helper.from_array(array, new_names[key]))
                 if self._proto.ir_version < FIRST_IR_WITHOUT_INPUTS:
                     kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-                    self._proto.graph.input.append(onnx.helper.make_tensor_value_info(made[key], kind, array.shape))
-            message.input[index] = made[key]
+                    self._proto.graph.input.append(
+                        onnx.helper.make_tensor_value_info(new_names[key], kind, array.shape)
+                    )
+            message.input[index] = new_names[key]
             self._readers[value].discard((node, index))
         self._remove_unread(value)
 

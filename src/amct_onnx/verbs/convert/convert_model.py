@@ -205,6 +205,6 @@ def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
             return ResidualEntry(pair.source, "anti-quant", detail)
         return ResidualEntry(pair.source or pair.output, "float-chain", "its factors do not fit one AscendQuant")
 
-    found = [entry(p) for p in plan.pairs]
-    found += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
-    return tuple(found)
+    entries = [entry(p) for p in plan.pairs]
+    entries += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
+    return tuple(entries)

@@ -173,7 +173,7 @@ def _errors_of(name: str, got: list[Array], expected: list[Array], step: float |
     magnitudes = [np.abs(e[np.isfinite(e)], dtype=np.float64).max(initial=0.0) for e in map(_numbers, expected)]
     largest = max(magnitudes, default=0.0) or 1.0
     step = step or (1.0 if expected[0].dtype.kind in "iub" else largest / INT8_STEPS)
-    found = _Errors(output=name)
+    result = _Errors(output=name)
     for mine, theirs in zip(map(_numbers, got), map(_numbers, expected), strict=True):
         if mine.shape != theirs.shape:
             raise UnsupportedModelError(
@@ -184,13 +184,13 @@ def _errors_of(name: str, got: list[Array], expected: list[Array], step: float |
             error = np.abs(mine - theirs)
         same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
         error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
-        found.largest = max(found.largest, float(error.max(initial=0.0)))
-        found.sum_steps += float(error.sum()) / step
-        found.differing += int(np.count_nonzero(error > ROUNDING_SHARE * largest))
-        found.unequal += int(np.count_nonzero(~same))
-        found.values += error.size
-    found.share, found.steps = found.largest / largest, found.largest / step
-    return found
+        result.largest = max(result.largest, float(error.max(initial=0.0)))
+        result.sum_steps += float(error.sum()) / step
+        result.differing += int(np.count_nonzero(error > ROUNDING_SHARE * largest))
+        result.unequal += int(np.count_nonzero(~same))
+        result.values += error.size
+    result.share, result.steps = result.largest / largest, result.largest / step
+    return result
 
 
 def _numbers(array: Array) -> npt.NDArray[np.float64]:
