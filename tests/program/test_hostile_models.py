@@ -171,7 +171,7 @@ def test_functions_that_explode(tmp_path: Path, recursive: bool) -> None:
     text = """g (float[n] x) => (float[n] y) { q = QuantizeLinear(x, s) d = DequantizeLinear(q, s)
         y = local.f0(d) }\n"""
     path = save(tmp_path, text + "\n".join([*levels, last]), s=np.float32(1))
-    error_of(path, UnsupportedModelError, "levels deep|stand for 10995")
+    error_of(path, UnsupportedModelError, "levels deep|has 10995")
 
 
 BAD_SCALES = [0.0, -1.0, float("nan"), float("inf")]
