@@ -1,4 +1,4 @@
-"""Evaluators and data in Python that fail, end the program, loop, or give something other than numbers: one error each."""
+"""Evaluators and data in Python that fail, end the program, loop, or give no numbers: one error each."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "compare", help="compare source, fake-quant and deploy model over data: where accuracy goes, and why"
+        "compare", help="compare source, fake-quant and deploy model over data: show where accuracy is lost, and why"
     )
     add_option(parser, "--model", required=True, help="the source model that was converted")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the conversion's outputs")
@@ -33,17 +33,19 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         action="append",
         type=_devices,
         metavar="DEVICE[,DEVICE...]",
-        help=f"whose arithmetic the deploy model runs with: {DEVICE_NAMES} (default: a2)",
+        help=f"arithmetic of the deploy model: {DEVICE_NAMES} (default: a2)",
     )
     add_option(parser, "--batch_size", type=int, default=32, help="samples run at once (default: 32; 0: feeds as is)")
-    add_option(parser, "--threads", type=int, help="of each session (default: all CPUs; 1 with --dask)")
+    add_option(parser, "--threads", type=int, help="threads of each session (default: all CPUs; 1 with --dask)")
     add_option(parser, "--convert", action="store_true", help="convert first, with default settings")
-    add_option(parser, "--board", help="folder of a board's dumps, or of 'simulate --dump layers': compared as well")
+    add_option(parser, "--board", help="also compare a folder of a board's dumps, or of 'simulate --dump layers'")
     add_option(parser, "--report", help="write the report as one HTML file")
     add_option(parser, "--json_report", help="write the report as a JSON file")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of tables")
     add_option(parser, "--resume", action="store_true", help="continue an interrupted run of the same arguments")
-    add_option(parser, "--state_file", help="of an unfinished run (default: <save_path>_compare_state_<run>.json)")
+    add_option(
+        parser, "--state_file", help="state of an unfinished run (default: <save_path>_compare_state_<run>.json)"
+    )
     add_option(parser, "--dask", metavar="ADDRESS", help="run the batches on the Dask cluster with this scheduler")
     return parser
 
@@ -56,7 +58,7 @@ def _devices(text: str) -> list[str]:
 
 
 def _how_to_go_on(found: CompareReport) -> str:
-    """Behind Ctrl-C."""
+    """The message after Ctrl-C."""
     of = "" if found.samples_total is None else f" of {found.samples_total}"
     begun = f"interrupted after {found.samples}{of} samples"
     if found.state_file is None:

@@ -1,4 +1,4 @@
-"""How options are spelled: underscores as the vendor does, dashes as well."""
+"""Shared options. Each is spelled with underscores, as the vendor does, and with dashes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwi
     add_option(group, "--image_layout", choices=("NCHW", "NHWC"), default="", help="default: by the input's shape")
     add_option(group, "--image_color", choices=("rgb", "bgr", "gray"), default="", help="default: by the channels")
     filters = ("nearest", "bilinear", "bicubic", "lanczos")
-    add_option(group, "--image_filter", choices=filters, default="bilinear", help="of the resize (default: bilinear)")
+    add_option(
+        group, "--image_filter", choices=filters, default="bilinear", help="filter of the resize (default: bilinear)"
+    )
 
 
 def data_options(arguments: argparse.Namespace) -> dict[str, Any]:

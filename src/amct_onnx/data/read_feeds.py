@@ -32,7 +32,7 @@ DTYPES = {
     "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
 }
-"""From onnxruntime's names of types."""
+"""onnxruntime's type name -> numpy's type."""
 SUFFIXES = (".npz", ".npy", ".bin")
 
 

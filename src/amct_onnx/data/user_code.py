@@ -31,7 +31,7 @@ def read_code(path: str | os.PathLike[str]) -> str:
 
 
 def run_code(text: str, file: str, name: str) -> dict[str, Any]:
-    """Run the text of a file as the module of that name; what it defines.
+    """Run the text of a file as the module of that name, and return its names.
 
     Raises:
         DataError: It cannot be run.
@@ -44,7 +44,7 @@ def run_code(text: str, file: str, name: str) -> dict[str, Any]:
 
 @contextmanager
 def user_code(file: str, what: str) -> Iterator[None]:
-    """Around a call into the user's code; Ctrl-C gets through.
+    """Wrap a call into the user's code; Ctrl-C passes through.
 
     Raises:
         DataError: The code raised anything else, SystemExit and classes of its own included.
@@ -60,7 +60,7 @@ def user_code(file: str, what: str) -> Iterator[None]:
 
 
 def _described(error: BaseException) -> str:
-    """Class and text in one line; the class may be the user's, and its text raise again."""
+    """Class and text in one line; the text of a user's class may raise again."""
     try:
         text = " ".join(str(error).split())
     except BaseException:

@@ -19,10 +19,10 @@ FloatArray = npt.NDArray[Any]
 IntArray = npt.NDArray[Any]
 
 S19_MASK = np.uint32(0xFFFFE000)
-"""Sign, exponent and 10 mantissa bits of a float32: what the fixed pipe keeps of a scale."""
+"""Mask of S19: sign, exponent and 10 mantissa bits of a float32, which the fixed pipe keeps of a scale."""
 
 
-# -- scales: what GE's host code makes of a constant before the device sees it ----------------------------------------
+# -- scales: how GE's host code changes a constant before the device gets it ----------------------------------------
 
 
 def unpack_deq_scale(

@@ -15,7 +15,7 @@ CHECKED, OLD_COMPILERS, SKIPPED = "checked", "older compilers only", "skipped"
 
 @dataclass(frozen=True)
 class Chip:
-    """One line of chips.
+    """One line of chips, with equal facts.
 
     Attributes:
         name: short name, as used in findings.

@@ -1,4 +1,4 @@
-"""Dynamic facts: what the values of a data set did to the quantizers and accumulators of each layer."""
+"""Dynamic facts: saturation, ties and largest accumulator of each layer over a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amct_onnx.device.lowering.lowered import Counters
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Counted over all runs of a session.
+    """Counts over all runs of a session.
 
     Attributes:
         name: name of the layer.

@@ -12,7 +12,7 @@ from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT
 from amct_onnx.graph.layers import Layout
 
 EXACT_IN_FLOAT32 = 2**24
-"""Every integer up to here is a float32."""
+"""float32 holds every integer up to this."""
 
 Int64 = npt.NDArray[np.int64]
 
@@ -60,7 +60,7 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class WeightSums:
-    """Sums over the weights of each output channel: of the positive ones and of the negated negative ones."""
+    """Sums over the weights of each output channel: one of the positive weights, one of the negated negative ones."""
 
     positive: Int64
     negative: Int64

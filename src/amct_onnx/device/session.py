@@ -32,7 +32,7 @@ COUNTS, LAYERS = "counts", "layers"
 
 @dataclass(frozen=True)
 class LayerTensors:
-    """What one layer read and made in one run.
+    """Input, accumulator and output of one layer in one run.
 
     Attributes:
         name, op_type, dequantizer: the layer's node, and the name of its AscendDequant.

@@ -69,12 +69,12 @@ def data_path(model_path: Path) -> Path:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Summed size of the initializers."""
+    """Total bytes of the initializers."""
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
 def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -> Composition:
-    """Serialise the graph and give every large tensor its position; afterwards the model is needed no more.
+    """Serialise the graph and give every large tensor its position; the model is spent afterwards.
 
     Args:
         model: its large initializers are replaced by descriptions.
@@ -165,7 +165,7 @@ def _without_initializers(proto: onnx.ModelProto) -> tuple[bytes, bytes]:
 
 def _too_large(path: Path) -> OutputError:
     return OutputError(
-        f"{path}: what must stand in the model file, without its large weights, exceeds the 2 GiB that one ONNX "
+        f"{path}: what must be in the model file, without its large weights, exceeds the 2 GiB that one ONNX "
         "file can hold. Store the weights of the source as external data."
     )
 
@@ -189,5 +189,5 @@ def _external(tensors: dict[str, ir.TensorProtocol], inline: frozenset[str]) -> 
 
 
 def _is_streamed(tensor: ir.TensorProtocol) -> bool:
-    """Lazy tensors always, so that they are computed once; others when they are large."""
+    """Whether to stream a tensor: always a lazy one, so that it is computed once; others when they are large."""
     return hasattr(tensor, "blocks") or (tensor.nbytes >= EXTERNAL_FROM and tensor.dtype != ir.DataType.STRING)

@@ -1,4 +1,4 @@
-"""Where a conversion writes, and what it must not overwrite."""
+"""The files of a conversion, and the inputs that they must not overwrite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def output_files(save_path: str) -> tuple[str, list[Path]]:
 
 
 def in_real_folder(path: str | os.PathLike[str]) -> Path:
-    """Links to the folder are followed; a link in the place of the file itself is replaced."""
+    """The path with links to its folder resolved; a link in the place of the file itself is kept, to be replaced."""
     return _real(os.path.dirname(path) or os.curdir) / os.path.basename(path)
 
 

@@ -29,11 +29,11 @@ TYPED_FIELDS = {
     ir.DataType.UINT64: "uint64_data",
     ir.DataType.UINT32: "uint64_data",
 }
-"""Where a type's elements stand when not in raw_data; int32_data for all others."""
+"""Field that holds a type's elements outside raw_data; int32_data for all other types."""
 
 
 def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
-    """Load a model; external data must lie in regular files inside the model's folder.
+    """Load a model; external data must be in regular files inside the model's folder.
 
     Raises:
         ModelNotFoundError: The file does not exist.
@@ -109,7 +109,7 @@ def _parse(path: Path, source: SourceFile) -> ir.Model:
 
 
 def _check_names(path: Path, graph: onnx.GraphProto) -> None:
-    """Each tensor is defined once; onnx-ir would let the last definition win."""
+    """Check that each tensor is defined once; onnx-ir would silently take the last definition."""
     for kind, names in (
         ("initializer", (t.name for t in graph.initializer)),
         ("output of a node", (name for n in graph.node for name in n.output if name)),

@@ -26,7 +26,7 @@ from amct_onnx.files.hidden_folder import flush_folder
 Identity = tuple[int, int]
 """Device and inode."""
 START_SECONDS = 5.0
-"""A child of a process with threads may hang in what libraries do when a process is forked."""
+"""Seconds to wait for the child's first word: libraries may hang when a process with threads is forked."""
 POLL_SECONDS = 0.1
 STARTED, DONE, FAILED = b"s", b"d", b"f"
 ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, n)]
@@ -68,8 +68,8 @@ def replace_set(steps: Sequence[Step], tidy: Callable[[bool], None]) -> None:
         tidy: removes the hidden folders; called with whether the set is new, in the parent, in the child, or in both.
 
     Raises:
-        OSError: Something failed, and all is as it was.
-        OutputError: Something failed, and what was done could not be undone.
+        OSError: Something failed, and everything is as before.
+        OutputError: Something failed, and the steps that were done could not be undone.
     """
     try:
         with _Child(steps, tidy) as child:
@@ -78,7 +78,7 @@ def replace_set(steps: Sequence[Step], tidy: Callable[[bool], None]) -> None:
         if child.error is not None:
             raise child.error
         if not _is_new(steps):
-            # no process could be had, or it was killed: what it did is undone before it is done here
+            # no process could be started, or it was killed: its steps are undone before they are done here
             _undo(steps)
             _carry_out(steps)
         elif not child.done:
@@ -105,7 +105,7 @@ def _carry_out(steps: Sequence[Step]) -> None:
 
 
 def _is_new(steps: Sequence[Step]) -> bool:
-    """Whether all steps were carried out, as the disk shows it."""
+    """Whether the disk shows that all steps were carried out."""
     return all(identity(s.target) == s.new_id if s.new is not None else identity(s.target) != s.old_id for s in steps)
 
 
@@ -129,7 +129,7 @@ def _linked(path: Path, second: Path) -> bool:
 
 
 def _undo(steps: Sequence[Step]) -> None:
-    """Undo what was done of the steps, as far as the disk shows it and can do it; may be repeated."""
+    """Undo the steps that the disk shows as done, as far as possible; may be repeated."""
     for step in steps:
         with contextlib.suppress(OSError):
             _undo_step(step)
@@ -151,7 +151,7 @@ def _undo_step(step: Step) -> None:
         os.unlink(step.old)  # the second link
     elif standing is None or ours:
         os.replace(step.old, step.target)
-    # what somebody else put there meanwhile stays, and so does the earlier one in its hidden folder
+    # a file that somebody else put there meanwhile stays, and the earlier one stays in its hidden folder
 
 
 def _say_what_is_lost(steps: Sequence[Step], error: BaseException) -> None:
@@ -216,7 +216,7 @@ class _Child:
                 os.close(handle)
 
     def run(self) -> None:
-        """Start it; nothing happens where no process can be had."""
+        """Start it; nothing happens where no process can be started."""
         if not hasattr(os, "fork"):
             return
         with _quiet_fork():
@@ -254,7 +254,7 @@ class _Child:
             os.write(self._writing, text + b"\n")
 
     def wait(self) -> None:
-        """Hear what it says, and wait for its end; may be repeated after an exception."""
+        """Read its messages and wait for its end; may be repeated after an exception."""
         if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
@@ -305,7 +305,7 @@ def _quiet_fork() -> Iterator[None]:
     gc.disable()
     try:
         with warnings.catch_warnings():
-            # Python warns that the child of a process with threads may hang in their locks: ours takes none
+            # Python warns that a forked child may hang in locks of other threads; this child takes no locks
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:

@@ -27,7 +27,7 @@ COMPUTED = frozenset(
     CumSum LpNormalization BatchNormalization MatMul Gemm
     """.split()
 )
-"""Operators that are computed: what exporters make scales and weights of. All are deterministic, and their time and
+"""Operators that are computed, because exporters compute scales and weights with them. All are deterministic; time and
 memory follow from the sizes of inputs and output; of others a hostile attribute would decide (kernels, bodies)."""
 MAX_COMPUTED_BYTES = 256 << 20
 """Byte budget for all computed constants of one evaluator."""
@@ -171,7 +171,7 @@ class ConstantEvaluator:
         self._left -= size
 
     def _count(self, tensor: ir.TensorProtocol) -> None:
-        """Let what is computed grow with each stored tensor that is read, wherever it stands in the chain."""
+        """Raise the budget with each stored tensor that is read, anywhere in the chain."""
         if id(tensor) not in self._counted:
             self._counted.add(id(tensor))
             self._left += COMPUTED_FACTOR * tensor.nbytes
@@ -200,7 +200,7 @@ def _one_node(
 
 
 def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int) -> int | None:
-    """What the node's result will take, by onnx's shape inference; None when that does not tell."""
+    """Bytes of the node's result by onnx's shape inference; None when unknown."""
     if node.op_type in NOT_LARGER:
         return sum(array.size * max(1, array.ndim) for array in feeds.values()) * 8
     small = {n: a for n, a in feeds.items() if a.nbytes <= MAX_SHAPE_BYTES}

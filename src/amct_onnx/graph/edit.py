@@ -163,14 +163,14 @@ def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
 
 
 class FreeNames:
-    """Gives out names that are not taken: the wished one, or the wished one with the next suffix."""
+    """Gives out free names: the wanted one, or the wanted one with the next suffix."""
 
     def __init__(self, taken: Iterable[str | None] = ()) -> None:
         self._taken = set(taken)
         self._last: dict[str, int] = {}
 
     def take(self, wished: str) -> str:
-        """The free name nearest to the wished one; taken from now on."""
+        """The free name nearest to the wanted one; it is taken from now on."""
         name = wished
         while name in self._taken:
             self._last[wished] = self._last.get(wished, 0) + 1

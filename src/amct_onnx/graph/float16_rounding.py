@@ -21,7 +21,7 @@ OWN_TYPE = frozenset(
     "BlackmanWindow Bernoulli Cast CastLike Constant ConstantOfShape DequantizeLinear EyeLike HammingWindow HannWindow "
     "MelWeightMatrix QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
 )
-"""Operators whose result's type is not that of their inputs, and their own kernels round."""
+"""Operators whose result type differs from their inputs'; their own kernels round."""
 CLIP_WITH_INPUTS = 11
 """The opset since which the bounds of Clip are inputs; before, the missing ones are float32's for every type."""
 
@@ -77,7 +77,7 @@ def _is_float16(value: ir.Value) -> bool:
 
 
 def _bounded(clip: ir.Node, editor: GraphEditor) -> None:
-    """Give a Clip the missing bounds: the ends of float16, which infinity becomes, are not those of float32."""
+    """Give a Clip its missing bounds: the ends of float16, not those of float32."""
     for index, end in ((1, -FLOAT16_MAX), (2, FLOAT16_MAX)):
         if len(clip.inputs) <= index:
             clip.resize_inputs(index + 1)
@@ -86,7 +86,7 @@ def _bounded(clip: ir.Node, editor: GraphEditor) -> None:
 
 
 def _round(node: ir.Node, editor: GraphEditor) -> tuple[str, ...]:
-    """Put the node on float32 between Casts in its place; names of those from the first input to the first output."""
+    """Replace the node by one on float32 between Casts; return the names from the first input to the first output."""
 
     def cast(value: ir.Value, to: ir.DataType) -> ir.Value:
         made = editor.node("Cast", [value], node, f"to_{to.name.lower()}", [ir.AttrInt64("to", int(to))])

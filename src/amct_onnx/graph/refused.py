@@ -1,4 +1,4 @@
-"""What a rule knows about a layer that will stay float, noted on the node for the planner."""
+"""A rule's note for the planner, kept on the node, that a layer stays float."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Note(NamedTuple):
 
 
 def note_refusal(node: ir.Node, reason: str, detail: str, remedy: str) -> None:
-    """Note on a layer that it stays float; the first note stands."""
+    """Note on a layer that it stays float; the first note wins."""
     node.meta.setdefault(KEY, Note(reason, detail, remedy))
 
 
 def noted_refusal(node: ir.Node) -> Note | None:
-    """What a rule noted, if anything."""
+    """The note on a node, if any."""
     note: Note | None = node.meta.get(KEY)
     return note

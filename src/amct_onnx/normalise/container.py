@@ -14,7 +14,7 @@ from amct_onnx.normalise.opset import normalise_opset
 MAX_NODES = 1_000_000
 """Limit for a model with its functions inlined. The largest real models have some ten thousand nodes."""
 MAX_CALL_DEPTH = 100
-"""Functions within functions."""
+"""Limit of functions that call functions."""
 CONSTANTS_NAME = re.compile(r".*_Initializer_\d+", re.DOTALL)
 """Names of the nodes that ATC's parser makes from initializers: <tensor>_Initializer_<n>."""
 
@@ -40,14 +40,14 @@ def normalise_container(model: ir.Model) -> ir.Model:
                 f"The model's functions cannot be inlined ({error}). Export the model without functions."
             ) from error
     model = normalise_opset(model)
-    # a layer whose result nothing reads is in neither output: it has no place in the ledger
+    # a layer whose result nothing reads is in neither output, and not in the ledger
     RemoveUnusedNodesPass()(model)
     _name_uniquely(model)
     return model
 
 
 def _refuse_explosion(model: ir.Model) -> None:
-    """Functions that call others twice double with each level: their nodes are counted before they are made."""
+    """Count nodes before they are made: functions that call others twice double with each level."""
     sizes: dict[ir.OperatorIdentifier, int] = {}
 
     def size(graph: ir.Graph, depth: int) -> int:

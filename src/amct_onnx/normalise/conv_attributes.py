@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose with every attribute spelled out and padding in numbers: what ATC reads, it reads literally.
+"""Write every attribute of Conv and ConvTranspose, and padding in numbers: ATC takes the attributes literally.
 
 ATC guesses the rank of a Conv without kernel_shape, and a ConvTranspose with output_shape or auto_pad changes how the
 compiler reads the other ones of the file. The formulas of auto_pad and output_shape are those of the ONNX operators.
@@ -65,7 +65,7 @@ def _check_lists(node: ir.Node, kernel: list[int]) -> None:
 
 
 def _refuse_misread(node: ir.Node, kernel: list[int] | None) -> None:
-    """Quantized or not: with such a node the whole deploy model is of no use."""
+    """Refuse a node that ATC rejects or misreads, quantized or not: it would spoil the whole deploy model."""
     if not kernel:
         if node.op_type == "ConvTranspose" or not PER_AXIS.keys() & node.attributes.keys():
             raise _error(

@@ -72,7 +72,7 @@ class _Rewriter:
         low = self._op(node, "Min", self.edit.node("ReduceMin", [x], node, "min", flat), none)
         high = self._op(node, "Max", self.edit.node("ReduceMax", [x], node, "max", flat), none)
         span = self._op(node, "Sub", high, low)
-        # all zeros: any scale will do, and onnxruntime takes 1
+        # all zeros: any scale is right, and onnxruntime takes 1
         empty = self._op(node, "Equal", span, none)
         step = self._op(node, "Div", span, most)
         scale = self.edit.node("Where", [empty, self._constant(node, 1.0), step], node, "scale")
@@ -132,7 +132,7 @@ class _Rewriter:
             f"Node '{node.name}' is a {node.op_type}, a dynamically quantized operator without a float form. {REMEDY}"
         )
 
-    # -- what they share -------------------------------------------------------------------------------------------
+    # -- shared parts -------------------------------------------------------------------------------------------
 
     def _scaled(
         self, node: ir.Node, left: ir.Value, right: ir.Value, scales: tuple[ir.Value, ir.Value], bias: ir.Value | None

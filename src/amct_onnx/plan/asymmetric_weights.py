@@ -1,4 +1,4 @@
-"""A weight whose integers, less their zero point, leave int8: shifted into it, at the price of a sum.
+"""A weight that does not fit int8 after subtracting its zero point: it is shifted into int8, at the price of a sum.
 
 With w = (q + shift) * scale, sum(x * w) = scale * sum(x * q) + scale * shift * sum(x). The last sum is a layer of one
 output channel whose weights are all 1; it reads the same quantized input. Nothing is rounded on the way but the two
@@ -79,7 +79,7 @@ def shifted(
     shape: tuple[int, ...],
     axis: int | None,
 ) -> Callable[[], Iterator[npt.NDArray[np.int8]]]:
-    """The integers less their shift, which int8 holds."""
+    """The integers minus their shift, which fit int8."""
     wide = None if shift is None else along(shift.astype(np.int16), shape, axis)
 
     def blocks() -> Iterator[npt.NDArray[np.int8]]:

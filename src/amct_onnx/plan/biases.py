@@ -72,7 +72,7 @@ def plan_bias(
 def _exact_bias(
     value: ir.Value, deq_scale: npt.NDArray[np.float32], constants: ConstantEvaluator
 ) -> npt.NDArray[np.float64] | None:
-    """The integers of an int32 DQ whose scale is already scale_d * scale_w: taken over unchanged."""
+    """The integers of an int32 DQ whose scale is already scale_d * scale_w; they are kept."""
     node = value.producer()
     if not is_op(node, DEQUANTIZE) or node is None or node.inputs[0] is None:
         return None
@@ -84,5 +84,5 @@ def _exact_bias(
 
 
 def _same_scale(scale: npt.NDArray[np.float32], deq_scale: npt.NDArray[np.float32]) -> bool:
-    """Equal by value; one of the two may be per-tensor."""
+    """Whether two factors are equal by value; one of them may be per-tensor."""
     return (1 in (scale.size, deq_scale.size) or scale.size == deq_scale.size) and bool(np.all(scale == deq_scale))

@@ -1,4 +1,4 @@
-"""A weight seen by its output channels: one scale and one sign for each."""
+"""A weight by output channels: one scale and one sign for each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def channel_scales(weight: ResolvedWeight, layout: Layout) -> npt.NDArray[np.flo
 
 
 def negatable(weight: ResolvedWeight, signs: npt.NDArray[np.int8], layout: Layout) -> bool:
-    """Whether no -128 would become 128."""
+    """Whether flipping the signs makes no -128 into 128."""
     if not np.any(signs < 0):
         return True
     integers = weight.integers()

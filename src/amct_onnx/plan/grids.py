@@ -50,13 +50,13 @@ def on_grid(number: float, quantizer: Quantizer) -> bool:
 
 
 def _clips_on_grid(lower: float, upper: float, quantizer: Quantizer) -> bool:
-    """Each bound is a value of the grid, or never bites."""
+    """Whether each bound of the Clip is a value of the grid, or never takes effect."""
     lowest, highest = _ends(quantizer)
     return bool(lower <= lowest or on_grid(lower, quantizer)) and bool(upper >= highest or on_grid(upper, quantizer))
 
 
 def _keeps_floats(node: ir.Node) -> bool:
-    """Casts between float32 and float16: a grid of 8 bits survives float16's 11 bits when quantized again."""
+    """Whether a Cast gives float32 or float16: an 8-bit grid survives float16's 11 bits when quantized again."""
     return node.attributes["to"].as_int() in (int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16))
 
 
@@ -111,14 +111,14 @@ class Grids:
             candidates = self._candidates(node)
             pending = [v for v in candidates if v not in self._found]
             if pending:
-                # a cycle cannot be: the graph is sorted
+                # no cycle can occur: the graph is sorted
                 stack.extend(pending)
                 continue
             self._found[stack.pop()] = self._common(node, candidates)
         return self._found[value]
 
     def _candidates(self, node: ir.Node | None) -> list[ir.Value]:
-        """What the node's outputs could owe their grid to, before the factors are known."""
+        """The tensors from which the node's outputs may get their grid, before the factors are known."""
         if node is None:
             return []
         positions = (0,) if node.op_type in CONDITIONAL and node.domain == "" else data_inputs(node)

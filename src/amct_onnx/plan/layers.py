@@ -84,7 +84,7 @@ def _own_bias(node: ir.Node, constants: ConstantEvaluator) -> ir.Value | None:
 
 
 class _Absorbed(NamedTuple):
-    """A tail with what the layer becomes by it; signs int8, scales float32, each [1] or [channels]."""
+    """A tail and the layer's factors with it; signs int8, scales float32, each [1] or [channels]."""
 
     tail: Tail
     signs: npt.NDArray[np.int8]
@@ -184,7 +184,7 @@ def _check_weight(node: ir.Node, weight: ResolvedWeight, layout: Layout) -> None
 
 
 def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: PlanSettings) -> bool:
-    """Whether AscendDequant gets one scale and a Mul the ratio: a Gemm or MatMul with a scale per channel."""
+    """Whether the scale is split: a Gemm or MatMul with a scale per channel gets one deq_scale, and a Mul the ratio."""
     if node.op_type not in PRODUCTS or deq_scale.size == 1 or settings.gemm_per_channel == "vector":
         return False
     if settings.gemm_per_channel == "refuse":

@@ -1,4 +1,4 @@
-"""plan(graph): a pure function to one verdict per candidate layer and one action per remaining quantizer."""
+"""plan(graph), a pure function: one verdict per candidate layer and one action per remaining quantizer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _plan_layers(
 def _plan_pairs(
     nodes: list[ir.Node], layers: dict[str, Quantizer], grids: Grids, constants: ConstantEvaluator
 ) -> tuple[list[Pair], dict[str, Callable[[], npt.NDArray[np.generic]]]]:
-    """Every DequantizeLinear that no layer takes: the pairs on activations, and what constants are in float.
+    """Every DequantizeLinear that no layer takes: the pairs on activations, and constants in float.
 
     Args:
         nodes: nodes of the model.

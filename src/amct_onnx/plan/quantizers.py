@@ -140,7 +140,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
 
     Raises:
         FactorError: The Q and the DQ of the pair have different factors.
-        UnsupportedModelError: An integer type that no range is known for.
+        UnsupportedModelError: An integer type without a known range.
     """
     scale, zero, axis = raw_factors(dq, constants)
     clips = []

@@ -1,4 +1,4 @@
-"""What follows a layer and is affine per output channel: its bias Add, and BatchNormalization with what stands before.
+"""Nodes behind a layer that are affine per output channel: its bias Add, and BatchNormalization with its neighbours.
 
 y = a * (acc * deq_scale) + c per channel. A positive a goes into the dequantization scale, the sign of a negative one
 into the integers of that channel's weight, and c into the int32 bias. Against the source this rounds c to a multiple
@@ -28,7 +28,7 @@ class Tail:
     Attributes:
         factor: a, float64 [1] or [channels].
         addend: c without the layer's own bias, float64 [channels]; None when nothing is added.
-        nodes: the nodes that the map stands for, in order.
+        nodes: the nodes that the map replaces, in order.
         bias: the one tensor added when the tail is a single Add of a constant; else None.
     """
 
@@ -115,7 +115,7 @@ def _arithmetic(
         return None
     array = _array(other, constants)
     layout = [1] * (rank - array.ndim) + list(array.shape)
-    # an operand of more axes than the product would raise the rank of the result
+    # an operand with more axes than the layer's result would raise the rank
     if array.ndim > rank or any(n != 1 and (a != axis or n != channels) for a, n in enumerate(layout)):
         return None
     flat = array.reshape(-1)

@@ -31,7 +31,7 @@ from amct_onnx.plan.quantizers import (
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 
-WIDEST = 255
+MAX_UINT8 = 255
 """Largest magnitude of an 8-bit integer minus its zero point."""
 REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators that may stand between a weight's DequantizeLinear and its layer."""
@@ -49,7 +49,7 @@ class ResolvedWeight:
         shift: int64, shape of scale; None for a symmetric weight. The layer then needs the sum of its input's integers.
         name: name of the initializer.
         key: equal for two weights with the same integers.
-        detail: what the ledger says about the weight; empty for the ordinary case.
+        detail: text for the ledger about the weight; empty in the usual case.
         blocks: the integers in consecutive parts, see Weight; None behind a Transpose.
     """
 
@@ -130,7 +130,7 @@ def _behind_dequantize(
     as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric
 
     def numbers() -> Blocks:
-        """Integers less their zero point, int16 where int8 may not hold them."""
+        """Integers minus their zero point, as int16 where they may not fit int8."""
         scratch = QuantizationScratch(np.int16 if asymmetric else np.int8)
         for index, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
             offset = part_of(wide_zero, index) if asymmetric else 0
@@ -253,7 +253,7 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
         )
     axis = weight.axis
     if axis is not None:
-        # the channels keep an axis of their own when as many elements lie before and behind them as ever
+        # the channels keep their own axis when the number of elements before and behind them stays the same
         before, length = int(np.prod(weight.shape[:axis])), weight.shape[axis]
         fits = [a for a in range(len(shape)) if shape[a] == length and int(np.prod(shape[:a])) == before]
         if not fits:
@@ -280,7 +280,7 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
         )
     array = constants.array(value)
     channel_axis = layout.channel_axis(array.ndim) if array.ndim > 1 else None
-    recovered_grid = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, WIDEST)
+    recovered_grid = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, MAX_UINT8)
     if recovered_grid is None:
         raise Refusal(
             "weight-not-quantized",
@@ -294,7 +294,7 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
     def numbers() -> Blocks:
         tensor, scratch = constants.tensor(value), QuantizationScratch(np.int16)
         for index, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
-            yield index, quantize_weight(floats, part_of(wide_scale, index), -WIDEST, WIDEST, scratch)
+            yield index, quantize_weight(floats, part_of(wide_scale, index), -MAX_UINT8, MAX_UINT8, scratch)
 
     shift = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
     blocks = shifted(numbers, shift, shape, axis)

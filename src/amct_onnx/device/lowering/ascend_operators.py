@@ -128,7 +128,7 @@ def _float_result(state: LoweringState, node: ir.Node, result: ir.Value) -> ir.V
         name = old.name
         old.name = state.edit.unique(f"{name}:replaced")
         result.name, result.shape = name, old.shape
-    # whatever the file declares of a graph output
+    # also when the file declares another type for a graph output
     result.type = ir.TensorType(ir.DataType.FLOAT if kind == GE_FLOAT else ir.DataType.FLOAT16)
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     state.replaced.append(node)

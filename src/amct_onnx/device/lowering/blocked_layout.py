@@ -124,7 +124,7 @@ def _ordered(weight: npt.NDArray[np.int8], group: int, size: int) -> npt.NDArray
 def blocked_convolution(
     edit: LoweringEditor, node: ir.Node, x: ir.Value, weight: ir.Value, channels: tuple[int, int], bias: ir.Value | None
 ) -> ir.Value:
-    """Insert the Conv with the layout's changes before and behind it.
+    """Insert the Conv, with the change of layout before and behind it.
 
     Args:
         edit: inserts nodes.

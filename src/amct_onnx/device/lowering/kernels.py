@@ -26,7 +26,7 @@ def float_kernel(
     integers: npt.NDArray[np.int8],
     bias: npt.NDArray[Any] | None,
 ) -> ir.Value:
-    """The layer as it stands, on float32; weight (``integers``) and bias are exact in it."""
+    """The unchanged layer on float32; weight (``integers``) and bias are exact in it."""
     addend = None if bias is None else state.edit.constant(bias.astype(np.float32))
     blocked = _blocked(state, node, held.value, integers, addend)
     if blocked is not None:
@@ -88,7 +88,7 @@ def integer_kernel(
 
 
 def parts_needed(node: ir.Node, layout: Layout, weight: npt.NDArray[Any], whole: WeightSums, offset: int) -> int | None:
-    """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums.
+    """The number of parts into which a layer's input channels are split, so that float32 holds each part's sums.
 
     Args:
         node: the layer.

@@ -1,4 +1,4 @@
-"""What lowering hands back: a model of standard operators, its facts, and the names of the extra outputs."""
+"""The result of lowering: a model of standard operators, its facts, and the names of the extra outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between the quantizers and the layers: operators that move int8, add a bias or average."""
+"""Operators between the quantizers and the layers: they move int8, add a bias or average."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _equal_offsets(state: LoweringState, node: ir.Node) -> bool:
 
 
 def _pad(state: LoweringState, node: ir.Node, held: Int8Tensor) -> bool:
-    """The border holds what the node says as an int8, not the offset: only layers pad with that."""
+    """The border gets the node's value as an int8, not the offset: only layers pad with the offset."""
     if attribute(node, "mode", "constant") == "constant":
         fill = node.inputs[2] if len(node.inputs) > 2 else None
         if fill is not None and not state.constants.is_constant(fill):
@@ -103,7 +103,7 @@ def _add(state: LoweringState, node: ir.Node) -> None:
             state.int32[out] = replace(held, value=out, integer=None)
             return
         if held.in_float:
-            # what remains exact in float32 is the layer without this bias: one part, summed in int32
+            # the layer without this bias stays exact in float32: one part, summed in int32
             held.layer.kernel = "split"
     state.give_integers(node)
     state.int32[out] = Accumulator(out, False, held.layer, held.axis)

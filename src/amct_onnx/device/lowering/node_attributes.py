@@ -20,8 +20,8 @@ def quantizer_factors(node: ir.Node) -> tuple[float, int]:
     scale, offset = attribute(node, "scale", 0.0), attribute(node, "offset", 0.0)
     if _kept_by_atc(node, "scale") is not True:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): attribute 'scale' is missing or no FLOAT; ATC would read 0 and make "
-            "the result constant. Write it as a FLOAT."
+            f"Node '{node.name}' ({node.op_type}): attribute 'scale' is missing or not a FLOAT; ATC would read 0 and "
+            "make the result constant. Write it as a FLOAT."
         )
     if not (np.isfinite(scale) and scale > 0):
         raise UnsupportedModelError(
@@ -36,7 +36,7 @@ def quantizer_factors(node: ir.Node) -> tuple[float, int]:
 
 
 def lost_offset(node: ir.Node) -> list[str]:
-    """A warning where an offset stands in the node that ATC does not take; one that is missing means 0."""
+    """A warning when ATC ignores the node's offset; a missing offset means 0."""
     if _kept_by_atc(node, "offset") is not False:
         return []
     kind = node.attributes["offset"].type.name

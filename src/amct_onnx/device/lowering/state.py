@@ -1,4 +1,4 @@
-"""What the steps of lowering share: the graph, and what each lowered tensor holds.
+"""State of lowering that all steps share: the graph, and what each lowered tensor holds.
 
 int8 tensors travel as centred float32 (see ``operators``), int32 accumulators as float32 where the certificate of
 ``facts`` proves it exact and as int32 otherwise. An operator that is not known to keep these meanings gets the original
@@ -164,7 +164,7 @@ class LoweringState:
         """The stages of each AscendQuant."""
         self.layers: list[IntegerLayer] = []
         self.replaced: list[ir.Node] = []
-        """Nodes whose results have other makers now."""
+        """Nodes whose results other nodes compute now."""
         self.has_float16 = holds_float16(model) or any(
             n.op_type.startswith("Ascend") and attribute(n, "dtype", -1) == GE_FLOAT16 for n in nodes_of(model)
         )
@@ -184,7 +184,7 @@ class LoweringState:
         return self.integers_of(self.int32[value]) if value in self.int32 else value
 
     def integers_of(self, held: Int8Tensor | Accumulator) -> ir.Value:
-        """The int8 or int32 form, made once, behind the node that makes the float32 form."""
+        """The int8 or int32 form, made once, behind the node that computes the float32 form."""
         if isinstance(held, Accumulator):
             if not held.in_float:
                 return held.value
@@ -208,7 +208,7 @@ class LoweringState:
         """The centred form of an int8 tensor that a node reads; one that no AscendQuant made has offset 0."""
         if value in self.int8:
             return self.int8[value]
-        # not remembered: another reader may stand in another If body
+        # not cached: another reader may be in another If body
         self.edit.before(node)
         return Int8Tensor(self.edit.cast(value, ir.DataType.FLOAT), 0, integer=value)
 

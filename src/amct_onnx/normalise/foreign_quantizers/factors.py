@@ -116,7 +116,7 @@ def rounding_of(node: ir.Node, default: str) -> str:
 
 
 def check_range(node: ir.Node, low: Array, high: Array) -> None:
-    """Refuse a range that holds no step.
+    """Refuse a range without a step.
 
     Raises:
         FactorError: Somewhere the range ends before it begins, or its ends have no common shape.

@@ -95,7 +95,7 @@ def integral(zero: Array) -> Array:
 
 
 def toward_int8(grid: Grid) -> Grid:
-    """The same grid counted from zero, where int8 holds that: what reads a symmetric quantizer is simplest."""
+    """The same grid counted from zero where it fits int8, because symmetric quantizers are simplest to use."""
     zero = int(grid.zero.reshape(-1)[0])
     if np.any(grid.zero != zero) or grid.low - zero < -128 or grid.high - zero > 127:
         return grid

@@ -27,7 +27,7 @@ DOMAINS: dict[str, dict[str, Rule]] = {
 
 
 def only_normalised_runs(node: ir.Node) -> bool:
-    """Whether a node is a quantizer that ONNX Runtime does not know: one of these domains, but for its own."""
+    """Whether a node is a quantizer of these domains that ONNX Runtime does not know."""
     return node.domain != "com.microsoft" and node.op_type in DOMAINS.get(node.domain, {})
 
 

@@ -30,7 +30,7 @@ from amct_onnx.normalise.foreign_quantizers.grid import (
 
 
 class QuantizerWriter:
-    """Puts what a foreign node computes in its place; one for each model.
+    """Replaces foreign nodes by what they compute; one writer for each model.
 
     Attributes:
         edit, constants: of the model.
@@ -104,7 +104,7 @@ class QuantizerWriter:
         kind, stored = ir.DataType.INT8, np.zeros(1)
         tensor: ir.TensorProtocol
         if grid.low - grid.out_zero.max() >= -128 and grid.high - grid.out_zero.min() <= 127:
-            # read only when it is needed: the range alone says that int8 holds it
+            # read only when needed: the range alone may show that int8 holds it
             tensor = ir.LazyTensor(lambda: ir.tensor(centred().astype(np.int8)), dtype=kind, shape=ir.Shape(shape))
         else:
             content = centred()
@@ -174,4 +174,4 @@ def _spreads(factor: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 Rule = Callable[[QuantizerWriter, ir.Node], None]
-"""Reads a node of one operator and has it written."""
+"""Function that reads a node of one operator and lets the writer replace it."""

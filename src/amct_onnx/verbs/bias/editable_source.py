@@ -25,7 +25,7 @@ FIRST_IR_WITHOUT_INPUTS = 4
 CONTENT = (
     "raw_data float_data int32_data string_data int64_data double_data uint64_data external_data data_location".split()
 )
-"""Fields of a TensorProto that hold its content or say where it is."""
+"""Fields of a TensorProto that hold its content or its location."""
 
 Reader = tuple[ir.Node, int]
 
@@ -61,7 +61,7 @@ class EditableSource:
         self._names = FreeNames(_names(self._proto.graph))
 
     def _note(self, message: onnx.GraphProto, graph: ir.Graph, *, outermost: bool = False) -> None:
-        """Remember which message stands for which object of the graph, before the graph changes."""
+        """Remember the message of each object of the graph, before the graph changes."""
         self._handed_out.update(graph.outputs)
         self._fed.update(graph.inputs)
         for tensor in message.initializer:
@@ -188,7 +188,7 @@ class EditableSource:
                     waiting.append(read)
 
     def output(self, path: Path) -> Composition:
-        """The file to write; afterwards this object is spent."""
+        """The file to write; the object cannot be used afterwards."""
         return compose_proto(self._proto, path, self._streamed, frozenset(self._external))
 
 

@@ -175,7 +175,7 @@ def _free_garbage() -> None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``.
+    """Pause the collector: it would search millions of living objects for cycles in vain; see ``_free_garbage``.
 
     What those calls found alive ends with the conversion, and is freed in a second pass: the collector counts objects
     only while it runs, so between many conversions it would never look for it. Behind an error the traceback still

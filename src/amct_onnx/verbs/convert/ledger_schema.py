@@ -1,4 +1,4 @@
-"""The types and ranges of a ledger's fields, and what they must be to each other; docs/ledger.md says what they mean.
+"""Types and ranges of a ledger's fields, and how they must agree; docs/ledger.md says what they mean.
 
 Fields are those that this version writes, no more and no fewer: converting again takes less than a wrong comparison.
 """
@@ -18,7 +18,7 @@ from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry
 from amct_onnx.verbs.convert.report import REASONS, summary_of
 
 MAX_NAME = 1 << 24
-"""Characters of a name or sentence: names of a megabyte occur."""
+"""Limit of characters in a name or sentence: names of a megabyte occur."""
 FLOAT32_MAX = 3.4028234663852886e38
 SLACK = 1 + 1e-9
 """A mean of equal float64 numbers may come out above their largest."""

@@ -1,4 +1,4 @@
-"""Which int8 layers of a plan may leave int32: the fake-quant model's float32 sums go on there, a device's do not."""
+"""Layers whose accumulator may leave int32: the fake-quant model's float32 sums go on there, a device's do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a conversion did: one entry for each candidate layer, and the files written."""
+"""The report of a conversion: one entry for each candidate layer, and the files written."""
 
 from __future__ import annotations
 

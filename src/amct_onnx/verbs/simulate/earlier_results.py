@@ -15,7 +15,7 @@ from amct_onnx.errors import OutputError
 
 FACTS_FILE = "simulation.json"
 MAX_FACTS_BYTES = 1 << 30
-"""A file takes some 150 bytes of it."""
+"""Limit of the facts' size; each file of the list takes some 150 bytes."""
 FEED = re.compile(r"\d{6}|[1-9]\d{6,8}")
 FILE = re.compile(rf"({FEED.pattern})/([A-Za-z0-9_.-]+\.(?:npy|bin))")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -134,12 +134,12 @@ class EarlierResults:
 
 
 def feed_folder(number: int) -> str:
-    """Name of the folder that holds what one feed gave."""
+    """Name of the folder with the results of one feed."""
     return f"{number:06d}"
 
 
 def _entry(content: Any) -> tuple[str, tuple[int, str]] | None:
-    """One file of the list, None when it is none."""
+    """One file of the list; None when the entry is not one."""
     if not isinstance(content, dict) or set(content) != {"name", "size", "sha256"}:
         return None
     name, size, digest = content["name"], content["size"], content["sha256"]

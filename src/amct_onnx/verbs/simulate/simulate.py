@@ -1,4 +1,4 @@
-"""Run a deploy model over a data set and write what it gives, named as a board's dump is."""
+"""Run a deploy model over a data set and write the results, named like a board's dump."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulation did; ``to_dict`` is the content of ``simulation.json`` but for its list of files.
+    """The report of a simulation; ``to_dict`` is the content of ``simulation.json`` without its list of files.
 
     Attributes:
         model, data, folder: paths.
