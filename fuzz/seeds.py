@@ -52,7 +52,7 @@ WRITTEN = {
 }
 EXTERNAL_FILE = "w.data"
 EXTERNAL_CONTENT = bytes(range(256)) * 16
-"""What lies beside every model."""
+"""Files beside every model."""
 
 
 def corpus() -> dict[str, bytes]:

@@ -107,7 +107,7 @@ class EditableSource:
         """Let nodes read new constants: (node, index of the input, content).
 
         A tensor is edited in its place when all of its readers want the same; otherwise they read a new initializer,
-        and what nobody reads any more is removed.
+        and unread tensors are removed.
 
         Returns:
             The name of the tensor that each node reads.

@@ -48,7 +48,7 @@ class EarlierResults:
         if FACTS_FILE not in present:
             if feeds:
                 raise self._refusal(
-                    self._folder / feeds[0], f"no {FACTS_FILE} beside it says that a simulation made it"
+                    self._folder / feeds[0], f"no {FACTS_FILE} beside it shows that a simulation made it"
                 )
             return []
         files = self._listed()
