@@ -60,7 +60,8 @@ def _devices(text: str) -> list[str]:
 def _how_to_go_on(found: CompareReport) -> str:
     """The message after Ctrl-C."""
     of = "" if found.samples_total is None else f" of {found.samples_total}"
-    begun = f"interrupted after {found.samples}{of} samples"
+    noun = "sample" if (found.samples_total or found.samples) == 1 else "samples"
+    begun = f"interrupted after {found.samples}{of} {noun}"
     if found.state_file is None:
         return f"{begun}; its state could not be written, so there is nothing to resume."
     return f"{begun}; the same command with --resume continues (state: {shown(found.state_file)})."

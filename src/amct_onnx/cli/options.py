@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 DEVICE_NAMES = "a chip (Ascend310P3, 310P, 910B, A2, 950), or reference, ascend950, a2, 310p, 310"
 """For the help; ``device.chips`` has all names, and is not imported before it is needed."""
-CHIP_NAMES = "Ascend310P3, 310P, Ascend910B4, 910B, A2, 950"
+CHIP_NAMES = "any name, such as Ascend310P3, 310P, Ascend910B4, 910B, A2, 950"
 
 
 def add_option(parser: argparse._ActionsContainer, name: str, **settings: Any) -> None:
@@ -57,7 +57,10 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwi
     add_option(parser, "--data", required=required, help=kinds + (f" (default: {otherwise})" if otherwise else ""))
     add_option(parser, "--input_shape", default="", help='shape of one feed: "input:1,3,224,224;mask:1,5"')
     add_option(
-        parser, "--input_type", default="", help='what a .bin holds, when narrower than the input: "input:uint8"'
+        parser,
+        "--input_type",
+        default="",
+        help='type of the numbers in a .bin: "input:uint8" (default: the type of the input)',
     )
     group = parser.add_argument_group("images", "a folder of images becomes (pixel * scale - mean) / std")
     whole, numbers = _numbers(int), _numbers(float)
