@@ -57,14 +57,14 @@ def _devices(text: str) -> list[str]:
     return names
 
 
-def _how_to_go_on(found: CompareReport) -> str:
+def _how_to_go_on(report: CompareReport) -> str:
     """The message after Ctrl-C."""
-    of = "" if found.samples_total is None else f" of {found.samples_total}"
-    noun = "sample" if (found.samples_total or found.samples) == 1 else "samples"
-    begun = f"interrupted after {found.samples}{of} {noun}"
-    if found.state_file is None:
+    of = "" if report.samples_total is None else f" of {report.samples_total}"
+    noun = "sample" if (report.samples_total or report.samples) == 1 else "samples"
+    begun = f"interrupted after {report.samples}{of} {noun}"
+    if report.state_file is None:
         return f"{begun}; its state could not be written, so there is nothing to resume."
-    return f"{begun}; the same command with --resume continues (state: {shown(found.state_file)})."
+    return f"{begun}; the same command with --resume continues (state: {shown(report.state_file)})."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from amct_onnx.verbs.compare.report import DIVERGES
 
     with progress_bar("Comparing", unit="samples") as progress:
-        found = compare(
+        report = compare(
             arguments.model,
             arguments.save_path,
             arguments.data,
@@ -98,22 +98,22 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     try:
-        _print(found, in_json=arguments.json)
+        _print(report, in_json=arguments.json)
     except OSError:
-        if found.complete or asked_by() != signal.SIGHUP:
+        if report.complete or asked_by() != signal.SIGHUP:
             raise
         drop_stdout()  # the terminal is gone
-    if not found.complete:
-        say_last(f"amct_onnx: {_how_to_go_on(found)}")
+    if not report.complete:
+        say_last(f"amct_onnx: {_how_to_go_on(report)}")
         return exit_code_of(asked_by())
-    return EXIT_CHECK_FAILED if found.verdict.level == DIVERGES else EXIT_DONE
+    return EXIT_CHECK_FAILED if report.verdict.level == DIVERGES else EXIT_DONE
 
 
-def _print(found: CompareReport, *, in_json: bool) -> None:
+def _print(report: CompareReport, *, in_json: bool) -> None:
     if in_json:
-        print_json(found.to_dict())
+        print_json(report.to_dict())
         return
     from amct_onnx.verbs.compare.present.screen import print_comparison
 
-    print_comparison(found, sys.stdout)
+    print_comparison(report, sys.stdout)
     sys.stdout.flush()

@@ -211,17 +211,17 @@ def _decoded(
                         f"{file}: has transparent pixels, and the model takes none. Save it over a background, without "
                         "transparency."
                     )
-                made = image.convert("L" if gray else "RGB")
+                converted = image.convert("L" if gray else "RGB")
     except DataError:
         raise
     except Exception as error:  # decoders raise many classes on malformed files
         raise DataError(f"{file}: cannot be decoded ({error}). Remove it or save it again.") from error
-    if resized != made.size:
-        made = made.resize(resized, Image.Resampling[options.filter.upper()])
-    if cropped != made.size:
+    if resized != converted.size:
+        converted = converted.resize(resized, Image.Resampling[options.filter.upper()])
+    if cropped != converted.size:
         left, top = (resized[0] - cropped[0]) // 2, (resized[1] - cropped[1]) // 2
-        made = made.crop((left, top, left + cropped[0], top + cropped[1]))
-    return made
+        converted = converted.crop((left, top, left + cropped[0], top + cropped[1]))
+    return converted
 
 
 def _bits(image: Image.Image) -> int:

@@ -95,11 +95,11 @@ def _from_text(file: Path, names: Sequence[str] | None) -> Array:
         raise DataError(f"{file}: names files, but the data are not image files. Give one label in each line.")
     known = {name: int(label) for name, label in rows}
     by_base = {os.path.basename(name): label for name, label in known.items()}
-    found = [known.get(n, by_base.get(os.path.basename(n))) for n in names]
-    missing = [n for n, label in zip(names, found, strict=True) if label is None]
+    values = [known.get(n, by_base.get(os.path.basename(n))) for n in names]
+    missing = [n for n, label in zip(names, values, strict=True) if label is None]
     if missing:
         raise DataError(f"{file}: holds no label for '{missing[0]}' ({len(missing)} such files). Add them.")
-    return np.array(found, np.int64)
+    return np.array(values, np.int64)
 
 
 def labels_of_folders(folders: Sequence[str]) -> Array:

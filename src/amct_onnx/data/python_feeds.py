@@ -37,10 +37,10 @@ class PythonFeeds(Repeatable):
     def _all(self) -> Iterator[Labelled]:
         assert self._function is not None
         with user_code(str(self._path), f"{FUNCTION}() fails"):
-            made = self._function()
-            items = iter(made) if isinstance(made, Iterable) else None
+            returned = self._function()
+            items = iter(returned) if isinstance(returned, Iterable) else None
         if items is None:
-            raise DataError(f"{self._path}: {FUNCTION}() returns {_kind(made)}. Let it yield arrays by input name.")
+            raise DataError(f"{self._path}: {FUNCTION}() returns {_kind(returned)}. Let it yield arrays by input name.")
         number = 0
         while True:
             with user_code(str(self._path), f"{FUNCTION}() fails at feed {number}"):

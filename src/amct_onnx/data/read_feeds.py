@@ -156,16 +156,16 @@ def read_feeds(
             )
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give the data as .npz, .npy, .bin or a folder of them.")
-    found = False
+    any_feed = False
     for group in _groups(path, inputs):
         arrays = {
             spec.name: _load(group[spec.name], spec, shapes.get(spec.name), types.get(spec.name), len(inputs))
             for spec in inputs
         }
         for feeds in _batches(arrays, inputs, shapes, group):
-            found = True
+            any_feed = True
             yield feeds
-    if not found:
+    if not any_feed:
         raise DataError(f"{path}: holds no {', '.join(SUFFIXES)} data. Give a folder with data files.")
 
 

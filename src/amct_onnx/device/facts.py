@@ -120,16 +120,16 @@ def worst_accumulator(sums: WeightSums, offset: int, bias: Int64) -> int:
 
 def out_of_specification(worst: int | None, scale: float | None, deq_scale: tuple[float, float] | None) -> list[str]:
     """Warnings: accumulators beyond int32, scales beyond float16."""
-    found: list[str] = []
+    sentences: list[str] = []
     if worst is not None and worst > INT32_MAX:
-        found.append(
+        sentences.append(
             f"out of specification: its accumulator may reach {worst}, beyond 2^31 - 1; what a device then does is not "
             "public"
         )
     if scale is not None and not FLOAT16_TINY <= scale <= FLOAT16_MAX:
-        found.append(
+        sentences.append(
             f"AscendQuant's scale {scale:.6g} lies outside float16's range [2^-14, 65504]: GE applies its root twice"
         )
     if deq_scale is not None and deq_scale[1] > FLOAT16_MAX:
-        found.append(f"its dequantization scale {deq_scale[1]:.6g} exceeds float16's largest number")
-    return found
+        sentences.append(f"its dequantization scale {deq_scale[1]:.6g} exceeds float16's largest number")
+    return sentences

@@ -126,9 +126,11 @@ class DeploySession:
         if not self._collects_layers:
             raise SettingError(f"run_layers() has nothing to show. Open the session with collect='{LAYERS}'.")
         names = tuple(n for t in self._taps for n in (t.input, t.accumulator, t.output))
-        outputs, found = self._run(None, input_feed, None, names)
+        outputs, tensor_of = self._run(None, input_feed, None, names)
         layers = tuple(
-            LayerTensors(t.name, t.op_type, t.dequantizer, found[t.input], found[t.accumulator], found[t.output])
+            LayerTensors(
+                t.name, t.op_type, t.dequantizer, tensor_of[t.input], tensor_of[t.accumulator], tensor_of[t.output]
+            )
             for t in self._taps
         )
         return outputs, layers

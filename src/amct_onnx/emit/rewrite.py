@@ -27,7 +27,7 @@ class PlanEmitter(abc.ABC):
         """The copy under construction."""
         self._plan = plan
         self._site_names = {s.node for s in plan.sites}
-        self._made: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
+        self._derived: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
         self._chains: dict[ir.Value, list[ir.Node]] = {}
         self._site_nodes: dict[str, list[ir.Node]] = {}
@@ -273,11 +273,11 @@ class PlanEmitter(abc.ABC):
     ) -> ir.Value:
         """A derived tensor, made once for all readers in one graph; the ledger names its nodes for each reader."""
         key = (source.name or "", quantizer, what, id(at.graph))
-        if key not in self._made:
+        if key not in self._derived:
             start = len(self.graph.inserted)
-            self._made[key] = make()
-            self._chains[self._made[key]] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
-        return self._made[key]
+            self._derived[key] = make()
+            self._chains[self._derived[key]] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
+        return self._derived[key]
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:
         value.shape = shape

@@ -143,7 +143,7 @@ class _Tensors:
                     if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
                         continue
                     try:
-                        found = (
+                        present = (
                             list(attribute.as_tensors())
                             if attribute.type == ir.AttributeType.TENSORS
                             else [attribute.as_tensor()]
@@ -153,10 +153,10 @@ class _Tensors:
                             f"{self._path}: attribute '{name}' of node '{node.name}' is not a tensor ({error}). "
                             "Export the model again."
                         ) from error
-                    tensors = [self._checked(t) for t in found]
+                    tensors = [self._checked(t) for t in present]
                     if attribute.type == ir.AttributeType.TENSORS:
                         node.attributes[name] = ir.AttrTensors(name, tensors)
-                    elif tensors[0] is not found[0]:
+                    elif tensors[0] is not present[0]:
                         node.attributes[name] = ir.AttrTensor(name, tensors[0])
         self._model.meta[INPUT_FILES] = {f.identity for f in [self._here, *self._files.values()]}
 
@@ -174,11 +174,11 @@ class _Tensors:
             return self._external(tensor)
         size = math.prod(shape)
         if isinstance(tensor, ir.StringTensor):
-            found, expected, unit = len(tensor.string_data()), size, "elements"
+            present, expected, unit = len(tensor.string_data()), size, "elements"
         else:
             raw = tensor.raw
             if raw.HasField("raw_data"):
-                found, expected, unit = len(raw.raw_data), tensor.nbytes, "bytes"
+                present, expected, unit = len(raw.raw_data), tensor.nbytes, "bytes"
             else:
                 field = TYPED_FIELDS.get(tensor.dtype, "int32_data")
                 other = next(
@@ -188,15 +188,17 @@ class _Tensors:
                     raise self._error(
                         tensor, f"of type {tensor.dtype.name} has elements in {other}", "Export it again."
                     )
-                found = len(getattr(raw, field))
+                present = len(getattr(raw, field))
                 expected, unit = size, "elements"
                 if tensor.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
                     expected *= 2
                 elif tensor.dtype.bitwidth < 8:
                     expected = tensor.nbytes
-        if found != expected:
+        if present != expected:
             raise self._error(
-                tensor, f"holds {found} {unit}; its shape {list(shape)} asks for {expected}", "Export the model again."
+                tensor,
+                f"holds {present} {unit}; its shape {list(shape)} asks for {expected}",
+                "Export the model again.",
             )
         return tensor
 

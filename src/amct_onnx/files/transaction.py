@@ -35,7 +35,7 @@ class Transaction:
         self._places: dict[Path, Path] = {}
         self._removed: list[Path] = []
         self._handles: list[int] = []
-        self._made: list[Path] = []
+        self._new_folders: list[Path] = []
         self._committed = False
 
     def __enter__(self) -> Transaction:
@@ -53,7 +53,7 @@ class Transaction:
         for hidden in [*self._new.values(), *self._old.values()]:
             hidden.close()
         if not self._committed:
-            for folder in reversed(self._made):
+            for folder in reversed(self._new_folders):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -130,11 +130,11 @@ class Transaction:
     def _make_folder(self, folder: Path) -> None:
         missing = [p for p in [folder, *folder.parents] if not p.exists()]
         for path in reversed(missing):
-            self._made.append(path)
+            self._new_folders.append(path)
             try:
                 path.mkdir(mode=FOLDER_MODE)
             except FileExistsError:
-                self._made.remove(path)
+                self._new_folders.remove(path)
 
 
 def _refuse_folder(target: Path) -> None:

@@ -144,22 +144,22 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
     """The graphs that a node holds; most nodes are known to hold none without a look at their attributes."""
     if not node.domain and node.op_type not in WITH_BODY:
         return []
-    found: list[ir.Graph] = []
+    collected: list[ir.Graph] = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
+            collected.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found
+            collected.extend(attribute.as_graphs())
+    return collected
 
 
 def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
-    found: list[ir.Node] = []
+    collected: list[ir.Node] = []
     for node in graph:
-        found.append(node)
+        collected.append(node)
         for body in bodies_of(node):
-            found += _nodes_within(body)
-    return found
+            collected += _nodes_within(body)
+    return collected
 
 
 class FreeNames:
@@ -181,8 +181,8 @@ class FreeNames:
 
 def bodies(graph: ir.Graph) -> list[ir.Graph]:
     """The bodies of all If, Loop and Scan nodes in a graph, nested ones too."""
-    found = []
+    collected = []
     for node in graph:
         for body in bodies_of(node):
-            found += [body, *bodies(body)]
-    return found
+            collected += [body, *bodies(body)]
+    return collected

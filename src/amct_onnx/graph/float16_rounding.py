@@ -89,17 +89,17 @@ def _round(node: ir.Node, editor: GraphEditor) -> tuple[str, ...]:
     """Replace the node by one on float32 between Casts; return the names from the first input to the first output."""
 
     def cast(value: ir.Value, to: ir.DataType) -> ir.Value:
-        made = editor.node("Cast", [value], node, f"to_{to.name.lower()}", [ir.AttrInt64("to", int(to))])
-        made.type, made.shape = ir.TensorType(to), value.shape
-        return made
+        cast_node = editor.node("Cast", [value], node, f"to_{to.name.lower()}", [ir.AttrInt64("to", int(to))])
+        cast_node.type, cast_node.shape = ir.TensorType(to), value.shape
+        return cast_node
 
     wide = {v: cast(v, ir.DataType.FLOAT) for v in dict.fromkeys(node.inputs) if v is not None and _is_float16(v)}
     inputs = [wide.get(v, v) if v is not None else None for v in node.inputs]
     first = editor.node(node.op_type, inputs, node, attributes=node.attributes.values(), outputs=len(node.outputs))
-    made = first.producer()
-    assert made is not None
+    wide_node = first.producer()
+    assert wide_node is not None
     results = []
-    for old, new in zip(node.outputs, made.outputs, strict=True):
+    for old, new in zip(node.outputs, wide_node.outputs, strict=True):
         new.type, new.shape = old.type, old.shape
         if _is_float16(old):
             new.type = ir.TensorType(ir.DataType.FLOAT)

@@ -39,8 +39,8 @@ class Quantizer:
     @property
     def per_tensor_int8(self) -> bool:
         """Whether one AscendQuant can hold it. Its scale attribute is the reciprocal, which must be finite."""
-        held = self.float_type in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-        return self.axis is None and self.bits == 8 and held and bool(np.isfinite(reciprocal(self.scale_d)))
+        supported_type = self.float_type in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+        return self.axis is None and self.bits == 8 and supported_type and bool(np.isfinite(reciprocal(self.scale_d)))
 
     def same_grid(self, other: Quantizer) -> bool:
         """Whether both yield the same integers for every float."""

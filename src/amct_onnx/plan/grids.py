@@ -79,7 +79,7 @@ class Grids:
     def __init__(self, constants: ConstantEvaluator) -> None:
         self._constants = constants
         self._pairs: dict[ir.Node, tuple[ir.Value, Quantizer] | None] = {}
-        self._found: dict[ir.Value, Quantizer | None] = {}
+        self._quantizer_of: dict[ir.Value, Quantizer | None] = {}
 
     def pair(self, node: ir.Node | None) -> tuple[ir.Value, Quantizer] | None:
         """The float tensor and the factors of the Q/DQ pair that ends in a DequantizeLinear; else None.
@@ -101,21 +101,21 @@ class Grids:
         while stack:
             current = stack[-1]
             node = current.producer()
-            if current in self._found:
+            if current in self._quantizer_of:
                 stack.pop()
                 continue
             pair = self.pair(node)
             if pair is not None:
-                self._found[stack.pop()] = pair[1]
+                self._quantizer_of[stack.pop()] = pair[1]
                 continue
             candidates = self._candidates(node)
-            pending = [v for v in candidates if v not in self._found]
+            pending = [v for v in candidates if v not in self._quantizer_of]
             if pending:
                 # no cycle can occur: the graph is sorted
                 stack.extend(pending)
                 continue
-            self._found[stack.pop()] = self._common(node, candidates)
-        return self._found[value]
+            self._quantizer_of[stack.pop()] = self._common(node, candidates)
+        return self._quantizer_of[value]
 
     def _candidates(self, node: ir.Node | None) -> list[ir.Value]:
         """The tensors from which the node's outputs may get their grid, before the factors are known."""
@@ -125,10 +125,10 @@ class Grids:
         return [v for i in positions if (v := node.inputs[i]) is not None]
 
     def _common(self, node: ir.Node | None, candidates: list[ir.Value]) -> Quantizer | None:
-        first = self._found[candidates[0]] if candidates else None
+        first = self._quantizer_of[candidates[0]] if candidates else None
         if node is None or first is None or first.axis is not None:
             return None
-        others = [self._found[v] for v in candidates[1:]]
+        others = [self._quantizer_of[v] for v in candidates[1:]]
         if not all(other is not None and other.same_grid(first) for other in others):
             return None
         return first if moved_inputs(node, first, self._constants) else None

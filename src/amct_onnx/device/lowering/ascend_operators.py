@@ -74,12 +74,12 @@ def lower_dequant(state: LoweringState, node: ir.Node) -> None:
 
 def lower_antiquant(state: LoweringState, node: ir.Node) -> None:
     """AscendAntiQuant: its offset may differ from the one that its input is centred on."""
-    held = state.held_int8(_source(node), node)
+    int8 = state.held_int8(_source(node), node)
     scale, offset = quantizer_factors(node)
     state.warnings += lost_offset(node)
-    value = held.value
-    if offset != held.offset:
-        value = state.edit.node("Add", [value, state.edit.number(held.offset - offset)])
+    value = int8.value
+    if offset != int8.offset:
+        value = state.edit.node("Add", [value, state.edit.number(int8.offset - offset)])
     result = ANTIQUANTIZE[state.profile.antiquantize](state.edit, value, scale, _flag(node, "sqrt_mode"))
     _float_result(state, node, result)
 

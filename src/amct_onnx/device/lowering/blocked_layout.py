@@ -33,10 +33,10 @@ def block_size() -> int | None:
     order = np.arange(2 * channels, dtype=np.float32).reshape(1, channels, 1, 2)
     node = onnx.helper.make_node("ReorderInput", ["x"], ["y"], domain=DOMAIN)
     try:
-        (found,) = _run([node], {"x": order}, ["y"])
+        (laid_out,) = _run([node], {"x": order}, ["y"])
         for size in SIZES:
             expected = order.reshape(-1, size, 2).transpose(0, 2, 1)
-            if np.array_equal(found.reshape(-1), expected.reshape(-1)):
+            if np.array_equal(laid_out.reshape(-1), expected.reshape(-1)):
                 return size if _agrees(size) else None
     except Exception:  # onnxruntime's classes share no base; it has no such operators, or not for this CPU
         pass

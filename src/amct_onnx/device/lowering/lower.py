@@ -104,7 +104,7 @@ def _hand_out(state: LoweringState, graph: ir.Graph) -> None:
 
 def _lower_node(state: LoweringState, node: ir.Node) -> None:
     first = node.inputs[0] if node.inputs else None
-    held = state.int8.get(first) if first is not None else None
+    int8 = state.int8.get(first) if first is not None else None
     if node.op_type in ASCEND:
         ASCEND[node.op_type](state, node)
     elif node.op_type.startswith("Ascend"):
@@ -112,9 +112,9 @@ def _lower_node(state: LoweringState, node: ir.Node) -> None:
             f"Node '{node.name}': {node.op_type} has no place in a deploy model before ATC and is not simulated. "
             "Convert the QAT model again."
         )
-    elif node.op_type in LAYER_KINDS and (held is not None or state.is_int8(node, 1)):
+    elif node.op_type in LAYER_KINDS and (int8 is not None or state.is_int8(node, 1)):
         lower_layer(state, node)
-    elif held is not None and lower_int8_reader(state, node, held):
+    elif int8 is not None and lower_int8_reader(state, node, int8):
         return
     elif not lower_int32_reader(state, node):
         state.give_integers(node)

@@ -183,26 +183,26 @@ class LoweringState:
             return self.integers_of(self.int8[value])
         return self.integers_of(self.int32[value]) if value in self.int32 else value
 
-    def integers_of(self, held: Int8Tensor | Accumulator) -> ir.Value:
+    def integers_of(self, lowered: Int8Tensor | Accumulator) -> ir.Value:
         """The int8 or int32 form, made once, behind the node that computes the float32 form."""
-        if isinstance(held, Accumulator):
-            if not held.in_float:
-                return held.value
-            if not held.integral:
+        if isinstance(lowered, Accumulator):
+            if not lowered.in_float:
+                return lowered.value
+            if not lowered.integral:
                 raise UnsupportedModelError(
-                    f"Tensor '{held.value.name}': the integers of an int8 average are not public; only AscendDequant "
-                    "can read it here. Keep this layer in float."
+                    f"Tensor '{lowered.value.name}': the integers of an int8 average are not public; only "
+                    "AscendDequant can read it here. Keep this layer in float."
                 )
-        if held.integer is None:
-            producer = held.value.producer()
+        if lowered.integer is None:
+            producer = lowered.value.producer()
             assert producer is not None
             self.edit.after(producer)
-            whole = held.value
-            if isinstance(held, Int8Tensor) and held.offset:
-                whole = self.edit.node("Add", [whole, self.edit.number(held.offset)])
-            kind = ir.DataType.INT8 if isinstance(held, Int8Tensor) else ir.DataType.INT32
-            held.integer = self.edit.cast(whole, kind)
-        return held.integer
+            whole = lowered.value
+            if isinstance(lowered, Int8Tensor) and lowered.offset:
+                whole = self.edit.node("Add", [whole, self.edit.number(lowered.offset)])
+            kind = ir.DataType.INT8 if isinstance(lowered, Int8Tensor) else ir.DataType.INT32
+            lowered.integer = self.edit.cast(whole, kind)
+        return lowered.integer
 
     def held_int8(self, value: ir.Value, node: ir.Node) -> Int8Tensor:
         """The centred form of an int8 tensor that a node reads; one that no AscendQuant made has offset 0."""

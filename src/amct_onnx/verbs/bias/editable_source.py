@@ -47,7 +47,7 @@ class EditableSource:
         self._proto = read_proto(model_file)
         self._nodes: dict[ir.Node, tuple[onnx.NodeProto, onnx.GraphProto]] = {}
         self._inputs: dict[ir.Node, tuple[ir.Value | None, ...]] = {}
-        self._made: dict[ir.Value, tuple[ir.Node, tuple[ir.Value, ...]]] = {}
+        self._makers: dict[ir.Value, tuple[ir.Node, tuple[ir.Value, ...]]] = {}
         self._readers: dict[ir.Value, set[Reader]] = defaultdict(set)
         self._initializers: dict[ir.Value, tuple[onnx.TensorProto, onnx.GraphProto]] = {}
         self._handed_out: set[ir.Value] = set()
@@ -77,7 +77,7 @@ class EditableSource:
             self._nodes[node] = node_message, message
             self._inputs[node] = tuple(node.inputs)
             for output in node.outputs:
-                self._made[output] = node, tuple(node.outputs)
+                self._makers[output] = node, tuple(node.outputs)
             for index, value_read in enumerate(node.inputs):
                 if value_read is not None:
                     self._readers[value_read].add((node, index))
@@ -129,8 +129,8 @@ class EditableSource:
         """Give an initializer or a Constant node a new content of the same shape; False when it is neither."""
         if value in self._initializers:
             tensor = self._initializers[value][0]
-        elif value in self._made and self._made[value][0].op_type == "Constant":
-            attribute = self._nodes[self._made[value][0]][0].attribute[0]
+        elif value in self._makers and self._makers[value][0].op_type == "Constant":
+            attribute = self._nodes[self._makers[value][0]][0].attribute[0]
             if attribute.name != "value":
                 return False
             tensor = attribute.t
@@ -175,7 +175,7 @@ class EditableSource:
                 self._external.discard(tensor.name)
                 graph.initializer.remove(tensor)
                 continue
-            node, siblings = self._made.get(current, (None, ()))
+            node, siblings = self._makers.get(current, (None, ()))
             if node not in self._nodes or any(self._readers[v] or v in self._handed_out for v in siblings):
                 continue
             message, graph = self._nodes.pop(node)

@@ -61,8 +61,8 @@ class ConversionReport:
     @property
     def bias_matters(self) -> tuple[LayerEntry, ...]:
         """The layers whose bias rounding moves a noticeable share of the next quantizer's integers, worst first."""
-        found = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
-        return tuple(sorted(found, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
+        affected = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
+        return tuple(sorted(affected, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
 
     def summary(self) -> str:
         """One line: how many layers became int8, how many stayed float and why."""
