@@ -85,7 +85,7 @@ def same(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
 
 
 def outputs(session: DeploySession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a session gives, by name."""
+    """The results of a session, by name."""
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(None, feeds), strict=True))
 

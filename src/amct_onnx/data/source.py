@@ -27,7 +27,7 @@ class DataSource(abc.ABC):
         """The feeds from a position on, each with its labels.
 
         Raises:
-            DataError: A file or what it holds cannot be used.
+            DataError: A file or its content cannot be used.
         """
 
     def __iter__(self) -> Iterator[Feed]:
@@ -36,7 +36,7 @@ class DataSource(abc.ABC):
 
 
 class Repeatable(DataSource):
-    """A source that can only begin at the beginning: what comes before a position is read and dropped."""
+    """A source that can only start from the first feed: feeds before the wanted position are read and dropped."""
 
     def labelled(self, start: int = 0) -> Iterator[Labelled]:
         """See ``DataSource``."""

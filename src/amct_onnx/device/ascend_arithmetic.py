@@ -1,8 +1,8 @@
-"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that products follow.
+"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that chips follow.
 
 Quantizing functions return float32 that holds integers of [-128, 127]; a NaN stays a NaN, because no public source says
 what a device makes of it and a number in its place would hide it. ``device/lowering/operators.py`` says the same in
-ONNX operators, ``device/profiles.py`` says which product follows which rule.
+ONNX operators, ``device.profiles`` says which chip follows which rule.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT
 from amct_onnx.common.arrays import Array, Float32, Int8
 
 S19_MASK = np.uint32(0xFFFFE000)
-"""Sign, exponent and 10 mantissa bits of a float32: what the fixed pipe keeps of a scale."""
+"""Mask of S19: sign, exponent and 10 mantissa bits of a float32, which the fixed pipe keeps of a scale."""
 
 
-# -- scales: what GE's host code makes of a constant before the device sees it ----------------------------------------
+# -- scales: how GE's host code changes a constant before the device gets it ----------------------------------------
 
 
 def unpack_deq_scale(
@@ -113,7 +113,7 @@ def quantize_float16(x: Array, scale: float, offset: int, sqrt_mode: bool = Fals
     """clip(rint(f16(f16(f16(x) * f16(scale)) + f16(offset))), -128, 127): every step rounds to float16.
 
     A scale outside [2^-14, 65504] is applied as its square root, twice (``float16_scale``).
-    Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py, all products but the 950.
+    Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py, all chips but the 950.
     """
     factor, sqrt_mode = float16_scale(scale, sqrt_mode)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -204,7 +204,7 @@ def antiquantize_float16(q: Array, scale: float, offset: int, sqrt_mode: bool = 
     """f16((q - offset) * f16(scale)), * f16(scale) once more with ``sqrt_mode``, held in float32.
 
     q - offset is exact in float16. Arguments as ``antiquantize_float32``.
-    Source: ops-nn, ascend_anti_quant, all products but the 950.
+    Source: ops-nn, ascend_anti_quant, all chips but the 950.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         factor = np.float32(scale).astype(np.float16)

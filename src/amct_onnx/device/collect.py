@@ -1,4 +1,4 @@
-"""Dynamic facts: what the values of a data set did to the quantizers and accumulators of each layer."""
+"""Dynamic facts: saturation, ties and largest accumulator of each layer over a data set."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from amct_onnx.device.lowering.lowered import Counters
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Counted over all runs of a session.
+    """Counts over all runs of a session.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         values: elements that its AscendQuant quantized; None when another node makes its int8 input.
         saturated: of them, those that rounding left outside [-128, 127], NaN included.
         ties: of them, those exactly between two integers, where rounding order and reciprocal decide.
@@ -67,7 +67,7 @@ def _nothing(counters: Counters) -> LayerCounts:
 
 
 def _added(counts: LayerCounts, names: Counters, results: Mapping[str, Array]) -> LayerCounts:
-    # a NaN, or the infinities of ReduceMax over nothing, is no accumulator
+    # NaN, and the infinities of ReduceMax over nothing, are not accumulators
     extremes = [abs(float(results[n])) for n in (names.highest, names.lowest)]
     largest = max([counts.largest_accumulator, *(int(e) for e in extremes if np.isfinite(e))])
     if counts.values is None or counts.saturated is None or counts.ties is None:

@@ -1,4 +1,4 @@
-"""Open a lowered model in onnxruntime: options that change results pinned, weights of any size."""
+"""Open a lowered model in onnxruntime, with pinned options and weights of any size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LoweredSession:
     Args:
         lowered: its model is used up.
         sess_options: onnxruntime's; those that change results are overridden, and restored afterwards.
-        cpu_options: of the execution provider.
+        cpu_options: options of the execution provider.
         message_limit: bytes of weights that one message holds.
 
     Raises:
@@ -68,7 +68,7 @@ class LoweredSession:
 
 
 def _take_weights(graph: ir.Graph, *, every: bool) -> dict[str, Array]:
-    """Make large initializers, every one or those that only a Cast reads, inputs; what to feed, by name."""
+    """Turn large initializers into inputs, all or those that only a Cast reads; return what to feed, by name."""
     weights = {}
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value

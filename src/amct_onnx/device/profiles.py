@@ -14,8 +14,8 @@ class Profile:
     """One arithmetic profile.
 
     Attributes:
-        name: of the profile.
-        chips: what it stands for, for people.
+        name: name of the profile.
+        chips: the chips that compute so, as text for people.
         quantize, dequantize, antiquantize: functions of ``arithmetic``.
         half: whether AscendQuant and AscendAntiQuant compute in float16, else in float32.
         exact_dequantize: whether AscendDequant rounds once, from the exact product to float32.

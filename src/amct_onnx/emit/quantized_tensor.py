@@ -29,7 +29,7 @@ class QuantizedTensor(ir.LazyTensor):
         self.key = weight.key
 
     def blocks(self) -> Iterator[Int8]:
-        """The integers as int8 in consecutive parts, whatever the tensor's type."""
+        """The integers as int8 in consecutive parts, for any type of the tensor."""
         if self._weight.blocks is None:
             yield self._weight.integers()
         else:

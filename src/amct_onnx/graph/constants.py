@@ -26,20 +26,20 @@ COMPUTED = frozenset(
     CumSum LpNormalization BatchNormalization MatMul Gemm
     """.split()
 )
-"""Operators that are computed: what exporters make scales and weights of. All are deterministic, and their time and
+"""Operators that are computed, because exporters compute scales and weights with them. All are deterministic; time and
 memory follow from the sizes of inputs and output; of others a hostile attribute would decide (kernels, bodies)."""
-COMPUTED_BYTES = 256 << 20
-"""That all constants computed by one evaluator may have together,"""
+MAX_COMPUTED_BYTES = 256 << 20
+"""Byte budget for all computed constants of one evaluator."""
 COMPUTED_FACTOR = 32
-"""and that they may have more for each byte that they are computed from: a file of 1 kB may not ask for 1 GB."""
-SHAPE_BYTES = 1 << 16
-"""Inputs up to this size are shown to shape inference with their content; they may be shapes."""
+"""Extra bytes of the budget for each byte that is read: a file of 1 kB may not ask for 1 GB."""
+MAX_SHAPE_BYTES = 1 << 16
+"""Shape inference sees the content of inputs up to this size, because they may be shapes."""
 NOT_LARGER = ("NonZero", "Compress")
-"""Their size depends on the content; for each element of the input they give at most one index per axis."""
+"""Operators whose result size depends on the content: at most one index per axis for each input element."""
 IR_VERSION = 10
-"""Of the one-node models that compute a constant; read by every supported onnxruntime."""
+"""IR version of the one-node models that compute a constant; every supported onnxruntime reads it."""
 QDQ_OPSET = 21
-"""Of a QuantizeLinear or DequantizeLinear that is computed; each version takes what the versions before it took."""
+"""Opset for computing a QuantizeLinear or DequantizeLinear; it accepts what earlier versions accept."""
 
 
 class ConstantEvaluator:
@@ -52,7 +52,7 @@ class ConstantEvaluator:
         self._opset = opset
         self._is_constant: dict[ir.Value, bool] = {}
         self._arrays: dict[ir.Value, Array] = {}
-        self._left = COMPUTED_BYTES
+        self._left = MAX_COMPUTED_BYTES
         self._counted: set[int] = set()
 
     def is_constant(self, value: ir.Value | None) -> bool:
@@ -158,16 +158,16 @@ class ConstantEvaluator:
         """Take the bytes of a result from what is left.
 
         Raises:
-            UnsupportedModelError: The size cannot be told, or there is not as much left.
+            UnsupportedModelError: The size is unknown, or exceeds what is left.
         """
         if size is None:
-            raise _not_computed(node, "its size cannot be told from its inputs")
+            raise _not_computed(node, "its size does not follow from its inputs")
         if size > self._left:
             raise _not_computed(node, f"it would have {size} bytes, far more than the tensors that it is computed from")
         self._left -= size
 
     def _count(self, tensor: ir.TensorProtocol) -> None:
-        """Let what is computed grow with each stored tensor that is read, wherever it stands in the chain."""
+        """Raise the budget with each stored tensor that is read, anywhere in the chain."""
         if id(tensor) not in self._counted:
             self._counted.add(id(tensor))
             self._left += COMPUTED_FACTOR * tensor.nbytes
@@ -194,10 +194,10 @@ def _one_node(node: ir.Node, inputs: dict[str, Array], constants: dict[str, Arra
 
 
 def _output_bytes(node: ir.Node, feeds: dict[str, Array], opset: int) -> int | None:
-    """What the node's result will take, by onnx's shape inference; None when that does not tell."""
+    """Bytes of the node's result by onnx's shape inference; None when unknown."""
     if node.op_type in NOT_LARGER:
         return sum(array.size * max(1, array.ndim) for array in feeds.values()) * 8
-    small = {n: a for n, a in feeds.items() if a.nbytes <= SHAPE_BYTES}
+    small = {n: a for n, a in feeds.items() if a.nbytes <= MAX_SHAPE_BYTES}
     large = {n: a for n, a in feeds.items() if n not in small}
     try:
         model = _one_node(node, large, small, opset)

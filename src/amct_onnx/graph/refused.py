@@ -22,7 +22,7 @@ class Refusal(Exception):
 
 
 def note_refusal(node: ir.Node, reason: str, detail: str, remedy: str) -> None:
-    """Note on a layer that it stays float; the first note stands."""
+    """Note on a layer that it stays float; the first note wins."""
     node.meta.setdefault(KEY, Refusal(reason, detail, remedy))
 
 

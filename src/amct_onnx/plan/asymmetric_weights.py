@@ -1,4 +1,4 @@
-"""A weight whose integers, less their zero point, leave int8: shifted into it, at the price of a sum.
+"""A weight that does not fit int8 after subtracting its zero point: it is shifted into int8, at the price of a sum.
 
 With w = (q + shift) * scale, sum(x * w) = scale * sum(x * q) + scale * shift * sum(x). The last sum is a layer of one
 output channel whose weights are all 1; it reads the same quantized input. Nothing is rounded on the way but the two
@@ -56,14 +56,14 @@ def shift_into_int8(ends: tuple[Int64, Int64], value: ir.Value, settings: PlanSe
     shift = np.maximum(high - INT8_MAX, 0) + np.minimum(low - INT8_MIN, 0)
     if not np.any(shift):
         return None
-    held = bool(np.all(high - low <= INT8_MAX - INT8_MIN))
-    if not held or settings.asymmetric_weights != SUM:
+    fits = bool(np.all(high - low <= INT8_MAX - INT8_MIN))
+    if not fits or settings.asymmetric_weights != SUM:
         remedy = "Train with symmetric weights: Ascend requires offset_w = 0."
         raise Refusal(
             "weight-asymmetric",
             f"its weight '{value.name}' is asymmetric: its integers less their zero point reach from {int(low.min())} "
             f"to {int(high.max())}, beyond int8",
-            f"{remedy} Or convert with asymmetric_weights 'sum'." if held else remedy,
+            f"{remedy} Or convert with asymmetric_weights 'sum'." if fits else remedy,
         )
     return shift
 
@@ -74,7 +74,7 @@ def shifted(
     shape: tuple[int, ...],
     axis: int | None,
 ) -> Callable[[], Iterator[Int8]]:
-    """The integers less their shift, which int8 holds."""
+    """The integers minus their shift, which fit int8."""
     wide = None if shift is None else along(shift.astype(np.int16), shape, axis)
 
     def blocks() -> Iterator[Int8]:

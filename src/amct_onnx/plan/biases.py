@@ -71,7 +71,7 @@ def plan_bias(
 
 
 def _exact_bias(value: ir.Value, deq_scale: Float32, constants: ConstantEvaluator) -> Float64 | None:
-    """The integers of an int32 DQ whose scale is already scale_d * scale_w: taken over unchanged."""
+    """The integers of an int32 DQ whose scale is already scale_d * scale_w; they are kept."""
     node = value.producer()
     if not is_op(node, DEQUANTIZE) or node is None or node.inputs[0] is None:
         return None
@@ -83,5 +83,5 @@ def _exact_bias(value: ir.Value, deq_scale: Float32, constants: ConstantEvaluato
 
 
 def _same_scale(scale: Float32, deq_scale: Float32) -> bool:
-    """Equal by value; one of the two may be per-tensor."""
+    """Whether two factors are equal by value; one of them may be per-tensor."""
     return (1 in (scale.size, deq_scale.size) or scale.size == deq_scale.size) and bool(np.all(scale == deq_scale))

@@ -1,4 +1,4 @@
-"""A weight seen by its output channels: one scale and one sign for each."""
+"""A weight by output channels: one scale and one sign for each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def channel_scales(weight: ResolvedWeight, layout: Layout) -> Float32:
 
 
 def negatable(weight: ResolvedWeight, signs: Int8, layout: Layout) -> bool:
-    """Whether no -128 would become 128."""
+    """Whether flipping the signs makes no -128 into 128."""
     if not np.any(signs < 0):
         return True
     integers = weight.integers()
@@ -64,7 +64,7 @@ def signed_weight(
         resolved: int8 integers.
         scale: float32 [1] or [channels], already positive.
         signs: int8 [1] or [channels].
-        layout: of the weight in the source; a transposed one is turned.
+        layout: layout of the weight in the source; a transposed one is turned.
     """
     turned = layout.transposed
 

@@ -81,7 +81,7 @@ def _own_bias(node: ir.Node, constants: ConstantEvaluator) -> ir.Value | None:
 
 
 class _Absorbed(NamedTuple):
-    """A tail with what the layer becomes by it; signs int8, scales float32, each [1] or [channels]."""
+    """A tail and the layer's factors with it; signs int8, scales float32, each [1] or [channels]."""
 
     tail: Tail
     signs: Int8
@@ -104,11 +104,11 @@ def _absorb_tail(
     Args:
         node: the layer.
         weight: as resolved.
-        quantizer: of its input.
-        scale: of the weight, [1] or [channels].
-        layout: of the weight.
+        quantizer: quantizer of its input.
+        scale: scale of the weight, [1] or [channels].
+        layout: layout of the weight.
         own: the layer's own bias.
-        constants: of the model.
+        constants: constants of the model.
     """
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     if alpha == 0 or not np.isfinite(alpha):
@@ -134,7 +134,7 @@ def _absorb_tail(
 
 
 def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
-    """Refuse a MatMul or Gemm that multiplies by no constant."""
+    """Refuse a MatMul or Gemm without a constant operand."""
     if node.op_type not in PRODUCTS or constants.is_constant(node.inputs[1]):
         return
     if constants.is_constant(node.inputs[0]):
@@ -181,7 +181,7 @@ def _check_weight(node: ir.Node, weight: ResolvedWeight, layout: Layout) -> None
 
 
 def _split_scale(node: ir.Node, deq_scale: Float32, settings: PlanSettings) -> bool:
-    """Whether AscendDequant gets one scale and a Mul the ratio: a Gemm or MatMul with a scale per channel."""
+    """Whether the scale is split: a Gemm or MatMul with a scale per channel gets one deq_scale, and a Mul the ratio."""
     if node.op_type not in PRODUCTS or deq_scale.size == 1 or settings.gemm_per_channel == "vector":
         return False
     if settings.gemm_per_channel == "refuse":
@@ -198,12 +198,12 @@ def _split_scale(node: ir.Node, deq_scale: Float32, settings: PlanSettings) -> b
 
 
 def _details(weight: ResolvedWeight, tail: Tail, split: bool) -> list[str]:
-    found = [weight.detail] if weight.detail else []
+    sentences = [weight.detail] if weight.detail else []
     if len(tail.nodes) > 1 or (tail.nodes and tail.bias is None):
-        found.append(f"{' and '.join(n.op_type for n in tail.nodes)} folded into deq_scale and bias")
+        sentences.append(f"{' and '.join(n.op_type for n in tail.nodes)} folded into deq_scale and bias")
     if split:
-        found.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
-    return found
+        sentences.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
+    return sentences
 
 
 def _deq_scale(quantizer: Quantizer, scale_w: Float32) -> Float32:
@@ -218,7 +218,7 @@ def _name(value: ir.Value | None) -> str:
 
 
 def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
-    """Of the layer in the output models; normalisation has spelled out those of convolutions."""
+    """Attributes of the layer in the output models; normalisation has completed those of convolutions."""
     if node.op_type not in CONVOLUTIONS:
         return ()
     if {"auto_pad", "output_shape"} & node.attributes.keys() or "pads" not in node.attributes:
@@ -231,7 +231,7 @@ def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
 
 
 def _output_rank(node: ir.Node) -> int | None:
-    """Of a MatMul with a weight of 2 axes; None when nothing declares it."""
+    """Rank of a MatMul's result, for a weight of 2 axes; None when nothing declares it."""
     for value in (node.outputs[0], node.inputs[0]):
         if value is not None and value.shape is not None:
             return len(value.shape)

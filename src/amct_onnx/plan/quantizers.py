@@ -26,7 +26,7 @@ RANGES = {
 QUANTIZE = "QuantizeLinear"
 DEQUANTIZE = "DequantizeLinear"
 BETWEEN = ("Identity", "Cast", "Clip")
-"""What may stand between the two on integers."""
+"""Operators on integers that may stand between Q and DQ."""
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
@@ -155,7 +155,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
 
     Raises:
         FactorError: The Q and the DQ of the pair have different factors.
-        UnsupportedModelError: An integer type that no range is known for.
+        UnsupportedModelError: An integer type without a known range.
     """
     scale, zero, axis = raw_factors(dq, constants)
     clips = []
@@ -178,7 +178,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits. "
+            f"Node '{node.name}' quantizes to {kind.name}, which is not an integer type of 4, 8 or 16 bits. "
             "Use int8 or uint8."
         )
     low, high, shift, bits = RANGES[kind]

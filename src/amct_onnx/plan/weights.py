@@ -34,10 +34,10 @@ from amct_onnx.plan.quantizers import (
 )
 from amct_onnx.plan.settings import PlanSettings
 
-WIDEST = 255
-"""Largest magnitude of an integer of 8 bits less its zero point."""
+MAX_UINT8 = 255
+"""Largest magnitude of an 8-bit integer minus its zero point."""
 REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-"""What may stand between a weight's DequantizeLinear and its layer."""
+"""Operators that may stand between a weight's DequantizeLinear and its layer."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ResolvedWeight(Weight):
 
     Attributes:
         axis: the axis that scale and shift belong to; None when per-tensor.
-        detail: what the ledger says about the weight; empty for the ordinary case.
+        detail: text for the ledger about the weight; empty in the usual case.
         shift: int64, shape of scale; None for a symmetric weight. The layer then needs the sum of its input's integers.
     """
 
@@ -62,7 +62,7 @@ def resolve_weight(
 
     Args:
         value: second input of the layer.
-        layout: of the weight as the layer reads it.
+        layout: layout of the weight as the layer reads it.
         constants: evaluator of the graph.
         settings: what to do with float weights on a grid, and with asymmetric ones.
 
@@ -110,7 +110,7 @@ def _behind_dequantize(
     as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric
 
     def numbers() -> Blocks:
-        """Integers less their zero point, int16 where int8 may not hold them."""
+        """Integers minus their zero point, as int16 where they may not fit int8."""
         scratch = QuantizationScratch(np.int16 if asymmetric else np.int8)
         for index, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
             offset = part_of(wide_zero, index) if asymmetric else 0
@@ -226,7 +226,7 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
     perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         raise UnsupportedModelError(
-            f"Node '{node.name}' (Transpose): perm {list(perm)} is no order of the {rank} axes of the weight "
+            f"Node '{node.name}' (Transpose): perm {list(perm)} is not an order of the {rank} axes of the weight "
             f"'{weight.name}'. Export the model again."
         )
     return dataclasses.replace(
@@ -248,7 +248,7 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
         )
     axis = weight.axis
     if axis is not None:
-        # the channels keep an axis of their own when as many elements lie before and behind them as ever
+        # the channels keep their own axis when the number of elements before and behind them stays the same
         before, length = int(np.prod(weight.shape[:axis])), weight.shape[axis]
         fits = [a for a in range(len(shape)) if shape[a] == length and int(np.prod(shape[:a])) == before]
         if not fits:
@@ -275,21 +275,21 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
         )
     array = constants.array(value)
     channel_axis = layout.channel_axis(array.ndim) if array.ndim > 1 else None
-    found = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, WIDEST)
-    if found is None:
+    recovered_grid = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, MAX_UINT8)
+    if recovered_grid is None:
         raise Refusal(
             "weight-not-quantized",
-            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and lies on no int8 grid",
+            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and does not lie on an int8 grid",
             remedy,
         )
-    scale, axis = found
+    scale, axis = recovered_grid
     shape = tuple(array.shape)
     wide_scale = along(scale, shape, axis)
 
     def numbers() -> Blocks:
         tensor, scratch = constants.tensor(value), QuantizationScratch(np.int16)
         for index, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
-            yield index, quantize_weight(floats, part_of(wide_scale, index), -WIDEST, WIDEST, scratch)
+            yield index, quantize_weight(floats, part_of(wide_scale, index), -MAX_UINT8, MAX_UINT8, scratch)
 
     shift = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
     blocks = shifted(numbers, shift, shape, axis)

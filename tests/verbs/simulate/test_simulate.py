@@ -181,7 +181,7 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
         ("no input", "holds w, z but no 'x'"),
         ("two inputs", "the model has 2 inputs"),
         ("different numbers", "different numbers of feeds"),
-        ("size", "28 bytes are no multiple of 24"),
+        ("size", "28 bytes are not a multiple of 24"),
         ("empty folder", "holds no"),
         ("suffix", "ends in none of"),
         ("unknown input", "no input 'z'"),

@@ -20,7 +20,7 @@ from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.graph.attributes import attribute
 
 DOMAIN = "com.microsoft.nchwc"
-"""Of ReorderInput, Conv and ReorderOutput."""
+"""Domain of ReorderInput, Conv and ReorderOutput."""
 SIZES = (8, 16, 32)
 """Channels that a block may have."""
 
@@ -32,10 +32,10 @@ def block_size() -> int | None:
     order = np.arange(2 * channels, dtype=np.float32).reshape(1, channels, 1, 2)
     node = onnx.helper.make_node("ReorderInput", ["x"], ["y"], domain=DOMAIN)
     try:
-        (found,) = _run([node], {"x": order}, ["y"])
+        (laid_out,) = _run([node], {"x": order}, ["y"])
         for size in SIZES:
             expected = order.reshape(-1, size, 2).transpose(0, 2, 1)
-            if np.array_equal(found.reshape(-1), expected.reshape(-1)):
+            if np.array_equal(laid_out.reshape(-1), expected.reshape(-1)):
                 return size if _agrees(size) else None
     except Exception:  # onnxruntime's classes share no base; it has no such operators, or not for this CPU
         pass
@@ -119,7 +119,7 @@ def _ordered(weight: Int8, group: int, size: int) -> Int8 | None:
 def blocked_convolution(
     edit: LoweringEditor, node: ir.Node, x: ir.Value, weight: ir.Value, channels: tuple[int, int], bias: ir.Value | None
 ) -> ir.Value:
-    """Insert the Conv with the layout's changes before and behind it.
+    """Insert the Conv, with the change of layout before and behind it.
 
     Args:
         edit: inserts nodes.

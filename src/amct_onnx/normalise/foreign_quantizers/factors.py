@@ -1,4 +1,4 @@
-"""What the factors of a foreign node hold: scale, zero point, range and bit width, constant and usable."""
+"""Factors of a foreign node: scale, zero point, range and bit width, checked to be constant and usable."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def rounding_of(node: ir.Node, default: str) -> str:
 
 
 def check_range(node: ir.Node, low: Array, high: Array) -> None:
-    """Refuse a range that holds no step.
+    """Refuse a range without a step.
 
     Raises:
         FactorError: Somewhere the range ends before it begins, or its ends have no common shape.

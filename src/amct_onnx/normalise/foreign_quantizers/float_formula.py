@@ -1,4 +1,4 @@
-"""The formula of a quantizer in float operators: the right numbers, but no layer is quantized by them."""
+"""The formula of a quantizer in float operators: the numbers are right, but no layer becomes int8 by them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Grid
 
 
 class FloatFormula:
-    """Puts float operators in a node's place.
+    """Replaces a node by float operators.
 
     Attributes:
         left_float: name and reason of each quantizer of an activation that became float operators.

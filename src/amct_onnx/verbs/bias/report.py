@@ -1,4 +1,4 @@
-"""What became of each layer's bias in the adapted source model."""
+"""The bias report: what became of each layer's bias in the adapted source model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class BiasEntry:
     """One candidate layer.
 
     Attributes:
-        name, op_type: of the layer.
+        name, op_type: name and operator of the layer.
         action: a key of MEANINGS.
         tensor: name of the tensor in the written model that holds the rounded bias; "" when nothing was changed.
-        before: what rounding the source's bias costs; None without an int8 bias.
+        before: error of rounding the source's bias; None without an int8 bias.
         after: the same in the written model; not 0 where the bias's float type holds no multiple exactly.
-        detail: what the reader must know beyond that, with the remedy.
+        detail: further text for the user, with the remedy.
     """
 
     name: str

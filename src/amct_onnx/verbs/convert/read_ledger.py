@@ -1,4 +1,4 @@
-"""Read what a conversion wrote: the ledger and the paths of the models beside it."""
+"""Read a conversion's ledger and the paths of the models beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a conversion did: one entry for each candidate layer, and the files written."""
+"""The report of a conversion: one entry for each candidate layer, and the files written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def summary_of(layers: Sequence[LayerEntry]) -> str:
 class ConversionReport(JsonReport):
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
-    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every product.
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip.
     """
 
     SCHEMA_VERSION = 1
@@ -62,8 +62,8 @@ class ConversionReport(JsonReport):
     @property
     def bias_matters(self) -> tuple[LayerEntry, ...]:
         """The layers whose bias rounding moves a noticeable share of the next quantizer's integers, worst first."""
-        found = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
-        return tuple(sorted(found, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
+        affected = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
+        return tuple(sorted(affected, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
 
     def summary(self) -> str:
         """One line: how many layers became int8, how many stayed float and why."""

@@ -53,7 +53,7 @@ def doctor(
     feeds: int = 8,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DoctorReport:
-    """Say which ONNX Runtime settings give a Q/DQ model's true numbers on this CPU.
+    """Show which ONNX Runtime settings give a Q/DQ model's true numbers on this CPU.
 
     Args:
         model: a model with QuantizeLinear/DequantizeLinear; None for a small built-in u8s8 model.
@@ -135,13 +135,13 @@ def _expected(reference: ort.InferenceSession, names: list[str], batches: list[d
 
 
 def _check_quantizers(model: ir.Model, name: str) -> None:
-    """Whether the model as it is holds quantizers that ONNX Runtime knows, and no others."""
+    """Refuse a model without quantizers, or with quantizers that ONNX Runtime does not know."""
     foreign = Counter(f"{n.domain}::{n.op_type}" for n in nodes_of(model) if only_normalised_runs(n))
     if foreign:
         counts = ", ".join(f"{count} x {kind}" for kind, count in foreign.items())
         raise UnsupportedModelError(
             f"{name}: holds {counts}, which ONNX Runtime cannot run under any setting. Convert the model and run its "
-            "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers are to compute."
+            "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers should compute."
         )
     if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(model)):
         raise NoQuantizerError(
@@ -151,7 +151,7 @@ def _check_quantizers(model: ir.Model, name: str) -> None:
 
 
 def _check(model: ir.Model) -> None:
-    """Whether an exact reference of the model can be made and run."""
+    """Refuse a model for which no exact reference can be made and run."""
     half = next(
         (n for n in nodes_of(model) if n.op_type in LAYER_KINDS and float_type_of(n.outputs[0]) == FLOAT16), None
     )

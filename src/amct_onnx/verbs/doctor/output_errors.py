@@ -18,7 +18,7 @@ ROUNDING_SHARE = 1e-5
 statistical growth of a sum as large as its terms; measured sums are ten times below it). An 8-bit step is 400 times
 larger."""
 EDGE_SHARE = 0.01
-"""So many values may lie on an edge where float32 as written meets none."""
+"""Share of values that may lie on an edge, even when float32 as written shows none."""
 INT8_STEPS = 127
 """A float output counts as 127 steps up to its largest absolute value."""
 
@@ -69,7 +69,7 @@ def _errors_of(name: str, got: list[Array], expected: list[Array], step: float |
     magnitudes = [np.abs(e[np.isfinite(e)], dtype=np.float64).max(initial=0.0) for e in map(_numbers, expected)]
     largest = max(magnitudes, default=0.0) or 1.0
     step = step or (1.0 if expected[0].dtype.kind in "iub" else largest / INT8_STEPS)
-    found = OutputErrors(output=name)
+    result = OutputErrors(output=name)
     for mine, theirs in zip(map(_numbers, got), map(_numbers, expected), strict=True):
         if mine.shape != theirs.shape:
             raise UnsupportedModelError(
@@ -80,13 +80,13 @@ def _errors_of(name: str, got: list[Array], expected: list[Array], step: float |
             error = np.abs(mine - theirs)
         same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
         error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
-        found.largest = max(found.largest, float(error.max(initial=0.0)))
-        found.sum_steps += float(error.sum()) / step
-        found.differing += int(np.count_nonzero(error > ROUNDING_SHARE * largest))
-        found.unequal += int(np.count_nonzero(~same))
-        found.values += error.size
-    found.share, found.steps = found.largest / largest, found.largest / step
-    return found
+        result.largest = max(result.largest, float(error.max(initial=0.0)))
+        result.sum_steps += float(error.sum()) / step
+        result.differing += int(np.count_nonzero(error > ROUNDING_SHARE * largest))
+        result.unequal += int(np.count_nonzero(~same))
+        result.values += error.size
+    result.share, result.steps = result.largest / largest, result.largest / step
+    return result
 
 
 def _numbers(array: Array) -> Float64:

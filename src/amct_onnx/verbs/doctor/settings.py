@@ -67,4 +67,4 @@ SETTINGS = (
     ),
     PINNED,
 )
-"""In the order of the table."""
+"""All settings, in the order of the table."""

@@ -26,7 +26,7 @@ from amct_onnx.files.transaction import FILE_MODE, FOLDER_MODE, Transaction
 from amct_onnx.verbs.simulate.earlier_results import FACTS_FILE, EarlierResults, feed_folder
 
 FLUSHERS = 8
-"""Threads that flush: a journal takes what several wait for in one go."""
+"""Threads that flush: the file system's journal serves several at once."""
 
 
 class ResultFolder:
@@ -42,7 +42,7 @@ class ResultFolder:
         self._feeds = 0
 
     def __enter__(self) -> ResultFolder:
-        """See whether the earlier results may be replaced: before a long run.
+        """Check before a long run whether the earlier results may be replaced.
 
         Raises:
             OutputError: They are not what their list says, or have none.

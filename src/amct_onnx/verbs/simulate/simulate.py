@@ -1,4 +1,4 @@
-"""Run a deploy model over a data set and write what it gives, named as a board's dump is."""
+"""Run a deploy model over a data set and write the results, named like a board's dump."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.simulate.result_folder import ResultFolder
 
-LONGEST_NAME = 180
+MAX_NAME = 180
 """Characters of a name within a file name; file systems take 255 bytes, with operator, index and suffix."""
 
 
 @dataclass(frozen=True)
 class Simulation(JsonReport):
-    """What a simulation did; ``to_dict`` is the content of ``simulation.json`` but for its list of files.
+    """The report of a simulation; ``to_dict`` is the content of ``simulation.json`` without its list of files.
 
     Attributes:
         model, data, folder: paths.
@@ -135,12 +135,12 @@ def simulate(
 def file_name(name: str) -> str:
     """A node's or tensor's name as a board's dump spells it: all but letters, digits, _ and - become _.
 
-    No file can have a very long name: it is cut, and told apart by a digest.
+    File systems limit the length of names: a longer one is cut, and a digest keeps it distinct.
     """
     spelt = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    if len(spelt) <= LONGEST_NAME:
+    if len(spelt) <= MAX_NAME:
         return spelt
-    return f"{spelt[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{spelt[:MAX_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def layer_files(layer: LayerTensors) -> list[tuple[str, Array]]:

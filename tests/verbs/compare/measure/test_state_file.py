@@ -164,7 +164,7 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
     refused([], "no state")
     digits.state.unlink()
     os.mkfifo(digits.state)  # would block
-    unreadable("no regular file")
+    unreadable("not a regular file")
 
 
 def test_state_is_written_while_a_long_run_goes_on(digits: Case, monkeypatch: pytest.MonkeyPatch) -> None:
