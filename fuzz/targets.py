@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes the bytes of one input and runs a part of the package on them."""
+"""Fuzz targets: each takes the bytes of one input and runs a part of the package on them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def convert(sandbox: Sandbox, content: bytes) -> None:
 
 
 def examine(sandbox: Sandbox, content: bytes) -> None:
-    """What takes a deploy model from anywhere: check, atc, DeploySession."""
+    """Run all that takes any deploy model: check, atc, DeploySession."""
     model = sandbox.place("in/model.onnx", content)
     refused = None
     for take in (check, lambda m: build_command(m, "Ascend310P3"), lambda m: DeploySession(m).close()):

@@ -1,4 +1,4 @@
-"""Lowering changes no integer: the source and the lowered models agree bit for bit, whatever the attributes.
+"""Lowering changes no integer: the source and the lowered models agree bit for bit, for all attributes.
 
 Every scale is a power of two and every bias a multiple of scale_d * scale_w times the largest alpha, so that no bias is
 rounded and onnxruntime's float32 computes the source's layer in exact integers times a power of two.

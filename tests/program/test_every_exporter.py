@@ -73,7 +73,7 @@ def source_proto(name: str) -> onnx.ModelProto:
 
 
 def feeds_of(name: str) -> dict[str, np.ndarray]:
-    """The stored inputs, an array for each input that is no initializer."""
+    """The stored inputs, an array for each input that is not an initializer."""
     data = np.load(MODELS / name / "inputs.npz")
     graph = source_proto(name).graph
     constants = {t.name for t in graph.initializer}
@@ -294,7 +294,7 @@ def test_whole_test_set(name: str, report: ConversionReport) -> None:
 
 @pytest.mark.parametrize("change", ["weight", "bias", "deq_scale", "scale"])
 def test_a_wrong_number_is_found(change: str, folder: Path) -> None:
-    """The comparison with the source is no comparison of anything with anything."""
+    """The comparison with the source would notice two models that differ."""
     case = "torchfx_digitsnet_u8_bnqat_op13"
     wrong = onnx.load(converted(case, folder).fake_quant_model)
     layer = "/b1.0/Conv"

@@ -15,11 +15,11 @@ REPOSITORY = Path(__file__).parents[2]
 IMPORTS: dict[str, set[str]] = {
     "errors": set(),
     "common": {"errors"},
-    "data": {"errors"},
+    "data": {"errors", "common"},
     "files": {"errors", "common"},
     "graph": {"errors", "common"},
     "device": {"errors", "common", "data", "files", "graph"},
-    "normalise": {"errors", "graph"},
+    "normalise": {"errors", "common", "graph"},
     "plan": {"errors", "common", "files", "graph"},
     "verbs/check": {"errors", "common", "graph", "device"},
     "verbs/simulate": {"errors", "common", "data", "files", "device"},

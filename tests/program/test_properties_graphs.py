@@ -1,4 +1,4 @@
-"""Random Q/DQ graphs: whatever the shape of the graph, the outputs agree with the source and with each other."""
+"""Random Q/DQ graphs of any shape: the outputs agree with the source and with each other."""
 
 from __future__ import annotations
 

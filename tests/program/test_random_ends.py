@@ -201,7 +201,7 @@ def end_on_both_disks(tmp_path: Path, make: Callable[[int], Path], name: str, nu
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("name", ["convert", "simulate", "compare"])
 def test_a_few_moments(tmp_path: Path, small_disk: Callable[[int], Path], name: str, number: str) -> None:
-    end_on_both_disks(tmp_path, small_disk, name, number, 2)
+    end_on_both_disks(tmp_path, small_disk, name, number, 1)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""amct_onnx check: say whether ATC would take a deploy model."""
+"""amct_onnx check: tell whether ATC will accept a deploy model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amct_onnx.cli.streams import print_json
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "check", help="say whether ATC would take a deploy model, whoever wrote it"
+        "check", help="tell whether ATC will accept a deploy model, from this tool or any other"
     )
     add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
     add_option(parser, "--soc_version", help=f"check for this chip only: {CHIP_NAMES} (default: all)")

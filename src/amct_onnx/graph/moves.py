@@ -1,4 +1,4 @@
-"""Operators that only select or order elements: the same on integers as on the floats that they stand for."""
+"""Operators that only select or order elements, so that they act on integers as on the floats behind them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ FIRST_INPUT = frozenset(
         "Resize",
     }
 )
-"""They move the elements of their first input."""
+"""Operators that move the elements of their first input."""
 ALL_INPUTS = frozenset({"Concat", "Max", "Min"})
-"""They select among the elements of all their inputs."""
+"""Operators that select among the elements of all their inputs."""
 
 
 def data_inputs(node: ir.Node) -> tuple[int, ...]:
@@ -55,7 +55,7 @@ def data_inputs(node: ir.Node) -> tuple[int, ...]:
 
 
 def fills(node: ir.Node) -> bool:
-    """Whether a Pad writes a number of its own."""
+    """Whether a Pad fills with a number."""
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     return node.op_type == "Pad" and mode == "constant"
 
@@ -71,6 +71,6 @@ def _selects_nearest(node: ir.Node) -> bool:
 
 
 def _crops(node: ir.Node) -> bool:
-    """Whether a Resize writes a number of its own outside of its region."""
+    """Whether a Resize fills with a number outside its region."""
     transformation = node.attributes.get("coordinate_transformation_mode")
     return transformation is not None and transformation.as_string() == "tf_crop_and_resize"

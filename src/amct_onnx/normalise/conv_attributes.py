@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose with every attribute spelled out and padding in numbers: what ATC reads, it reads literally.
+"""Write every attribute of Conv and ConvTranspose, and padding in numbers: ATC takes the attributes literally.
 
 ATC guesses the rank of a Conv without kernel_shape, and a ConvTranspose with output_shape or auto_pad changes how the
 compiler reads the other ones of the file. The formulas of auto_pad and output_shape are those of the ONNX operators.
@@ -59,13 +59,13 @@ def _check_lists(node: ir.Node, kernel: list[int]) -> None:
     counts = {name: {times * len(kernel)} for name, times in PER_AXIS.items()}
     counts["output_shape"] = {len(kernel), len(kernel) + 2}
     for name, allowed in counts.items():
-        found = _ints(node, name, None)
-        if found is not None and len(found) not in allowed:
-            raise _error(node, f"{name} = {found} does not fit {len(kernel)} spatial axes. Export the model again.")
+        stored = _ints(node, name, None)
+        if stored is not None and len(stored) not in allowed:
+            raise _error(node, f"{name} = {stored} does not fit {len(kernel)} spatial axes. Export the model again.")
 
 
 def _refuse_misread(node: ir.Node, kernel: list[int] | None) -> None:
-    """Quantized or not: with such a node the whole deploy model is of no use."""
+    """Refuse a node that ATC rejects or misreads, quantized or not: it would spoil the whole deploy model."""
     if not kernel:
         if node.op_type == "ConvTranspose" or not PER_AXIS.keys() & node.attributes.keys():
             raise _error(
@@ -139,7 +139,7 @@ def _transpose_padding(
         pads = _ints(node, "pads", [0] * 2 * len(extents)) if mode == "NOTSET" else [0] * 2 * len(extents)
         return None if pads is None else (pads, given)
     if wanted is None:
-        # SAME gives input * stride whatever the input's size; onnxruntime does not extend an output that is shorter
+        # SAME gives input * stride for any input size; onnxruntime does not extend an output that is shorter
         totals = [max(x + e - s, 0) for e, s, x in zip(extents, strides, extra, strict=True)]
         return _halves(totals, upper=mode == "SAME_UPPER"), given
     size = _spatial_size(node)

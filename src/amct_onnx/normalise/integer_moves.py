@@ -29,9 +29,9 @@ def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
     for node in nodes_of(model):
         value = node.inputs[0] if node.inputs else None
         if node.op_type == "QuantizeLinear" and node.domain == "" and value is not None:
-            found = _per_tensor(node, constants)
-            if found is not None and not constants.is_constant(value):
-                factors[node.outputs[0]] = found
+            pair = _per_tensor(node, constants)
+            if pair is not None and not constants.is_constant(value):
+                factors[node.outputs[0]] = pair
         elif node.op_type in PASSED_BY and node.domain == "" and value in factors:
             assert value is not None
             factors[node.outputs[0]] = factors[value]
@@ -56,14 +56,17 @@ def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEv
     if any(numbers != known[0] for numbers in known[1:]):
         return
     inputs = list(node.inputs)
-    made: dict[ir.Value, ir.Value] = {}
+    dequantized: dict[ir.Value, ir.Value] = {}
     for position in positions:
         value = inputs[position]
         assert value is not None
-        if value not in made:
-            made[value] = editor.node("DequantizeLinear", [value, scale, zero], node, "dequantize")
-            made[value].type, made[value].shape = ir.TensorType(scale.dtype or ir.DataType.FLOAT), value.shape
-        inputs[position] = made[value]
+        if value not in dequantized:
+            dequantized[value] = editor.node("DequantizeLinear", [value, scale, zero], node, "dequantize")
+            dequantized[value].type, dequantized[value].shape = (
+                ir.TensorType(scale.dtype or ir.DataType.FLOAT),
+                value.shape,
+            )
+        inputs[position] = dequantized[value]
     if fills(node):
         fill = _fill(node, known[0], constants)
         if fill is None:
@@ -91,7 +94,7 @@ def _numbers(factors: Factors, constants: ConstantEvaluator) -> tuple[float, int
 
 
 def _fill(node: ir.Node, numbers: tuple[float, int, str], constants: ConstantEvaluator) -> float | None:
-    """The float that the integer of a Pad stands for; None when it is no constant."""
+    """The float value of the integer that a Pad fills with; None when it is not constant."""
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     if fill is not None and not constants.is_constant(fill):
         return None

@@ -27,7 +27,7 @@ def infer_missing_shapes(model: ir.Model) -> None:
 
 
 def _lacks_rank(node: ir.Node) -> bool:
-    """Whether the plan will count axes of a tensor of unknown rank."""
+    """Whether the plan needs the rank of a tensor whose rank is unknown."""
     if node.op_type == "MatMul":
         readers = [use.node for use in node.outputs[0].uses()]
         return node.outputs[0].shape is None and any(n.op_type in AFFINE for n in readers)

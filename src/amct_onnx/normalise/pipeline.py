@@ -1,4 +1,4 @@
-"""The rules that turn every exporter's dialect into one form, in the order in which they apply."""
+"""The rules that turn every exporter's dialect into one form, in order."""
 
 from __future__ import annotations
 

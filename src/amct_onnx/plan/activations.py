@@ -7,9 +7,9 @@ import dataclasses
 import onnx_ir as ir
 
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.grids import Grids
-from amct_onnx.plan.refusal import Refusal
 
 
 def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quantizer]:
@@ -18,7 +18,7 @@ def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quan
     Behind data movement the tensor itself is returned: its values already lie on the grid.
 
     Raises:
-        Refusal: No quantizer of 8 bits, per-tensor, is there.
+        Refusal: The activation has no per-tensor quantizer of 8 bits.
     """
     pair = grids.pair(value.producer()) if value is not None else None
     quantizer = pair[1] if pair is not None else grids.of(value)

@@ -50,13 +50,13 @@ def on_grid(number: float, quantizer: Quantizer) -> bool:
 
 
 def _clips_on_grid(lower: float, upper: float, quantizer: Quantizer) -> bool:
-    """Each bound is a value of the grid, or never bites."""
+    """Whether each bound of the Clip is a value of the grid, or never takes effect."""
     lowest, highest = _ends(quantizer)
     return bool(lower <= lowest or on_grid(lower, quantizer)) and bool(upper >= highest or on_grid(upper, quantizer))
 
 
 def _keeps_floats(node: ir.Node) -> bool:
-    """Casts between float32 and float16: a grid of 8 bits survives float16's 11 bits when quantized again."""
+    """Whether a Cast gives float32 or float16: an 8-bit grid survives float16's 11 bits when quantized again."""
     return node.attributes["to"].as_int() in (int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16))
 
 
@@ -79,7 +79,7 @@ class Grids:
     def __init__(self, constants: ConstantEvaluator) -> None:
         self._constants = constants
         self._pairs: dict[ir.Node, tuple[ir.Value, Quantizer] | None] = {}
-        self._found: dict[ir.Value, Quantizer | None] = {}
+        self._quantizer_of: dict[ir.Value, Quantizer | None] = {}
 
     def pair(self, node: ir.Node | None) -> tuple[ir.Value, Quantizer] | None:
         """The float tensor and the factors of the Q/DQ pair that ends in a DequantizeLinear; else None.
@@ -101,34 +101,34 @@ class Grids:
         while stack:
             current = stack[-1]
             node = current.producer()
-            if current in self._found:
+            if current in self._quantizer_of:
                 stack.pop()
                 continue
             pair = self.pair(node)
             if pair is not None:
-                self._found[stack.pop()] = pair[1]
+                self._quantizer_of[stack.pop()] = pair[1]
                 continue
             candidates = self._candidates(node)
-            pending = [v for v in candidates if v not in self._found]
+            pending = [v for v in candidates if v not in self._quantizer_of]
             if pending:
-                # a cycle cannot be: the graph is sorted
+                # no cycle can occur: the graph is sorted
                 stack.extend(pending)
                 continue
-            self._found[stack.pop()] = self._common(node, candidates)
-        return self._found[value]
+            self._quantizer_of[stack.pop()] = self._common(node, candidates)
+        return self._quantizer_of[value]
 
     def _candidates(self, node: ir.Node | None) -> list[ir.Value]:
-        """What the node's outputs could owe their grid to, before the factors are known."""
+        """The tensors from which the node's outputs may get their grid, before the factors are known."""
         if node is None:
             return []
         positions = (0,) if node.op_type in CONDITIONAL and node.domain == "" else data_inputs(node)
         return [v for i in positions if (v := node.inputs[i]) is not None]
 
     def _common(self, node: ir.Node | None, candidates: list[ir.Value]) -> Quantizer | None:
-        first = self._found[candidates[0]] if candidates else None
+        first = self._quantizer_of[candidates[0]] if candidates else None
         if node is None or first is None or first.axis is not None:
             return None
-        others = [self._found[v] for v in candidates[1:]]
+        others = [self._quantizer_of[v] for v in candidates[1:]]
         if not all(other is not None and other.same_grid(first) for other in others):
             return None
         return first if moved_inputs(node, first, self._constants) else None

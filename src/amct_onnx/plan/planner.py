@@ -1,4 +1,4 @@
-"""plan(graph): a pure function to one verdict per candidate layer and one action per remaining quantizer."""
+"""plan(graph), a pure function: one verdict per candidate layer and one action per remaining quantizer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.grids import Grids
@@ -21,7 +22,6 @@ from amct_onnx.plan.layers import plan_layer
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
 from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, raw_factors
-from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 
 
@@ -75,13 +75,13 @@ def _plan_layers(
 def _plan_pairs(
     nodes: list[ir.Node], layers: dict[str, Quantizer], grids: Grids, constants: ConstantEvaluator
 ) -> tuple[list[Pair], dict[str, Callable[[], npt.NDArray[np.generic]]]]:
-    """Every DequantizeLinear that no layer takes: the pairs on activations, and what constants are in float.
+    """Every DequantizeLinear that no layer takes: the pairs on activations, and constants in float.
 
     Args:
-        nodes: of the model.
+        nodes: nodes of the model.
         layers: the quantizer of each int8 layer, by node name.
-        grids: of the model.
-        constants: of the model.
+        grids: grids of the model.
+        constants: constants of the model.
     """
     pairs: list[Pair] = []
     lazy: dict[str, Callable[[], npt.NDArray[np.generic]]] = {}
@@ -95,11 +95,11 @@ def _plan_pairs(
             continue
         if not output.is_graph_output() and all(u.idx == 0 and u.node.name in layers for u in output.uses()):
             continue  # it belongs to the layers that read it
-        found = grids.pair(node)
-        if found is None:
+        pair = grids.pair(node)
+        if pair is None:
             pairs.append(Pair(name, "", _without_quantize(node, constants)))
             continue
-        source, quantizer = found
+        source, quantizer = pair
         elided = quantizer.per_tensor_int8 and grids.requantized(output, quantizer, layers)
         pairs.append(Pair(name, source.name or "", quantizer, elided))
     return pairs, lazy

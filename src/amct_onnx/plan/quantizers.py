@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array, Float32
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
@@ -26,7 +26,7 @@ RANGES = {
 QUANTIZE = "QuantizeLinear"
 DEQUANTIZE = "DequantizeLinear"
 BETWEEN = ("Identity", "Cast", "Clip")
-"""What may stand between the two on integers."""
+"""Operators on integers that may stand between Q and DQ."""
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
@@ -34,7 +34,7 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
     return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx", "com.microsoft")
 
 
-RawFactors = tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]
+RawFactors = tuple[Float32, Array, int | None]
 """Scale, zero point and axis, see ``raw_factors``."""
 
 
@@ -58,7 +58,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
             "positive and finite. Calibrate or train the quantizer again."
         )
     zero_value = node.inputs[2] if len(node.inputs) > 2 else None
-    zero: npt.NDArray[Any] = np.zeros(scale.shape, np.int64)
+    zero: Array = np.zeros(scale.shape, np.int64)
     if zero_value is not None:
         if not constants.is_constant(zero_value):
             raise FactorError(
@@ -86,7 +86,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
     return scale, zero, axis
 
 
-def _check_length(node: ir.Node, source: ir.Value, scale: npt.NDArray[np.float32], axis: int | None) -> None:
+def _check_length(node: ir.Node, source: ir.Value, scale: Float32, axis: int | None) -> None:
     """Raise FactorError where the tensor's declared shape has no axis of as many elements as there are scales."""
     shape = source.shape
     if axis is None or shape is None:
@@ -135,12 +135,27 @@ def clip_bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, flo
     return bounds[0], bounds[1]
 
 
+def clipped(low: int, high: int, clips: Iterable[tuple[float, float]], shift: int) -> tuple[int, int]:
+    """What is left of a range of integers behind Clips.
+
+    Args:
+        low: smallest integer.
+        high: largest integer.
+        clips: see ``clip_bounds``; of integers that exceed those of the range by ``shift``.
+        shift: 128 for uint8 in an int8 range.
+    """
+    for lower, upper in clips:
+        low = max(low, int(np.ceil(max(lower, -1e9))) - shift)
+        high = min(high, int(np.floor(min(upper, 1e9))) - shift)
+    return low, high
+
+
 def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Quantizer] | None:
     """The float tensor behind a DequantizeLinear and the factors of the pair; None when no QuantizeLinear is behind it.
 
     Raises:
         FactorError: The Q and the DQ of the pair have different factors.
-        UnsupportedModelError: An integer type that no range is known for.
+        UnsupportedModelError: An integer type without a known range.
     """
     scale, zero, axis = raw_factors(dq, constants)
     clips = []
@@ -163,12 +178,11 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits. "
+            f"Node '{node.name}' quantizes to {kind.name}, which is not an integer type of 4, 8 or 16 bits. "
             "Use int8 or uint8."
         )
     low, high, shift, bits = RANGES[kind]
-    for lower, upper in clips:
-        low, high = max(low, int(np.ceil(max(lower, -1e9))) - shift), min(high, int(np.floor(min(upper, 1e9))) - shift)
+    low, high = clipped(low, high, clips, shift)
     source = node.inputs[0]
     zero_point = tuple(int(z) - shift for z in zero)
     return source, Quantizer(tuple(scale.tolist()), zero_point, low, high, axis, bits, shift, float_type_of(source))

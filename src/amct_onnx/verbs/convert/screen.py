@@ -48,5 +48,5 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
         console.print(Text(report.check.summary()), soft_wrap=True)
         rules = Counter(f.rule for s in (ERROR, WARNING) for f in report.check.of(s))
         if rules:
-            console.print("Of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()), soft_wrap=True)
+            console.print("Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()), soft_wrap=True)
     console.print(Text(report.summary()), soft_wrap=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from amct_onnx.common.arrays import Array, Float32, Float64
 from amct_onnx.device.facts import EXACT_IN_FLOAT32
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.attributes import attribute
@@ -30,7 +30,6 @@ PART = 16
 """int8 and uint8 numbers are 16 * high + low with -16 <= high < 16 and 0 <= low < 16."""
 INT16_MAX = 2**15 - 1
 UINT8_MAX = 255
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class _Operand:
     """One input of a layer: (integer - zero) * scale; weight is the constant integers minus zero, or None."""
 
     integer: ir.Value
-    zero: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float64]
+    zero: Float32
+    scale: Float64
     bound: int
     weight: Array | None
     signed: bool
