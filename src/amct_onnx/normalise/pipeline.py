@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
+from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
@@ -19,6 +20,7 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     express_foreign_quantizers,
     expand_qoperators,
     expand_dynamic_quantization,
+    recheck_declared_shapes,
     # onnx's inference stops at Q and DQ on float16, which the rules behind it leave
     infer_missing_shapes,
     spell_out_convolutions,

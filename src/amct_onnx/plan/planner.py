@@ -13,6 +13,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.model_warnings import warnings_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
@@ -45,7 +46,7 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     sites, entries = _plan_layers(nodes, grids, constants, settings)
     pairs, lazy = _plan_pairs(nodes, {s.node: s.quantizer for s in sites}, grids, constants)
     outputs = _plan_outputs(nodes, model.graph, constants)
-    warnings = tuple(
+    warnings = warnings_of(model) + tuple(
         f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
         for name, _, q in outputs
         if q.shift == 128
