@@ -38,8 +38,13 @@ RawFactors = tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]
 """Scale, zero point and axis, see ``raw_factors``."""
 
 
-def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
+def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, zero_scales: bool = False) -> RawFactors:
     """Scale (float32, flat), zero point (flat, same length) and axis (None when per-tensor) of a Q or DQ node.
+
+    Args:
+        node: QuantizeLinear or DequantizeLinear.
+        constants: evaluator of the graph.
+        zero_scales: whether a scale may be 0, which makes every element 0 (a dead channel of a weight).
 
     Raises:
         FactorError: Factors that are not constant, not positive and finite, or of unequal length.
@@ -51,8 +56,9 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
         )
     scale_array = np.asarray(constants.array(scale_value))
     scale = scale_array.astype(np.float32).reshape(-1)
-    if scale.size == 0 or not np.all(np.isfinite(scale)) or not np.all(scale > 0):
-        bad = scale[~(np.isfinite(scale) & (scale > 0))][:1]
+    usable = np.isfinite(scale) & ((scale >= 0) if zero_scales else (scale > 0))
+    if scale.size == 0 or not np.all(usable):
+        bad = scale[~usable][:1]
         raise FactorError(
             f"Node '{node.name}': scale tensor '{scale_value.name}' holds {bad.tolist() or 'nothing'}; a scale must be "
             "positive and finite. Calibrate or train the quantizer again."
@@ -160,6 +166,8 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
             "again with equal factors for a pair."
         )
     _check_length(node, node.inputs[0], scale, axis)
+    if axis is not None and np.all(scale == scale[0]) and np.all(zero == zero[0]):
+        scale, zero, axis = scale[:1], zero[:1], None  # equal factors on any axis are those of the whole tensor
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(

@@ -64,6 +64,12 @@ class ResolvedWeight:
     shift: npt.NDArray[np.int64] | None = None
 
 
+NO_SCALE = np.float32(2.0**-7)
+"""Stands for the scale 0 of a tensor whose elements are all 0; in it a bias is counted."""
+DEAD_RATIO = 2.0**-16
+"""A scale so far below the largest one is looked into: its channel may be dead."""
+
+
 def resolve_weight(
     value: ir.Value | None, layout: Layout, constants: ConstantEvaluator, settings: PlanSettings
 ) -> ResolvedWeight:
@@ -104,7 +110,7 @@ def _behind_dequantize(
             f"its weight '{value.name}' has one scale per block of {dq.attributes['block_size'].as_int()} elements",
             "Quantize the weight per tensor or per output channel.",
         )
-    scale, zero, axis = raw_factors(dq, constants)
+    scale, zero, axis = raw_factors(dq, constants, zero_scales=True)
     kind = integer_type(dq, constants)
     if kind not in RANGES or RANGES[kind][3] != 8:
         raise Refusal(
@@ -112,7 +118,9 @@ def _behind_dequantize(
         )
     low, high, shift, _ = RANGES[kind]
     source, quantizer, clips = _quantized_source(dq, constants)
-    if quantizer is not None and not _equal_factors(raw_factors(quantizer, constants), (scale, zero, axis)):
+    if quantizer is not None and not _equal_factors(
+        raw_factors(quantizer, constants, zero_scales=True), (scale, zero, axis)
+    ):
         raise Refusal(
             "weight-factors-differ",
             f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
@@ -125,9 +133,12 @@ def _behind_dequantize(
     low, high = _clipped_range(low, high, clips, shift)
     zero = zero - shift
     asymmetric = bool(np.any(zero))
+    dead = scale == 0
+    scale = np.where(dead, NO_SCALE, scale)
     wide_scale, wide_zero = along(scale, shape, axis), along(zero, shape, axis)
+    alive = along(~dead, shape, axis) if np.any(dead) else None
 
-    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric
+    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric and alive is None
 
     def numbers() -> Blocks:
         """Integers less their zero point, int16 where int8 may not hold them."""
@@ -138,10 +149,13 @@ def _behind_dequantize(
                 yield index, array
                 continue
             if quantizer is None:
-                yield index, np.clip(array.astype(np.int16) - shift, low, high) - offset
+                integers = np.clip(array.astype(np.int16) - shift, low, high) - offset
+                yield index, integers if alive is None else integers * part_of(alive, index)
                 continue
             try:
-                yield index, quantize_weight(array, part_of(wide_scale, index), low - offset, high - offset, scratch)
+                # a scale of 0 makes 0 of every element
+                floats = array if alive is None else array * part_of(alive, index)
+                yield index, quantize_weight(floats, part_of(wide_scale, index), low - offset, high - offset, scratch)
             except ValueError as error:
                 raise UnsupportedModelError(
                     f"Tensor '{source.name}': {error}. Train or export the model again."
@@ -152,10 +166,31 @@ def _behind_dequantize(
         beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
         detail = MOVED if beyond is None else SHIFTED
     blocks = shifted(numbers, beyond, shape, axis)
+    if axis is not None and beyond is None and (np.any(dead) or scale.min() < DEAD_RATIO * scale.max()):
+        scale = scales_of_the_living(np.where(dead, np.float32(0), scale), axis, numbers())
     key = (source.name, scale.tobytes(), zero.tobytes(), axis, low, high)
     return ResolvedWeight(
         lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks, beyond
     )
+
+
+def scales_of_the_living(scale: npt.NDArray[np.float32], axis: int, blocks: Blocks) -> npt.NDArray[np.float32]:
+    """The scales, those of channels whose integers are all 0 not below the smallest scale of the others.
+
+    Such a channel has the same values under any scale. A tiny one would push its bias out of int32.
+
+    Args:
+        scale: float32 [channels]; 0 for a channel that has none.
+        axis: of the channels in the weight.
+        blocks: of the integers.
+    """
+    alive = np.zeros(scale.size, bool)
+    for index, array in blocks:
+        others = tuple(a for a in range(array.ndim) if a != axis)
+        part = index[axis] if axis < len(index) else slice(None)
+        alive[part] |= np.any(array, axis=others)
+    floor = scale[alive].min() if np.any(alive) else NO_SCALE
+    return np.where(alive, scale, np.maximum(scale, floor)).astype(np.float32)
 
 
 def _equal_factors(one: RawFactors, other: RawFactors) -> bool:
