@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.plan.quantizers import DEQUANTIZE, is_op, raw_factors
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
+from amct_onnx.plan.quantizers import raw_factors
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.tails import EMPTY, Tail, addend_of
 

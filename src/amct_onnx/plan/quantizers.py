@@ -11,6 +11,7 @@ import onnx_ir as ir
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.quantizer_nodes import BETWEEN, QUANTIZE, integer_type, is_op
 from amct_onnx.plan.factors import Quantizer
 
 RANGES = {
@@ -22,16 +23,6 @@ RANGES = {
     ir.DataType.UINT16: (-32768, 32767, 32768, 16),
 }
 """Type -> smallest, largest integer after the shift, the shift, bits of the AscendQuant that would hold it."""
-
-QUANTIZE = "QuantizeLinear"
-DEQUANTIZE = "DequantizeLinear"
-BETWEEN = ("Identity", "Cast", "Clip")
-"""What may stand between the two on integers."""
-
-
-def is_op(node: ir.Node | None, *op_types: str) -> bool:
-    """Whether the node is one of the operators, in the default domain or as Q/DQ of com.microsoft."""
-    return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx", "com.microsoft")
 
 
 RawFactors = tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]
@@ -103,29 +94,6 @@ def _check_length(node: ir.Node, source: ir.Value, scale: npt.NDArray[np.float32
             f"Node '{node.name}': {scale.size} scales do not fit axis {axis} of tensor '{source.name}' of shape "
             f"{[d if isinstance(d, int) else str(d) for d in shape]}. Export the model again."
         )
-
-
-def integer_type(node: ir.Node, constants: ConstantEvaluator) -> ir.DataType:
-    """The integer type that a Q yields or a DQ reads."""
-    if node.op_type == QUANTIZE and "output_dtype" in node.attributes and node.attributes["output_dtype"].as_int():
-        return ir.DataType(node.attributes["output_dtype"].as_int())
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    if zero is not None:
-        tensor = constants.tensor(zero)
-        return tensor.dtype if tensor is not None else ir.DataType.from_numpy(constants.array(zero).dtype)
-    if node.op_type == QUANTIZE:
-        return ir.DataType.UINT8
-    value = node.inputs[0]
-    assert value is not None
-    tensor = constants.tensor(value)
-    if tensor is not None:
-        return tensor.dtype
-    producer = value.producer()
-    while is_op(producer, *BETWEEN) and producer is not None and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    if producer is not None and producer.op_type == QUANTIZE:
-        return integer_type(producer, constants)
-    return value.dtype or ir.DataType.INT8
 
 
 def clip_bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, float]:

@@ -16,24 +16,16 @@ from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import Layout, along, part_of
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
 from amct_onnx.plan.grid_weights import recover_grid
-from amct_onnx.plan.quantizers import (
-    DEQUANTIZE,
-    QUANTIZE,
-    RANGES,
-    RawFactors,
-    clip_bounds,
-    integer_type,
-    is_op,
-    raw_factors,
-)
+from amct_onnx.plan.quantizers import RANGES, RawFactors, clip_bounds, raw_factors
 from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 
 WIDEST = 255
 """Largest magnitude of an integer of 8 bits less its zero point."""
-REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
 """What may stand between a weight's DequantizeLinear and its layer."""
 
 
@@ -258,6 +250,8 @@ def _rearranged(weight: ResolvedWeight, chain: list[ir.Node], constants: Constan
             weight = _transposed(weight, node)
         elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
             weight = _reshaped(weight, node, constants)
+        elif node.op_type == "Slice":
+            weight = _sliced(weight, node, constants)
     return weight
 
 
@@ -275,6 +269,31 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
         shape=tuple(weight.shape[p] for p in perm),
         axis=None if weight.axis is None else perm.index(weight.axis),
         key=(*weight.key, perm),
+        blocks=None,
+    )
+
+
+def _sliced(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluator) -> ResolvedWeight:
+    starts, ends, *more = ([int(n) for n in np.asarray(constants.array(v)).reshape(-1)] for v in node.inputs[1:] if v)
+    axes = more[0] if more else list(range(len(starts)))
+    steps = more[1] if len(more) > 1 else [1] * len(starts)
+    parts = [slice(None)] * len(weight.shape)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1 or weight.shift is not None:
+            raise Refusal(
+                "weight-not-constant",
+                f"Slice '{node.name}' of its weight '{weight.name}' runs backwards, or cuts an asymmetric weight",
+                "Store the part that the layer uses as a weight of its own.",
+            )
+        parts[axis] = slice(start, end, step)
+    index = tuple(parts)
+    scale = weight.scale if weight.axis is None else weight.scale[parts[weight.axis]]
+    return dataclasses.replace(
+        weight,
+        integers=lambda: np.ascontiguousarray(weight.integers()[index]),
+        shape=tuple(len(range(*p.indices(n))) for p, n in zip(parts, weight.shape, strict=True)),
+        scale=scale,
+        key=(*weight.key, str(index)),
         blocks=None,
     )
 
