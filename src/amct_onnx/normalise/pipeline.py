@@ -17,6 +17,7 @@ from amct_onnx.normalise.inference_mode import drop_inference_dropout
 from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
 from amct_onnx.normalise.missing_shapes import infer_missing_shapes
+from amct_onnx.normalise.products import write_products_as_matmul
 from amct_onnx.normalise.qoperator import expand_qoperators
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
@@ -28,6 +29,7 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     recheck_declared_shapes,
     # onnx's inference stops at Q and DQ on float16, which the rules behind it leave
     infer_missing_shapes,
+    write_products_as_matmul,
     spell_out_convolutions,
     drop_casts_around_quantizers,
     move_quantizers_behind_integer_moves,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import reciprocal
-from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.plan.ledger import FloatOperator, LayerEntry
 
 
 @dataclass(frozen=True)
@@ -155,3 +155,4 @@ class Plan:
     constants: dict[str, Callable[[], npt.NDArray[np.generic]]]
     """Dequantized weights of layers that stay float."""
     warnings: tuple[str, ...]
+    float_operators: tuple[FloatOperator, ...] = ()

@@ -18,6 +18,7 @@ from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
+from amct_onnx.plan.float_operators import QuantizedReaders
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import plan_layer
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
@@ -52,7 +53,11 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         for name, _, q in outputs
         if q.shift == 128
     )
-    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings)
+    readers = QuantizedReaders(grids, constants)
+    entries += readers.refused_layers(nodes)
+    told = {e.name for e in entries} | {name for s in sites for name in s.absorbed}
+    others = tuple(readers.others(nodes, told))
+    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings, others)
 
 
 def _plan_layers(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry, ResidualEntry
+from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
 from amct_onnx.verbs.check.report import CheckReport
 
 LEDGER_SCHEMA_VERSION = 1
@@ -17,7 +17,8 @@ REASONS = frozenset(
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
     "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
-    "deq-scale-range padding-unknown conv-transpose-3d conv-rank".split()
+    "deq-scale-range padding-unknown conv-transpose-3d conv-rank "
+    "recurrent-layer einsum foreign-operator".split()
 )
 """Why a layer stays float; docs/ledger.md lists them."""
 
@@ -45,6 +46,7 @@ class ConversionReport:
     record_file: str | None
     layers: tuple[LayerEntry, ...]
     residuals: tuple[ResidualEntry, ...]
+    float_operators: tuple[FloatOperator, ...] = ()
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
 
@@ -77,5 +79,6 @@ class ConversionReport:
             for entry in self.layers
         ]
         values["residuals"] = [dict(vars(entry)) for entry in self.residuals]
+        values["float_operators"] = [dict(vars(entry)) for entry in self.float_operators]
         values["check"] = None if self.check is None else self.check.to_dict()
         return {"schema_version": LEDGER_SCHEMA_VERSION, **values, "summary": self.summary()}
