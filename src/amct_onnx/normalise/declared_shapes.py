@@ -60,7 +60,9 @@ def check_declared_shapes(model: ir.Model) -> None:
     if len(contradictions) > MAX_WARNINGS:
         more = len(contradictions) - MAX_WARNINGS
         warn(model, f"{more} more declarations contradict the graph and are ignored. Infer the model's shapes again.")
-    model.graph.meta[UNVERIFIED] = any(unverified)
+    # the dialects' nodes become standard ones, which inference knows
+    foreign = any(node.domain not in ("", "ai.onnx") for node in nodes_of(model))
+    model.graph.meta[UNVERIFIED] = foreign and any(unverified)
 
 
 def recheck_declared_shapes(model: ir.Model) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import onnx_ir as ir
 
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.refusal import Refusal
@@ -17,7 +18,7 @@ def _why_not(value: ir.Value | None, grids: Grids) -> tuple[str, str]:
     name = value.name if value is not None else ""
     node = value.producer() if value is not None else None
     on_grid = [v for v in (node.inputs if node is not None else ()) if grids.of(v) is not None]
-    if node is not None and on_grid:
+    if node is not None and on_grid and node.op_type not in LAYER_KINDS:
         return (
             f"its input '{name}' is made by {node.op_type} '{node.name}', whose results do not lie on the grid of the "
             f"quantizer of '{on_grid[0].name if on_grid[0] else ''}'",

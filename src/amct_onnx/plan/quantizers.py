@@ -17,6 +17,8 @@ from amct_onnx.plan.factors import Quantizer
 RANGES = {
     ir.DataType.INT8: (-128, 127, 0, 8),
     ir.DataType.UINT8: (-128, 127, 128, 8),
+    ir.DataType.INT2: (-2, 1, 0, 8),
+    ir.DataType.UINT2: (-2, 1, 2, 8),
     ir.DataType.INT4: (-8, 7, 0, 8),
     ir.DataType.UINT4: (-8, 7, 8, 8),
     ir.DataType.INT16: (-32768, 32767, 0, 16),
@@ -139,7 +141,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits. "
+            f"Node '{node.name}' quantizes to {kind.name}, which is not an integer type of 2, 4, 8 or 16 bits. "
             "Use int8 or uint8."
         )
     low, high, shift, bits = RANGES[kind]
