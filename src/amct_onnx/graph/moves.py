@@ -47,11 +47,18 @@ def data_inputs(node: ir.Node) -> tuple[int, ...]:
         return tuple(range(len(node.inputs)))
     if node.op_type == "Where":
         return (1, 2)
+    if node.op_type in ("ScatterND", "ScatterElements"):
+        return (0, 2) if _replaces(node) else ()
     if node.op_type not in FIRST_INPUT or (node.op_type == "MaxPool" and len(node.outputs) > 1):
         return ()
     if node.op_type == "Resize" and not _selects_nearest(node):
         return ()
     return (0,)
+
+
+def _replaces(node: ir.Node) -> bool:
+    """Whether a Scatter writes its updates as they are, and adds or multiplies nothing."""
+    return "reduction" not in node.attributes or node.attributes["reduction"].as_string() == "none"
 
 
 def fills(node: ir.Node) -> bool:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.edit import bodies_of
 
+KEEP_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 MAX_CONTENT = 1000
 """Inference gets the content of initializers up to this size; larger ones hold no shapes."""
 MAX_VECTOR = 1 << 16
@@ -92,3 +93,20 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
             results = [g for a in proto.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
             for body, result in zip(bodies, results, strict=True):
                 _take_over(body, result)
+
+
+def stored_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of a constant, also behind Q, DQ, Cast, Identity or Clip; of other tensors the one that is known.
+
+    Exporters declare no shapes inside a weight's Q/DQ pair, but the elements are those of the initializer.
+    """
+    while value is not None:
+        if value.const_value is not None:
+            return tuple(value.const_value.shape.numpy())
+        if value.shape is not None and all(isinstance(d, int) for d in value.shape):
+            return tuple(int(d) for d in value.shape if isinstance(d, int))
+        node = value.producer()
+        if node is None or node.op_type not in KEEP_SHAPE or not node.inputs:
+            return None
+        value = node.inputs[0]
+    return None

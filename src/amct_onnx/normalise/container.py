@@ -9,6 +9,8 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
+from amct_onnx.graph.model_warnings import take_over_warnings
+from amct_onnx.normalise.declared_shapes import check_declared_shapes
 from amct_onnx.normalise.opset import normalise_opset
 
 MAX_NODES = 1_000_000
@@ -39,7 +41,10 @@ def normalise_container(model: ir.Model) -> ir.Model:
             raise UnsupportedModelError(
                 f"The model's functions cannot be inlined ({error}). Export the model without functions."
             ) from error
-    model = normalise_opset(model)
+    check_declared_shapes(model)
+    declared, model = model, normalise_opset(model)
+    if declared is not model:
+        take_over_warnings(model, declared)
     # a layer whose result nothing reads is in neither output, and not in the ledger
     RemoveUnusedNodesPass()(model)
     _name_uniquely(model)

@@ -13,8 +13,8 @@ import onnx_ir as ir
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.layers import CONVOLUTIONS
+from amct_onnx.graph.shapes import stored_shape
 
-ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")
 PER_AXIS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 2, "output_padding": 1}
 """Lists of a convolution, and how many numbers they hold for each spatial axis."""
@@ -173,14 +173,8 @@ def _kernel(node: ir.Node) -> list[int] | None:
 
 def _weight_sizes(node: ir.Node) -> list[int] | None:
     """Spatial sizes of the weight; None where nothing tells them."""
-    weight = node.inputs[1] if len(node.inputs) > 1 else None
-    # exporters declare no shapes inside a weight's Q/DQ pair, but the elements are those of the initializer
-    while weight is not None and _sizes(weight) is None:
-        producer = weight.producer()
-        if producer is None or producer.op_type not in ELEMENTWISE:
-            break
-        weight = producer.inputs[0]
-    return _sizes(weight)
+    shape = stored_shape(node.inputs[1] if len(node.inputs) > 1 else None)
+    return list(shape[2:]) if shape is not None and len(shape) > 2 else None
 
 
 def _needs_input_size(node: ir.Node) -> bool:

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from amct_onnx.common import arithmetic
 from amct_onnx.common.arrays import Float32, Float64
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
 from amct_onnx.graph.refused import Refusal
-from amct_onnx.plan.quantizers import DEQUANTIZE, is_op, raw_factors
+from amct_onnx.plan.quantizers import raw_factors
 from amct_onnx.plan.tails import EMPTY, Tail, addend_of
 
 

@@ -15,13 +15,24 @@ from amct_onnx.plan.weights import ResolvedWeight
 def channel_scales(weight: ResolvedWeight, layout: Layout) -> Float32:
     """The weight's scales along the output channels: float32 [1] or [channels].
 
-    A grouped ConvTranspose that holds those of one group has them repeated for each.
+    A grouped ConvTranspose that holds those of one group has them repeated for each. Equal scales may lie on any axis;
+    in a depthwise ConvTranspose the axis of the inputs tells the output channels as well.
 
     Raises:
         Refusal: The scales belong to another axis, or their number fits no axis; a grouped asymmetric weight.
     """
-    channel_axis, channels, group = layout.channel_axis(len(weight.shape)), layout.channels(weight.shape), layout.group
+    rank, channels, group = len(weight.shape), layout.channels(weight.shape), layout.group
+    channel_axis = layout.channel_axis(rank)
     if weight.axis is not None and weight.axis != channel_axis:
+        if weight.shift is None and np.all(weight.scale == weight.scale[0]):
+            return weight.scale[:1]
+        if (
+            layout.kind.groups_on_inputs
+            and weight.axis == layout.input_axis(rank)
+            and group == weight.shape[weight.axis]
+        ):
+            # one input channel for each group: its scale is that of all output channels of the group
+            return np.repeat(weight.scale, channels // group)
         raise Refusal(
             "weight-axis",
             f"the scales of '{weight.name}' belong to axis {weight.axis}; the output channels are axis {channel_axis}",

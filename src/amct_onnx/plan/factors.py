@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import reciprocal
 from amct_onnx.common.arrays import Float32, Float64, Int8
-from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.plan.ledger import FloatOperator, LayerEntry
 
 
 @dataclass(frozen=True)
@@ -157,3 +157,4 @@ class Plan:
     constants: dict[str, Callable[[], npt.NDArray[np.generic]]]
     """Dequantized weights of layers that stay float."""
     warnings: tuple[str, ...]
+    float_operators: tuple[FloatOperator, ...] = ()

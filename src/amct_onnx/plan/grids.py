@@ -12,9 +12,14 @@ import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.moves import data_inputs, fills
+from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import Quantizer
-from amct_onnx.plan.quantizers import BETWEEN, DEQUANTIZE, QUANTIZE, clip_bounds, is_op, quantizer_of
+from amct_onnx.plan.quantizers import clip_bounds, quantizer_of
 
+ULP = 2.0**-22
+"""Relative: two units in the last place of a float32."""
+GRID_SIZE = 256
+"""Numbers of a grid of 8 bits."""
 CONDITIONAL = frozenset({"Relu", "Clip", "Cast"})
 """Order-preserving operators that keep to the grid under conditions."""
 
@@ -125,13 +130,27 @@ class Grids:
         return [v for i in positions if (v := node.inputs[i]) is not None]
 
     def _common(self, node: ir.Node | None, candidates: list[ir.Value]) -> Quantizer | None:
-        first = self._quantizer_of[candidates[0]] if candidates else None
+        """The one quantizer of all candidates; constants beside them count when all their numbers lie on its grid."""
+        quantizers = [self._quantizer_of[v] for v in candidates]
+        first = next((q for q in quantizers if q is not None), None)
         if node is None or first is None or first.axis is not None:
             return None
-        others = [self._quantizer_of[v] for v in candidates[1:]]
-        if not all(other is not None and other.same_grid(first) for other in others):
-            return None
+        for value, other in zip(candidates, quantizers, strict=True):
+            if not (other.same_grid(first) if other is not None else self._constant_on_grid(value, first)):
+                return None
         return first if moved_inputs(node, first, self._constants) else None
+
+    def _constant_on_grid(self, value: ir.Value, quantizer: Quantizer) -> bool:
+        if not self._constants.is_constant(value):
+            return False
+        numbers = np.unique(np.asarray(self._constants.array(value)))
+        if numbers.size > GRID_SIZE or numbers.dtype.kind != "f":
+            return False
+        lowest, highest = _ends(quantizer)
+        nearest = np.rint(numbers.astype(np.float32) / quantizer.scale_d) * quantizer.scale_d
+        # a grid value that was multiplied in float64 lies one unit in the last place beside the float32 product
+        near = np.abs(nearest - numbers) <= ULP * np.abs(numbers)
+        return bool(np.all(near & (nearest >= lowest) & (nearest <= highest)))
 
     def requantized(self, value: ir.Value, quantizer: Quantizer, sites: dict[str, Quantizer]) -> bool:
         """Exact elision: every way out of the tensor ends where it is quantized again with the same factors.

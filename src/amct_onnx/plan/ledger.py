@@ -80,6 +80,21 @@ class LayerEntry:
 
 
 @dataclass(frozen=True)
+class FloatOperator:
+    """An operator that reads quantized numbers as floats.
+
+    Attributes:
+        name: node name.
+        op_type: ONNX operator type.
+        tensor: what it reads.
+    """
+
+    name: str
+    op_type: str
+    tensor: str
+
+
+@dataclass(frozen=True)
 class ResidualEntry:
     """A quantizer that belongs to no converted layer, and what became of it.
 

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import LAYER_KINDS
-from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, is_op, raw_factors
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.plan.quantizers import raw_factors
 
 STOPS = frozenset({*LAYER_KINDS, "Shape", "Size", "ArgMax", "ArgMin"})
 """Operators whose results are not values of their input."""

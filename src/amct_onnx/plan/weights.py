@@ -17,26 +17,17 @@ from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import Layout, along, part_of
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
 from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
 from amct_onnx.plan.factors import Weight
 from amct_onnx.plan.grid_weights import recover_grid
-from amct_onnx.plan.quantizers import (
-    DEQUANTIZE,
-    QUANTIZE,
-    RANGES,
-    RawFactors,
-    clip_bounds,
-    clipped,
-    integer_type,
-    is_op,
-    raw_factors,
-)
+from amct_onnx.plan.quantizers import RANGES, RawFactors, clip_bounds, clipped, raw_factors
 from amct_onnx.plan.settings import PlanSettings
 
 MAX_UINT8 = 255
 """Largest magnitude of an 8-bit integer minus its zero point."""
-REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
 """Operators that may stand between a weight's DequantizeLinear and its layer."""
 
 
@@ -53,6 +44,12 @@ class ResolvedWeight(Weight):
     axis: int | None = None
     detail: str = ""
     shift: Int64 | None = None
+
+
+NO_SCALE = np.float32(2.0**-7)
+"""Stands for the scale 0 of a tensor whose elements are all 0; in it a bias is counted."""
+DEAD_RATIO = 2.0**-16
+"""A scale so far below the largest one is looked into: its channel may be dead."""
 
 
 def resolve_weight(
@@ -92,7 +89,9 @@ def _behind_dequantize(
     scale, zero, axis, kind = _eight_bit_factors(dq, value, constants)
     low, high, shift, _ = RANGES[kind]
     source, quantizer, clips = _quantized_source(dq, constants)
-    if quantizer is not None and not _equal_factors(raw_factors(quantizer, constants), (scale, zero, axis)):
+    if quantizer is not None and not _equal_factors(
+        raw_factors(quantizer, constants, zero_scales=True), (scale, zero, axis)
+    ):
         raise Refusal(
             "weight-factors-differ",
             f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
@@ -105,9 +104,12 @@ def _behind_dequantize(
     low, high = clipped(low, high, clips, shift)
     zero = zero - shift
     asymmetric = bool(np.any(zero))
+    dead = scale == 0
+    scale = np.where(dead, NO_SCALE, scale)
     wide_scale, wide_zero = along(scale, shape, axis), along(zero, shape, axis)
+    alive = along(~dead, shape, axis) if np.any(dead) else None
 
-    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric
+    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric and alive is None
 
     def numbers() -> Blocks:
         """Integers minus their zero point, as int16 where they may not fit int8."""
@@ -118,10 +120,13 @@ def _behind_dequantize(
                 yield index, array
                 continue
             if quantizer is None:
-                yield index, np.clip(array.astype(np.int16) - shift, low, high) - offset
+                integers = np.clip(array.astype(np.int16) - shift, low, high) - offset
+                yield index, integers if alive is None else integers * part_of(alive, index)
                 continue
             try:
-                yield index, quantize_weight(array, part_of(wide_scale, index), low - offset, high - offset, scratch)
+                # a scale of 0 makes 0 of every element
+                floats = array if alive is None else array * part_of(alive, index)
+                yield index, quantize_weight(floats, part_of(wide_scale, index), low - offset, high - offset, scratch)
             except ValueError as error:
                 raise UnsupportedModelError(
                     f"Tensor '{source.name}': {error}. Train or export the model again."
@@ -132,6 +137,8 @@ def _behind_dequantize(
         beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
         detail = MOVED if beyond is None else SHIFTED
     blocks = shifted(numbers, beyond, shape, axis)
+    if axis is not None and beyond is None and (np.any(dead) or scale.min() < DEAD_RATIO * scale.max()):
+        scale = scales_of_the_living(np.where(dead, np.float32(0), scale), axis, numbers())
     key = (source.name, scale.tobytes(), zero.tobytes(), axis, low, high)
     return _weight_of(blocks, shape, scale, source, key, axis=axis, detail=detail, shift=beyond)
 
@@ -151,13 +158,32 @@ def _eight_bit_factors(
             f"its weight '{value.name}' has one scale per block of {block} elements",
             "Quantize the weight per tensor or per output channel.",
         )
-    factors = raw_factors(dq, constants)
+    factors = raw_factors(dq, constants, zero_scales=True)
     kind = integer_type(dq, constants)
     if kind not in RANGES or RANGES[kind][3] != 8:
         raise Refusal(
             "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
         )
     return (*factors, kind)
+
+
+def scales_of_the_living(scale: Float32, axis: int, blocks: Blocks) -> Float32:
+    """The scales, those of channels whose integers are all 0 not below the smallest scale of the others.
+
+    Such a channel has the same values under any scale. A tiny one would push its bias out of int32.
+
+    Args:
+        scale: float32 [channels]; 0 for a channel that has none.
+        axis: of the channels in the weight.
+        blocks: of the integers.
+    """
+    alive = np.zeros(scale.size, bool)
+    for index, array in blocks:
+        others = tuple(a for a in range(array.ndim) if a != axis)
+        part = index[axis] if axis < len(index) else slice(None)
+        alive[part] |= np.any(array, axis=others)
+    floor = scale[alive].min() if np.any(alive) else NO_SCALE
+    return np.where(alive, scale, np.maximum(scale, floor)).astype(np.float32)
 
 
 def _equal_factors(one: RawFactors, other: RawFactors) -> bool:
@@ -218,6 +244,8 @@ def _rearranged(weight: ResolvedWeight, chain: list[ir.Node], constants: Constan
             weight = _transposed(weight, node)
         elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
             weight = _reshaped(weight, node, constants)
+        elif node.op_type == "Slice":
+            weight = _sliced(weight, node, constants)
     return weight
 
 
@@ -235,6 +263,31 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
         shape=tuple(weight.shape[p] for p in perm),
         axis=None if weight.axis is None else perm.index(weight.axis),
         key=(*weight.key, perm),
+        blocks=None,
+    )
+
+
+def _sliced(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluator) -> ResolvedWeight:
+    starts, ends, *more = ([int(n) for n in np.asarray(constants.array(v)).reshape(-1)] for v in node.inputs[1:] if v)
+    axes = more[0] if more else list(range(len(starts)))
+    steps = more[1] if len(more) > 1 else [1] * len(starts)
+    parts = [slice(None)] * len(weight.shape)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1 or weight.shift is not None:
+            raise Refusal(
+                "weight-not-constant",
+                f"Slice '{node.name}' of its weight '{weight.name}' runs backwards, or cuts an asymmetric weight",
+                "Store the part that the layer uses as a weight of its own.",
+            )
+        parts[axis] = slice(start, end, step)
+    index = tuple(parts)
+    scale = weight.scale if weight.axis is None else weight.scale[parts[weight.axis]]
+    return dataclasses.replace(
+        weight,
+        integers=lambda: np.ascontiguousarray(weight.integers()[index]),
+        shape=tuple(len(range(*p.indices(n))) for p, n in zip(parts, weight.shape, strict=True)),
+        scale=scale,
+        key=(*weight.key, str(index)),
         blocks=None,
     )
 

@@ -130,6 +130,7 @@ def _convert(
             for entry in plan.entries
         ),
         residuals=_residuals(plan),
+        float_operators=plan.float_operators,
         warnings=warnings,
         check=deploy.verdict,
     )

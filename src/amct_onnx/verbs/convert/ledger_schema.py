@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from amct_onnx.common.typed_json import ContentError
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry
 from amct_onnx.verbs.convert.report import REASONS, summary_of
 
@@ -44,7 +45,7 @@ class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``report.LayerEntry``."""
 
     name: Name
-    op_type: Literal["Conv", "ConvTranspose", "Gemm", "MatMul"]
+    op_type: Name
     verdict: Literal["converted", "refused"]
     granularity: Literal["per-tensor", "per-channel"] | None
     scale_d: Scale | None
@@ -67,6 +68,14 @@ class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensor: Name
     action: Literal["elided", "anti-quant", "quant", "float-chain"]
     detail: Text
+
+
+class FloatOperatorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``report.FloatOperator``."""
+
+    name: Name
+    op_type: Name
+    tensor: Text
 
 
 class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,6 +125,7 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     record_file: Text | None
     layers: tuple[LayerContent, ...]
     residuals: tuple[ResidualContent, ...]
+    float_operators: tuple[FloatOperatorContent, ...]
     warnings: tuple[Text, ...]
     check: CheckContent | None
     summary: Text
@@ -161,6 +171,7 @@ def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
     factors = {"granularity": layer.granularity, "scale_d": layer.scale_d, "offset_d": layer.offset_d}
     others = {"scale_w": layer.scale_w, "source_input": layer.source_input, "deploy_nodes": layer.deploy_nodes}
     if layer.verdict == CONVERTED:
+        problems += [("op_type", f"'{layer.op_type}' has no int8 form")] if layer.op_type not in LAYER_KINDS else []
         problems += [(n, "null, but the layer is int8") for n, v in factors.items() if v is None]
         problems += [(n, "empty, but the layer is int8") for n, v in others.items() if not v]
         problems += [("fake_quant_nodes", "empty, but the layer is int8")] if not layer.fake_quant_nodes else []

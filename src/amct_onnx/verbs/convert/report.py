@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amct_onnx.common.json_values import JsonReport
-from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry, ResidualEntry
+from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
 from amct_onnx.verbs.check.report import CheckReport
 
 REASONS = frozenset(
@@ -15,7 +15,8 @@ REASONS = frozenset(
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
     "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
-    "deq-scale-range padding-unknown conv-transpose-3d conv-rank".split()
+    "deq-scale-range padding-unknown conv-transpose-3d conv-rank "
+    "recurrent-layer einsum foreign-operator".split()
 )
 """Why a layer stays float; docs/ledger.md lists them."""
 
@@ -46,6 +47,7 @@ class ConversionReport(JsonReport):
     record_file: str | None
     layers: tuple[LayerEntry, ...]
     residuals: tuple[ResidualEntry, ...]
+    float_operators: tuple[FloatOperator, ...] = ()
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
 

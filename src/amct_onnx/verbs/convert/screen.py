@@ -36,6 +36,9 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
     actions = Counter(r.action for r in report.residuals)
     if actions:
         console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())))
+    kinds = Counter(f.op_type for f in report.float_operators)
+    if kinds:
+        console.print("Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items()))
     if report.bias_matters:
         worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
         console.print(

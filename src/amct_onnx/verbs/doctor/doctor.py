@@ -26,9 +26,10 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.quantizer_nodes import integer_type, is_op
 from amct_onnx.normalise.foreign_quantizers.rewrite import only_normalised_runs
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.quantizers import RANGES, integer_type, is_op, raw_factors
+from amct_onnx.plan.quantizers import RANGES, raw_factors
 from amct_onnx.verbs.doctor.cpu import cpu_facts
 from amct_onnx.verbs.doctor.exact_reference import make_exact
 from amct_onnx.verbs.doctor.output_errors import measure, result_of

@@ -24,7 +24,8 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import Layout, layout_of
-from amct_onnx.plan.quantizers import DEQUANTIZE, RANGES, integer_type, is_op, raw_factors
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
+from amct_onnx.plan.quantizers import RANGES, raw_factors
 
 PART = 16
 """int8 and uint8 numbers are 16 * high + low with -16 <= high < 16 and 0 <= low < 16."""
