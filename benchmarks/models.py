@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-LARGEST_INLINE = 1_900_000_000
+MAX_INLINE = 1_900_000_000
 
 
 class Chain:
@@ -17,7 +17,7 @@ class Chain:
 
     def __init__(self, path: Path, weight_bytes: int) -> None:
         self.path = path
-        self._data = path.with_suffix(".data") if weight_bytes > LARGEST_INLINE else None
+        self._data = path.with_suffix(".data") if weight_bytes > MAX_INLINE else None
         if self._data is not None:
             self._data.unlink(missing_ok=True)
         self._rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What ``compare`` reads beside the models: ledger, state, a board's dumps, an evaluator's and a data file's results.
+"""Targets for what ``compare`` reads beside the models: ledger, state, dumps, results of evaluators and data files.
 
 A changed ledger that is accepted is compared with; a changed state is resumed and reported: nonsense that gets past the
 reader must not end a run in another way than with figures.
@@ -27,7 +27,7 @@ from amct_onnx.verbs.compare.job import Job, layer_lsb, make_job
 from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
-from amct_onnx.verbs.compare.measure.state import DataDigest, State, checksum, read_state, write_state
+from amct_onnx.verbs.compare.measure.state_file import DataDigest, State, checksum, read_state, write_state
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.assemble import Run, assemble
 from amct_onnx.verbs.convert.read_ledger import Ledger, read_ledger
@@ -56,7 +56,7 @@ class Case:
 
 @functools.cache
 def case() -> Case:
-    """Of the smallest golden model with a bias."""
+    """Files of the smallest golden model with a bias."""
     holder = tempfile.TemporaryDirectory()
     folder = Path(holder.name)
     source = seeds.DATA / "goldens" / "qat" / "linear2d" / "qat.onnx"

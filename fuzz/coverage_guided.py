@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["amct_onnx"]):
     from oracle import Sandbox, limit_memory
     from targets import TARGETS, be_quiet
 
-LONGEST = 1 << 17
+MAX_INPUT_BYTES = 1 << 17
 """Bytes of an input."""
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         made = target.mutate(content, random.Random(seed), others)
         return made if len(made) <= longest else content[:longest]
 
-    options = [prefix, f"-max_len={LONGEST}", "-timeout=60", "-rss_limit_mb=4096", *arguments[1:], str(seeds)]
+    options = [prefix, f"-max_len={MAX_INPUT_BYTES}", "-timeout=60", "-rss_limit_mb=4096", *arguments[1:], str(seeds)]
     atheris.Setup([arguments[0], *options], one_input, custom_mutator=mutator)
     atheris.Fuzz()
 

@@ -46,7 +46,7 @@ LOCATIONS = (
     "",
     "pipe",
 )
-"""Of external data; see ``oracle.Sandbox`` for what lies there."""
+"""Locations of external data; ``oracle.Sandbox`` says what is there."""
 OPERATORS = (
     "QuantizeLinear", "DequantizeLinear", "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Clip", "Transpose",
     "Reshape", "Identity", "Cast", "ConstantOfShape", "Expand", "Range", "Tile", "Pad", "Concat", "Resize", "Constant",

@@ -1,4 +1,4 @@
-"""What an input may lead to: a result, or one AmctError; nothing is read elsewhere, left behind, or eaten up."""
+"""Judge an input: it may give a result or one AmctError, and must not read elsewhere, leave files or use up memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amct_onnx.errors import AmctError
 from seeds import EXTERNAL_CONTENT, EXTERNAL_FILE
 
 SECONDS = 10.0
-"""Of CPU time for one input. The slowest regular seed takes below one; the bound leaves room for a busy machine."""
+"""CPU time for one input. The slowest regular seed takes below one second; the bound leaves room for a busy machine."""
 MEMORY = 768 << 20
 """Bytes by which one input may raise the peak of resident memory."""
 ADDRESS_SPACE = 8 << 30
@@ -115,7 +115,7 @@ class Sandbox:
         self.outputs, self.together, self.may_go = {f"out/{name}" for name in OUTPUTS}, True, set()
 
     def may_read(self, folder: Path) -> None:
-        """What a target keeps elsewhere for all its inputs."""
+        """Content that a target keeps elsewhere for all its inputs."""
         if f"{folder.resolve()}/" not in self._allowed:
             self._allowed = (*self._allowed, f"{folder.resolve()}/")
 
@@ -191,7 +191,7 @@ class Sandbox:
 
 
 def empty(path: Path) -> None:
-    """Remove what is there, whatever it is; links are not followed."""
+    """Remove a file, folder or link; links are not followed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

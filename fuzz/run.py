@@ -21,14 +21,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 WALL_SECONDS = 60.0
-"""After which an input hangs."""
+"""An input that takes longer hangs."""
 NAMES = (
-    *("convert", "deploy", "surroundings"),
+    *("convert", "numbers", "deploy", "surroundings"),
     *("ledger", "state", "board", "data", "labels", "evaluator", "feeds"),
 )
-"""Of ``targets.TARGETS``, which takes seconds to import."""
+"""Names of ``targets.TARGETS``, whose import takes seconds."""
 STARTUP_SECONDS = 300.0
-"""For the imports of a worker on a busy machine."""
+"""Time for the imports of a worker on a busy machine."""
 
 
 def input_of(target: str, number: int, corpus: dict[str, bytes]) -> tuple[str, bytes]:

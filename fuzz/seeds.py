@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
-LARGEST_SEED = 40_000
+MAX_SEED_BYTES = 40_000
 """Bytes; a conversion of such a model takes some ten milliseconds."""
 HEADER = '<ir_version: 8, opset_import: ["" : 13, "local" : 1, "qonnx.custom_op.general" : 1, "com.microsoft" : 1]>\n'
 CONSTANTS = {
@@ -52,13 +52,13 @@ WRITTEN = {
 }
 EXTERNAL_FILE = "w.data"
 EXTERNAL_CONTENT = bytes(range(256)) * 16
-"""What lies beside every model."""
+"""Files beside every model."""
 
 
 def corpus() -> dict[str, bytes]:
     """Name -> serialised model with quantizers."""
     paths = [*DATA.rglob("qat.onnx"), *DATA.glob("models/*/model.onnx")]
-    found = {str(p.relative_to(DATA)): p.read_bytes() for p in sorted(paths) if p.stat().st_size <= LARGEST_SEED}
+    found = {str(p.relative_to(DATA)): p.read_bytes() for p in sorted(paths) if p.stat().st_size <= MAX_SEED_BYTES}
     return (
         found
         | {f"written/{name}": _written(text) for name, text in WRITTEN.items()}

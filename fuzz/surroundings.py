@@ -36,10 +36,10 @@ MODEL, DEPLOY, DATA, CONVERTED, RESULTS = "in/model.onnx", "in/deploy.onnx", "in
 OTHER_USER = 65534
 """nobody; files are given to it where the fuzzer may."""
 DATA_FILES = ("out/bias.onnx.data", "out/m_deploy_model.onnx.data", "out/m_fake_quant_model.onnx.data")
-"""Of earlier outputs: they go where the new ones have none."""
+"""Data files of earlier outputs: they are removed where the new outputs have none."""
 FOLDERS = ("in", "out", "out/sim", "out/sim/000000", "in/inner", ".")
 OWNERS_FOLDERS = ("../outside", "{root}/outside", "folder", "../in", "{root}/in", "", "..", "../outside/folder")
-"""What a journal may name: absolute, relative, through a link, its own."""
+"""Folders that a journal may name: absolute, relative, through a link, its own."""
 PREFIXES = ("m_", "c_", "b", "bias.onnx", "model", "deploy", "")
 SECRETS = (b"private", b"", b'{"feeds": []}', b"\x93NUMPY", bytes(300))
 
@@ -109,7 +109,7 @@ def run(sandbox: Sandbox, content: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # a name that is taken, or that no file can have
             put(sandbox.root, plant)
     if wanted["verb"] == "simulate" and not wanted["earlier"]:
-        # what was not written by a run is a user's, whatever its name; an empty folder holds no work
+        # a file that no run wrote is a user's, under any name; an empty folder holds no work
         taken = {n: sandbox.root / n for n in sandbox.outputs if os.path.lexists(sandbox.root / n)}
         sandbox.outputs -= {n for n, path in taken.items() if path.is_symlink() or not path.is_dir()}
     sandbox.start()
@@ -253,7 +253,7 @@ def _hidden_names(chance: random.Random) -> list[dict[str, Any]]:
 
 
 def _simulations(chance: random.Random) -> list[dict[str, Any]]:
-    """What a killed simulation left in earlier versions, and what its manifest may be called."""
+    """Leftovers of a killed simulation of earlier versions, under all names of its manifest."""
     home = chance.choice(("out/sim", "out/sim", "out/sim", "out", "in"))
     kind = chance.choice(("aside", "undo", f"new_{chance.getrandbits(40):x}", f"new_{chance.getrandbits(40):x}_old"))
     name = chance.choice((f".amct_simulation_{kind}", f".amct_simulation_{kind}", ".amct_simulation.json"))
@@ -261,7 +261,7 @@ def _simulations(chance: random.Random) -> list[dict[str, Any]]:
 
 
 def _users_files(chance: random.Random) -> list[dict[str, Any]]:
-    """What a user keeps where the outputs go, and in their place."""
+    """A user's own files in the folders of the outputs, and in their place."""
     names = (
         "out/sim/000000/notes.txt",
         "out/sim/000000/y.npy",

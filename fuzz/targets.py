@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes the bytes of one input and runs a part of the package on them."""
+"""Fuzz targets: each takes the bytes of one input and runs a part of the package on them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import onnxruntime as ort
 import amct_onnx
 import beside_a_model as beside
 import mutations
+import numbers_target as numbers
 import seeds
 import surroundings
 from amct_onnx.data.labels import read_labels
@@ -54,7 +55,7 @@ def convert(sandbox: Sandbox, content: bytes) -> None:
 
 
 def examine(sandbox: Sandbox, content: bytes) -> None:
-    """What takes a deploy model from anywhere: check, atc, DeploySession."""
+    """Run all that takes any deploy model: check, atc, DeploySession."""
     model = sandbox.place("in/model.onnx", content)
     refused = None
     for take in (check, lambda m: build_command(m, "Ascend310P3"), lambda m: DeploySession(m).close()):
@@ -131,6 +132,7 @@ TARGETS = {
     "board": Target(beside.board_corpus, beside.board, beside.change_dump),
     "evaluator": Target(beside.evaluator_corpus, beside.evaluator, beside.change_evaluator),
     "feeds": Target(beside.feeds_corpus, beside.feeds, beside.change_feeds),
+    "numbers": Target(seeds.corpus, numbers.run, numbers.mutate),
 }
 
 

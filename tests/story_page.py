@@ -159,7 +159,7 @@ BIAS_HEAD = """
 
 Output of the fake-quant model against the source: share of the values that are off by one step of the output's
 quantizer or more, and the largest difference in such steps; then the same against the source that `amct_onnx bias`
-wrote. What is left are exact ties: the source divides by a scale where AscendQuant multiplies by its reciprocal.
+wrote. Exact ties are left: the source divides by a scale where AscendQuant multiplies by its reciprocal.
 
 | model | off, source as trained | largest | off, biases rounded | largest |
 |---|---|---|---|---|

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from amct_onnx.common.log import set_logging_level
+    from amct_onnx.data.images import ImageOptions
+    from amct_onnx.data.open_data import open_data
+    from amct_onnx.data.source import DataSource
     from amct_onnx.device.session import DeploySession
     from amct_onnx.errors import (
         AmctError,
@@ -45,10 +48,12 @@ __all__ = [
     "CompareReport",
     "ConversionReport",
     "DataError",
+    "DataSource",
     "DeploySession",
     "DoctorReport",
     "FactorError",
     "Finding",
+    "ImageOptions",
     "ModelFileError",
     "ModelNotFoundError",
     "NoQuantizerError",
@@ -60,6 +65,7 @@ __all__ = [
     "compare",
     "convert_qat_model",
     "doctor",
+    "open_data",
     "quantize_bias",
     "set_logging_level",
 ]
@@ -71,6 +77,9 @@ _HOMES = {
     "CompareReport": "amct_onnx.verbs.compare.report",
     "convert_qat_model": "amct_onnx.verbs.convert.convert_model",
     "DeploySession": "amct_onnx.device.session",
+    "open_data": "amct_onnx.data.open_data",
+    "ImageOptions": "amct_onnx.data.images",
+    "DataSource": "amct_onnx.data.source",
     "quantize_bias": "amct_onnx.verbs.bias.quantize_bias",
     "BiasReport": "amct_onnx.verbs.bias.report",
     "doctor": "amct_onnx.verbs.doctor.doctor",

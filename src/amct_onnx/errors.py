@@ -8,7 +8,7 @@ class AmctError(Exception):
 
 
 class ModelFileError(AmctError, ValueError):
-    """The model file is no readable ONNX model."""
+    """The model file is not a readable ONNX model."""
 
 
 class ModelNotFoundError(AmctError, FileNotFoundError):

@@ -159,7 +159,7 @@ def test_bias_is_division_in_float32_then_half_even(bias: list[float], scale: li
     values = np.asarray(bias, np.float32)
     deq_scale = np.asarray(scale[: 1 if one else len(bias)], np.float32)
     with np.errstate(over="ignore"):
-        found = arithmetic.quantize_bias(values, deq_scale)
+        found = arithmetic.bias_integers(values, deq_scale)
     assert found.dtype == np.float64
     for index, value in enumerate(values):
         ratio = float32_of(exact(value) / exact(deq_scale[0 if one else index]))
@@ -182,7 +182,7 @@ def test_bias_is_division_in_float32_then_half_even(bias: list[float], scale: li
     ],
 )
 def test_bias_beyond_int32_stays_visible(bias: float, expected: int) -> None:
-    found = arithmetic.quantize_bias(np.asarray([bias], np.float32), np.asarray([1], np.float32)).item()
+    found = arithmetic.bias_integers(np.asarray([bias], np.float32), np.asarray([1], np.float32)).item()
     assert int(found) == found == expected
     inside = arithmetic.INT32_MIN <= expected <= arithmetic.INT32_MAX
     assert (arithmetic.INT32_MIN <= found <= arithmetic.INT32_MAX) == inside

@@ -75,7 +75,7 @@ def test_each_variable_sets_its_own_level(tmp_path: Path, index: int, spelling: 
 @pytest.mark.parametrize("variable", ["AMCT_LOG_LEVEL", "AMCT_LOG_FILE_LEVEL"])
 def test_bad_variable_is_named_with_its_value(tmp_path: Path, variable: str) -> None:
     result = run(**{variable: "loud"})
-    assert f"SettingError: {variable}: 'loud' is no log level" in result.stderr
+    assert f"SettingError: {variable}: 'loud' is not a log level" in result.stderr
     assert not (tmp_path / "amct_log").exists()
 
 

@@ -8,20 +8,24 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from PIL import Image
 
+import amct_onnx
 from amct_onnx import DataError
 from amct_onnx.cli import main
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.labels import read_labels
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import InputSpec, parse_input_type
+from amct_onnx.data.read_feeds import InputSpec, parse_input_type, specs_of
+from amct_onnx.data.source import Labelled
 from amct_onnx.errors import SettingError
-from support.golden_models import GOLDENS
+from support.golden_models import GOLDENS, MODELS
 
 F32 = np.dtype(np.float32)
 RGB = (InputSpec("x", ("n", 3, "h", "w"), F32),)
@@ -127,7 +131,7 @@ def test_positions_and_fixed_batches() -> None:
         for (array, labels), expected in zip(again, feeds[start:], strict=True):
             np.testing.assert_array_equal(array, expected)
             assert labels is not None and labels.shape == (2,)
-    with pytest.raises(DataError, match="no multiple of 3"):
+    with pytest.raises(DataError, match="not a multiple of 3"):
         open_data("photos", (InputSpec("x", (3, 3, 16, 20), F32),))
 
 
@@ -330,12 +334,12 @@ BODY = "import numpy as np\nX = np.zeros((2, 3), np.float32)\ndef feeds():\n    
         (BODY + "return 3", "returns a int"),
         (BODY + "return []", "yields nothing"),
         (BODY + "yield X", "feed 0 is a ndarray"),
-        (BODY + "yield {'z': X}", "'z', which is no input"),
+        (BODY + "yield {'z': X}", "'z', which is not an input"),
         (BODY + "yield {}", "holds no 'x'"),
         (BODY + "yield {'x': X.astype(np.float64)}", "is float64, the model takes float32"),
         (BODY + "yield {'x': X.T}", r"has shape \[3, 2\]"),
         (BODY + "yield {'x': [object()]}", "not an array of numbers"),
-        (BODY + "yield {'x': [[1], [1, 2]]}", "is no array"),
+        (BODY + "yield {'x': [[1], [1, 2]]}", "is not an array"),
         (BODY + "yield {'x': X}, [1]", "2 samples and labels of shape"),
         (BODY + "yield {'x': X}\n    raise ValueError('lost')", "line 5: .*fails at feed 1 .ValueError: lost"),
     ],
@@ -379,11 +383,11 @@ def test_labels_beside_arrays_are_cut_as_the_feeds_are() -> None:
     [
         ("l.txt", b"\xff\xfe\x00", "cannot be read as text"),
         ("l.txt", b"", "holds no labels"),
-        ("l.txt", b"cat\ndog\n", "is no label"),
-        ("l.csv", b"a,1,2\n", "is no label"),
+        ("l.txt", b"cat\ndog\n", "is not a label"),
+        ("l.csv", b"a,1,2\n", "is not a label"),
         ("l.csv", b"a.png,1\n", "names files"),
-        ("l.txt", b"9" * 5000, "is no label"),
-        ("l.csv", b"a.png,1\nb.png," + b"9" * 30, "is no label"),
+        ("l.txt", b"9" * 5000, "is not a label"),
+        ("l.csv", b"a.png,1\nb.png," + b"9" * 30, "is not a label"),
         ("l.csv", b"a,1\n" + b"x" * 200_000 + b",2\n", "cannot be read as text"),
         ("l.npy", b"nothing", "cannot be read as labels"),
         ("none.npy", None, "no such file"),
@@ -397,7 +401,7 @@ def test_labels_that_cannot_be_used(name: str, content: bytes | None, message: s
 
 
 def test_archives_and_bytes_are_no_arrays() -> None:
-    """Found by fuzzing: numpy opens an archive under any suffix, and hands out members that are no arrays as bytes."""
+    """Found by fuzzing: numpy opens an archive under any suffix, and hands out members that are not arrays as bytes."""
     with zipfile.ZipFile("bytes.npz", "w") as archive:
         archive.writestr("x", b"not an array")
     shutil.copy("bytes.npz", "archive.npy")
@@ -443,3 +447,19 @@ def test_pipe_among_the_files_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.npz")
     with pytest.raises(DataError, match=r"0\.npz: is a pipe or device"):
         list(open_data(tmp_path, TABLE))
+
+
+def test_public_names_open_data_for_a_session_and_a_source_of_ones_own() -> None:
+    class Noise(amct_onnx.DataSource):
+        def labelled(self, start: int = 0) -> Iterator[Labelled]:
+            yield from [({"x": np.zeros(1, np.float32)}, None)] * (3 - start)
+
+    assert len(list(Noise())) == 3 and len(list(Noise().labelled(2))) == 1
+    model = MODELS / "torchfx_digitsnet_i8sym_op13"
+    session = ort.InferenceSession(str(model / "model.onnx"), amct_onnx.AMCT_SO)
+    source = amct_onnx.open_data(model / "inputs.npz", session)
+    assert isinstance(source, amct_onnx.DataSource)
+    direct = open_data(model / "inputs.npz", specs_of(session))
+    for ours, theirs in zip(source, direct, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -1,4 +1,4 @@
-"""Evaluators and data in Python that fail, end the program, loop, or give what is no number: one error each."""
+"""Evaluators and data in Python that fail, end the program, loop, or give no numbers: one error each."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_feed_whose_array_ends_the_program() -> None:
     Path("own.py").write_text(
         "class A:\n    def __array__(self, *a, **k): raise SystemExit\ndef feeds(): yield {'x': A()}"
     )
-    with pytest.raises(DataError, match="own.py: feed 0: input 'x' is no array"):
+    with pytest.raises(DataError, match="own.py: feed 0: input 'x' is not an array"):
         next(iter(PythonFeeds(Path("own.py"), [InputSpec("x", (1,), np.dtype(np.float32))])))
 
 

@@ -14,7 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from amct_onnx import AMCT_SO, DeploySession, UnsupportedModelError
-from amct_onnx.device.lowered_session import PINNED_ENTRIES, LoweredSession
+from amct_onnx.common.onnxruntime_session import PINNED_ENTRIES
+from amct_onnx.device.lowered_session import LoweredSession
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.files.read import read_model

@@ -162,7 +162,7 @@ def test_interface_of_a_session() -> None:
     assert [t.name for t in layers] == [f.name for f in session.facts]
     for tensors in layers:
         assert (tensors.input.dtype, tensors.accumulator.dtype, tensors.output.dtype) == (np.int8, np.int32, np.float32)
-    with pytest.raises(SettingError, match="'m' is no output"):
+    with pytest.raises(SettingError, match="'m' is not an output"):
         session.run(["m"], feeds)
     session.close()
     with pytest.raises(SettingError, match="closed"):

@@ -26,7 +26,7 @@ def test_a_layer_that_no_output_needs_is_in_no_output_and_not_in_the_ledger(tmp_
 
 
 def test_no_node_is_called_as_atc_calls_a_constant(tmp_path: Path) -> None:
-    """The nodes of ATC's graph that stand for initializers are called <tensor>_Initializer_<n>."""
+    """ATC names the nodes that it makes from initializers <tensor>_Initializer_<n>."""
     text = (
         f"g (float[n, 6] x) => (float[n, 4] y) {{ wd = DequantizeLinear(w, s) {LAYER.format(1, 'm')} y = Add(m, c) }}"
     )

@@ -133,7 +133,7 @@ def test_one_element_off_the_grid_is_noticed(grid: tuple[np.ndarray, np.ndarray,
     random = np.random.default_rng(seed)
     row, column = random.integers(len(weight)), random.integers(1, weight.shape[1])
     step = float(np.abs(weight[row]).max()) / 128
-    # a third of a step lies on no grid of at most 128 steps of a channel with neighbours one step apart
+    # a third of a step does not lie on a grid of at most 128 steps of a channel with neighbours one step apart
     integers[row, 1:3] = 1, 2
     weight[row] = integers[row].astype(np.float32) * np.float32(step)
     column = max(column, 3)

@@ -75,7 +75,7 @@ def test_warnings_of_the_check_are_told_once_a_rule(tmp_path: Path) -> None:
         (True, False, True),
         (True, True, True),
     ]
-    assert "Of the check: 1 x quant-scale-range, 2 x deq-scale-float16-range" in result.stdout
+    assert "Findings of the check: 1 x quant-scale-range, 2 x deq-scale-float16-range" in result.stdout
 
 
 def test_json_is_pure_at_the_loudest_log_level() -> None:

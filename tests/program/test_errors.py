@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,17 +19,7 @@ from amct_onnx.errors import FactorError, ModelFileError, ModelNotFoundError, No
 from support.deploy_evaluator import evaluate
 from support.qdq_builder import QdqBuilder
 from support.small_models import TIDY, qdq_model
-
-
-def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("AMCT_")}
-    return subprocess.run(
-        [sys.executable, "-m", "amct_onnx", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+from support.typed_command import command
 
 
 def test_command_converts_and_prints_every_layer(tmp_path: Path) -> None:

@@ -15,8 +15,16 @@ FUZZ = Path(__file__).parents[2] / "fuzz"
 @pytest.mark.parametrize(
     ("target", "inputs"),
     [
-        *(("convert", 60), ("deploy", 40), ("surroundings", 200), ("ledger", 80), ("state", 80), ("board", 80)),
-        *(("data", 100), ("labels", 60), ("evaluator", 80), ("feeds", 60)),
+        *(
+            ("convert", 50),
+            ("numbers", 60),
+            ("deploy", 30),
+            ("surroundings", 100),
+            ("ledger", 40),
+            ("state", 40),
+            ("board", 40),
+        ),
+        *(("data", 60), ("labels", 40), ("evaluator", 40), ("feeds", 40)),
     ],
 )
 def test_mutated_inputs(target: str, inputs: int) -> None:

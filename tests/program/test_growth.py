@@ -1,4 +1,4 @@
-"""Memory of a process that converts, checks and opens models one after another: flat, whatever the collector does."""
+"""Memory of a process that converts, checks and opens models one after another stays flat."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pytest
 import amct_onnx
 from support.golden_models import GOLDENS
 from support.small_models import qdq_model
+from support.typed_command import in_process
 
 SOURCE = GOLDENS / "qat" / "linear2d" / "qat.onnx"
 COMMAND = [sys.executable, "-m", "amct_onnx"]
@@ -116,13 +117,16 @@ def test_full_stdout() -> None:
 
 
 @pytest.mark.parametrize("option", ["--data", "--labels", "--evaluator", "--board"])
-def test_argument_that_no_file_can_be_named(tmp_path: Path, option: str) -> None:
+def test_argument_that_no_file_can_be_named(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Found in compare, which gave the error of the system and no advice."""
     amct_onnx.convert_qat_model(SOURCE, tmp_path / "m")
     np.save(tmp_path / "x.npy", np.zeros((1, 1), np.float32))
     name = "a" * 300
     values = {"--model": str(SOURCE), "--save_path": "m", "--data": "x.npy", option: name}
-    line = refused(run("compare", *(text for pair in values.items() for text in pair)))
+    result = in_process(capsys, "compare", *(text for pair in values.items() for text in pair))
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("amct_onnx: error: ")
     assert f"{name}: cannot be used (File name too long). Check the path" in line
 
 

@@ -87,7 +87,7 @@ def test_computed_constant_in_bounds_is_computed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", ["initializer", "Constant", "int8"])
 def test_weights_that_are_computed_may_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
     """What is allowed grows with what is stored, wherever it stands in the chain: here 16 kB in place of 256 MiB."""
-    monkeypatch.setattr(constants, "COMPUTED_BYTES", 1 << 14)
+    monkeypatch.setattr(constants, "MAX_COMPUTED_BYTES", 1 << 14)
     weight = np.arange(128 * 128, dtype=np.float32)
     text = "w = Identity(v)"
     if stored == "int8":
@@ -171,7 +171,7 @@ def test_functions_that_explode(tmp_path: Path, recursive: bool) -> None:
     text = """g (float[n] x) => (float[n] y) { q = QuantizeLinear(x, s) d = DequantizeLinear(q, s)
         y = local.f0(d) }\n"""
     path = save(tmp_path, text + "\n".join([*levels, last]), s=np.float32(1))
-    error_of(path, UnsupportedModelError, "levels deep|stand for 10995")
+    error_of(path, UnsupportedModelError, "levels deep|has 10995")
 
 
 BAD_SCALES = [0.0, -1.0, float("nan"), float("inf")]

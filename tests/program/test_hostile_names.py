@@ -17,7 +17,7 @@ import pytest
 import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.common.log import start_log
-from amct_onnx.common.plain_text import LONGEST, escaped, shown
+from amct_onnx.common.plain_text import MAX_SHOWN, escaped, shown
 from amct_onnx.verbs.bias.screen import print_biases
 from amct_onnx.verbs.check.screen import print_check
 from amct_onnx.verbs.compare.present.screen import print_comparison
@@ -50,7 +50,7 @@ def hostile_model(folder: Path, name: str) -> Path:
 def test_texts_are_escaped_and_cut() -> None:
     assert shown("a\x1b[0mb\n  c\u202e ü 例") == "a\\u001b[0mb c\\u202e ü 例"
     cut = shown("x" * 10**6 + "end")
-    assert len(cut) < LONGEST + 50 and cut.endswith("xend") and "998,003 characters left out" in cut
+    assert len(cut) < MAX_SHOWN + 50 and cut.endswith("xend") and "998,003 characters left out" in cut
     content = {"a": HOSTILE, "b": "\x7f\x9b"}
     assert json.loads(escaped(json.dumps(content, ensure_ascii=False))) == content
 
@@ -107,7 +107,7 @@ def test_errors(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -
     onnx.save(model, tmp_path / "source.onnx")
     assert main(["convert", "--model", str(tmp_path / "source.onnx"), "--save_path", "m"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and not UNSAFE.search(error) and len(error) < LONGEST + 100
+    assert error.count("\n") == 1 and not UNSAFE.search(error) and len(error) < MAX_SHOWN + 100
 
 
 def test_atc_refuses_an_input_that_no_command_line_can_hold(tmp_path: Path) -> None:

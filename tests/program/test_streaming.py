@@ -229,7 +229,7 @@ def test_memory_does_not_grow_with_the_weights(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         peaks.append(traced_peak(matmuls(tmp_path / folder, side=side), tmp_path / folder / "out"))
     # of each worker: a block, its quotient, its integers and what they are made of
-    assert peaks[2] - peaks[1] <= write.WORKERS * 3 * file_tensor.BLOCK_BYTES + 2 * side**2
+    assert peaks[2] - peaks[1] <= write.MAX_WORKERS * 3 * file_tensor.BLOCK_BYTES + 2 * side**2
 
 
 def test_layers_cost_the_same_however_many_there_are(tmp_path: Path) -> None:

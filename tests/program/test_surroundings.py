@@ -1,4 +1,4 @@
-"""Planted files, links, folders and journals stay as they are, whatever call fails: the whole tree is compared."""
+"""Planted files, links, folders and journals stay as they are whichever call fails: the whole tree is compared."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Browser:
         self.driver.get(page.as_uri())
 
     def logs(self) -> tuple[list[str], list[str]]:
-        """What the console said since, and the addresses that were asked for."""
+        """Messages of the console since the last call, and the requested addresses."""
         console = [entry["message"] for entry in self.driver.get_log("browser")]
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return console, [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]

@@ -17,7 +17,7 @@ from support.golden_models import MODELS
 
 DIGITS = "torchfx_digitsnet_u8_bnfold_op13"
 THREADS = 1
-"""Of each session. Threads that wait in a loop for the next small layer take three times the CPU time of one alone."""
+"""Threads of each session. Threads that wait in a loop for the next small layer take three times the CPU time."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Case:
 
     @property
     def state(self) -> Path:
-        """That of an interrupted run; a file that is not there when there is none."""
+        """The state of an interrupted run; a missing file when there is none."""
         found = self.states
         assert len(found) < 2, found
         return found[0] if found else Path(f"{self.prefix}_compare_state.json")
 
     @property
     def states(self) -> list[Path]:
-        """Of all interrupted runs."""
+        """The states of all interrupted runs."""
         return sorted(self.prefix.parent.glob(f"{self.prefix.name}_compare_state*.json"))
 
     @property
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def arguments(self) -> list[str]:
-        """What a user types."""
+        """The words that a user types."""
         models = ["--model", str(self.source), "--save_path", str(self.prefix)]
         return ["compare", *models, "--data", str(self.data), "--threads", str(THREADS)]
 

@@ -43,7 +43,7 @@ CHANNEL_AXIS = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1}
 
 @dataclass
 class Stats:
-    """What the evaluation met; ``bounds`` maps an integer layer to its largest possible partial sum."""
+    """Facts of an evaluation; ``bounds`` maps an integer layer to its largest possible partial sum."""
 
     bounds: dict[str, float] = field(default_factory=dict)
     quants: int = 0

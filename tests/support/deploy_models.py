@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SCALE = 2.0**-10
-"""Of deq_scale: a normal float16."""
+"""A deq_scale that is a normal float16."""
 
 
 def deq_scale(count: int, scale: float = SCALE) -> np.ndarray:

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from amct_onnx.device.arithmetic import unpack_deq_scale
+from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.device.session import DeploySession
 from support.deploy_evaluator import FLOATS, Evaluator, attributes
@@ -85,7 +85,7 @@ def same(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
 
 
 def outputs(session: DeploySession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a session gives, by name."""
+    """The results of a session, by name."""
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(None, feeds), strict=True))
 

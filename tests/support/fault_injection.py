@@ -94,7 +94,7 @@ def visible(folder: Path) -> dict[str, bytes]:
 
 
 def hidden(folder: Path) -> list[str]:
-    """What a run left of its own."""
+    """Hidden leftovers of a run."""
     return sorted(p.name for p in folder.iterdir() if p.name.startswith("."))
 
 

@@ -85,7 +85,7 @@ class Cut:
     turned: bool = False
 
     def floats(self, fake: Mapping[str, Array]) -> Array:
-        """What the fake-quant model holds there, as the source would, in float32."""
+        """The fake-quant model's values there in the source's form, float32."""
         value = fake[self.fake].T if self.turned else fake[self.fake]
         return value if self.quantizer is None else value * self.quantizer.scale_d
 

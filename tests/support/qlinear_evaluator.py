@@ -1,6 +1,6 @@
 """An exact evaluator of QOperator models: QLinearConv, QLinearMatMul and QGemm by their definition.
 
-onnxruntime is no witness for these: its kernels for uint8 activations and int8 weights add two products in 16 bits on
+onnxruntime cannot judge these: its kernels for uint8 activations and int8 weights add two products in 16 bits on
 x86 without VNNI, which saturates. Sums are exact here (float64 below 2**53), and one rounding in float64 follows. Every
 other node is evaluated by onnxruntime as a model of one node. Nothing is imported from the package under test.
 """

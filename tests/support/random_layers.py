@@ -35,7 +35,7 @@ class Layers(Quantizers):
             self._tail(channels)
 
     def _follow(self, result: Live) -> None:
-        """What stands behind the last tensor replaces it, or another reader keeps it."""
+        """A node behind the last tensor replaces it, or another reader keeps it."""
         if not self.seldom():
             self.live.pop()
         self.live.append(result)

@@ -9,7 +9,7 @@ from support.random_quantizers import Live, Quantizers
 
 
 class Moves(Quantizers):
-    """Adds everything that is no layer."""
+    """Adds everything that is not a layer."""
 
     def between(self, source: Live) -> None:
         rank = len(source.shape)

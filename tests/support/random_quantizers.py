@@ -115,7 +115,7 @@ class Quantizers:
         return [*factors, self.b.constant(np.full(scale.shape, zero, DTYPES[kind]))]
 
     def _between(self, integers: str, kind: str, zero: int) -> str:
-        """What exporters put between Q and DQ."""
+        """Nodes that exporters put between Q and DQ."""
         low, high = NARROW[kind]
         options = ["nothing", "nothing", "nothing", "Identity", "Cast"]
         if self.b.opset >= 12:

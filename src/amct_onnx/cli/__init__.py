@@ -1,6 +1,6 @@
 """The command line: one module per verb, each with ``add_parser`` and ``run``.
 
-Little is imported before signals are handled, so that Ctrl-C ends the imports, too, in one line.
+Signals are handled before the heavy imports, so that Ctrl-C during these gives one line as well.
 """
 
 from __future__ import annotations

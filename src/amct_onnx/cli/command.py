@@ -1,4 +1,4 @@
-"""Parse the command line, run its verb, and say what went wrong."""
+"""Parse the command line, run its verb, and report errors."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "compare", help="compare source, fake-quant and deploy model over data: where accuracy goes, and why"
+        "compare", help="compare source, fake-quant and deploy model over data: show where accuracy is lost, and why"
     )
     add_option(parser, "--model", required=True, help="the source model that was converted")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the conversion's outputs")
@@ -33,17 +33,19 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         action="append",
         type=_devices,
         metavar="DEVICE[,DEVICE...]",
-        help=f"whose arithmetic the deploy model runs with: {DEVICE_NAMES} (default: a2)",
+        help=f"arithmetic of the deploy model: {DEVICE_NAMES} (default: a2)",
     )
     add_option(parser, "--batch_size", type=int, default=32, help="samples run at once (default: 32; 0: feeds as is)")
-    add_option(parser, "--threads", type=int, help="of each session (default: all CPUs; 1 with --dask)")
+    add_option(parser, "--threads", type=int, help="threads of each session (default: all CPUs; 1 with --dask)")
     add_option(parser, "--convert", action="store_true", help="convert first, with default settings")
-    add_option(parser, "--board", help="folder of a board's dumps, or of 'simulate --dump layers': compared as well")
+    add_option(parser, "--board", help="also compare a folder of a board's dumps, or of 'simulate --dump layers'")
     add_option(parser, "--report", help="write the report as one HTML file")
     add_option(parser, "--json_report", help="write the report as a JSON file")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of tables")
     add_option(parser, "--resume", action="store_true", help="continue an interrupted run of the same arguments")
-    add_option(parser, "--state_file", help="of an unfinished run (default: <save_path>_compare_state_<run>.json)")
+    add_option(
+        parser, "--state_file", help="state of an unfinished run (default: <save_path>_compare_state_<run>.json)"
+    )
     add_option(parser, "--dask", metavar="ADDRESS", help="run the batches on the Dask cluster with this scheduler")
     return parser
 
@@ -55,13 +57,14 @@ def _devices(text: str) -> list[str]:
     return names
 
 
-def _how_to_go_on(found: CompareReport) -> str:
-    """Behind Ctrl-C."""
-    of = "" if found.samples_total is None else f" of {found.samples_total}"
-    begun = f"interrupted after {found.samples}{of} samples"
-    if found.state_file is None:
+def _how_to_go_on(report: CompareReport) -> str:
+    """The message after Ctrl-C."""
+    of = "" if report.samples_total is None else f" of {report.samples_total}"
+    noun = "sample" if (report.samples_total or report.samples) == 1 else "samples"
+    begun = f"interrupted after {report.samples}{of} {noun}"
+    if report.state_file is None:
         return f"{begun}; its state could not be written, so there is nothing to resume."
-    return f"{begun}; the same command with --resume continues (state: {shown(found.state_file)})."
+    return f"{begun}; the same command with --resume continues (state: {shown(report.state_file)})."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from amct_onnx.verbs.compare.report import DIVERGES
 
     with progress_bar("Comparing", unit="samples") as progress:
-        found = compare(
+        report = compare(
             arguments.model,
             arguments.save_path,
             arguments.data,
@@ -95,22 +98,22 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     try:
-        _print(found, in_json=arguments.json)
+        _print(report, in_json=arguments.json)
     except OSError:
-        if found.complete or asked_by() != signal.SIGHUP:
+        if report.complete or asked_by() != signal.SIGHUP:
             raise
         drop_stdout()  # the terminal is gone
-    if not found.complete:
-        say_last(f"amct_onnx: {_how_to_go_on(found)}")
+    if not report.complete:
+        say_last(f"amct_onnx: {_how_to_go_on(report)}")
         return exit_code_of(asked_by())
-    return EXIT_CHECK_FAILED if found.verdict.level == DIVERGES else EXIT_DONE
+    return EXIT_CHECK_FAILED if report.verdict.level == DIVERGES else EXIT_DONE
 
 
-def _print(found: CompareReport, *, in_json: bool) -> None:
+def _print(report: CompareReport, *, in_json: bool) -> None:
     if in_json:
-        print_json(found.to_dict())
+        print_json(report.to_dict())
         return
     from amct_onnx.verbs.compare.present.screen import print_comparison
 
-    print_comparison(found, sys.stdout)
+    print_comparison(report, sys.stdout)
     sys.stdout.flush()

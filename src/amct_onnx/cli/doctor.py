@@ -1,4 +1,4 @@
-"""amct_onnx doctor: say which ONNX Runtime settings give a Q/DQ model's true numbers on this CPU."""
+"""amct_onnx doctor: show which ONNX Runtime settings give a Q/DQ model's true numbers on this CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amct_onnx.cli.streams import print_json
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "doctor", help="say which ONNX Runtime settings would lie about a Q/DQ model on this CPU"
+        "doctor", help="show which ONNX Runtime settings give wrong numbers for a Q/DQ model on this CPU"
     )
     add_option(parser, "--model", help="the QAT model (default: a small built-in u8s8 model)")
     add_data_options(parser, required=False, otherwise="random numbers")

@@ -21,6 +21,6 @@ EXIT_BROKEN_PIPE = 141
 
 
 def exit_code_of(number: int | None) -> int:
-    """Of a command that a signal ended; None is Ctrl-C."""
+    """Exit code of a command that a signal ended; None is Ctrl-C."""
     codes: dict[int | None, int] = {signal.SIGHUP: EXIT_HANGUP, signal.SIGTERM: EXIT_TERMINATED}
     return codes.get(number, EXIT_INTERRUPTED)

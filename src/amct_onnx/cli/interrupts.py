@@ -13,7 +13,7 @@ class Ended(KeyboardInterrupt):
     """A signal asked the command to end.
 
     Attributes:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:

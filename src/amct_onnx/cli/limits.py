@@ -1,4 +1,4 @@
-"""Limits of the process (``ulimit -v``, ``ulimit -u``): looked at before libraries meet them, which abort or print."""
+"""Limits of the process (``ulimit -v``, ``ulimit -u``): checked first, because libraries abort or print at them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amct_onnx.common.cpu_count import cpu_count
 from amct_onnx.errors import SettingError
 
 MIN_ADDRESS_SPACE = 256 << 20
-"""Bytes that the libraries take to be imported; below, OpenBLAS ends the process by itself."""
+"""Bytes that importing the libraries takes; with less, OpenBLAS ends the process by itself."""
 MEMORY = ("bad_alloc", "bad allocation", "cannot allocate memory", "failed to allocate", "failed to map segment")
 THREADS = ("can't start new thread", "pthread_create", "resource temporarily unavailable")
 OUT_OF_MEMORY = "out of memory. Free some, or raise the limit of the process (ulimit -v)."
@@ -20,7 +20,7 @@ OUT_OF_THREADS = (
 
 
 def check_limits() -> None:
-    """Refuse what cannot end well.
+    """Refuse to start below the limits that the libraries need.
 
     Raises:
         SettingError: Too little address space to import the libraries, or fewer threads than there are CPUs.
@@ -51,7 +51,7 @@ def check_limits() -> None:
 
 
 def limit_met(error: BaseException) -> str:
-    """What to say of an error, or of one behind it, that stands for a limit of the process; "" when none does."""
+    """The message for an error that a limit of the process caused, directly or further down; "" for others."""
     seen: list[BaseException] = []
     at: BaseException | None = error
     while at is not None and at not in seen:

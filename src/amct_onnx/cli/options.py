@@ -1,4 +1,4 @@
-"""How options are spelled: underscores as the vendor does, dashes as well."""
+"""Shared options. Each is spelled with underscores, as the vendor does, and with dashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 DEVICE_NAMES = "a chip (Ascend310P3, 310P, 910B, A2, 950), or reference, ascend950, a2, 310p, 310"
 """For the help; ``device.chips`` has all names, and is not imported before it is needed."""
-CHIP_NAMES = "Ascend310P3, 310P, Ascend910B4, 910B, A2, 950"
+CHIP_NAMES = "any name, such as Ascend310P3, 310P, Ascend910B4, 910B, A2, 950"
 
 
 def add_option(parser: argparse._ActionsContainer, name: str, **settings: Any) -> None:
@@ -27,7 +27,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--grid_weights",
         choices=("on", "off"),
         default="on",
-        help="take float weights without Q/DQ that lie on an int8 grid (default: on)",
+        help="convert float weights without Q/DQ whose values lie on an int8 grid (default: on)",
     )
     add_option(
         parser,
@@ -41,15 +41,15 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--asymmetric_weights",
         choices=("refuse", "sum"),
         default="refuse",
-        help="a weight beyond int8 when less its zero point: float (default), or int8 and a sum of the layer's input",
+        help="weights that do not fit int8 after subtracting the zero point: float (default), or int8 and an input sum",
     )
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwise: str = "") -> None:
-    """--data and all that says how to read it; see docs/data.md.
+    """Add --data and the options that tell how to read it; see docs/data.md.
 
     Args:
-        parser: of the verb.
+        parser: parser of the verb.
         required: whether the verb needs data.
         otherwise: what is used without, for the help.
     """
@@ -57,7 +57,10 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwi
     add_option(parser, "--data", required=required, help=kinds + (f" (default: {otherwise})" if otherwise else ""))
     add_option(parser, "--input_shape", default="", help='shape of one feed: "input:1,3,224,224;mask:1,5"')
     add_option(
-        parser, "--input_type", default="", help='what a .bin holds, when narrower than the input: "input:uint8"'
+        parser,
+        "--input_type",
+        default="",
+        help='type of the numbers in a .bin: "input:uint8" (default: the type of the input)',
     )
     group = parser.add_argument_group("images", "a folder of images becomes (pixel * scale - mean) / std")
     whole, numbers = _numbers(int), _numbers(float)
@@ -69,7 +72,9 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwi
     add_option(group, "--image_layout", choices=("NCHW", "NHWC"), default="", help="default: by the input's shape")
     add_option(group, "--image_color", choices=("rgb", "bgr", "gray"), default="", help="default: by the channels")
     filters = ("nearest", "bilinear", "bicubic", "lanczos")
-    add_option(group, "--image_filter", choices=filters, default="bilinear", help="of the resize (default: bilinear)")
+    add_option(
+        group, "--image_filter", choices=filters, default="bilinear", help="filter of the resize (default: bilinear)"
+    )
 
 
 def data_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def progress_bar(
 
 
 class _Terminal:
-    """A stream that takes what is written when its terminal is gone: the work that the bar shows goes on."""
+    """A stream that ignores writes once its terminal is gone, so that the work goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -20,9 +20,9 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--model", required=True, help="the deploy model, ours or the vendor's")
     add_data_options(parser, required=True)
     add_option(parser, "--save_path", required=True, help="folder of the results")
-    add_option(parser, "--device", default="reference", help=f"whose arithmetic: {DEVICE_NAMES} (default: reference)")
+    add_option(parser, "--device", default="reference", help=f"arithmetic: {DEVICE_NAMES} (default: reference)")
     add_option(parser, "--dump", choices=("layers",), help="also write each layer's int8 input, int32 sums and output")
-    add_option(parser, "--format", default="npy", choices=("npy", "bin"), help="of the written tensors (default: npy)")
+    add_option(parser, "--format", default="npy", choices=("npy", "bin"), help="format of the tensors (default: npy)")
     add_option(parser, "--json", action="store_true", help="print the facts as JSON instead of a table")
     return parser
 

@@ -22,25 +22,25 @@ def prepare_streams() -> None:
 
 
 def _occupy_standard_descriptors() -> None:
-    """An output opened as descriptor 1 or 2 would take what ONNX Runtime, or a child process, writes there."""
+    """Occupy descriptors 0 to 2: an output opened as 1 or 2 would get what ONNX Runtime or a child process writes."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
     os.close(handle)
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """On stdout; in ASCII where its encoding is not UTF-8."""
+    """Print JSON on stdout, in ASCII where the encoding is not UTF-8."""
     unicode = (sys.stdout.encoding or "").replace("-", "").lower() == "utf8"
     print(escaped(json.dumps(content, indent=2, ensure_ascii=not unicode)))
 
 
 def drop_stdout() -> None:
-    """After a broken pipe: Python's own flush at the end must not fail again."""
+    """Drop stdout after a broken pipe, so that Python's own flush at the end does not fail again."""
     _drop(sys.stdout)
 
 
 def say_last(text: str) -> None:
-    """On stderr, before the command ends; the terminal may be gone."""
+    """Print a last line on stderr; the terminal may be gone."""
     for stream, words in ((sys.stderr, text + "\n"), (sys.stdout, "")):
         try:
             stream.write(words)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array, Float32, Float64, Int64
+
 INT8_MIN, INT8_MAX = -128, 127
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 FLOAT16_TINY, FLOAT16_MAX = 2.0**-14, 65504.0
@@ -20,8 +22,6 @@ scale to 10 mantissa bits); the smallest non-zero accumulator, 1, maps to the sm
 range is left only by an accumulator beyond 65504 * 2^14, about 2^30.
 """
 
-Float32 = npt.NDArray[np.float32]
-
 
 def reciprocal(scale_d: np.float32) -> np.float32:
     """AscendQuant's ``scale`` attribute: float32(1 / scale_d)."""
@@ -29,7 +29,7 @@ def reciprocal(scale_d: np.float32) -> np.float32:
         return np.float32(1.0) / np.float32(scale_d)
 
 
-Limit = int | npt.NDArray[np.int64]
+Limit = int | Int64
 
 
 class QuantizationScratch:
@@ -41,9 +41,9 @@ class QuantizationScratch:
 
     def __init__(self, dtype: type[np.signedinteger[Any]]) -> None:
         self._quotients = np.empty(0, np.float32)
-        self._integers: npt.NDArray[Any] = np.empty(0, dtype)
+        self._integers: Array = np.empty(0, dtype)
 
-    def of(self, shape: tuple[int, ...]) -> tuple[Float32, npt.NDArray[Any]]:
+    def of(self, shape: tuple[int, ...]) -> tuple[Float32, Array]:
         """Two arrays of a shape, of any content."""
         size = math.prod(shape)
         if size > self._quotients.size:
@@ -57,7 +57,7 @@ def quantize_weight(
     low: Limit,
     high: Limit,
     scratch: QuantizationScratch,
-) -> npt.NDArray[Any]:
+) -> Array:
     """clip(round(values / scale), low, high) with the division in float32 (ONNX QuantizeLinear less its zero point).
 
     Args:
@@ -99,7 +99,7 @@ def common_scale_ratio(deq_scale: Float32) -> Float32:
         return deq_scale / np.float32(COMMON_DEQUANT_SCALE)
 
 
-def quantize_bias(bias: npt.NDArray[np.generic], deq_scale: Float32) -> npt.NDArray[np.float64]:
+def bias_integers(bias: npt.NDArray[np.generic], deq_scale: Float32) -> Float64:
     """round(bias / deq_scale) with the division in float32, as integer-valued float64 so that overflow stays visible.
 
     Args:
@@ -107,7 +107,7 @@ def quantize_bias(bias: npt.NDArray[np.generic], deq_scale: Float32) -> npt.NDAr
         deq_scale: float32, length 1 or channels.
     """
     with np.errstate(over="ignore"):
-        result: npt.NDArray[np.float64] = np.rint(bias.astype(np.float32) / deq_scale).astype(np.float64)
+        result: Float64 = np.rint(bias.astype(np.float32) / deq_scale).astype(np.float64)
     return result
 
 

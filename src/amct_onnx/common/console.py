@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -11,12 +11,8 @@ from rich.segment import Segment
 
 from amct_onnx.common.plain_text import escaped, shown
 
-if TYPE_CHECKING:
-    pass
-
-
 PLAIN_WIDTH = 10_000
-"""Columns when the output is no terminal, so that names stay whole."""
+"""Columns when the output is not a terminal, so that names stay whole."""
 
 
 class Text(rich.text.Text):
@@ -27,7 +23,7 @@ class Text(rich.text.Text):
 
 
 class _SafeConsole(Console):
-    """Escapes what is no ``Text``, too, if only after the layout."""
+    """Also escapes what is not a ``Text``, if only after the layout."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

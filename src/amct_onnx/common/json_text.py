@@ -1,4 +1,4 @@
-"""JSON as it stands in the files that are written."""
+"""JSON as written to files."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class _LogFile(logging.FileHandler):
         handle = os.open(self.baseFilename, flags, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(0, "it is no regular file")
+                raise OSError(0, "it is not a regular file")
             return os.fdopen(handle, "a", encoding=self.encoding)
         except BaseException:
             os.close(handle)
@@ -78,7 +78,7 @@ def get_logger(module: str) -> _ModuleLogger:
 def _level(kind: str, variable: str) -> int:
     name = _chosen.get(kind, os.environ.get(variable, "INFO"))
     if name.upper() not in LEVELS:
-        raise SettingError(f"{variable}: '{name}' is no log level. Use one of {', '.join(LEVELS)}.")
+        raise SettingError(f"{variable}: '{name}' is not a log level. Use one of {', '.join(LEVELS)}.")
     return int(getattr(logging, name.upper()))
 
 
@@ -90,7 +90,7 @@ def set_logging_level(print_level: str = "info", save_level: str = "info") -> No
     """
     for name in (print_level, save_level):
         if str(name).upper() not in LEVELS:
-            raise SettingError(f"'{name}' is no log level. Use one of {', '.join(LEVELS)}.")
+            raise SettingError(f"'{name}' is not a log level. Use one of {', '.join(LEVELS)}.")
     _chosen.update(print=print_level, save=save_level)
     for handler in _root.handlers:
         handler.setLevel(_level("save", "") if isinstance(handler, logging.FileHandler) else _level("print", ""))
@@ -100,7 +100,7 @@ def start_log() -> None:
     """Open screen and file handlers once; a file that cannot be opened leaves the screen only.
 
     Raises:
-        SettingError: An environment variable names no log level.
+        SettingError: An environment variable does not name a log level.
     """
     print_level, save_level = _level("print", "AMCT_LOG_LEVEL"), _level("save", "AMCT_LOG_FILE_LEVEL")
     if _root.handlers:

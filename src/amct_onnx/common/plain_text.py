@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-LONGEST = 2_000
+MAX_SHOWN = 2_000
 """Characters that are shown of a text."""
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1: they command terminals
@@ -24,7 +24,7 @@ def escaped(text: str) -> str:
 
 def shown(text: str) -> str:
     """The text escaped, in one line, and of a long one the beginning and the end."""
-    if len(text) > LONGEST:
-        half = LONGEST // 2
+    if len(text) > MAX_SHOWN:
+        half = MAX_SHOWN // 2
         text = f"{text[:half]} [{len(text) - 2 * half:,} characters left out] {text[-half:]}"
     return escaped(_BREAK.sub(" ", text))

@@ -1,7 +1,7 @@
 """Switch ONNX Runtime's telemetry off: it would leave a device id and a database of events under the home folder.
 
 onnxruntime reads the variable once, while it is imported; so this runs before any module of the package does that. A
-library that was imported earlier has written its files already and can only be told to send nothing more.
+library that was imported earlier has written its files already. All that is left then is to stop it from sending.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 import sys
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
-"""Of onnxruntime; the processes that this one starts inherit it."""
+"""Variable that onnxruntime reads. Child processes inherit it."""
 
 
 def switch_off() -> None:
-    """Unless the user has set the variable, to whatever value."""
+    """Set the variable, unless the user has set it already, to any value."""
     if VARIABLE in os.environ:
         return
     os.environ[VARIABLE] = "1"

@@ -34,7 +34,7 @@ def read_bounded(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
     handle = os.open(Path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ContentError("it is no regular file")
+            raise ContentError("it is not a regular file")
         content = file.read(most + 1)
     if len(content) > most:
         raise ContentError(f"it has more than {most:,} bytes")

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.labels import labels_of_folders, read_labels
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import DataSource, Labelled
@@ -20,16 +20,15 @@ from amct_onnx.errors import DataError, SettingError
 if TYPE_CHECKING:
     from PIL import Image
 
-Array = npt.NDArray[Any]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
-"""Pillow's decoders that are let at a file; others are of no use for photographs."""
+"""Allowed decoders of Pillow: the usual formats of photographs."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Of 8 bits."""
-LARGEST = 100_000_000
-"""Pixels of an image that is decoded: a small file can claim any number."""
+"""Modes of Pillow with 8 bits per channel."""
+MAX_PIXELS = 100_000_000
+"""Limit for decoded images: a small file can claim any size."""
 TIFF_BITS = 258
-"""BitsPerSample."""
+"""TIFF tag BitsPerSample."""
 COLORS = ("rgb", "bgr", "gray")
 LAYOUTS = ("NCHW", "NHWC")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -47,7 +46,7 @@ class ImageOptions:
         scale: 1/255 when None and the input is float, 1 when it is an integer.
         layout: "NCHW" or "NHWC"; "" goes by where the model has 1 or 3 channels.
         color: "rgb", "bgr" or "gray"; "" is rgb, or gray where the model takes one channel.
-        filter: of the resize, with antialiasing (Pillow's).
+        filter: filter of the resize, with antialiasing (Pillow's).
 
     Raises:
         SettingError: A value that it cannot have.
@@ -110,8 +109,8 @@ class ImageFolder(DataSource):
         batch = self._spec.batch or 1
         if len(self._files) % batch:
             raise DataError(
-                f"{folder}: its {len(self._files)} images are no multiple of {batch}, the batch that the model fixes. "
-                "Add or remove some, or export the model with a free batch."
+                f"{folder}: its {len(self._files)} images are not a multiple of {batch}, the batch that the model "
+                "fixes. Add or remove some, or export the model with a free batch."
             )
         self._batch, self.count = batch, len(self._files) // batch
         names = [f.relative_to(folder).as_posix() for f in self._files]
@@ -157,7 +156,7 @@ class ImageFolder(DataSource):
         return np.ascontiguousarray(pixels, kind)
 
     def _normalised(self, pixels: Array) -> Array:
-        """In float64, rounded once: a table of what each of the 256 values becomes in each channel."""
+        """Normalise in float64 and round once, by a table of the 256 values of each channel."""
         options, kind = self._options, self._spec.dtype
         scale = options.scale if options.scale is not None else 1 / 255
         axis = 0 if self._layout == "NCHW" else 2
@@ -196,8 +195,8 @@ def _decoded(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, below
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > LARGEST:
-                    raise DataError(f"{file}: claims {width} x {height} pixels, more than {LARGEST}. Scale it down.")
+                if width * height > MAX_PIXELS:
+                    raise DataError(f"{file}: claims {width} x {height} pixels, more than {MAX_PIXELS}. Scale it down.")
                 if image.mode not in MODES or _bits(image) > 8:
                     raise DataError(
                         f"{file}: its pixels are not of 8 bits per channel. Save it with 8 bits, or give the numbers "
@@ -211,17 +210,17 @@ def _decoded(
                         f"{file}: has transparent pixels, and the model takes none. Save it over a background, without "
                         "transparency."
                     )
-                made = image.convert("L" if gray else "RGB")
+                converted = image.convert("L" if gray else "RGB")
     except DataError:
         raise
     except Exception as error:  # decoders raise many classes on malformed files
         raise DataError(f"{file}: cannot be decoded ({error}). Remove it or save it again.") from error
-    if resized != made.size:
-        made = made.resize(resized, Image.Resampling[options.filter.upper()])
-    if cropped != made.size:
+    if resized != converted.size:
+        converted = converted.resize(resized, Image.Resampling[options.filter.upper()])
+    if cropped != converted.size:
         left, top = (resized[0] - cropped[0]) // 2, (resized[1] - cropped[1]) // 2
-        made = made.crop((left, top, left + cropped[0], top + cropped[1]))
-    return made
+        converted = converted.crop((left, top, left + cropped[0], top + cropped[1]))
+    return converted
 
 
 def _bits(image: Image.Image) -> int:
@@ -252,7 +251,7 @@ def _resized(file: Path, width: int, height: int, options: ImageOptions) -> tupl
         short = options.resize[0]
         # as torchvision: the longer side is cut to a whole number
         width, height = (short, short * height // width) if width <= height else (short * width // height, short)
-    if width * height > LARGEST:
+    if width * height > MAX_PIXELS:
         raise DataError(f"{file}: would have {width} x {height} pixels. Give a smaller --image_resize.")
     return width, height
 

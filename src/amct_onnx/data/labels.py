@@ -6,20 +6,18 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
 
-Array = npt.NDArray[Any]
 LABEL_NAMES = ("labels", "label", "y", "targets", "target")
 """Names under which an .npz may hold labels beside other arrays."""
-LONGEST = 18
+MAX_DIGITS = 18
 """Digits of a label: int64 holds each such number."""
-LARGEST_TEXT = 256 << 20
+MAX_TEXT_BYTES = 256 << 20
 """Bytes of a text file: some 10 million lines with names."""
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
 REMEDY = "Give .npy, .npz, or a text file with one label, or 'file name,label', in each line."
@@ -34,7 +32,7 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
         names: file names of the samples, relative to the data folder, when the data are files.
 
     Raises:
-        DataError: It cannot be read, lacks a sample, or which of its arrays holds the labels cannot be told.
+        DataError: It cannot be read, lacks a sample, or holds several arrays of which none is named as labels.
     """
     file = Path(path)
     if not file.is_file():
@@ -47,11 +45,13 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
             array: Array = loaded
         else:
             with loaded as archive:
-                held = list(archive.files)
-                name = next((n for n in LABEL_NAMES if n in held), held[0] if len(held) == 1 else "")
+                array_names = list(archive.files)
+                name = next(
+                    (n for n in LABEL_NAMES if n in array_names), array_names[0] if len(array_names) == 1 else ""
+                )
                 if not name:
                     raise DataError(
-                        f"{file}: holds {', '.join(held) or 'nothing'}. Name the labels '{LABEL_NAMES[0]}'."
+                        f"{file}: holds {', '.join(array_names) or 'nothing'}. Name the labels '{LABEL_NAMES[0]}'."
                     )
                 array = loaded_array(archive[name])
     except DataError:
@@ -69,8 +69,8 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
 
 def _from_text(file: Path, names: Sequence[str] | None) -> Array:
     try:
-        if file.stat().st_size > LARGEST_TEXT:
-            raise DataError(f"{file}: has more than {LARGEST_TEXT:,} bytes. Give the labels as .npy.")
+        if file.stat().st_size > MAX_TEXT_BYTES:
+            raise DataError(f"{file}: has more than {MAX_TEXT_BYTES:,} bytes. Give the labels as .npy.")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as text ({error}). {REMEDY}") from error
@@ -84,7 +84,7 @@ def _from_text(file: Path, names: Sequence[str] | None) -> Array:
         rows = rows[1:]  # a header
     for row in rows:
         if len(row) not in (1, 2) or len(row) != len(rows[0]) or not _is_whole(row[-1]):
-            raise DataError(f"{file}: the line '{' '.join(row)[:80]}' is no label. {REMEDY}")
+            raise DataError(f"{file}: the line '{' '.join(row)[:80]}' is not a label. {REMEDY}")
     if not rows:
         raise DataError(f"{file}: holds no labels. {REMEDY}")
     if len(rows[0]) == 1:
@@ -93,11 +93,11 @@ def _from_text(file: Path, names: Sequence[str] | None) -> Array:
         raise DataError(f"{file}: names files, but the data are not image files. Give one label in each line.")
     known = {name: int(label) for name, label in rows}
     by_base = {os.path.basename(name): label for name, label in known.items()}
-    found = [known.get(n, by_base.get(os.path.basename(n))) for n in names]
-    missing = [n for n, label in zip(names, found, strict=True) if label is None]
+    values = [known.get(n, by_base.get(os.path.basename(n))) for n in names]
+    missing = [n for n, label in zip(names, values, strict=True) if label is None]
     if missing:
         raise DataError(f"{file}: holds no label for '{missing[0]}' ({len(missing)} such files). Add them.")
-    return np.array(found, np.int64)
+    return np.array(values, np.int64)
 
 
 def labels_of_folders(folders: Sequence[str]) -> Array:
@@ -111,4 +111,4 @@ def labels_of_folders(folders: Sequence[str]) -> Array:
 
 def _is_whole(text: str) -> bool:
     """A number that int64 holds."""
-    return len(text) <= LONGEST and text.removeprefix("-").isdecimal()
+    return len(text) <= MAX_DIGITS and text.removeprefix("-").isdecimal()

@@ -1,4 +1,4 @@
-"""Array files: only regular ones are opened, a .npy is mapped, and whatever is wrong with one is a ValueError."""
+"""Array files: only regular files are opened, and an .npy is mapped. Anything wrong with one is a ValueError."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from amct_onnx.common.arrays import Array
 
 
 def load_file(path: Path) -> Any:
-    """What numpy.load hands out for an .npy, mapped, so that its header cannot claim memory; an archive of an .npz.
+    """The mapped array of an .npy, so that its header cannot claim memory; the archive of an .npz.
 
     Raises:
-        ValueError: It is no regular file, or numpy does not read it; pickled objects are never read.
+        ValueError: It is not a regular file, or numpy does not read it; pickled objects are never read.
     """
     if not path.is_file():  # a pipe would block
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     try:
         return np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
     except Exception as error:  # zipfile, zlib, tokenize and numpy raise many classes on malformed files
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def loaded_array(loaded: object) -> npt.NDArray[Any]:
+def loaded_array(loaded: object) -> Array:
     """The same object.
 
     Raises:

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import Labelled, Repeatable
 from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError
 
-Array = npt.NDArray[Any]
 FUNCTION = "feeds"
 END = object()
-"""Behind the last feed."""
+"""Marks the end of the feeds."""
 
 
 class PythonFeeds(Repeatable):
@@ -37,10 +36,10 @@ class PythonFeeds(Repeatable):
     def _all(self) -> Iterator[Labelled]:
         assert self._function is not None
         with user_code(str(self._path), f"{FUNCTION}() fails"):
-            made = self._function()
-            items = iter(made) if isinstance(made, Iterable) else None
+            returned = self._function()
+            items = iter(returned) if isinstance(returned, Iterable) else None
         if items is None:
-            raise DataError(f"{self._path}: {FUNCTION}() returns {_kind(made)}. Let it yield arrays by input name.")
+            raise DataError(f"{self._path}: {FUNCTION}() returns {_kind(returned)}. Let it yield arrays by input name.")
         number = 0
         while True:
             with user_code(str(self._path), f"{FUNCTION}() fails at feed {number}"):
@@ -61,7 +60,7 @@ class PythonFeeds(Repeatable):
         for name in feed:
             if name not in names:
                 raise DataError(
-                    f"{where} holds {name!r}, which is no input of the model. Use the names {', '.join(names)}."
+                    f"{where} holds {name!r}, which is not an input of the model. Use the names {', '.join(names)}."
                 )
         arrays = {}
         for spec in self._inputs:
@@ -92,7 +91,7 @@ def _plain(value: Any, where: str) -> Array:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # __array__ is the user's
-        raise DataError(f"{where} is no array ({type(error).__name__}). Yield numpy arrays.") from error
+        raise DataError(f"{where} is not an array ({type(error).__name__}). Yield numpy arrays.") from error
     if array.dtype.hasobject:
         raise DataError(f"{where} is {_kind(value)}, not an array of numbers. Yield numpy arrays.")
     return array

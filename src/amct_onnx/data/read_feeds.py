@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.labels import LABEL_NAMES
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
-
-Array = npt.NDArray[Any]
 
 DTYPES = {
     "tensor(float)": np.float32,
@@ -32,7 +30,7 @@ DTYPES = {
     "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
 }
-"""From onnxruntime's names of types."""
+"""onnxruntime's type name -> numpy's type."""
 SUFFIXES = (".npz", ".npy", ".bin")
 
 
@@ -41,7 +39,7 @@ class InputSpec:
     """One input of a model.
 
     Attributes:
-        name: of the input.
+        name: name of the input.
         shape: an int for a fixed dimension, anything else for a free one; () also when the rank is unknown.
         dtype: numpy's.
     """
@@ -81,27 +79,6 @@ def specs_of(session: Any) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
-def parse_input_shape(text: str) -> dict[str, tuple[int, ...]]:
-    """ATC's notation, ``"input:1,3,224,224;mask:1,5"``.
-
-    Raises:
-        DataError: Anything else.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for part in filter(None, (p.strip() for p in text.split(";"))):
-        name, _, numbers = part.rpartition(":")
-        try:
-            shape = tuple(int(n) for n in numbers.split(",")) if numbers.strip() else ()
-        except ValueError:
-            shape = (-1,)
-        if not name or any(n < 1 for n in shape):
-            raise DataError(
-                f"--input_shape: '{part}' is not of the form name:1,3,224,224 with positive numbers. Correct it."
-            )
-        shapes[name.strip()] = shape
-    return shapes
-
-
 def parse_input_type(text: str) -> dict[str, np.dtype[Any]]:
     """Types of the numbers in raw files, ``"input:uint8;mask:int64"``.
 
@@ -135,7 +112,7 @@ def read_feeds(
             an .npy or .bin file, for a model with one input,
             a folder of such files, each with its feeds, in the order of their names,
             a folder with one folder per input ("/" in its name written "_"), files of equal names belonging together.
-        inputs: of the model, see ``specs_of``.
+        inputs: inputs of the model, see ``specs_of``.
         input_shape: shape of one feed per input, needed for .bin when the model leaves dimensions free.
         input_type: dtype of the numbers in a .bin per input, when it is narrower than the model's.
 
@@ -156,16 +133,16 @@ def read_feeds(
             )
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give the data as .npz, .npy, .bin or a folder of them.")
-    found = False
+    any_feed = False
     for group in _groups(path, inputs):
         arrays = {
             spec.name: _load(group[spec.name], spec, shapes.get(spec.name), types.get(spec.name), len(inputs))
             for spec in inputs
         }
         for feeds in _batches(arrays, inputs, shapes, group):
-            found = True
+            any_feed = True
             yield feeds
-    if not found:
+    if not any_feed:
         raise DataError(f"{path}: holds no {', '.join(SUFFIXES)} data. Give a folder with data files.")
 
 
@@ -258,7 +235,7 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
         )
     one = math.prod(shape) * kind.itemsize
     if not path.is_file():  # a pipe would block
-        raise DataError(f"{path}: is no regular file. Give a file of numbers.")
+        raise DataError(f"{path}: is not a regular file. Give a file of numbers.")
     try:
         size = path.stat().st_size
         array = np.memmap(path, kind, "r") if size and not size % one else np.empty(0, kind)
@@ -266,7 +243,7 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
         raise DataError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     if size == 0 or size % one:
         raise DataError(
-            f"{path}: {size} bytes are no multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}. "
+            f"{path}: {size} bytes are not a multiple of {one}, the size of '{spec.name}' as {kind}{list(shape)}. "
             "Give whole feeds, or the right --input_shape and --input_type."
         )
     rows = shape[0] if shape else 1

@@ -5,11 +5,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
-import numpy.typing as npt
+from amct_onnx.common.arrays import Array
 
-Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Labelled = tuple[Feed, Array | None]
 """A feed, and one label per sample in it when there are labels."""
@@ -29,7 +27,7 @@ class DataSource(abc.ABC):
         """The feeds from a position on, each with its labels.
 
         Raises:
-            DataError: A file or what it holds cannot be used.
+            DataError: A file or its content cannot be used.
         """
 
     def __iter__(self) -> Iterator[Feed]:
@@ -38,7 +36,7 @@ class DataSource(abc.ABC):
 
 
 class Repeatable(DataSource):
-    """A source that can only begin at the beginning: what comes before a position is read and dropped."""
+    """A source that can only start from the first feed: feeds before the wanted position are read and dropped."""
 
     def labelled(self, start: int = 0) -> Iterator[Labelled]:
         """See ``DataSource``."""

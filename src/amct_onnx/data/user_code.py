@@ -1,4 +1,4 @@
-"""The user's own Python files: whatever they do wrong is one error that names the file and the line."""
+"""The user's own Python files: any mistake in them is one error that names the file and the line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def read_code(path: str | os.PathLike[str]) -> str:
     """The text of a Python file.
 
     Raises:
-        DataError: It is missing, cannot be read, or is no text; a pipe or device would block for ever.
+        DataError: It is missing, cannot be read, is not text, or is a pipe or device, which would block for ever.
     """
     file = Path(path)
     if not file.is_file():
-        what = "is no regular file" if file.exists() else "no such file"
+        what = "is not a regular file" if file.exists() else "no such file"
         raise DataError(f"{file}: {what}. Give a Python file.")
     try:
         with tokenize.open(file) as opened:
@@ -31,7 +31,7 @@ def read_code(path: str | os.PathLike[str]) -> str:
 
 
 def run_code(text: str, file: str, name: str) -> dict[str, Any]:
-    """Run the text of a file as the module of that name; what it defines.
+    """Run the text of a file as the module of that name, and return its names.
 
     Raises:
         DataError: It cannot be run.
@@ -44,7 +44,7 @@ def run_code(text: str, file: str, name: str) -> dict[str, Any]:
 
 @contextmanager
 def user_code(file: str, what: str) -> Iterator[None]:
-    """Around a call into the user's code; Ctrl-C gets through.
+    """Wrap a call into the user's code; Ctrl-C passes through.
 
     Raises:
         DataError: The code raised anything else, SystemExit and classes of its own included.
@@ -60,7 +60,7 @@ def user_code(file: str, what: str) -> Iterator[None]:
 
 
 def _described(error: BaseException) -> str:
-    """Class and text in one line; the class may be the user's, and its text raise again."""
+    """Class and text in one line; the text of a user's class may raise again."""
     try:
         text = " ".join(str(error).split())
     except BaseException:

@@ -1,1 +1,1 @@
-"""The device side: the arithmetic of the Ascend operators per product; a session that runs deploy models."""
+"""The device side: the arithmetic of the Ascend operators per chip; a session that runs deploy models."""

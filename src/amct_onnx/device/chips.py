@@ -18,11 +18,11 @@ CHECKED, OLD_COMPILERS, SKIPPED = "checked", "older compilers only", "skipped"
 
 @dataclass(frozen=True)
 class Chip:
-    """One line of chips.
+    """One line of chips, with equal facts.
 
     Attributes:
         name: short name, as used in findings.
-        profile: of its arithmetic, see ``device.profiles``.
+        profile: profile of its arithmetic, see ``device.profiles``.
         other_names: further short names that users know.
         isa: architecture that GE's pass switches name.
         soc_versions: values of ATC's ``--soc_version``, examples first.

@@ -1,24 +1,23 @@
-"""Dynamic facts: what the values of a data set did to the quantizers and accumulators of each layer."""
+"""Dynamic facts: saturation, ties and largest accumulator of each layer over a data set."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.device.lowering.lowered import Counters
 
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Counted over all runs of a session.
+    """Counts over all runs of a session.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         values: elements that its AscendQuant quantized; None when another node makes its int8 input.
         saturated: of them, those that rounding left outside [-128, 127], NaN included.
         ties: of them, those exactly between two integers, where rounding order and reciprocal decide.
@@ -51,7 +50,7 @@ class Collector:
         wanted = [n for c in self._counters for n in (c.tie, c.kept, c.highest, c.lowest) if n]
         return tuple(dict.fromkeys(wanted))
 
-    def add(self, results: Mapping[str, npt.NDArray[Any]]) -> None:
+    def add(self, results: Mapping[str, Array]) -> None:
         """Add one run's outputs, by name."""
         with self._lock:
             self._counts = [_added(n, c, results) for n, c in zip(self._counts, self._counters, strict=True)]
@@ -67,8 +66,8 @@ def _nothing(counters: Counters) -> LayerCounts:
     return LayerCounts(counters.name, start, start, start, 0)
 
 
-def _added(counts: LayerCounts, names: Counters, results: Mapping[str, npt.NDArray[Any]]) -> LayerCounts:
-    # a NaN, or the infinities of ReduceMax over nothing, is no accumulator
+def _added(counts: LayerCounts, names: Counters, results: Mapping[str, Array]) -> LayerCounts:
+    # NaN, and the infinities of ReduceMax over nothing, are not accumulators
     extremes = [abs(float(results[n])) for n in (names.highest, names.lowest)]
     largest = max([counts.largest_accumulator, *(int(e) for e in extremes if np.isfinite(e))])
     if counts.values is None or counts.saturated is None or counts.ties is None:

@@ -9,17 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN, INT32_MAX
+from amct_onnx.common.arrays import Int64
 from amct_onnx.graph.layers import Layout
 
 EXACT_IN_FLOAT32 = 2**24
-"""Every integer up to here is a float32."""
-
-Int64 = npt.NDArray[np.int64]
+"""float32 holds every integer up to this."""
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known about one integer layer of a deploy model.
+    """Facts about one integer layer of a deploy model.
 
     Attributes:
         name, op_type: of the layer's node.
@@ -34,6 +33,8 @@ class LayerFacts:
         deq_scale: smallest and largest dequantization scale, or None.
         warnings: what is out of specification or not simulated, one sentence each.
     """
+
+    JSON_ALSO = ("exact_in_float32", "deq_scale_in_float16")
 
     name: str
     op_type: str
@@ -60,7 +61,7 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class WeightSums:
-    """Sums over the weights of each output channel: of the positive ones and of the negated negative ones."""
+    """Sums over the weights of each output channel: one of the positive weights, one of the negated negative ones."""
 
     positive: Int64
     negative: Int64
@@ -70,7 +71,7 @@ def weight_sums(layout: Layout, weight: npt.NDArray[np.generic]) -> WeightSums:
     """Per output channel, shape [channels].
 
     Args:
-        layout: of the layer.
+        layout: layout of the layer.
         weight: int8 in the operator's layout.
     """
     view, axes = layout.summed(weight)
@@ -86,7 +87,7 @@ def bias_bound(bias: npt.NDArray[np.int32], sums: WeightSums | None, *, by_chann
 
     Args:
         bias: int32, any shape that broadcasts against the result.
-        sums: of the layer; None when its channels are unknown.
+        sums: sums of the layer; None when its channels are unknown.
         by_channel: False when the result's last axis is not that of the channels.
     """
     size: Int64 = np.abs(bias.astype(np.int64))
@@ -120,16 +121,16 @@ def worst_accumulator(sums: WeightSums, offset: int, bias: Int64) -> int:
 
 def out_of_specification(worst: int | None, scale: float | None, deq_scale: tuple[float, float] | None) -> list[str]:
     """Warnings: accumulators beyond int32, scales beyond float16."""
-    found: list[str] = []
+    sentences: list[str] = []
     if worst is not None and worst > INT32_MAX:
-        found.append(
+        sentences.append(
             f"out of specification: its accumulator may reach {worst}, beyond 2^31 - 1; what a device then does is not "
             "public"
         )
     if scale is not None and not FLOAT16_TINY <= scale <= FLOAT16_MAX:
-        found.append(
+        sentences.append(
             f"AscendQuant's scale {scale:.6g} lies outside float16's range [2^-14, 65504]: GE applies its root twice"
         )
     if deq_scale is not None and deq_scale[1] > FLOAT16_MAX:
-        found.append(f"its dequantization scale {deq_scale[1]:.6g} exceeds float16's largest number")
-    return found
+        sentences.append(f"its dequantization scale {deq_scale[1]:.6g} exceeds float16's largest number")
+    return sentences

@@ -1,4 +1,4 @@
-"""Open a lowered model in onnxruntime: options that change results pinned, weights of any size."""
+"""Open a lowered model in onnxruntime, with pinned options and weights of any size."""
 
 from __future__ import annotations
 
@@ -7,28 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
+from amct_onnx.common.onnxruntime_session import GRAPH_ORDER, PINNED_ENTRIES, PINNED_LEVEL, open_session
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import EXTERNAL_FROM, INLINE_LIMIT, weight_bytes
 
-PINNED_ENTRIES = {
-    # subnormal numbers count
-    "session.set_denormal_as_zero": "0",
-    # float32 must stay float32 on ARM
-    "mlas.enable_gemm_fastmath_arm64_bfloat16": "0",
-}
-"""Session config entries that change results at ``PINNED_LEVEL``, and the value under which they are exact.
-
-It is onnxruntime's default: an entry that nobody set stays unset."""
-PINNED_LEVEL = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-"""Higher levels fold the dequantization's Mul into the weights of the Conv before it, which rounds."""
-GRAPH_ORDER = ort.ExecutionOrder.PRIORITY_BASED
-"""Nodes run in the order of the graph: by default counts would run last, and keep every tensor until then."""
-CPU = "CPUExecutionProvider"
 _option_lock = threading.Lock()
 
 
@@ -43,7 +30,7 @@ class LoweredSession:
     Args:
         lowered: its model is used up.
         sess_options: onnxruntime's; those that change results are overridden, and restored afterwards.
-        cpu_options: of the execution provider.
+        cpu_options: options of the execution provider.
         message_limit: bytes of weights that one message holds.
 
     Raises:
@@ -80,8 +67,8 @@ class LoweredSession:
         return list(self.session.get_inputs()[: self._input_count])
 
 
-def _take_weights(graph: ir.Graph, *, every: bool) -> dict[str, npt.NDArray[Any]]:
-    """Make large initializers, every one or those that only a Cast reads, inputs; what to feed, by name."""
+def _take_weights(graph: ir.Graph, *, every: bool) -> dict[str, Array]:
+    """Turn large initializers into inputs, all or those that only a Cast reads; return what to feed, by name."""
     weights = {}
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
@@ -100,7 +87,7 @@ def _take_weights(graph: ir.Graph, *, every: bool) -> dict[str, npt.NDArray[Any]
 
 def _create(content: bytes, options: ort.SessionOptions, cpu_options: Mapping[str, Any] | None) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(content, options, providers=[(CPU, dict(cpu_options or {}))])
+        return open_session(content, options, cpu_options)
     except Exception as error:  # onnxruntime's classes share no base
         raise UnsupportedModelError(
             f"ONNX Runtime refuses the model's other operators ({error}). Check them with the fake-quant model."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from amct_onnx.device import arithmetic as rules
+from amct_onnx.common.arrays import Float32
+from amct_onnx.device import ascend_arithmetic as rules
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,8 @@ class Profile:
     """One arithmetic profile.
 
     Attributes:
-        name: of the profile.
-        chips: what it stands for, for people.
+        name: name of the profile.
+        chips: the chips that compute so, as text for people.
         quantize, dequantize, antiquantize: functions of ``arithmetic``.
         half: whether AscendQuant and AscendAntiQuant compute in float16, else in float32.
         exact_dequantize: whether AscendDequant rounds once, from the exact product to float32.
@@ -23,9 +24,9 @@ class Profile:
 
     name: str
     chips: str
-    quantize: Callable[..., rules.Float32]
-    dequantize: Callable[..., rules.Float32]
-    antiquantize: Callable[..., rules.Float32]
+    quantize: Callable[..., Float32]
+    dequantize: Callable[..., Float32]
+    antiquantize: Callable[..., Float32]
     half: bool
     exact_dequantize: bool = False
     undecided: tuple[str, ...] = ()

@@ -9,30 +9,29 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import get_logger
+from amct_onnx.common.onnxruntime_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
 from amct_onnx.data.read_feeds import DTYPES, InputSpec
 from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts
-from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL, LoweredSession
+from amct_onnx.device.lowered_session import LoweredSession
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.errors import DataError, ModelFileError, SettingError
 from amct_onnx.files.read import read_model
 
-Array = npt.NDArray[Any]
-
 COUNTS, LAYERS = "counts", "layers"
-"""What ``collect`` takes."""
+"""Values of ``collect``."""
 
 
 @dataclass(frozen=True)
 class LayerTensors:
-    """What one layer read and made in one run.
+    """Input, accumulator and output of one layer in one run.
 
     Attributes:
         name, op_type, dequantizer: the layer's node, and the name of its AscendDequant.
@@ -65,7 +64,7 @@ class DeploySession:
 
     Raises:
         ModelNotFoundError: There is no such file.
-        ModelFileError: It is no ONNX model.
+        ModelFileError: It is not an ONNX model.
         UnsupportedModelError: It holds something without public arithmetic, or onnxruntime refuses the rest of it.
         SettingError: An unknown device, another ``collect``, or providers without the CPU's.
     """
@@ -111,7 +110,7 @@ class DeploySession:
         """The named outputs, or all when None or empty; arguments as onnxruntime's.
 
         Raises:
-            SettingError: The session is closed, or a name is no output of the model.
+            SettingError: The session is closed, or a name is not an output of the model.
             DataError: The feeds are not the model's inputs, or an array has another type or shape.
         """
         return self._run(output_names, input_feed, run_options, ())[0]
@@ -126,9 +125,11 @@ class DeploySession:
         if not self._collects_layers:
             raise SettingError(f"run_layers() has nothing to show. Open the session with collect='{LAYERS}'.")
         names = tuple(n for t in self._taps for n in (t.input, t.accumulator, t.output))
-        outputs, found = self._run(None, input_feed, None, names)
+        outputs, tensor_of = self._run(None, input_feed, None, names)
         layers = tuple(
-            LayerTensors(t.name, t.op_type, t.dequantizer, found[t.input], found[t.accumulator], found[t.output])
+            LayerTensors(
+                t.name, t.op_type, t.dequantizer, tensor_of[t.input], tensor_of[t.accumulator], tensor_of[t.output]
+            )
             for t in self._taps
         )
         return outputs, layers
@@ -140,7 +141,7 @@ class DeploySession:
         names = [output_names] if isinstance(output_names, str) else list(output_names or self._outputs)
         unknown = [n for n in names if n not in self._outputs]
         if unknown:
-            raise SettingError(f"'{unknown[0]}' is no output of the model. Use one of {', '.join(self._outputs)}.")
+            raise SettingError(f"'{unknown[0]}' is not an output of the model. Use one of {', '.join(self._outputs)}.")
         _check_feeds(session.get_inputs(), feeds)
         collector = self._collector
         more = list(dict.fromkeys([*extra, *(collector.names if collector is not None else ())]))
@@ -226,8 +227,8 @@ def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
         read = ir.from_proto(onnx.load_model_from_string(model))
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
         raise ModelFileError(
-            f"The {len(model)} bytes are no ONNX model ({type(error).__name__}: {error}). Give a model's bytes or its "
-            "path."
+            f"The {len(model)} bytes are not an ONNX model ({type(error).__name__}: {error}). Give a model's "
+            "bytes or its path."
         ) from error
     if not read.opset_imports or not list(read.graph.outputs):
         raise ModelFileError("The bytes hold no ONNX model with a graph and outputs. Write the model again.")

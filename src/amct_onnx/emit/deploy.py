@@ -37,7 +37,7 @@ class DeployEmitter(PlanEmitter):
         """AscendDequant with the packed scales; a per-channel Gemm or MatMul gets one scale and a Mul behind."""
         name, kind, scale = f"{site.node}.dequant", site.float_type, site.deq_scale
         if site.split_scale:
-            # the ratio is applied in float32, so that float16 rounds once, as it does behind one scale
+            # apply the ratio in float32, so that float16 rounds once, as with one scale
             kind, scale = ir.DataType.FLOAT, np.asarray([arithmetic.COMMON_DEQUANT_SCALE], np.float32)
         parameter = self.graph.constant(f"{name}.param", arithmetic.pack_deq_scale(scale))
         attributes = [ir.AttrInt64("dtype", _ge_dtype(kind))]
@@ -80,7 +80,7 @@ class DeployEmitter(PlanEmitter):
         )
 
     def lifted(self, shape: ir.Shape | None, site: Site) -> ir.Shape | None:
-        """With the axis that ``lift`` inserts."""
+        """The shape with the axis that ``lift`` inserts."""
         if shape is None or not site.as_2d:
             return shape
         return ir.Shape([*shape[:2], 1, *shape[2:]])

@@ -27,13 +27,16 @@ class FakeQuantEmitter(PlanEmitter):
         self._rounded: dict[str, tuple[str, ...]] = {}
 
     def finish(self) -> ir.Model:
-        """As of every output; each float16 node rounds its own result, whatever onnxruntime computes it in."""
+        """Finish as every output does, then let each float16 node round its own result.
+
+        onnxruntime may compute such a node in float32.
+        """
         model = super().finish()
         self._rounded = round_float16_nodes(model)
         return model
 
     def nodes_of(self, site_name: str) -> tuple[str, ...]:
-        """A float16 layer that stays float has nodes of its own, too: what rounds it."""
+        """A float16 layer that stays float also has the Casts that round it."""
         return super().nodes_of(site_name) or self._rounded.get(site_name, ())
 
     def _chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:

@@ -1,4 +1,4 @@
-"""A copy of the normalised graph that becomes an output model: nodes and constants under free names, and clean-up."""
+"""A copy of the normalised graph that becomes an output model; new nodes and constants get free names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amct_onnx.graph.edit import GraphEditor, bodies, nodes_of
 
 
 class OutputGraph:
-    """A graph under construction. The source's nodes and values are found by name, whatever replaced them."""
+    """A graph under construction. The source's nodes and values are found by name, even when replaced."""
 
     def __init__(self, model: ir.Model) -> None:
         """Copy the model; weights are shared, not copied."""
@@ -73,7 +73,7 @@ class OutputGraph:
         self._wished.append((value, name))
 
     def current(self, value: ir.Value) -> ir.Value:
-        """What stands now for a tensor of the source that may have been replaced."""
+        """The tensor that replaces a tensor of the source, or the tensor itself."""
         while value in self._replaced:
             value = self._replaced[value]
         return value
@@ -143,11 +143,11 @@ class OutputGraph:
         self.model.opset_imports[""] = version
 
     def _check(self) -> None:
-        """No quantizer of the source is left; value_info without a type, which cannot be written, goes."""
+        """Check that no source quantizer is left, and drop value_info without a type, which cannot be written."""
         for node in nodes_of(self.model):
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnsupportedModelError(
-                    f"Node '{node.name}' ({node.op_type}) has no form in the outputs: what reads it is no "
+                    f"Node '{node.name}' ({node.op_type}) has no form in the outputs: its reader is not a "
                     "DequantizeLinear. Export the model with each QuantizeLinear followed by its DequantizeLinear."
                 )
             for value in node.outputs:
@@ -155,7 +155,7 @@ class OutputGraph:
                     value.shape = None
 
     def _give_wished_names(self) -> None:
-        """Source names that the removed half of the graph had occupied go to what stands in its place."""
+        """Give source names that the removed half of the graph had occupied to their replacements."""
         values = {v.name for n in nodes_of(self.model) for v in n.outputs}
         values |= {v.name for g in self._graphs() for v in [*g.inputs, *g.initializers.values()]}
         for value, name in self._wished:

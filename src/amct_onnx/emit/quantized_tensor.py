@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Int8
 from amct_onnx.plan.factors import Weight
 
 
@@ -29,8 +28,8 @@ class QuantizedTensor(ir.LazyTensor):
         self._weight = weight
         self.key = weight.key
 
-    def blocks(self) -> Iterator[npt.NDArray[np.int8]]:
-        """The integers as int8 in consecutive parts, whatever the tensor's type."""
+    def blocks(self) -> Iterator[Int8]:
+        """The integers as int8 in consecutive parts, for any type of the tensor."""
         if self._weight.blocks is None:
             yield self._weight.integers()
         else:

@@ -1,4 +1,4 @@
-"""Apply a plan to a copy of the graph; the two model writers differ only in the operators they put in."""
+"""Apply a plan to a copy of the graph; the two emitters differ only in the operators that they insert."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Float32
 from amct_onnx.emit.float_quantizer import float_chain, float_dequantize
 from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
@@ -27,7 +27,7 @@ class PlanEmitter(abc.ABC):
         """The copy under construction."""
         self._plan = plan
         self._site_names = {s.node for s in plan.sites}
-        self._made: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
+        self._derived: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
         self._chains: dict[ir.Value, list[ir.Node]] = {}
         self._site_nodes: dict[str, list[ir.Node]] = {}
@@ -74,7 +74,7 @@ class PlanEmitter(abc.ABC):
 
     def rewrite(self) -> ir.Model:
         """The rewritten model."""
-        # what sites and pairs read is looked up before anything moves
+        # look up what sites and pairs read before anything moves
         sources = {s.node: self.graph.values[s.source] for s in self._plan.sites}
         for pair in self._plan.pairs:
             self._pair(pair)
@@ -95,7 +95,7 @@ class PlanEmitter(abc.ABC):
         return self.graph.finish(self._plan.constants)
 
     def nodes_of(self, site_name: str) -> tuple[str, ...]:
-        """Names of the nodes that stand for a layer: its quantizer (maybe shared), itself, what follows it."""
+        """Names of a layer's nodes: its quantizer (maybe shared), itself, and the nodes behind it."""
         return tuple(n.name or "" for n in self._site_nodes.get(site_name, ()))
 
     def quantized_weight(self, site: Site, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.INT8) -> ir.Value:
@@ -193,9 +193,7 @@ class PlanEmitter(abc.ABC):
         self._site_nodes[site.node] = [*self._chains[quantized], new, *self.graph.inserted[start:]]
         self.graph.replace(last, result)
 
-    def _plus_input_sum(
-        self, result: ir.Value, site: Site, input_sum: npt.NDArray[np.float32], layer: ir.Node
-    ) -> ir.Value:
+    def _plus_input_sum(self, result: ir.Value, site: Site, input_sum: Float32, layer: ir.Node) -> ir.Value:
         """Add what an asymmetric weight was shifted by, times the sum of what the layer reads.
 
         The sum is a layer like the first, of one output channel and weights of 1; its scale is the largest factor.
@@ -271,13 +269,13 @@ class PlanEmitter(abc.ABC):
     def _shared(
         self, source: ir.Value, quantizer: Quantizer, what: str, at: ir.Node, make: Callable[[], ir.Value]
     ) -> ir.Value:
-        """What was made of a tensor once, for all readers in one graph; the ledger names its nodes for each."""
+        """A derived tensor, made once for all readers in one graph; the ledger names its nodes for each reader."""
         key = (source.name or "", quantizer, what, id(at.graph))
-        if key not in self._made:
+        if key not in self._derived:
             start = len(self.graph.inserted)
-            self._made[key] = make()
-            self._chains[self._made[key]] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
-        return self._made[key]
+            self._derived[key] = make()
+            self._chains[self._derived[key]] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
+        return self._derived[key]
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:
         value.shape = shape

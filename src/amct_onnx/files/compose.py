@@ -20,10 +20,10 @@ INLINE_LIMIT = 1_900_000_000
 EXTERNAL_FROM = 1 << 16
 """Bytes of a tensor that goes to the data file when a model exceeds INLINE_LIMIT."""
 ALIGNMENT = 4096
-"""Of tensors in the data file: a memory page, so that a reader may map them."""
+"""Alignment of tensors in the data file: a memory page, so that a reader may map them."""
 DATA_SUFFIX = ".data"
-"""Of the data file behind the name of its model file."""
-LARGEST_MESSAGE = 2**31 - 1
+"""Suffix of the data file, appended to the name of its model file."""
+MAX_MESSAGE_BYTES = 2**31 - 1
 GRAPH_TAG, INITIALIZER_TAG, RAW_DATA_TAG = (varint(n << 3 | LENGTH) for n in (7, 5, 9))
 
 
@@ -40,13 +40,13 @@ class Composition:
     """A model ready to be written.
 
     Attributes:
-        path: of the model file.
-        external_names: of the initializers in the data file.
+        path: path of the model file.
+        external_names: names of the initializers in the data file.
         head: bytes of the model file at positions.
-        size: of the model file.
+        size: size of the model file.
         inline: tensors in the model file.
         external: tensors in the data file.
-        data_size: of the data file.
+        data_size: size of the data file.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class Composition:
 
     @property
     def data_path(self) -> Path:
-        """Of the data file, when there is one."""
+        """Name of the data file; None without one."""
         return data_path(self.path)
 
 
@@ -69,16 +69,16 @@ def data_path(model_path: Path) -> Path:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Summed size of the initializers."""
+    """Total bytes of the initializers."""
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
 def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -> Composition:
-    """Serialise the graph and give every large tensor its position; afterwards the model is needed no more.
+    """Serialise the graph and give every large tensor its position; the model is spent afterwards.
 
     Args:
         model: its large initializers are replaced by descriptions.
-        path: of the model file.
+        path: path of the model file.
         inline: names of initializers that stay in the model file as long as it holds them.
 
     Raises:
@@ -108,7 +108,7 @@ def compose_proto(
 
     Args:
         proto: the initializers in ``streamed`` are described as external data in it; spent afterwards.
-        path: of the model file.
+        path: path of the model file.
         streamed: the content of these initializers, by name.
         external_names: those of them that go to the data file; the others are written into the model file.
 
@@ -139,7 +139,7 @@ def compose_proto(
     framed = [(_frame(content, tensor), tensor) for content, tensor in tensors]
     length = len(graph) + sum(len(c) + (t.nbytes if t is not None else 0) for c, t in framed)
     head = head + GRAPH_TAG + varint(length) + graph
-    if len(head) + length - len(graph) > LARGEST_MESSAGE:
+    if len(head) + length - len(graph) > MAX_MESSAGE_BYTES:
         raise _too_large(path)
     parts: list[tuple[int, bytes]] = []
     pieces: list[Piece] = []
@@ -165,7 +165,7 @@ def _without_initializers(proto: onnx.ModelProto) -> tuple[bytes, bytes]:
 
 def _too_large(path: Path) -> OutputError:
     return OutputError(
-        f"{path}: what must stand in the model file, without its large weights, exceeds the 2 GiB that one ONNX "
+        f"{path}: what must be in the model file, without its large weights, exceeds the 2 GiB that one ONNX "
         "file can hold. Store the weights of the source as external data."
     )
 
@@ -189,5 +189,5 @@ def _external(tensors: dict[str, ir.TensorProtocol], inline: frozenset[str]) -> 
 
 
 def _is_streamed(tensor: ir.TensorProtocol) -> bool:
-    """Lazy tensors always, so that they are computed once; others when they are large."""
+    """Whether to stream a tensor: always a lazy one, so that it is computed once; others when they are large."""
     return hasattr(tensor, "blocks") or (tensor.nbytes >= EXTERNAL_FROM and tensor.dtype != ir.DataType.STRING)

@@ -12,24 +12,24 @@ import stat
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import ModelFileError
 
 BLOCK_BYTES = 1 << 20
-"""Of a tensor that are in memory at once; smaller ones cost more calls than the cache saves."""
+"""Bytes of a tensor that are in memory at once. Smaller blocks cost more calls than the cache saves."""
 
 Index = tuple[slice, ...]
 """Where a block lies in its tensor, by the leading axes."""
 
 
 class SourceFile:
-    """An open regular file. Reads go to the opened file whatever happens to its name."""
+    """An open regular file. Reads go to the opened file, even when its name is given to another."""
 
     def __init__(self, path: Path) -> None:
         """Open without following a link in the last component and without blocking on a pipe.
@@ -77,7 +77,7 @@ class FileTensor(ir.LazyTensor):
 
     Attributes:
         source: the file.
-        offset: of the first byte.
+        offset: offset of the first byte.
         key: names the source of ``blocks``; targets with equal keys are written in one pass.
     """
 
@@ -115,7 +115,7 @@ def _load(source: SourceFile, offset: int, dtype: ir.DataType, shape: ir.Shape) 
     return ir.Tensor(array, dtype=dtype)
 
 
-def row_blocks(tensor: ir.TensorProtocol) -> Iterator[tuple[Index, npt.NDArray[Any]]]:
+def row_blocks(tensor: ir.TensorProtocol) -> Iterator[tuple[Index, Array]]:
     """Consecutive parts of a tensor, of its rank, with where they lie; a block is overwritten by the next one."""
     shape = tuple(tensor.shape.numpy())
     if not shape or not tensor.size:

@@ -1,4 +1,4 @@
-"""What a graph claims, checked before any later stage relies on it: names, definitions, arities, attributes.
+"""Check a graph's claims before any later stage relies on them: names, definitions, arities, attributes.
 
 Operators of the default domain are held to their schema in the installed onnx, so that every later stage may take
 required inputs and attributes for granted. Types and shapes of activations are not checked: exporters declare them
@@ -16,18 +16,18 @@ from onnx.defs import OpSchema
 
 from amct_onnx.errors import ModelFileError
 
-MOST_OPSET = 1000
-"""Far beyond every published version of an opset."""
+MAX_OPSET = 1000
+"""A version far above every published opset."""
 DEFAULT_DOMAINS = ("", "ai.onnx")
 LIKE_DEFAULT = {"com.microsoft": ("QuantizeLinear", "DequantizeLinear")}
 """Operators of other domains that are read as those of the default domain."""
 INTERNAL = "__"
-"""How attributes begin that ONNX lets a node have beside those of its operator."""
+"""Prefix of extra attributes that ONNX allows."""
 AGAIN = "Export the model again."
 
 
 def check_graph(model: ir.Model, path: Path) -> None:
-    """Hold a model's graphs, bodies and functions to what ONNX promises of them.
+    """Check a model's graphs, bodies and functions against what ONNX requires.
 
     Raises:
         ModelFileError: A name that is not UTF-8, a tensor that nothing defines, an input, output or attribute that the
@@ -62,8 +62,8 @@ def _version(imports: dict[str, int]) -> int:
 
 def _check_opsets(path: Path, imports: dict[str, int]) -> None:
     for domain, version in imports.items():
-        # the versions of other domains are their owners' business
-        if domain in DEFAULT_DOMAINS and not 1 <= version <= MOST_OPSET:
+        # versions of other domains are not known here
+        if domain in DEFAULT_DOMAINS and not 1 <= version <= MAX_OPSET:
             raise ModelFileError(
                 f"{path}: imports version {version} of opset '{domain}', which does not exist. {AGAIN}"
             )
@@ -139,10 +139,10 @@ def _check_against(path: Path, node: ir.Node, schema: OpSchema) -> None:
         for index, (value, parameter) in enumerate(zip(values, parameters, strict=False)):
             if parameter.option == OpSchema.FormalParameterOption.Single and (value is None or value.name == ""):
                 raise _error(path, node, f"lacks '{parameter.name}', number {index} of its {kind}")
-    newest = _schema(schema.name, MOST_OPSET)
+    newest = _schema(schema.name, MAX_OPSET)
     assert newest is not None
     for name, attribute in node.attributes.items():
-        # exporters write attributes of later versions; those are read as there
+        # exporters write attributes of later versions; they are read as in these
         known = schema.attributes.get(name) or newest.attributes.get(name)
         if known is None and name.startswith(INTERNAL):
             continue

@@ -1,8 +1,8 @@
-"""Hidden folders in which outputs are made and earlier ones kept, beside their targets; what dead runs left of them.
+"""Hidden folders beside the targets: new outputs are made in them and earlier ones kept. Leftovers of dead runs go.
 
 The name of such a folder states the folder's own inode number. Files that came in an archive, or were planted, cannot
 know the number that they will get, so the name proves that a run made the folder. A run that is alive holds a lock on
-it. Nobody but the user may look into it.
+it. Only the user may read it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from amct_onnx.common.log import get_logger
 
 PREFIX = ".amct_"
 NEW, OLD = "new", "old"
-"""What such a folder holds: new outputs before they are in place, or earlier ones while they are replaced."""
+"""Kinds of hidden folders: new outputs before they are in place, or earlier ones while they are replaced."""
 NAME = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]+)_[0-9a-f]{{16}}\.({NEW}|{OLD})")
 PRIVATE = 0o700
 
 
 class HiddenFolder:
-    """Made, filled by others, removed.
+    """A hidden folder: it is made here, filled by others, and removed here.
 
     Attributes:
         path: its present name.
@@ -39,7 +39,7 @@ class HiddenFolder:
         self._handle: int | None = None
 
     def make(self) -> None:
-        """Make it, lock it, and then give it the name that proves whose it is.
+        """Make it, lock it, and then give it the name that proves that a run made it.
 
         Raises:
             OSError: It cannot be made.
@@ -53,7 +53,7 @@ class HiddenFolder:
         self.path = proven
 
     def remove(self, *, filled: bool) -> None:
-        """Remove it, with what it holds or only when that is nothing; errors leave it to the next run."""
+        """Remove it, with its content or only when empty; after an error the next run does it."""
         for name in self._names:
             if filled:
                 _clear(name)
@@ -61,7 +61,7 @@ class HiddenFolder:
                 os.rmdir(name)
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             with contextlib.suppress(OSError):
@@ -69,12 +69,12 @@ class HiddenFolder:
 
 
 def is_hidden(path: str | bytes) -> bool:
-    """Whether a path leads into a hidden folder, or is one."""
+    """Whether a path leads into a hidden folder or is one."""
     return any(part.startswith(PREFIX) for part in Path(os.fsdecode(path)).parts)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what dead runs of this user left in a folder; earlier outputs that are nowhere else stay and are named.
+    """Remove what dead runs of this user left in a folder. Earlier outputs without another copy stay and are named.
 
     Raises:
         OSError: The folder cannot be read.
@@ -124,7 +124,7 @@ def locked(folders: Iterable[Path]) -> Iterator[None]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk.
+    """Flush the names in a folder to the disk.
 
     Raises:
         OSError: The disk fails.
@@ -149,7 +149,7 @@ def write_fully(handle: int, content: bytes | memoryview, offset: int) -> None:
 
 
 def _take(handle: int) -> bool:
-    """Whether the lock was free; no on a file system without locks."""
+    """Take the lock if it is free; False otherwise, and on a file system without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -175,8 +175,8 @@ def _of_dead_run(path: Path, inode: int) -> Iterator[bool]:
 def _clear(folder: Path, levels: int = 2) -> None:
     """Remove the files of a folder, and those of folders in it; a link is removed, not followed."""
     try:
-        with os.scandir(folder) as found:
-            entries = list(found)
+        with os.scandir(folder) as listing:
+            entries = list(listing)
     except OSError:
         return
     for entry in entries:
@@ -189,7 +189,7 @@ def _clear(folder: Path, levels: int = 2) -> None:
 
 
 def _drop_second_links(old: Path, folder: Path) -> None:
-    """Of the earlier outputs kept in ``old``, those that still stand in their place as the same file."""
+    """Remove earlier outputs from ``old`` that are still in their place as the same file."""
     for name in os.listdir(old):
         with contextlib.suppress(OSError):
             kept, standing = os.lstat(old / name), os.lstat(folder / name)

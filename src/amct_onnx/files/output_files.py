@@ -1,4 +1,4 @@
-"""Where a conversion writes, and what it must not overwrite."""
+"""The files of a conversion, and the inputs that they must not overwrite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def output_files(save_path: str) -> tuple[str, list[Path]]:
 
 
 def in_real_folder(path: str | os.PathLike[str]) -> Path:
-    """Links to the folder are followed; a link in the place of the file itself is replaced."""
+    """The path with links to its folder resolved; a link in the place of the file itself is kept, to be replaced."""
     return _real(os.path.dirname(path) or os.curdir) / os.path.basename(path)
 
 
@@ -42,12 +42,12 @@ def _real(folder: str) -> Path:
 
 def identities(paths: Iterable[str | os.PathLike[str]]) -> set[tuple[int, int]]:
     """(device, inode) of those files that exist."""
-    found = set()
+    present = set()
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
             status = os.stat(path)
-            found.add((status.st_dev, status.st_ino))
-    return found
+            present.add((status.st_dev, status.st_ino))
+    return present
 
 
 def check_targets(
@@ -60,7 +60,7 @@ def check_targets(
     Args:
         targets: all files that will be written.
         model_file: the input model.
-        inputs: (device, inode) of the input model, its data files, and whatever else is read.
+        inputs: (device, inode) of the input model, its data files, and everything else that is read.
 
     Raises:
         OutputError: A target is an input, a folder, another target, or a name that no file can have.

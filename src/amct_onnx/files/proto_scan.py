@@ -10,13 +10,13 @@ from amct_onnx.errors import ModelFileError
 from amct_onnx.files.file_tensor import SourceFile
 
 CUT_BYTES = 1 << 16
-"""Content of a tensor from which it stays in the file; smaller messages are not looked into."""
+"""Bytes from which a tensor's content stays in the file; smaller messages are not scanned."""
 HERE = "\0"
-"""The external location that means: in the model file itself. No file has this name."""
-LARGEST_GRAPH = 2**31 - 1
+"""External location of tensors in the model file itself. No file has this name."""
+MAX_GRAPH_BYTES = 2**31 - 1
 """Bytes of protobuf, large tensors apart, that the protobuf library parses."""
-DEEPEST = 100
-"""Nested messages, as in the protobuf library."""
+MAX_DEPTH = 100
+"""Limit of nested messages, as in the protobuf library."""
 WINDOW = 1 << 18
 INNER = {
     "model": {7: "graph", 25: "function"},
@@ -25,7 +25,7 @@ INNER = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
 }
-"""Message -> field number -> kind of message: the ways to a tensor."""
+"""Message -> field number -> kind of message: all paths to a tensor."""
 FLOAT, FLOAT_DATA, DATA_TYPE, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 4, 2, 9, 13, 14
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
@@ -34,7 +34,7 @@ def graph_without_large_tensors(source: SourceFile) -> bytes:
     """The model's protobuf in which large tensors are external data at location HERE.
 
     Raises:
-        ModelFileError: The bytes are no protobuf message, or the graph itself is too large.
+        ModelFileError: The bytes are not a protobuf message, or the graph itself is too large.
     """
     pieces = _Scan(source).message("model", 0, source.size, 0)
     return b"".join(pieces)
@@ -49,8 +49,8 @@ class _Scan:
 
     def message(self, kind: str, start: int, stop: int, depth: int) -> list[bytes]:
         """The message's fields, those that hold a large tensor rewritten."""
-        if depth > DEEPEST:
-            raise self._error(start, f"messages are nested more than {DEEPEST} deep")
+        if depth > MAX_DEPTH:
+            raise self._error(start, f"messages are nested more than {MAX_DEPTH} deep")
         if kind == "tensor":
             return self._tensor(start, stop)
         inner = INNER[kind]
@@ -132,7 +132,7 @@ class _Scan:
 
     def _copy(self, start: int, stop: int) -> list[bytes]:
         self._kept += stop - start
-        if self._kept > LARGEST_GRAPH:
+        if self._kept > MAX_GRAPH_BYTES:
             raise self._error(start, "the graph without its large tensors exceeds 2 GiB")
         return [bytes(self._source.read(start, stop - start))] if stop > start else []
 

@@ -30,15 +30,15 @@ TYPED_FIELDS = {
     ir.DataType.UINT64: "uint64_data",
     ir.DataType.UINT32: "uint64_data",
 }
-"""Where a type's elements stand when not in raw_data; int32_data for all others."""
+"""Field that holds a type's elements outside raw_data; int32_data for all other types."""
 
 
 def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
-    """Load a model; external data must lie in regular files inside the model's folder.
+    """Load a model; external data must be in regular files inside the model's folder.
 
     Raises:
         ModelNotFoundError: The file does not exist.
-        ModelFileError: The file is no ONNX model, or its external data is missing or out of bounds.
+        ModelFileError: The file is not an ONNX model, or its external data is missing or out of bounds.
     """
     path = Path(model_file)
     try:
@@ -63,7 +63,7 @@ def read_proto(model_file: str | os.PathLike[str]) -> onnx.ModelProto:
     """The protobuf of a model that ``read_model`` has accepted; large tensors are external data at location HERE.
 
     Raises:
-        ModelFileError: The file has changed meanwhile and is no protobuf message, or cannot be read.
+        ModelFileError: The file has changed meanwhile and is not a protobuf message any more, or cannot be read.
     """
     path = Path(model_file)
     try:
@@ -113,7 +113,7 @@ def _parse(path: Path, source: SourceFile) -> ir.Model:
 
 
 def _check_names(path: Path, graph: onnx.GraphProto) -> None:
-    """Each tensor is defined once; onnx-ir would let the last definition win."""
+    """Check that each tensor is defined once; onnx-ir would silently take the last definition."""
     for kind, names in (
         ("initializer", (t.name for t in graph.initializer)),
         ("output of a node", (name for n in graph.node for name in n.output if name)),
@@ -147,20 +147,20 @@ class _Tensors:
                     if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
                         continue
                     try:
-                        found = (
+                        present = (
                             list(attribute.as_tensors())
                             if attribute.type == ir.AttributeType.TENSORS
                             else [attribute.as_tensor()]
                         )
                     except (TypeError, ValueError) as error:  # an element type that does not exist
                         raise ModelFileError(
-                            f"{self._path}: attribute '{name}' of node '{node.name}' is no tensor ({error}). "
+                            f"{self._path}: attribute '{name}' of node '{node.name}' is not a tensor ({error}). "
                             "Export the model again."
                         ) from error
-                    tensors = [self._checked(t) for t in found]
+                    tensors = [self._checked(t) for t in present]
                     if attribute.type == ir.AttributeType.TENSORS:
                         node.attributes[name] = ir.AttrTensors(name, tensors)
-                    elif tensors[0] is not found[0]:
+                    elif tensors[0] is not present[0]:
                         node.attributes[name] = ir.AttrTensor(name, tensors[0])
         self._model.meta[INPUT_FILES] = {f.identity for f in [self._here, *self._files.values()]}
 
@@ -178,11 +178,11 @@ class _Tensors:
             return self._external(tensor)
         size = math.prod(shape)
         if isinstance(tensor, ir.StringTensor):
-            found, expected, unit = len(tensor.string_data()), size, "elements"
+            present, expected, unit = len(tensor.string_data()), size, "elements"
         else:
             raw = tensor.raw
             if raw.HasField("raw_data"):
-                found, expected, unit = len(raw.raw_data), tensor.nbytes, "bytes"
+                present, expected, unit = len(raw.raw_data), tensor.nbytes, "bytes"
             else:
                 field = TYPED_FIELDS.get(tensor.dtype, "int32_data")
                 other = next(
@@ -192,15 +192,17 @@ class _Tensors:
                     raise self._error(
                         tensor, f"of type {tensor.dtype.name} has elements in {other}", "Export it again."
                     )
-                found = len(getattr(raw, field))
+                present = len(getattr(raw, field))
                 expected, unit = size, "elements"
                 if tensor.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
                     expected *= 2
                 elif tensor.dtype.bitwidth < 8:
                     expected = tensor.nbytes
-        if found != expected:
+        if present != expected:
             raise self._error(
-                tensor, f"holds {found} {unit}; its shape {list(shape)} asks for {expected}", "Export the model again."
+                tensor,
+                f"holds {present} {unit}; its shape {list(shape)} asks for {expected}",
+                "Export the model again.",
             )
         return tensor
 

@@ -2,7 +2,7 @@
 
 No file system renames several names at once. So a forked child does it, in a session of its own and with its signals
 blocked, while the parent waits: when the parent is killed, the child goes on to the end; when the child is killed, the
-parent undoes what it did, and does it itself. Nothing on disk tells how to go on, so nothing that lies there can.
+parent undoes the child's steps and does them itself. No file tells how to go on, so no planted file can either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from amct_onnx.files.hidden_folder import flush_folder
 Identity = tuple[int, int]
 """Device and inode."""
 START_SECONDS = 5.0
-"""A child of a process with threads may hang in what libraries do when a process is forked."""
+"""Seconds to wait for the child's first word: libraries may hang when a process with threads is forked."""
 POLL_SECONDS = 0.1
 STARTED, DONE, FAILED = b"s", b"d", b"f"
 ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, n)]
@@ -40,8 +40,8 @@ class Step:
         target: path that a user knows.
         new: where the new file or folder stands before; None when the earlier one only goes.
         old: where the earlier one is kept meanwhile, None when there is none.
-        new_id: of the new one.
-        old_id: of the earlier one.
+        new_id: identity of the new one.
+        old_id: identity of the earlier one.
     """
 
     target: Path
@@ -52,7 +52,7 @@ class Step:
 
 
 def identity(path: Path) -> Identity | None:
-    """Of what stands under a name, links not followed; None when nothing does."""
+    """Identity of the file under a name, links not followed; None when there is none."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -68,8 +68,8 @@ def replace_set(steps: Sequence[Step], tidy: Callable[[bool], None]) -> None:
         tidy: removes the hidden folders; called with whether the set is new, in the parent, in the child, or in both.
 
     Raises:
-        OSError: Something failed, and all is as it was.
-        OutputError: Something failed, and what was done could not be undone.
+        OSError: Something failed, and everything is as before.
+        OutputError: Something failed, and the steps that were done could not be undone.
     """
     try:
         with _Child(steps, tidy) as child:
@@ -78,7 +78,7 @@ def replace_set(steps: Sequence[Step], tidy: Callable[[bool], None]) -> None:
         if child.error is not None:
             raise child.error
         if not _is_new(steps):
-            # no process could be had, or it was killed: what it did is undone before it is done here
+            # no process could be started, or it was killed: its steps are undone before they are done here
             _undo(steps)
             _carry_out(steps)
         elif not child.done:
@@ -105,12 +105,12 @@ def _carry_out(steps: Sequence[Step]) -> None:
 
 
 def _is_new(steps: Sequence[Step]) -> bool:
-    """Whether all steps were carried out, as the disk shows it."""
+    """Whether the disk shows that all steps were carried out."""
     return all(identity(s.target) == s.new_id if s.new is not None else identity(s.target) != s.old_id for s in steps)
 
 
 def _back_up(steps: Sequence[Step]) -> None:
-    """By a second link, so that no target is missing for a moment; by renaming where that cannot be, as of folders."""
+    """Keep a target by a second link, so that it is never missing; rename what cannot be linked, such as a folder."""
     folders = any(_is_folder(p) for s in steps for p in (s.new, s.target) if p is not None)
     for step in reversed(steps):
         if step.old is None:
@@ -129,7 +129,7 @@ def _linked(path: Path, second: Path) -> bool:
 
 
 def _undo(steps: Sequence[Step]) -> None:
-    """Undo what was done of the steps, as far as the disk shows it and can do it; may be repeated."""
+    """Undo the steps that the disk shows as done, as far as possible; may be repeated."""
     for step in steps:
         with contextlib.suppress(OSError):
             _undo_step(step)
@@ -151,7 +151,7 @@ def _undo_step(step: Step) -> None:
         os.unlink(step.old)  # the second link
     elif standing is None or ours:
         os.replace(step.old, step.target)
-    # what somebody else put there meanwhile stays, and so does the earlier one in its hidden folder
+    # a file that somebody else put there meanwhile stays, and the earlier one stays in its hidden folder
 
 
 def _say_what_is_lost(steps: Sequence[Step], error: BaseException) -> None:
@@ -185,7 +185,7 @@ def _is_folder(path: Path) -> bool:
 
 
 class _Child:
-    """The forked process; leaving the context waits for it, whatever exception the parent gets meanwhile.
+    """The forked process. Leaving the context waits for it, also after an exception in the parent.
 
     Attributes:
         done: whether it carried out all steps.
@@ -216,7 +216,7 @@ class _Child:
                 os.close(handle)
 
     def run(self) -> None:
-        """Start it; nothing happens where no process can be had."""
+        """Start it; nothing happens where no process can be started."""
         if not hasattr(os, "fork"):
             return
         with _quiet_fork():
@@ -230,7 +230,7 @@ class _Child:
                 self._work()
 
     def _work(self) -> None:
-        """In the child: system calls only, and never back into the parent's code."""
+        """Run in the child: system calls only, and never back into the parent's code."""
         try:
             with contextlib.suppress(OSError):
                 os.setsid()  # Ctrl-C and the end of a terminal go to the parent's session
@@ -241,8 +241,8 @@ class _Child:
                 _undo(self._steps)
                 name = getattr(error, "filename", None)
                 text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                told = [getattr(error, "errno", None), text, None if name is None else os.fsdecode(name)]
-                self._say(FAILED + json.dumps(told).encode())
+                message = [getattr(error, "errno", None), text, None if name is None else os.fsdecode(name)]
+                self._say(FAILED + json.dumps(message).encode())
             else:
                 self._say(DONE)
                 self._tidy(True)
@@ -254,7 +254,7 @@ class _Child:
             os.write(self._writing, text + b"\n")
 
     def wait(self) -> None:
-        """Hear what it says, and wait for its end; may be repeated after an exception."""
+        """Read its messages and wait for its end; may be repeated after an exception."""
         if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
@@ -305,7 +305,7 @@ def _quiet_fork() -> Iterator[None]:
     gc.disable()
     try:
         with warnings.catch_warnings():
-            # Python warns that the child of a process with threads may hang in their locks: ours takes none
+            # Python warns that a forked child may hang in locks of other threads; this child takes no locks
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:

@@ -4,7 +4,7 @@
 2. Everything is written into a hidden folder in its target's folder, and flushed.
 3. Under the locks of these folders the set is replaced (``replace_set``).
 
-Before 3 nothing that a user knows has changed. Nothing outside of the targets' folders is touched.
+Before step 3 no file of the user has changed. Nothing outside the targets' folders is touched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amct_onnx.files.replace_set import Step, identity, replace_set
 
 FILE_MODE = 0o666
 FOLDER_MODE = 0o777
-"""Less the umask, as of any file that a program makes."""
+"""Modes before the umask is applied."""
 
 
 class Transaction:
@@ -35,11 +35,11 @@ class Transaction:
         self._places: dict[Path, Path] = {}
         self._removed: list[Path] = []
         self._handles: list[int] = []
-        self._made: list[Path] = []
+        self._new_folders: list[Path] = []
         self._committed = False
 
     def __enter__(self) -> Transaction:
-        """Nothing is made before ``place`` or ``open``."""
+        """Enter; nothing is made before ``place`` or ``open``."""
         return self
 
     def __exit__(
@@ -53,12 +53,12 @@ class Transaction:
         for hidden in [*self._new.values(), *self._old.values()]:
             hidden.close()
         if not self._committed:
-            for folder in reversed(self._made):
+            for folder in reversed(self._new_folders):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
     def place(self, target: Path) -> Path:
-        """Where to make the new file or folder for a target; missing folders above are made, leftovers there go.
+        """The place for the new file or folder of a target; makes missing folders, removes leftovers there.
 
         Raises:
             OSError: A folder cannot be made.
@@ -74,7 +74,7 @@ class Transaction:
         return self._places[target]
 
     def open(self, target: Path) -> int:
-        """Make the new file for a target and return its handle, which is flushed and closed here.
+        """Make the new file for a target and return its handle. ``commit`` flushes it, leaving the context closes it.
 
         Raises:
             OSError: A folder or file cannot be made.
@@ -86,7 +86,7 @@ class Transaction:
         return handle
 
     def remove(self, target: Path) -> None:
-        """Let an earlier output go that the new set does not have."""
+        """Remove an earlier output that the new set does not contain."""
         self._removed.append(target)
 
     def commit(self, prepare: Callable[[], None] | None = None) -> None:
@@ -96,7 +96,7 @@ class Transaction:
             prepare: called under the locks, before anything is replaced; may call ``remove``.
 
         Raises:
-            OSError: Something failed; all is as it was.
+            OSError: Something failed; everything is as before.
         """
         for handle in self._handles:
             os.fsync(handle)
@@ -130,11 +130,11 @@ class Transaction:
     def _make_folder(self, folder: Path) -> None:
         missing = [p for p in [folder, *folder.parents] if not p.exists()]
         for path in reversed(missing):
-            self._made.append(path)
+            self._new_folders.append(path)
             try:
                 path.mkdir(mode=FOLDER_MODE)
             except FileExistsError:
-                self._made.remove(path)
+                self._new_folders.remove(path)
 
 
 def _refuse_folder(target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether a file can be written, asked before hours of work rather than behind them."""
+"""Check before hours of work whether a file can be written."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from amct_onnx.errors import OutputError
 
 BLOCK = bytes(4096)
-"""A disk without this much space is full."""
+"""Bytes that are written to try: a disk without this much space counts as full."""
 
 
 def check_writable(target: Path) -> None:
-    """Make a file without a name in the target's folder, or in the nearest one that exists.
+    """Make a nameless file in the target's folder, or in the nearest parent that exists.
 
     Raises:
-        OutputError: That fails.
+        OutputError: This fails.
     """
     folder = target.parent
     while not os.path.exists(folder) and folder != folder.parent:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.cpu_count import cpu_count
 from amct_onnx.errors import AmctError, OutputError
 from amct_onnx.files.compose import Composition
@@ -26,10 +26,10 @@ from amct_onnx.files.hidden_folder import is_hidden, write_fully
 from amct_onnx.files.output_files import check_targets, in_real_folder
 from amct_onnx.files.transaction import Transaction
 
-WORKERS = 4
-"""At most; each holds one block, or one int8 tensor where its layout changes."""
+MAX_WORKERS = 4
+"""Limit of threads; each holds one block, or one int8 tensor where its layout changes."""
 FLUSH_SECONDS = 0.1
-"""Between flushes while weights are written: the disk works from the start, not only in the fsync at the end."""
+"""Time between flushes while weights are written, so that the disk works from the start and not only at the end."""
 
 Progress = Callable[[int, int], None]
 
@@ -43,7 +43,7 @@ class _Job:
 
 
 def write_outputs(models: Sequence[Composition], texts: Mapping[Path, str], progress: Progress | None = None) -> None:
-    """Write all files or none; each source tensor is read once, whatever the number of models that hold it.
+    """Write all files or none. Each source tensor is read once, however many models hold it.
 
     Args:
         models: large files.
@@ -86,8 +86,8 @@ def write_outputs(models: Sequence[Composition], texts: Mapping[Path, str], prog
         if isinstance(error, AmctError):
             raise
         # the user gave neither the hidden names under which files are written nor the folder alone
-        told = error.filename and not is_hidden(error.filename) and Path(os.fsdecode(error.filename)) != where.parent
-        place = error.filename if told else where
+        named = error.filename and not is_hidden(error.filename) and Path(os.fsdecode(error.filename)) != where.parent
+        place = error.filename if named else where
         raise OutputError(
             f"{place}: cannot be written ({error.strerror or error}). Choose a writable place with enough space."
         ) from error
@@ -111,7 +111,7 @@ def _check_space(path: Path, size: int) -> None:
         raise OutputError(f"{path}: needs {size} bytes, its disk has {free} left. Choose another place.")
 
 
-def _blocks(tensor: Any) -> Iterator[npt.NDArray[Any]]:
+def _blocks(tensor: Any) -> Iterator[Array]:
     if hasattr(tensor, "blocks"):
         yield from tensor.blocks()
     else:
@@ -119,7 +119,7 @@ def _blocks(tensor: Any) -> Iterator[npt.NDArray[Any]]:
 
 
 def _stream(jobs: Iterable[_Job], total: int, progress: Progress) -> None:
-    """Let the workers go through the jobs; the first error stops them all."""
+    """Run the jobs on the workers; the first error stops them all."""
     waiting = deque(jobs)
     stop = threading.Event()
     lock = threading.Lock()
@@ -143,7 +143,7 @@ def _stream(jobs: Iterable[_Job], total: int, progress: Progress) -> None:
                 stop.set()
                 raise
 
-    workers = max(1, min(WORKERS, len(waiting), cpu_count()))
+    workers = max(1, min(MAX_WORKERS, len(waiting), cpu_count()))
     handles = {handle for job in waiting for handle, _, _ in job.targets}
     finished = threading.Event()
     flush_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync

@@ -24,13 +24,13 @@ def attribute(node: ir.Node, name: str, default: Stored) -> Stored:
 
     Args:
         node: the node.
-        name: of the attribute.
+        name: name of the attribute.
         default: its type (int, float, str, or a tuple of int) is the one in which the attribute must be stored.
     """
-    found = node.attributes.get(name)
-    if found is None or found.is_ref() or found.type != STORED_AS[type(default)]:
+    entry = node.attributes.get(name)
+    if entry is None or entry.is_ref() or entry.type != STORED_AS[type(default)]:
         return default
-    value = tuple(found.value) if isinstance(default, tuple) else found.value
+    value = tuple(entry.value) if isinstance(default, tuple) else entry.value
     return value if isinstance(value, type(default)) else default
 
 
@@ -40,10 +40,10 @@ def checked_attribute(node: ir.Node, name: str, default: Stored) -> Stored:
     Raises:
         UnsupportedModelError: It is stored as another type.
     """
-    found = node.attributes.get(name)
-    if found is not None and found.type != STORED_AS[type(default)]:
+    entry = node.attributes.get(name)
+    if entry is not None and entry.type != STORED_AS[type(default)]:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): attribute '{name}' is of type {found.type.name}, not "
+            f"Node '{node.name}' ({node.op_type}): attribute '{name}' is of type {entry.type.name}, not "
             f"{STORED_AS[type(default)].name}. Export the model again."
         )
     return attribute(node, name, default)

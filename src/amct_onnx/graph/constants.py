@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
+from amct_onnx.common.onnxruntime_session import open_session, session_options
 from amct_onnx.errors import FactorError, UnsupportedModelError
 
 COMPUTED = frozenset(
@@ -27,20 +26,20 @@ COMPUTED = frozenset(
     CumSum LpNormalization BatchNormalization MatMul Gemm
     """.split()
 )
-"""Operators that are computed: what exporters make scales and weights of. All are deterministic, and their time and
+"""Operators that are computed, because exporters compute scales and weights with them. All are deterministic; time and
 memory follow from the sizes of inputs and output; of others a hostile attribute would decide (kernels, bodies)."""
-COMPUTED_BYTES = 256 << 20
-"""That all constants computed by one evaluator may have together,"""
+MAX_COMPUTED_BYTES = 256 << 20
+"""Byte budget for all computed constants of one evaluator."""
 COMPUTED_FACTOR = 32
-"""and that they may have more for each byte that they are computed from: a file of 1 kB may not ask for 1 GB."""
-SHAPE_BYTES = 1 << 16
-"""Inputs up to this size are shown to shape inference with their content; they may be shapes."""
+"""Extra bytes of the budget for each byte that is read: a file of 1 kB may not ask for 1 GB."""
+MAX_SHAPE_BYTES = 1 << 16
+"""Shape inference sees the content of inputs up to this size, because they may be shapes."""
 NOT_LARGER = ("NonZero", "Compress")
-"""Their size depends on the content; for each element of the input they give at most one index per axis."""
+"""Operators whose result size depends on the content: at most one index per axis for each input element."""
 IR_VERSION = 10
-"""Of the one-node models that compute a constant; read by every supported onnxruntime."""
+"""IR version of the one-node models that compute a constant; every supported onnxruntime reads it."""
 QDQ_OPSET = 21
-"""Of a QuantizeLinear or DequantizeLinear that is computed; each version takes what the versions before it took."""
+"""Opset for computing a QuantizeLinear or DequantizeLinear; it accepts what earlier versions accept."""
 
 
 class ConstantEvaluator:
@@ -52,8 +51,8 @@ class ConstantEvaluator:
     def __init__(self, opset: int) -> None:
         self._opset = opset
         self._is_constant: dict[ir.Value, bool] = {}
-        self._arrays: dict[ir.Value, npt.NDArray[Any]] = {}
-        self._left = COMPUTED_BYTES
+        self._arrays: dict[ir.Value, Array] = {}
+        self._left = MAX_COMPUTED_BYTES
         self._counted: set[int] = set()
 
     def is_constant(self, value: ir.Value | None) -> bool:
@@ -94,7 +93,7 @@ class ConstantEvaluator:
             return node.attributes["value"].as_tensor()
         return None
 
-    def array(self, value: ir.Value) -> npt.NDArray[Any]:
+    def array(self, value: ir.Value) -> Array:
         """The content of a constant value.
 
         Raises:
@@ -126,7 +125,7 @@ class ConstantEvaluator:
                 self._arrays[stack.pop()] = self._evaluate(node)
         return self._arrays[value]
 
-    def _evaluate(self, node: ir.Node) -> npt.NDArray[Any]:
+    def _evaluate(self, node: ir.Node) -> Array:
         """One node whose inputs are known; the operators that exporters repeat for each quantizer need no session."""
         inputs = [None if v is None else self._known(v) for v in node.inputs]
         if node.op_type == "Identity" and inputs[0] is not None:
@@ -139,21 +138,18 @@ class ConstantEvaluator:
                 return inputs[0].astype(to.numpy())
         return self._run(node)
 
-    def _known(self, value: ir.Value) -> npt.NDArray[Any]:
+    def _known(self, value: ir.Value) -> Array:
         return self._arrays[value] if value in self._arrays else self.array(value)
 
-    def _run(self, node: ir.Node) -> npt.NDArray[Any]:
+    def _run(self, node: ir.Node) -> Array:
         feeds = {v.name or "": self._known(v) for v in node.inputs if v is not None}
         # per-channel factors and 4- and 16-bit integers are newer than the opsets in which models hold them
         opset = QDQ_OPSET if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
         self._spend(node, _output_bytes(node, feeds, opset))
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1  # a pool of threads costs more than one node of constants
+        options = session_options(threads=1)  # a pool of threads costs more than one node of constants
         try:
             content = _one_node(node, feeds, {}, opset).SerializeToString()
-            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            session = open_session(content, options)
             return np.asarray(session.run(None, feeds)[0])
         except Exception as error:  # onnxruntime's classes have no common base of their own
             raise _not_computed(node, " ".join(str(error).split())[:300]) from error
@@ -162,16 +158,16 @@ class ConstantEvaluator:
         """Take the bytes of a result from what is left.
 
         Raises:
-            UnsupportedModelError: The size cannot be told, or there is not as much left.
+            UnsupportedModelError: The size is unknown, or exceeds what is left.
         """
         if size is None:
-            raise _not_computed(node, "its size cannot be told from its inputs")
+            raise _not_computed(node, "its size does not follow from its inputs")
         if size > self._left:
             raise _not_computed(node, f"it would have {size} bytes, far more than the tensors that it is computed from")
         self._left -= size
 
     def _count(self, tensor: ir.TensorProtocol) -> None:
-        """Let what is computed grow with each stored tensor that is read, wherever it stands in the chain."""
+        """Raise the budget with each stored tensor that is read, anywhere in the chain."""
         if id(tensor) not in self._counted:
             self._counted.add(id(tensor))
             self._left += COMPUTED_FACTOR * tensor.nbytes
@@ -184,9 +180,7 @@ def _not_computed(node: ir.Node, why: str) -> UnsupportedModelError:
     )
 
 
-def _one_node(
-    node: ir.Node, inputs: dict[str, npt.NDArray[Any]], constants: dict[str, npt.NDArray[Any]], opset: int
-) -> onnx.ModelProto:
+def _one_node(node: ir.Node, inputs: dict[str, Array], constants: dict[str, Array], opset: int) -> onnx.ModelProto:
     """A model of this node alone."""
     proto = ir.to_proto(node)
     graph = onnx.helper.make_graph(
@@ -199,11 +193,11 @@ def _one_node(
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION)
 
 
-def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int) -> int | None:
-    """What the node's result will take, by onnx's shape inference; None when that does not tell."""
+def _output_bytes(node: ir.Node, feeds: dict[str, Array], opset: int) -> int | None:
+    """Bytes of the node's result by onnx's shape inference; None when unknown."""
     if node.op_type in NOT_LARGER:
         return sum(array.size * max(1, array.ndim) for array in feeds.values()) * 8
-    small = {n: a for n, a in feeds.items() if a.nbytes <= SHAPE_BYTES}
+    small = {n: a for n, a in feeds.items() if a.nbytes <= MAX_SHAPE_BYTES}
     large = {n: a for n, a in feeds.items() if n not in small}
     try:
         model = _one_node(node, large, small, opset)
@@ -218,7 +212,7 @@ def _output_bytes(node: ir.Node, feeds: dict[str, npt.NDArray[Any]], opset: int)
     return size
 
 
-def _casts_alike(array: npt.NDArray[Any], to: ir.DataType) -> bool:
+def _casts_alike(array: Array, to: ir.DataType) -> bool:
     """Whether numpy and ONNX agree on a Cast of these values: to a wider type, or of integers that fit."""
     stored = ir.DataType.from_numpy(array.dtype)
     # onnxruntime takes no array of bfloat16
@@ -234,10 +228,10 @@ def _casts_alike(array: npt.NDArray[Any], to: ir.DataType) -> bool:
 
 def dequantize_constant(
     node: ir.Node,
-    integers: npt.NDArray[Any],
-    scale: npt.NDArray[Any],
-    zero_point: npt.NDArray[Any] | None,
-) -> npt.NDArray[Any]:
+    integers: Array,
+    scale: Array,
+    zero_point: Array | None,
+) -> Array:
     """DequantizeLinear: (integers - zero_point) * scale, in the type of scale, of integers' shape.
 
     Per-tensor, per-channel along ``axis`` and blockwise along ``axis`` (``block_size``), as in ONNX opset 21.
@@ -248,7 +242,7 @@ def dequantize_constant(
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     block = node.attributes["block_size"].as_int() if "block_size" in node.attributes else 0
 
-    def spread(factor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def spread(factor: Array) -> Array:
         if factor.size == 1:
             return factor.reshape([1] * integers.ndim)
         if block:
@@ -269,5 +263,5 @@ def dequantize_constant(
         ) from error
 
 
-def _typed(name: str, array: npt.NDArray[Any]) -> onnx.ValueInfoProto:
+def _typed(name: str, array: Array) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)

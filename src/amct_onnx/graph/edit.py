@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 
 WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -50,16 +49,16 @@ class GraphEditor:
         """Insert a node, at the end of the main graph where neither ``before`` nor ``after`` names its place.
 
         Args:
-            op_type: of the node.
-            inputs: of the node; None stands for an omitted input.
+            op_type: operator type of the node.
+            inputs: inputs of the node; None stands for an omitted input.
             name: taken as it is, see ``node_names``.
-            attributes: of the node.
+            attributes: attributes of the node.
             before: the node in front of which, in whose graph, it is inserted.
             after: the node behind which it is inserted.
-            domain: of the operator.
+            domain: domain of the operator.
             outputs: number of outputs.
             joint: between the node's name and the number of an output, in the output's name.
-            doc_string: of the node.
+            doc_string: doc string of the node.
         """
         new = ir.Node(domain, op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=doc_string)
         for index, result in enumerate(new.outputs):
@@ -87,11 +86,11 @@ class GraphEditor:
         """Insert a node of the default domain in front of ``at``, which it replaces, and return its first output.
 
         Args:
-            op_type: of the node.
-            inputs: of the node; None stands for an omitted input.
+            op_type: operator type of the node.
+            inputs: inputs of the node; None stands for an omitted input.
             at: the node that is replaced; the new one is named after it.
             label: appended to the name; without it the node takes over the name of ``at``, which must be removed.
-            attributes: of the node.
+            attributes: attributes of the node.
             like: gives the results their type and shape.
             outputs: number of outputs.
         """
@@ -104,7 +103,7 @@ class GraphEditor:
                 result.type, result.shape = like.type, like.shape
         return new.outputs[0]
 
-    def constant(self, name: str, content: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+    def constant(self, name: str, content: Array | ir.TensorProtocol) -> ir.Value:
         """Register an initializer; it lies in the outermost graph, where every body sees it."""
         tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content)
         name = self.value_names.take(name)
@@ -144,33 +143,33 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
     """The graphs that a node holds; most nodes are known to hold none without a look at their attributes."""
     if not node.domain and node.op_type not in WITH_BODY:
         return []
-    found: list[ir.Graph] = []
+    collected: list[ir.Graph] = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
+            collected.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found
+            collected.extend(attribute.as_graphs())
+    return collected
 
 
 def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
-    found: list[ir.Node] = []
+    collected: list[ir.Node] = []
     for node in graph:
-        found.append(node)
+        collected.append(node)
         for body in bodies_of(node):
-            found += _nodes_within(body)
-    return found
+            collected += _nodes_within(body)
+    return collected
 
 
 class FreeNames:
-    """Gives out names that are not taken: the wished one, or the wished one with the next suffix."""
+    """Gives out free names: the wanted one, or the wanted one with the next suffix."""
 
     def __init__(self, taken: Iterable[str | None] = ()) -> None:
         self._taken = set(taken)
         self._last: dict[str, int] = {}
 
     def take(self, wished: str) -> str:
-        """The free name nearest to the wished one; taken from now on."""
+        """The free name nearest to the wanted one; it is taken from now on."""
         name = wished
         while name in self._taken:
             self._last[wished] = self._last.get(wished, 0) + 1
@@ -181,8 +180,8 @@ class FreeNames:
 
 def bodies(graph: ir.Graph) -> list[ir.Graph]:
     """The bodies of all If, Loop and Scan nodes in a graph, nested ones too."""
-    found = []
+    collected = []
     for node in graph:
         for body in bodies_of(node):
-            found += [body, *bodies(body)]
-    return found
+            collected += [body, *bodies(body)]
+    return collected

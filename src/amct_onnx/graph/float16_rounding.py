@@ -21,7 +21,7 @@ OWN_TYPE = frozenset(
     "BlackmanWindow Bernoulli Cast CastLike Constant ConstantOfShape DequantizeLinear EyeLike HammingWindow HannWindow "
     "MelWeightMatrix QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
 )
-"""Operators whose result's type is not that of their inputs, and their own kernels round."""
+"""Operators whose result type differs from their inputs'; their own kernels round."""
 CLIP_WITH_INPUTS = 11
 """The opset since which the bounds of Clip are inputs; before, the missing ones are float32's for every type."""
 
@@ -31,12 +31,12 @@ def holds_float16(model: ir.Model) -> bool:
     if any(v.dtype == ir.DataType.FLOAT16 for v in [*model.graph.inputs, *model.graph.initializers.values()]):
         return True
     for node in nodes_of(model):
-        for held in node.attributes.values():
-            if held.is_ref():
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
                 continue
-            if held.name in ("to", "dtype", "output_datatype") and held.value == int(ir.DataType.FLOAT16):
+            if attribute.name in ("to", "dtype", "output_datatype") and attribute.value == int(ir.DataType.FLOAT16):
                 return True
-            if held.type == ir.AttributeType.TENSOR and held.as_tensor().dtype == ir.DataType.FLOAT16:
+            if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == ir.DataType.FLOAT16:
                 return True
         for body in bodies_of(node):
             if any(v.dtype == ir.DataType.FLOAT16 for v in body.initializers.values()):
@@ -77,7 +77,7 @@ def _is_float16(value: ir.Value) -> bool:
 
 
 def _bounded(clip: ir.Node, editor: GraphEditor) -> None:
-    """Give a Clip the missing bounds: the ends of float16, which infinity becomes, are not those of float32."""
+    """Give a Clip its missing bounds: the ends of float16, not those of float32."""
     for index, end in ((1, -FLOAT16_MAX), (2, FLOAT16_MAX)):
         if len(clip.inputs) <= index:
             clip.resize_inputs(index + 1)
@@ -86,20 +86,20 @@ def _bounded(clip: ir.Node, editor: GraphEditor) -> None:
 
 
 def _round(node: ir.Node, editor: GraphEditor) -> tuple[str, ...]:
-    """Put the node on float32 between Casts in its place; names of those from the first input to the first output."""
+    """Replace the node by one on float32 between Casts; return the names from the first input to the first output."""
 
     def cast(value: ir.Value, to: ir.DataType) -> ir.Value:
-        made = editor.node("Cast", [value], node, f"to_{to.name.lower()}", [ir.AttrInt64("to", int(to))])
-        made.type, made.shape = ir.TensorType(to), value.shape
-        return made
+        cast_node = editor.node("Cast", [value], node, f"to_{to.name.lower()}", [ir.AttrInt64("to", int(to))])
+        cast_node.type, cast_node.shape = ir.TensorType(to), value.shape
+        return cast_node
 
     wide = {v: cast(v, ir.DataType.FLOAT) for v in dict.fromkeys(node.inputs) if v is not None and _is_float16(v)}
     inputs = [wide.get(v, v) if v is not None else None for v in node.inputs]
     first = editor.node(node.op_type, inputs, node, attributes=node.attributes.values(), outputs=len(node.outputs))
-    made = first.producer()
-    assert made is not None
+    wide_node = first.producer()
+    assert wide_node is not None
     results = []
-    for old, new in zip(node.outputs, made.outputs, strict=True):
+    for old, new in zip(node.outputs, wide_node.outputs, strict=True):
         new.type, new.shape = old.type, old.shape
         if _is_float16(old):
             new.type = ir.TensorType(ir.DataType.FLOAT)

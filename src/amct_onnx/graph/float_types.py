@@ -8,7 +8,7 @@ FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataT
 
 
 def float_type_of(value: ir.Value) -> ir.DataType:
-    """FLOAT, FLOAT16, BFLOAT16 or DOUBLE: declared, or what the producers say; FLOAT when nothing says."""
+    """FLOAT, FLOAT16, BFLOAT16 or DOUBLE: as declared, else by the producers, else FLOAT."""
     stack, seen = [value], set[ir.Value]()
     while stack:
         current = stack.pop()

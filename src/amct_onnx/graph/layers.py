@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.graph.attributes import attribute
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class LayerKind:
     """One operator.
 
     Attributes:
-        op_type: of the default domain.
+        op_type: operator type, in the default domain.
         convolution: whether kernel axes follow the first two axes of the weight, spatial axes those of the result.
         channel_axis: axis of the output channels in the weight. Negative: counted from the end, where a weight of more
             axes holds a batch of matrices.
@@ -65,7 +62,7 @@ class Layout:
     """The layout of one node's weight.
 
     Attributes:
-        kind: of the operator.
+        kind: kind of the operator.
         group: number of groups of a convolution; 1 for others.
         transposed: whether the weight's two axes are exchanged (Gemm with transB = 1).
     """
@@ -135,7 +132,7 @@ def along(factor: Array, shape: tuple[int, ...], axis: int | None) -> Array:
     Args:
         factor: [1], [shape[axis]], or a multiple of that: one per output channel of a grouped ConvTranspose, whose axis
             counts the channels of one group. Its rows along axis 0 are those of one group after another.
-        shape: of the array.
+        shape: shape of the array.
         axis: None for one factor for all.
     """
     layout = [1] * len(shape)
@@ -152,7 +149,7 @@ def part_of(factor: Array, index: tuple[slice, ...]) -> Array:
     """The part of a factor laid ``along`` a weight that belongs to a block of the weight.
 
     Args:
-        factor: of the weight's rank; axes of size 1 stand for all.
+        factor: array of the weight's rank; an axis of size 1 holds one factor for all.
         index: where the block lies, by the leading axes.
     """
     return factor[tuple(i if n > 1 else slice(None) for i, n in zip(index, factor.shape, strict=False))]

@@ -1,4 +1,4 @@
-"""Operators that only select or order elements: the same on integers as on the floats that they stand for."""
+"""Operators that only select or order elements, so that they act on integers as on the floats behind them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ FIRST_INPUT = frozenset(
         "Resize",
     }
 )
-"""They move the elements of their first input."""
+"""Operators that move the elements of their first input."""
 ALL_INPUTS = frozenset({"Concat", "Max", "Min"})
-"""They select among the elements of all their inputs."""
+"""Operators that select among the elements of all their inputs."""
 
 
 def data_inputs(node: ir.Node) -> tuple[int, ...]:
@@ -47,6 +47,8 @@ def data_inputs(node: ir.Node) -> tuple[int, ...]:
         return tuple(range(len(node.inputs)))
     if node.op_type == "Where":
         return (1, 2)
+    if node.op_type in ("ScatterND", "ScatterElements"):
+        return (0, 2) if _replaces(node) else ()
     if node.op_type not in FIRST_INPUT or (node.op_type == "MaxPool" and len(node.outputs) > 1):
         return ()
     if node.op_type == "Resize" and not _selects_nearest(node):
@@ -54,8 +56,13 @@ def data_inputs(node: ir.Node) -> tuple[int, ...]:
     return (0,)
 
 
+def _replaces(node: ir.Node) -> bool:
+    """Whether a Scatter writes its updates as they are, and adds or multiplies nothing."""
+    return "reduction" not in node.attributes or node.attributes["reduction"].as_string() == "none"
+
+
 def fills(node: ir.Node) -> bool:
-    """Whether a Pad writes a number of its own."""
+    """Whether a Pad fills with a number."""
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     return node.op_type == "Pad" and mode == "constant"
 
@@ -71,6 +78,6 @@ def _selects_nearest(node: ir.Node) -> bool:
 
 
 def _crops(node: ir.Node) -> bool:
-    """Whether a Resize writes a number of its own outside of its region."""
+    """Whether a Resize fills with a number outside its region."""
     transformation = node.attributes.get("coordinate_transformation_mode")
     return transformation is not None and transformation.as_string() == "tf_crop_and_resize"

@@ -1,28 +1,37 @@
-"""What a rule knows about a layer that will stay float, noted on the node for the planner."""
+"""Why a layer stays float while the rest of the model converts: raised by the plan, or noted on the node before it."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import onnx_ir as ir
 
 KEY = "amct_onnx.refused"
 
 
-class Note(NamedTuple):
-    """Why a layer stays float: reason code, what is at fault, what would help."""
+class Refusal(Exception):
+    """A layer cannot become int8.
 
-    reason: str
-    detail: str
-    remedy: str
+    Attributes:
+        reason: reason code, see docs/ledger.md.
+        detail: what is at fault.
+        remedy: what would help.
+    """
+
+    def __init__(self, reason: str, detail: str, remedy: str) -> None:
+        super().__init__(reason, detail, remedy)
+        self.reason, self.detail, self.remedy = reason, detail, remedy
 
 
 def note_refusal(node: ir.Node, reason: str, detail: str, remedy: str) -> None:
-    """Note on a layer that it stays float; the first note stands."""
-    node.meta.setdefault(KEY, Note(reason, detail, remedy))
+    """Note on a layer that it stays float; the first note wins."""
+    node.meta.setdefault(KEY, Refusal(reason, detail, remedy))
 
 
-def noted_refusal(node: ir.Node) -> Note | None:
-    """What a rule noted, if anything."""
-    note: Note | None = node.meta.get(KEY)
-    return note
+def check_not_refused(node: ir.Node) -> None:
+    """Let the plan refuse what a rule has noted.
+
+    Raises:
+        Refusal: The one that was noted.
+    """
+    noted: Refusal | None = node.meta.get(KEY)
+    if noted is not None:
+        raise Refusal(*noted.args)  # a new one: the traceback of one that is kept would keep the frames alive

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from amct_onnx.graph.edit import bodies_of
 
-WRITTEN_BYTES = 1000
-"""Up to which inference gets the content of an initializer; larger ones hold no shapes."""
-LONGEST_VECTOR = 1 << 16
+KEEP_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
+MAX_CONTENT = 1000
+"""Inference gets the content of initializers up to this size; larger ones hold no shapes."""
+MAX_VECTOR = 1 << 16
 """Elements of a 1-D tensor. Data propagation makes an object of 140 bytes for each, whether or not it is a shape."""
 
 
@@ -38,14 +39,14 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
         [*graph.inputs, *(v for v in initializers if v.name not in listed)],
         graph.outputs,
         nodes=graph,
-        initializers=[v for v in initializers if v.const_value is not None and v.const_value.nbytes <= WRITTEN_BYTES],
+        initializers=[v for v in initializers if v.const_value is not None and v.const_value.nbytes <= MAX_CONTENT],
         opset_imports=graph.opset_imports,
         name=graph.name,
     )
     proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version))  # type: ignore[arg-type]
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict)
-        if not _is_complete(inferred.graph) and _longest_vector(inferred.graph) <= LONGEST_VECTOR:
+        if not _is_complete(inferred.graph) and _longest_vector(inferred.graph) <= MAX_VECTOR:
             inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
     except Exception:  # onnx raises several classes, protobuf others
         return
@@ -76,9 +77,9 @@ def _longest_vector(graph: onnx.GraphProto) -> int:
 
 def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     """Types and shapes of a graph and of the bodies in it, which may use one name for different tensors."""
-    found = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
+    inferred_types = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
     for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
-        kind = found.get(value.name or "")
+        kind = inferred_types.get(value.name or "")
         if kind is None:
             continue
         shape, of_type = ir.serde.deserialize_type_proto_for_shape(kind), ir.serde.deserialize_type_proto_for_type(kind)
@@ -92,3 +93,20 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
             results = [g for a in proto.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
             for body, result in zip(bodies, results, strict=True):
                 _take_over(body, result)
+
+
+def stored_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of a constant, also behind Q, DQ, Cast, Identity or Clip; of other tensors the one that is known.
+
+    Exporters declare no shapes inside a weight's Q/DQ pair, but the elements are those of the initializer.
+    """
+    while value is not None:
+        if value.const_value is not None:
+            return tuple(value.const_value.shape.numpy())
+        if value.shape is not None and all(isinstance(d, int) for d in value.shape):
+            return tuple(int(d) for d in value.shape if isinstance(d, int))
+        node = value.producer()
+        if node is None or node.op_type not in KEEP_SHAPE or not node.inputs:
+            return None
+        value = node.inputs[0]
+    return None

@@ -1,4 +1,4 @@
-"""CastLike becomes Cast: the type that it copies is known.
+"""CastLike becomes Cast to the type that it copies, which is known.
 
 ATC has no plugin for CastLike. And torch's exporter writes the zero bias of a Conv as CastLike(0, activation), a
 constant that would hang on an activation by its type alone.

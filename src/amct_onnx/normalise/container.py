@@ -9,15 +9,17 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
+from amct_onnx.graph.model_warnings import take_over_warnings
 from amct_onnx.normalise.constant_nodes import store_constants
+from amct_onnx.normalise.declared_shapes import check_declared_shapes
 from amct_onnx.normalise.opset import normalise_opset
 
 MAX_NODES = 1_000_000
-"""Of a model whose functions are inlined. The largest real models have some ten thousand."""
+"""Limit for a model with its functions inlined. The largest real models have some ten thousand nodes."""
 MAX_CALL_DEPTH = 100
-"""Functions within functions."""
+"""Limit of functions that call functions."""
 CONSTANTS_NAME = re.compile(r".*_Initializer_\d+", re.DOTALL)
-"""How ATC's parser names the nodes that it makes of initializers: <tensor>_Initializer_<n>."""
+"""Names of the nodes that ATC's parser makes from initializers: <tensor>_Initializer_<n>."""
 
 
 def normalise_container(model: ir.Model) -> ir.Model:
@@ -40,16 +42,19 @@ def normalise_container(model: ir.Model) -> ir.Model:
             raise UnsupportedModelError(
                 f"The model's functions cannot be inlined ({error}). Export the model without functions."
             ) from error
-    model = normalise_opset(model)
+    check_declared_shapes(model)
+    declared, model = model, normalise_opset(model)
+    if declared is not model:
+        take_over_warnings(model, declared)
     store_constants(model)
-    # a layer whose result nothing reads is in neither output: it has no place in the ledger
+    # a layer whose result nothing reads is in neither output, and not in the ledger
     RemoveUnusedNodesPass()(model)
     _name_uniquely(model)
     return model
 
 
 def _refuse_explosion(model: ir.Model) -> None:
-    """Functions that call others twice double with each level: their nodes are counted before they are made."""
+    """Count nodes before they are made: functions that call others twice double with each level."""
     sizes: dict[ir.OperatorIdentifier, int] = {}
 
     def size(graph: ir.Graph, depth: int) -> int:
@@ -69,7 +74,8 @@ def _refuse_explosion(model: ir.Model) -> None:
     total = size(model.graph, 0)
     if total > MAX_NODES:
         raise UnsupportedModelError(
-            f"The model's functions stand for {total} nodes; at most {MAX_NODES} are inlined. Export a smaller model."
+            f"The model has {total} nodes with its functions inlined; at most {MAX_NODES} are inlined. "
+            "Export a smaller model."
         )
 
 

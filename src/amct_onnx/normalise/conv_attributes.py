@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose with every attribute spelled out and padding in numbers: what ATC reads, it reads literally.
+"""Write every attribute of Conv and ConvTranspose, and padding in numbers: ATC takes the attributes literally.
 
 ATC guesses the rank of a Conv without kernel_shape, and a ConvTranspose with output_shape or auto_pad changes how the
 compiler reads the other ones of the file. The formulas of auto_pad and output_shape are those of the ONNX operators.
@@ -13,8 +13,8 @@ import onnx_ir as ir
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.layers import CONVOLUTIONS
+from amct_onnx.graph.shapes import stored_shape
 
-ELEMENTWISE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 SAME = ("SAME_UPPER", "SAME_LOWER")
 PER_AXIS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 2, "output_padding": 1}
 """Lists of a convolution, and how many numbers they hold for each spatial axis."""
@@ -59,13 +59,13 @@ def _check_lists(node: ir.Node, kernel: list[int]) -> None:
     counts = {name: {times * len(kernel)} for name, times in PER_AXIS.items()}
     counts["output_shape"] = {len(kernel), len(kernel) + 2}
     for name, allowed in counts.items():
-        found = _ints(node, name, None)
-        if found is not None and len(found) not in allowed:
-            raise _error(node, f"{name} = {found} does not fit {len(kernel)} spatial axes. Export the model again.")
+        stored = _ints(node, name, None)
+        if stored is not None and len(stored) not in allowed:
+            raise _error(node, f"{name} = {stored} does not fit {len(kernel)} spatial axes. Export the model again.")
 
 
 def _refuse_misread(node: ir.Node, kernel: list[int] | None) -> None:
-    """Quantized or not: with such a node the whole deploy model is of no use."""
+    """Refuse a node that ATC rejects or misreads, quantized or not: it would spoil the whole deploy model."""
     if not kernel:
         if node.op_type == "ConvTranspose" or not PER_AXIS.keys() & node.attributes.keys():
             raise _error(
@@ -139,7 +139,7 @@ def _transpose_padding(
         pads = _ints(node, "pads", [0] * 2 * len(extents)) if mode == "NOTSET" else [0] * 2 * len(extents)
         return None if pads is None else (pads, given)
     if wanted is None:
-        # SAME gives input * stride whatever the input's size; onnxruntime does not extend an output that is shorter
+        # SAME gives input * stride for any input size; onnxruntime does not extend an output that is shorter
         totals = [max(x + e - s, 0) for e, s, x in zip(extents, strides, extra, strict=True)]
         return _halves(totals, upper=mode == "SAME_UPPER"), given
     size = _spatial_size(node)
@@ -173,14 +173,8 @@ def _kernel(node: ir.Node) -> list[int] | None:
 
 def _weight_sizes(node: ir.Node) -> list[int] | None:
     """Spatial sizes of the weight; None where nothing tells them."""
-    weight = node.inputs[1] if len(node.inputs) > 1 else None
-    # exporters declare no shapes inside a weight's Q/DQ pair, but the elements are those of the initializer
-    while weight is not None and _sizes(weight) is None:
-        producer = weight.producer()
-        if producer is None or producer.op_type not in ELEMENTWISE:
-            break
-        weight = producer.inputs[0]
-    return _sizes(weight)
+    shape = stored_shape(node.inputs[1] if len(node.inputs) > 1 else None)
+    return list(shape[2:]) if shape is not None and len(shape) > 2 else None
 
 
 def _needs_input_size(node: ir.Node) -> bool:

@@ -35,10 +35,10 @@ def expand_dynamic_quantization(model: ir.Model) -> None:
         NoQuantizerError: The model is quantized dynamically only.
     """
     nodes = [n for n in nodes_of(model) if n.domain in ("", "com.microsoft")]
-    found = [n for n in nodes if n.op_type in RULES]
-    if not found:
+    dynamic_nodes = [n for n in nodes if n.op_type in RULES]
+    if not dynamic_nodes:
         return
-    named = f"'{found[0].name}' ({found[0].op_type})"
+    named = f"'{dynamic_nodes[0].name}' ({dynamic_nodes[0].op_type})"
     rewriter = _Rewriter(model)
     for node in nodes:
         if node.op_type in RULES:
@@ -72,7 +72,7 @@ class _Rewriter:
         low = self._op(node, "Min", self.edit.node("ReduceMin", [x], node, "min", flat), none)
         high = self._op(node, "Max", self.edit.node("ReduceMax", [x], node, "max", flat), none)
         span = self._op(node, "Sub", high, low)
-        # all zeros: any scale will do, and onnxruntime takes 1
+        # all zeros: any scale is right, and onnxruntime takes 1
         empty = self._op(node, "Equal", span, none)
         step = self._op(node, "Div", span, most)
         scale = self.edit.node("Where", [empty, self._constant(node, 1.0), step], node, "scale")
@@ -127,12 +127,12 @@ class _Rewriter:
         self._scaled(node, left, right, (scale, _required(node, 2)), _input(node, 4))
 
     def refuse(self, node: ir.Node) -> None:
-        """What has no float form here."""
+        """Refuse an operator without a float form here."""
         raise UnsupportedModelError(
             f"Node '{node.name}' is a {node.op_type}, a dynamically quantized operator without a float form. {REMEDY}"
         )
 
-    # -- what they share -------------------------------------------------------------------------------------------
+    # -- shared parts -------------------------------------------------------------------------------------------
 
     def _scaled(
         self, node: ir.Node, left: ir.Value, right: ir.Value, scales: tuple[ir.Value, ir.Value], bias: ir.Value | None

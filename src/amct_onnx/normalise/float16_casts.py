@@ -1,7 +1,7 @@
 """Cast(float16 -> float32) -> Q -> DQ -> Cast(float32 -> float16) becomes Q -> DQ on float16.
 
 A float16 value is a float32 value, so the integers are the same; the dequantized value is rounded to float16 once in
-both forms. Q and DQ of the canonical form take any float type, whatever the opset.
+both forms. Q and DQ of the canonical form take any float type in any opset.
 """
 
 from __future__ import annotations

@@ -15,59 +15,78 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.moves import data_inputs, fills, interpolates
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.quantizer_nodes import integer_type
+from amct_onnx.normalise.integer_readers import FLOATS, Factors, IntegerReaders
 
-Factors = tuple[ir.Value, ir.Value | None]
 PASSED_BY = ("Identity", "Clip", "Cast")
 """Operators that may stand between Q and DQ: the plan looks through them."""
 
 
 def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
-    """Rewrite the graph in place; per-tensor quantizers only (a per-channel axis would move too)."""
+    """Rewrite the graph in place; per-tensor quantizers only (a per-channel axis would move as well)."""
     constants = ConstantEvaluator(opset_of(model))
     editor = GraphEditor(model)
     factors: dict[ir.Value, Factors] = {}
+    readers = IntegerReaders(model, editor, constants, factors)
     for node in nodes_of(model):
         value = node.inputs[0] if node.inputs else None
         if node.op_type == "QuantizeLinear" and node.domain == "" and value is not None:
-            found = _per_tensor(node, constants)
-            if found is not None and not constants.is_constant(value):
-                factors[node.outputs[0]] = found
-        elif node.op_type in PASSED_BY and node.domain == "" and value in factors:
-            assert value is not None
+            pair = _per_tensor(node, constants)
+            if pair is not None and not constants.is_constant(value):
+                factors[node.outputs[0]] = pair
+        elif not any(v in factors for v in node.inputs):
+            continue
+        elif node.op_type in PASSED_BY and node.domain == "" and value in factors and _keeps_integers(node):
             factors[node.outputs[0]] = factors[value]
-        else:
-            _move(node, factors, constants, editor)
+        elif node.op_type != "DequantizeLinear" and not _move(node, factors, constants, editor):
+            readers.rewrite(node)
+
+
+def _keeps_integers(node: ir.Node) -> bool:
+    """A Cast to a float type is no step between Q and DQ."""
+    return node.op_type != "Cast" or node.attributes["to"].as_int() not in FLOATS
 
 
 def _per_tensor(node: ir.Node, constants: ConstantEvaluator) -> Factors | None:
     scale = node.inputs[1]
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
     if scale is None or not constants.is_constant(scale) or np.asarray(constants.array(scale)).size != 1:
         return None
-    return scale, node.inputs[2] if len(node.inputs) > 2 else None
+    if zero is not None and not constants.is_constant(zero):
+        return None
+    number = float(np.asarray(constants.array(scale)).reshape(-1)[0])
+    kind = integer_type(node, constants)
+    if kind.bitwidth < 8:  # numpy has no such type: a plain Q/DQ pair is all that is taken
+        return None
+    offset = 0 if zero is None else int(np.asarray(constants.array(zero)).reshape(-1)[0])
+    return Factors(scale, zero, (number, offset, kind.numpy()))
 
 
-def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEvaluator, editor: GraphEditor) -> None:
+def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEvaluator, editor: GraphEditor) -> bool:
+    """Whether the node only moves integers of one quantizer, and moves their floats now."""
     positions = (0,) if interpolates(node) else data_inputs(node)
     values = [node.inputs[i] for i in positions]
     if not values or not all(v in factors for v in values):
-        return
-    scale, zero = factors[values[0]]  # type: ignore[index]
-    known = [_numbers(factors[v], constants) for v in values]  # type: ignore[index]
-    if any(numbers != known[0] for numbers in known[1:]):
-        return
+        return False
+    scale, zero, numbers = vars(factors[values[0]]).values()  # type: ignore[index]
+    if any(factors[v].numbers != numbers for v in values):  # type: ignore[index]
+        return False
     inputs = list(node.inputs)
-    made: dict[ir.Value, ir.Value] = {}
+    dequantized: dict[ir.Value, ir.Value] = {}
     for position in positions:
         value = inputs[position]
         assert value is not None
-        if value not in made:
-            made[value] = editor.node("DequantizeLinear", [value, scale, zero], node, "dequantize")
-            made[value].type, made[value].shape = ir.TensorType(scale.dtype or ir.DataType.FLOAT), value.shape
-        inputs[position] = made[value]
+        if value not in dequantized:
+            dequantized[value] = editor.node("DequantizeLinear", [value, scale, zero], node, "dequantize")
+            dequantized[value].type, dequantized[value].shape = (
+                ir.TensorType(scale.dtype or ir.DataType.FLOAT),
+                value.shape,
+            )
+        inputs[position] = dequantized[value]
     if fills(node):
-        fill = _fill(node, known[0], constants)
+        fill = _fill(node, numbers, constants)
         if fill is None:
-            return
+            return False
         inputs[2:3] = [editor.constant(f"{node.name}/fill", np.asarray(fill, constants.array(scale).dtype))]
     first = editor.node(node.op_type, inputs, node, "float", node.attributes.values(), outputs=len(node.outputs))
     mover = first.producer()
@@ -76,21 +95,15 @@ def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEv
     for moved, old in zip(mover.outputs, node.outputs, strict=True):
         moved.type, moved.shape = ir.TensorType(scale.dtype or ir.DataType.FLOAT), old.shape
         result = editor.node("QuantizeLinear", [moved, scale, zero], node, "quantize", like=old)
-        factors[result] = (scale, zero)
+        factors[result] = factors[values[0]]  # type: ignore[index]
         results.append(result)
     editor.replace(node, results)
+    return True
 
 
-def _numbers(factors: Factors, constants: ConstantEvaluator) -> tuple[float, int, str]:
-    scale, zero = factors
-    number = float(np.asarray(constants.array(scale)).reshape(-1)[0])
-    if zero is None or not constants.is_constant(zero):
-        return number, 0, "" if zero is None else str(zero.name)
-    array = np.asarray(constants.array(zero))
-    return number, int(array.reshape(-1)[0]), str(array.dtype)
-
-
-def _fill(node: ir.Node, numbers: tuple[float, int, str], constants: ConstantEvaluator) -> float | None:
+def _fill(
+    node: ir.Node, numbers: tuple[float, int, np.dtype[np.generic]], constants: ConstantEvaluator
+) -> float | None:
     """The float that the integer of a Pad stands for; None when it is no constant."""
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     if fill is not None and not constants.is_constant(fill):

@@ -17,7 +17,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 
 
 def keep_meaning(node: ir.Node, constants: ConstantEvaluator) -> str:
-    """Say in the new opset what a node of an opset below 11 meant; why that is impossible, or nothing."""
+    """Rewrite a node of an opset below 11 with its old meaning; return why this is impossible, or nothing."""
     return RULES[node.op_type](node, constants) if node.op_type in RULES else ""
 
 

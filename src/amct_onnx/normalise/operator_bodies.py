@@ -13,7 +13,7 @@ from onnx.defs import OpSchema
 from onnx_ir.passes.common import InlinePass
 
 BODY_DOMAIN = "amct_onnx.body"
-"""Of the functions that hold specification bodies until they are inlined."""
+"""Domain of the functions that hold specification bodies until they are inlined."""
 
 
 def schema_of(op_type: str, version: int) -> OpSchema | None:
@@ -68,7 +68,7 @@ class OperatorBodies:
             if opset.domain in ("", "ai.onnx"):
                 opset.version = self._target
         function = ir.serde.deserialize_function(proto)
-        # the inliner searches long for a free name when every body uses the same ones
+        # the inliner is slow at finding a free name when all bodies use the same ones
         prefix = f"{node.name or node.op_type}/{self._count}"
         inner = list(ir.traversal.RecursiveGraphIterator(function.graph))
         for index, part in enumerate(inner):

@@ -31,13 +31,13 @@ from amct_onnx.normalise.operator_bodies import OperatorBodies, schema_of
 from amct_onnx.normalise.unregistered_operators import lower_unregistered
 
 OLDEST_OPSET = 11
-"""Of the fake-quant model: Clip with three inputs, Round."""
+"""Oldest opset of the outputs: the fake-quant model needs Clip with three inputs, and Round."""
 RAISED_OPSET = 13
-"""What a model below OLDEST_OPSET is raised to."""
+"""Opset to which a model below OLDEST_OPSET is raised."""
 NEWEST_OPSET = 18
 """ATC's Conv, ConvTranspose, Gemm and MatMul plugins are registered for opset 8..18; fake-quant needs 11."""
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-"""Stay as they are: neither is left in the outputs, and the planner knows every version."""
+"""Operators that stay as they are: none is left in the outputs, and the planner knows every version."""
 
 
 def normalise_opset(model: ir.Model) -> ir.Model:
@@ -62,7 +62,7 @@ def normalise_opset(model: ir.Model) -> ir.Model:
 
 
 def _raised(model: ir.Model, version: int) -> ir.Model:
-    """By onnx's converter; what it leaves in a form that the new opset does not know is refused."""
+    """Raise the opset with onnx's converter. What it leaves in a form unknown to the new opset is refused."""
     try:
         result = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), RAISED_OPSET))
     except Exception as error:  # the converter raises RuntimeError and its own classes
@@ -78,7 +78,7 @@ def _raised(model: ir.Model, version: int) -> ir.Model:
             continue
         new, old = schema_of(node.op_type, RAISED_OPSET), schema_of(node.op_type, version)
         if old is None and new is None:
-            continue  # no operator of the specification: nobody's opset
+            continue  # not an operator of the specification, so it has no opset
         if new is None or new.deprecated or set(node.attributes) - set(new.attributes) or _wrong_count(node, new):
             raise _refusal(node, version, RAISED_OPSET, "the converter of onnx leaves it in its old form")
         why = keep_meaning(node, constants)
@@ -191,7 +191,7 @@ def _type_difference(node: ir.Node, old: OpSchema) -> str:
     return ""
 
 
-# -- operators that opset 18 says in another way; each returns why it cannot, or nothing ---------------------------
+# -- operators with another form in opset 18; each function returns why it cannot rewrite, or nothing ---------------
 
 
 def _average_pool(node: ir.Node, model: ir.Model) -> str:
@@ -203,7 +203,7 @@ def _average_pool(node: ir.Node, model: ir.Model) -> str:
 
 
 def _cast(node: ir.Node, model: ir.Model) -> str:
-    """Saturate and round_mode speak of float8 types alone, which opset 18 does not have."""
+    """Attributes saturate and round_mode matter for float8 types only, which opset 18 does not have."""
     for name in ("saturate", "round_mode"):
         node.attributes.pop(name, None)
     kind = ir.DataType(node.attributes["to"].as_int()).name
@@ -231,7 +231,7 @@ def _dft(node: ir.Node, model: ir.Model) -> str:
 
 
 def _grid_sample(node: ir.Node, model: ir.Model) -> str:
-    """The modes were named after two axes, and there were no more."""
+    """Older modes are named after two axes, the only ones at that time."""
     grid = node.inputs[1]
     if grid is None or grid.shape is None or len(grid.shape) != 4:
         return "only inputs of four axes are allowed there, and the model does not tell"

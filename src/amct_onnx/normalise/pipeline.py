@@ -1,4 +1,4 @@
-"""The rules that turn every exporter's dialect into one form, in the order in which they apply."""
+"""The rules that turn every exporter's dialect into one form, in order."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from amct_onnx.normalise.constant_splits import slice_split_constants
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
+from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
+from amct_onnx.normalise.inference_mode import drop_inference_dropout
+from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
 from amct_onnx.normalise.missing_shapes import infer_missing_shapes
+from amct_onnx.normalise.products import write_products_as_matmul
 from amct_onnx.normalise.qoperator import expand_qoperators
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
     express_foreign_quantizers,
     expand_qoperators,
     expand_dynamic_quantization,
+    drop_inference_dropout,
+    slice_split_constants,
+    recheck_declared_shapes,
     # onnx's inference stops at Q and DQ on float16, which the rules behind it leave
     infer_missing_shapes,
+    write_products_as_matmul,
     spell_out_convolutions,
     drop_casts_around_quantizers,
     move_quantizers_behind_integer_moves,
+    # integers that no rule before it led back to a QuantizeLinear
+    quantize_integer_inputs,
 )
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""
 

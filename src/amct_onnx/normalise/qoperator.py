@@ -1,4 +1,4 @@
-"""QOperator models: QLinearConv and its kind become DequantizeLinear -> float operator -> QuantizeLinear.
+"""QOperator models: QLinearConv and similar operators become DequantizeLinear -> float operator -> QuantizeLinear.
 
 A QLinear operator is defined as exactly that (ONNX operator specification, com.microsoft contrib operators), so scales
 and zero points are taken over unchanged. The bias of a convolution is int32 at scale x_scale * w_scale (float32)
@@ -26,7 +26,7 @@ def expand_qoperators(model: ir.Model) -> None:
     """Rewrite every QLinear operator, QGemm and NhwcMaxPool in place.
 
     Raises:
-        UnsupportedModelError: An integer operator that is not known, or one whose layout cannot be told.
+        UnsupportedModelError: An integer operator is unknown, or its layout cannot be derived.
     """
     nodes = [n for n in nodes_of(model) if n.domain in DOMAINS]
     if not any(n.op_type in RULES or _is_unknown(n) for n in nodes):
@@ -56,7 +56,7 @@ class _Rewriter:
         self.constants = ConstantEvaluator(self.opset)
         self._floats: dict[tuple[ir.Graph | ir.Function | None, object], ir.Value] = {}
 
-    # -- the two ends ----------------------------------------------------------------------------------------------
+    # -- inputs and outputs ---------------------------------------------------------------------------------------
 
     def dequantize(self, node: ir.Node, first: int, label: str, axis: int | None = None) -> ir.Value:
         """The float form of the (value, scale, zero point) that begin at input ``first``; one node per graph."""

@@ -7,9 +7,27 @@ import dataclasses
 import onnx_ir as ir
 
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.grids import Grids
-from amct_onnx.plan.refusal import Refusal
+
+
+def _why_not(value: ir.Value | None, grids: Grids) -> tuple[str, str]:
+    """Detail and remedy where no quantizer is in front of a layer: it may be there, and an operator leaves its grid."""
+    name = value.name if value is not None else ""
+    node = value.producer() if value is not None else None
+    on_grid = [v for v in (node.inputs if node is not None else ()) if grids.of(v) is not None]
+    if node is not None and on_grid and node.op_type not in LAYER_KINDS:
+        return (
+            f"its input '{name}' is made by {node.op_type} '{node.name}', whose results do not lie on the grid of the "
+            f"quantizer of '{on_grid[0].name if on_grid[0] else ''}'",
+            f"Quantize the output of '{node.name}'.",
+        )
+    return (
+        f"its input '{name}' has no QuantizeLinear/DequantizeLinear",
+        "Train the layer with an activation quantizer.",
+    )
 
 
 def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quantizer]:
@@ -18,15 +36,14 @@ def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quan
     Behind data movement the tensor itself is returned: its values already lie on the grid.
 
     Raises:
-        Refusal: No quantizer of 8 bits, per-tensor, is there.
+        Refusal: The activation has no per-tensor quantizer of 8 bits.
     """
     pair = grids.pair(value.producer()) if value is not None else None
     quantizer = pair[1] if pair is not None else grids.of(value)
     if value is None or quantizer is None:
         raise Refusal(
             "activation-not-quantized",
-            f"its input '{value.name if value else ''}' has no QuantizeLinear/DequantizeLinear",
-            "Train the layer with an activation quantizer.",
+            *_why_not(value, grids),
         )
     if quantizer.axis is not None:
         raise Refusal(

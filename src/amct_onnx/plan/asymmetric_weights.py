@@ -1,4 +1,4 @@
-"""A weight whose integers, less their zero point, leave int8: shifted into it, at the price of a sum.
+"""A weight that does not fit int8 after subtracting its zero point: it is shifted into int8, at the price of a sum.
 
 With w = (q + shift) * scale, sum(x * w) = scale * sum(x * q) + scale * shift * sum(x). The last sum is a layer of one
 output channel whose weights are all 1; it reads the same quantized input. Nothing is rounded on the way but the two
@@ -8,16 +8,15 @@ float results and their sum.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
+from amct_onnx.common.arrays import Array, Int8, Int64
 from amct_onnx.files.file_tensor import Index
 from amct_onnx.graph.layers import along, part_of
-from amct_onnx.plan.refusal import Refusal
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.settings import SUM, PlanSettings
 
 MOVED = "asymmetric weight moved to zero point 0, which int8 holds for these values"
@@ -27,13 +26,11 @@ SHIFTED = (
 )
 
 
-Blocks = Iterator[tuple[Index, npt.NDArray[Any]]]
+Blocks = Iterator[tuple[Index, Array]]
 """Consecutive parts of a tensor and where they lie; each is overwritten by the next one."""
 
 
-def ends_of(
-    blocks: Blocks, shape: tuple[int, ...], axis: int | None, size: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def ends_of(blocks: Blocks, shape: tuple[int, ...], axis: int | None, size: int) -> tuple[Int64, Int64]:
     """Smallest and largest integer (0 included) of each slice along the axis, of the whole tensor when it is None.
 
     A grouped ConvTranspose with a factor for each output channel (``size`` exceeds the axis) is taken as a whole.
@@ -49,9 +46,7 @@ def ends_of(
     return low, high
 
 
-def shift_into_int8(
-    ends: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], value: ir.Value, settings: PlanSettings
-) -> npt.NDArray[np.int64] | None:
+def shift_into_int8(ends: tuple[Int64, Int64], value: ir.Value, settings: PlanSettings) -> Int64 | None:
     """The smallest number for each slice that brings its integers into int8 when subtracted; None when all are 0.
 
     Raises:
@@ -61,28 +56,28 @@ def shift_into_int8(
     shift = np.maximum(high - INT8_MAX, 0) + np.minimum(low - INT8_MIN, 0)
     if not np.any(shift):
         return None
-    held = bool(np.all(high - low <= INT8_MAX - INT8_MIN))
-    if not held or settings.asymmetric_weights != SUM:
+    fits = bool(np.all(high - low <= INT8_MAX - INT8_MIN))
+    if not fits or settings.asymmetric_weights != SUM:
         remedy = "Train with symmetric weights: Ascend requires offset_w = 0."
         raise Refusal(
             "weight-asymmetric",
             f"its weight '{value.name}' is asymmetric: its integers less their zero point reach from {int(low.min())} "
             f"to {int(high.max())}, beyond int8",
-            f"{remedy} Or convert with asymmetric_weights 'sum'." if held else remedy,
+            f"{remedy} Or convert with asymmetric_weights 'sum'." if fits else remedy,
         )
     return shift
 
 
 def shifted(
     numbers: Callable[[], Blocks],
-    shift: npt.NDArray[np.int64] | None,
+    shift: Int64 | None,
     shape: tuple[int, ...],
     axis: int | None,
-) -> Callable[[], Iterator[npt.NDArray[np.int8]]]:
-    """The integers less their shift, which int8 holds."""
+) -> Callable[[], Iterator[Int8]]:
+    """The integers minus their shift, which fit int8."""
     wide = None if shift is None else along(shift.astype(np.int16), shape, axis)
 
-    def blocks() -> Iterator[npt.NDArray[np.int8]]:
+    def blocks() -> Iterator[Int8]:
         for index, part in numbers():
             moved = part if wide is None else part - part_of(wide, index)
             yield moved.astype(np.int8, copy=False)

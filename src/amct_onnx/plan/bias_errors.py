@@ -9,7 +9,7 @@ from amct_onnx.plan.ledger import BiasError
 
 
 def bias_error_of(site: Site) -> BiasError | None:
-    """In accumulator steps and in units of the layer's output scale; None without a bias."""
+    """The error in accumulator steps and in units of the layer's output scale; None without a bias."""
     if site.bias_error is None:
         return None
     error = np.abs(site.bias_error)

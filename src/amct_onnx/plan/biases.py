@@ -9,9 +9,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Float32, Float64
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.plan.quantizers import DEQUANTIZE, is_op, raw_factors
-from amct_onnx.plan.refusal import Refusal
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
+from amct_onnx.graph.refused import Refusal
+from amct_onnx.plan.quantizers import raw_factors
 from amct_onnx.plan.tails import EMPTY, Tail, addend_of
 
 
@@ -25,7 +27,7 @@ class PlannedBias:
     """
 
     integers: npt.NDArray[np.int32]
-    error: npt.NDArray[np.float64]
+    error: Float64
 
 
 def plan_bias(
@@ -33,7 +35,7 @@ def plan_bias(
     tail: Tail,
     beta: float,
     alpha: float,
-    deq_scale: npt.NDArray[np.float32],
+    deq_scale: Float32,
     channels: int,
     constants: ConstantEvaluator,
 ) -> PlannedBias | None:
@@ -56,7 +58,7 @@ def plan_bias(
             total = total + array.reshape(-1) * beta * tail.factor
         if tail.addend is not None:
             total = total + tail.addend
-        exact = arithmetic.quantize_bias(total, deq_scale)
+        exact = arithmetic.bias_integers(total, deq_scale)
     bad = np.flatnonzero(~((exact >= arithmetic.INT32_MIN) & (exact <= arithmetic.INT32_MAX)))
     if bad.size:
         raise Refusal(
@@ -69,10 +71,8 @@ def plan_bias(
     return PlannedBias(integers, np.broadcast_to(error, (channels,)))
 
 
-def _exact_bias(
-    value: ir.Value, deq_scale: npt.NDArray[np.float32], constants: ConstantEvaluator
-) -> npt.NDArray[np.float64] | None:
-    """The integers of an int32 DQ whose scale is already scale_d * scale_w: taken over unchanged."""
+def _exact_bias(value: ir.Value, deq_scale: Float32, constants: ConstantEvaluator) -> Float64 | None:
+    """The integers of an int32 DQ whose scale is already scale_d * scale_w; they are kept."""
     node = value.producer()
     if not is_op(node, DEQUANTIZE) or node is None or node.inputs[0] is None:
         return None
@@ -83,6 +83,6 @@ def _exact_bias(
     return np.broadcast_to(integers, np.broadcast_shapes(integers.shape, deq_scale.shape)).astype(np.float64)
 
 
-def _same_scale(scale: npt.NDArray[np.float32], deq_scale: npt.NDArray[np.float32]) -> bool:
-    """Equal by value; one of the two may be per-tensor."""
+def _same_scale(scale: Float32, deq_scale: Float32) -> bool:
+    """Whether two factors are equal by value; one of them may be per-tensor."""
     return (1 in (scale.size, deq_scale.size) or scale.size == deq_scale.size) and bool(np.all(scale == deq_scale))

@@ -1,27 +1,38 @@
-"""A weight seen by its output channels: one scale and one sign for each."""
+"""A weight by output channels: one scale and one sign for each."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Float32, Int8
 from amct_onnx.graph.layers import Layout
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.factors import Weight
-from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.weights import ResolvedWeight
 
 
-def channel_scales(weight: ResolvedWeight, layout: Layout) -> npt.NDArray[np.float32]:
+def channel_scales(weight: ResolvedWeight, layout: Layout) -> Float32:
     """The weight's scales along the output channels: float32 [1] or [channels].
 
-    A grouped ConvTranspose that holds those of one group has them repeated for each.
+    A grouped ConvTranspose that holds those of one group has them repeated for each. Equal scales may lie on any axis;
+    in a depthwise ConvTranspose the axis of the inputs tells the output channels as well.
 
     Raises:
         Refusal: The scales belong to another axis, or their number fits no axis; a grouped asymmetric weight.
     """
-    channel_axis, channels, group = layout.channel_axis(len(weight.shape)), layout.channels(weight.shape), layout.group
+    rank, channels, group = len(weight.shape), layout.channels(weight.shape), layout.group
+    channel_axis = layout.channel_axis(rank)
     if weight.axis is not None and weight.axis != channel_axis:
+        if weight.shift is None and np.all(weight.scale == weight.scale[0]):
+            return weight.scale[:1]
+        if (
+            layout.kind.groups_on_inputs
+            and weight.axis == layout.input_axis(rank)
+            and group == weight.shape[weight.axis]
+        ):
+            # one input channel for each group: its scale is that of all output channels of the group
+            return np.repeat(weight.scale, channels // group)
         raise Refusal(
             "weight-axis",
             f"the scales of '{weight.name}' belong to axis {weight.axis}; the output channels are axis {channel_axis}",
@@ -43,8 +54,8 @@ def channel_scales(weight: ResolvedWeight, layout: Layout) -> npt.NDArray[np.flo
     )
 
 
-def negatable(weight: ResolvedWeight, signs: npt.NDArray[np.int8], layout: Layout) -> bool:
-    """Whether no -128 would become 128."""
+def negatable(weight: ResolvedWeight, signs: Int8, layout: Layout) -> bool:
+    """Whether flipping the signs makes no -128 into 128."""
     if not np.any(signs < 0):
         return True
     integers = weight.integers()
@@ -54,8 +65,8 @@ def negatable(weight: ResolvedWeight, signs: npt.NDArray[np.int8], layout: Layou
 
 def signed_weight(
     resolved: ResolvedWeight,
-    scale: npt.NDArray[np.float32],
-    signs: npt.NDArray[np.int8],
+    scale: Float32,
+    signs: Int8,
     layout: Layout,
 ) -> Weight:
     """The weight in the layout of the output models, each channel times its sign (-1, 0 or 1).
@@ -64,11 +75,11 @@ def signed_weight(
         resolved: int8 integers.
         scale: float32 [1] or [channels], already positive.
         signs: int8 [1] or [channels].
-        layout: of the weight in the source; a transposed one is turned.
+        layout: layout of the weight in the source; a transposed one is turned.
     """
     turned = layout.transposed
 
-    def integers() -> npt.NDArray[np.int8]:
+    def integers() -> Int8:
         result = resolved.integers()
         if np.any(signs != 1):
             result = result * layout.along_channels(signs, resolved.shape)

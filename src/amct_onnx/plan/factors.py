@@ -1,4 +1,4 @@
-"""What is planned: quantizers, weights and sites as frozen values, without reference to the graph's nodes."""
+"""The parts of a plan: quantizers, weights and sites as frozen values, without references to the graph's nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import reciprocal
-from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.common.arrays import Float32, Float64, Int8
+from amct_onnx.plan.ledger import FloatOperator, LayerEntry
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Quantizer:
 
     @property
     def per_tensor_int8(self) -> bool:
-        """Whether one AscendQuant can hold it; its scale attribute is the reciprocal, which must be finite."""
-        held = self.float_type in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-        return self.axis is None and self.bits == 8 and held and bool(np.isfinite(reciprocal(self.scale_d)))
+        """Whether one AscendQuant can hold it. Its scale attribute is the reciprocal, which must be finite."""
+        supported_type = self.float_type in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+        return self.axis is None and self.bits == 8 and supported_type and bool(np.isfinite(reciprocal(self.scale_d)))
 
     def same_grid(self, other: Quantizer) -> bool:
         """Whether both yield the same integers for every float."""
@@ -64,7 +65,7 @@ class Weight:
 
     Attributes:
         integers: returns int8, in the layout that the layer of the output models takes.
-        shape: of the integers.
+        shape: shape of the integers.
         scale: float32 [1] or [output channels].
         name: initializer name in the source.
         key: equal for two layers whose integers are the same tensor.
@@ -72,12 +73,12 @@ class Weight:
             the layout of the output differs from the source's.
     """
 
-    integers: Callable[[], npt.NDArray[np.int8]]
+    integers: Callable[[], Int8]
     shape: tuple[int, ...]
-    scale: npt.NDArray[np.float32]
+    scale: Float32
     name: str
     key: tuple[object, ...]
-    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
+    blocks: Callable[[], Iterator[Int8]] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,20 @@ class Site:
     Attributes:
         node: name of the layer.
         source: name of the float tensor that is quantized.
-        quantizer: of the activation.
-        weight: of the layer.
+        quantizer: quantizer of the activation.
+        weight: weight of the layer.
         deq_scale: float32 [1] or [output channels], before the split into a common scale and ratios.
         bias: int32 [output channels], or None.
         bias_name: name of the bias initializer.
-        absorbed: names of the nodes behind the layer that bias and deq_scale stand for, in order.
+        absorbed: names of the nodes behind the layer that are folded into bias and deq_scale, in order.
         split_scale: True when AscendDequant gets one scale and a Mul the per-channel ratio.
         transpose_input: whether the activation is transposed first (Gemm transA).
         float_type: element type of the layer's result, FLOAT or FLOAT16.
         attributes: attributes of the layer in the output models.
         as_2d: whether the deploy model holds a 1-D convolution as a 2-D one of height 1.
-        detail: what the ledger says beyond the figures.
-        bias_error: of rounding the bias to integers, float64 [output channels] in the bias's unit; None without bias.
+        detail: text for the ledger beside the figures.
+        bias_error: error of rounding the bias to integers, float64 [output channels] in the bias's unit; None without a
+            bias.
         output: name of the float tensor that the layer and what it absorbed make.
         output_scale: scale of the quantizer that reads that tensor next; None when none does.
         input_sum: what one unit of the sum of the input's integers adds to the result, float32 [1] or [output
@@ -110,7 +112,7 @@ class Site:
     source: str
     quantizer: Quantizer
     weight: Weight
-    deq_scale: npt.NDArray[np.float32]
+    deq_scale: Float32
     bias: npt.NDArray[np.int32] | None
     bias_name: str
     absorbed: tuple[str, ...]
@@ -120,10 +122,10 @@ class Site:
     attributes: tuple[ir.Attr, ...]
     as_2d: bool = False
     detail: str = ""
-    bias_error: npt.NDArray[np.float64] | None = None
+    bias_error: Float64 | None = None
     output: str = ""
     output_scale: float | None = None
-    input_sum: npt.NDArray[np.float32] | None = None
+    input_sum: Float32 | None = None
 
 
 @dataclass(frozen=True)
@@ -155,3 +157,4 @@ class Plan:
     constants: dict[str, Callable[[], npt.NDArray[np.generic]]]
     """Dequantized weights of layers that stay float."""
     warnings: tuple[str, ...]
+    float_operators: tuple[FloatOperator, ...] = ()

@@ -12,9 +12,14 @@ import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.moves import data_inputs, fills
+from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import Quantizer
-from amct_onnx.plan.quantizers import BETWEEN, DEQUANTIZE, QUANTIZE, clip_bounds, is_op, quantizer_of
+from amct_onnx.plan.quantizers import clip_bounds, quantizer_of
 
+ULP = 2.0**-22
+"""Relative: two units in the last place of a float32."""
+GRID_SIZE = 256
+"""Numbers of a grid of 8 bits."""
 CONDITIONAL = frozenset({"Relu", "Clip", "Cast"})
 """Order-preserving operators that keep to the grid under conditions."""
 
@@ -50,13 +55,13 @@ def on_grid(number: float, quantizer: Quantizer) -> bool:
 
 
 def _clips_on_grid(lower: float, upper: float, quantizer: Quantizer) -> bool:
-    """Each bound is a value of the grid, or never bites."""
+    """Whether each bound of the Clip is a value of the grid, or never takes effect."""
     lowest, highest = _ends(quantizer)
     return bool(lower <= lowest or on_grid(lower, quantizer)) and bool(upper >= highest or on_grid(upper, quantizer))
 
 
 def _keeps_floats(node: ir.Node) -> bool:
-    """Casts between float32 and float16: a grid of 8 bits survives float16's 11 bits when quantized again."""
+    """Whether a Cast gives float32 or float16: an 8-bit grid survives float16's 11 bits when quantized again."""
     return node.attributes["to"].as_int() in (int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16))
 
 
@@ -79,7 +84,7 @@ class Grids:
     def __init__(self, constants: ConstantEvaluator) -> None:
         self._constants = constants
         self._pairs: dict[ir.Node, tuple[ir.Value, Quantizer] | None] = {}
-        self._found: dict[ir.Value, Quantizer | None] = {}
+        self._quantizer_of: dict[ir.Value, Quantizer | None] = {}
 
     def pair(self, node: ir.Node | None) -> tuple[ir.Value, Quantizer] | None:
         """The float tensor and the factors of the Q/DQ pair that ends in a DequantizeLinear; else None.
@@ -101,37 +106,51 @@ class Grids:
         while stack:
             current = stack[-1]
             node = current.producer()
-            if current in self._found:
+            if current in self._quantizer_of:
                 stack.pop()
                 continue
             pair = self.pair(node)
             if pair is not None:
-                self._found[stack.pop()] = pair[1]
+                self._quantizer_of[stack.pop()] = pair[1]
                 continue
             candidates = self._candidates(node)
-            pending = [v for v in candidates if v not in self._found]
+            pending = [v for v in candidates if v not in self._quantizer_of]
             if pending:
-                # a cycle cannot be: the graph is sorted
+                # no cycle can occur: the graph is sorted
                 stack.extend(pending)
                 continue
-            self._found[stack.pop()] = self._common(node, candidates)
-        return self._found[value]
+            self._quantizer_of[stack.pop()] = self._common(node, candidates)
+        return self._quantizer_of[value]
 
     def _candidates(self, node: ir.Node | None) -> list[ir.Value]:
-        """What the node's outputs could owe their grid to, before the factors are known."""
+        """The tensors from which the node's outputs may get their grid, before the factors are known."""
         if node is None:
             return []
         positions = (0,) if node.op_type in CONDITIONAL and node.domain == "" else data_inputs(node)
         return [v for i in positions if (v := node.inputs[i]) is not None]
 
     def _common(self, node: ir.Node | None, candidates: list[ir.Value]) -> Quantizer | None:
-        first = self._found[candidates[0]] if candidates else None
+        """The one quantizer of all candidates; constants beside them count when all their numbers lie on its grid."""
+        quantizers = [self._quantizer_of[v] for v in candidates]
+        first = next((q for q in quantizers if q is not None), None)
         if node is None or first is None or first.axis is not None:
             return None
-        others = [self._found[v] for v in candidates[1:]]
-        if not all(other is not None and other.same_grid(first) for other in others):
-            return None
+        for value, other in zip(candidates, quantizers, strict=True):
+            if not (other.same_grid(first) if other is not None else self._constant_on_grid(value, first)):
+                return None
         return first if moved_inputs(node, first, self._constants) else None
+
+    def _constant_on_grid(self, value: ir.Value, quantizer: Quantizer) -> bool:
+        if not self._constants.is_constant(value):
+            return False
+        numbers = np.unique(np.asarray(self._constants.array(value)))
+        if numbers.size > GRID_SIZE or numbers.dtype.kind != "f":
+            return False
+        lowest, highest = _ends(quantizer)
+        nearest = np.rint(numbers.astype(np.float32) / quantizer.scale_d) * quantizer.scale_d
+        # a grid value that was multiplied in float64 lies one unit in the last place beside the float32 product
+        near = np.abs(nearest - numbers) <= ULP * np.abs(numbers)
+        return bool(np.all(near & (nearest >= lowest) & (nearest <= highest)))
 
     def requantized(self, value: ir.Value, quantizer: Quantizer, sites: dict[str, Quantizer]) -> bool:
         """Exact elision: every way out of the tensor ends where it is quantized again with the same factors.

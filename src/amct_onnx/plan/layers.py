@@ -5,23 +5,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Float32, Int8
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, layout_of
-from amct_onnx.graph.refused import noted_refusal
+from amct_onnx.graph.refused import Refusal, check_not_refused
 from amct_onnx.plan.activations import find_quantizer
 from amct_onnx.plan.biases import PlannedBias, plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight
 from amct_onnx.plan.factors import Quantizer, Site
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.output_scales import next_scale
-from amct_onnx.plan.refusal import Refusal
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.plan.tails import Tail, addend_of, tails_of
 from amct_onnx.plan.weights import ResolvedWeight, resolve_weight
@@ -34,9 +33,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         Refusal: The layer stays float.
         FactorError: A quantizer with unusable factors.
     """
-    note = noted_refusal(node)
-    if note is not None:
-        raise Refusal(*note)
+    check_not_refused(node)
     _check_second_input(node, constants)
     source, quantizer = find_quantizer(node.inputs[0], grids)
     attributes = _attributes(node)
@@ -84,12 +81,12 @@ def _own_bias(node: ir.Node, constants: ConstantEvaluator) -> ir.Value | None:
 
 
 class _Absorbed(NamedTuple):
-    """A tail with what the layer becomes by it; signs int8, scales float32, each [1] or [channels]."""
+    """A tail and the layer's factors with it; signs int8, scales float32, each [1] or [channels]."""
 
     tail: Tail
-    signs: npt.NDArray[np.int8]
-    scale_w: npt.NDArray[np.float32]
-    deq_scale: npt.NDArray[np.float32]
+    signs: Int8
+    scale_w: Float32
+    deq_scale: Float32
     bias: PlannedBias | None
 
 
@@ -97,7 +94,7 @@ def _absorb_tail(
     node: ir.Node,
     weight: ResolvedWeight,
     quantizer: Quantizer,
-    scale: npt.NDArray[np.float32],
+    scale: Float32,
     layout: Layout,
     own: ir.Value | None,
     constants: ConstantEvaluator,
@@ -107,11 +104,11 @@ def _absorb_tail(
     Args:
         node: the layer.
         weight: as resolved.
-        quantizer: of its input.
-        scale: of the weight, [1] or [channels].
-        layout: of the weight.
+        quantizer: quantizer of its input.
+        scale: scale of the weight, [1] or [channels].
+        layout: layout of the weight.
         own: the layer's own bias.
-        constants: of the model.
+        constants: constants of the model.
     """
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     if alpha == 0 or not np.isfinite(alpha):
@@ -137,7 +134,7 @@ def _absorb_tail(
 
 
 def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
-    """Refuse a MatMul or Gemm that multiplies by no constant."""
+    """Refuse a MatMul or Gemm without a constant operand."""
     if node.op_type not in PRODUCTS or constants.is_constant(node.inputs[1]):
         return
     if constants.is_constant(node.inputs[0]):
@@ -154,9 +151,16 @@ def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
 
 
 def _check_rank(node: ir.Node, rank: int) -> None:
-    """Refuse weights of more axes than int8 layers take."""
+    """Refuse weights of more axes than int8 layers take, and a kernel that is dilated in depth."""
     kind = LAYER_KINDS[node.op_type]
     if rank in kind.int8_ranks:
+        dilations = attribute(node, "dilations", ())
+        if rank == 5 and dilations and dilations[0] != 1:
+            raise Refusal(
+                "conv-3d-dilation",
+                f"its dilations are {list(dilations)}, and an int8 3-D Conv takes 1 in depth",
+                "Keep it float, or train it with dilation 1 in depth.",
+            )
         return
     if node.op_type == "ConvTranspose" and rank == 5:
         raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")
@@ -183,8 +187,8 @@ def _check_weight(node: ir.Node, weight: ResolvedWeight, layout: Layout) -> None
         )
 
 
-def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: PlanSettings) -> bool:
-    """Whether AscendDequant gets one scale and a Mul the ratio: a Gemm or MatMul with a scale per channel."""
+def _split_scale(node: ir.Node, deq_scale: Float32, settings: PlanSettings) -> bool:
+    """Whether the scale is split: a Gemm or MatMul with a scale per channel gets one deq_scale, and a Mul the ratio."""
     if node.op_type not in PRODUCTS or deq_scale.size == 1 or settings.gemm_per_channel == "vector":
         return False
     if settings.gemm_per_channel == "refuse":
@@ -201,15 +205,15 @@ def _split_scale(node: ir.Node, deq_scale: npt.NDArray[np.float32], settings: Pl
 
 
 def _details(weight: ResolvedWeight, tail: Tail, split: bool) -> list[str]:
-    found = [weight.detail] if weight.detail else []
+    sentences = [weight.detail] if weight.detail else []
     if len(tail.nodes) > 1 or (tail.nodes and tail.bias is None):
-        found.append(f"{' and '.join(n.op_type for n in tail.nodes)} folded into deq_scale and bias")
+        sentences.append(f"{' and '.join(n.op_type for n in tail.nodes)} folded into deq_scale and bias")
     if split:
-        found.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
-    return found
+        sentences.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
+    return sentences
 
 
-def _deq_scale(quantizer: Quantizer, scale_w: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _deq_scale(quantizer: Quantizer, scale_w: Float32) -> Float32:
     deq_scale = arithmetic.dequantize_scale(quantizer.scale_d, scale_w)
     if not np.all(np.isfinite(deq_scale)) or np.any(deq_scale == 0):
         raise Refusal("deq-scale-range", "scale_d * scale_w leaves float32's range", "Calibrate the quantizers again.")
@@ -221,7 +225,7 @@ def _name(value: ir.Value | None) -> str:
 
 
 def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
-    """Of the layer in the output models; normalisation has spelled out those of convolutions."""
+    """Attributes of the layer in the output models; normalisation has completed those of convolutions."""
     if node.op_type not in CONVOLUTIONS:
         return ()
     if {"auto_pad", "output_shape"} & node.attributes.keys() or "pads" not in node.attributes:
@@ -234,7 +238,7 @@ def _attributes(node: ir.Node) -> tuple[ir.Attr, ...]:
 
 
 def _output_rank(node: ir.Node) -> int | None:
-    """Of a MatMul with a weight of 2 axes; None when nothing declares it."""
+    """Rank of a MatMul's result, for a weight of 2 axes; None when nothing declares it."""
     for value in (node.outputs[0], node.inputs[0]):
         if value is not None and value.shape is not None:
             return len(value.shape)

@@ -11,7 +11,7 @@ REFUSED = "refused"
 
 
 BIAS_MATTERS = 0.125
-"""From how many LSB of the layer's output on a bias error is named.
+"""Smallest bias error that is named, in LSB of the layer's output.
 
 A quarter of the half LSB that the next quantizer's own rounding may err: below it fewer than one value in eight moves.
 """
@@ -19,7 +19,7 @@ A quarter of the half LSB that the next quantizer's own rounding may err: below 
 
 @dataclass(frozen=True)
 class BiasError:
-    """What rounding a bias to int32 costs: |round(b / s) * s - b| with s = scale_d * scale_w.
+    """The error of rounding a bias to int32: |round(b / s) * s - b| with s = scale_d * scale_w.
 
     Attributes:
         max_steps: worst channel in units of s; at most 0.5 unless the quotient leaves float32's integers.
@@ -58,7 +58,7 @@ class LayerEntry:
         source_input: Float tensor of the (normalised) source that the layer's quantizer reads; "" when refused.
         source_output: Float tensor that the layer and what was folded into it make.
         output_scale: Scale of the quantizer that reads source_output next; None when none does.
-        bias_error: What rounding the bias costs; None without a bias or when refused.
+        bias_error: Error of rounding the bias; None without a bias or when refused.
     """
 
     name: str
@@ -77,6 +77,21 @@ class LayerEntry:
     source_output: str = ""
     output_scale: float | None = None
     bias_error: BiasError | None = None
+
+
+@dataclass(frozen=True)
+class FloatOperator:
+    """An operator that reads quantized numbers as floats.
+
+    Attributes:
+        name: node name.
+        op_type: ONNX operator type.
+        tensor: what it reads.
+    """
+
+    name: str
+    op_type: str
+    tensor: str
 
 
 @dataclass(frozen=True)

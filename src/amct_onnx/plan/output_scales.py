@@ -7,14 +7,15 @@ import onnx_ir as ir
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import LAYER_KINDS
-from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, is_op, raw_factors
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.plan.quantizers import raw_factors
 
 STOPS = frozenset({*LAYER_KINDS, "Shape", "Size", "ArgMax", "ArgMin"})
-"""What hands on no value of its input."""
+"""Operators whose results are not values of their input."""
 KEEPS_SCALE = frozenset(
     "Flatten Identity MaxPool GlobalMaxPool Relu Reshape Slice Squeeze Transpose Unsqueeze Cast Clip Concat".split()
 )
-"""What hands on values of its input unchanged: between a DequantizeLinear and a graph output."""
+"""Operators that may stand between a DequantizeLinear and a graph output: they hand values on unchanged."""
 
 
 def next_scale(value: ir.Value, constants: ConstantEvaluator) -> float | None:
@@ -24,7 +25,7 @@ def next_scale(value: ir.Value, constants: ConstantEvaluator) -> float | None:
         value: a float tensor.
         constants: evaluator of the graph.
     """
-    found: list[float] = []
+    scales: list[float] = []
     seen: set[ir.Value] = set()
     waiting = [value]
     while waiting:
@@ -34,10 +35,10 @@ def next_scale(value: ir.Value, constants: ConstantEvaluator) -> float | None:
         seen.add(current)
         for use in current.uses():
             if is_op(use.node, QUANTIZE):
-                found += [] if use.idx != 0 else _smallest(use.node, constants)
+                scales += [] if use.idx != 0 else _smallest(use.node, constants)
             elif use.node.op_type not in STOPS:
                 waiting.extend(use.node.outputs)
-    return min(found, default=None)
+    return min(scales, default=None)
 
 
 def own_scale(value: ir.Value, constants: ConstantEvaluator) -> float | None:

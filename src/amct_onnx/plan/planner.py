@@ -1,4 +1,4 @@
-"""plan(graph): a pure function to one verdict per candidate layer and one action per remaining quantizer."""
+"""plan(graph), a pure function: one verdict per candidate layer and one action per remaining quantizer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.model_warnings import warnings_of
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
+from amct_onnx.plan.float_operators import QuantizedReaders
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import plan_layer
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
-from amct_onnx.plan.quantizers import DEQUANTIZE, QUANTIZE, RANGES, integer_type, is_op, raw_factors
-from amct_onnx.plan.refusal import Refusal
+from amct_onnx.plan.quantizers import RANGES, raw_factors
 from amct_onnx.plan.settings import PlanSettings
 
 
@@ -45,12 +48,16 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     sites, entries = _plan_layers(nodes, grids, constants, settings)
     pairs, lazy = _plan_pairs(nodes, {s.node: s.quantizer for s in sites}, grids, constants)
     outputs = _plan_outputs(nodes, model.graph, constants)
-    warnings = tuple(
+    warnings = warnings_of(model) + tuple(
         f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
         for name, _, q in outputs
         if q.shift == 128
     )
-    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings)
+    readers = QuantizedReaders(grids, constants)
+    entries += readers.refused_layers(nodes)
+    told = {e.name for e in entries} | {name for s in sites for name in s.absorbed}
+    others = tuple(readers.others(nodes, told))
+    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings, others)
 
 
 def _plan_layers(
@@ -75,13 +82,13 @@ def _plan_layers(
 def _plan_pairs(
     nodes: list[ir.Node], layers: dict[str, Quantizer], grids: Grids, constants: ConstantEvaluator
 ) -> tuple[list[Pair], dict[str, Callable[[], npt.NDArray[np.generic]]]]:
-    """Every DequantizeLinear that no layer takes: the pairs on activations, and what constants are in float.
+    """Every DequantizeLinear that no layer takes: the pairs on activations, and constants in float.
 
     Args:
-        nodes: of the model.
+        nodes: nodes of the model.
         layers: the quantizer of each int8 layer, by node name.
-        grids: of the model.
-        constants: of the model.
+        grids: grids of the model.
+        constants: constants of the model.
     """
     pairs: list[Pair] = []
     lazy: dict[str, Callable[[], npt.NDArray[np.generic]]] = {}
@@ -95,11 +102,11 @@ def _plan_pairs(
             continue
         if not output.is_graph_output() and all(u.idx == 0 and u.node.name in layers for u in output.uses()):
             continue  # it belongs to the layers that read it
-        found = grids.pair(node)
-        if found is None:
+        pair = grids.pair(node)
+        if pair is None:
             pairs.append(Pair(name, "", _without_quantize(node, constants)))
             continue
-        source, quantizer = found
+        source, quantizer = pair
         elided = quantizer.per_tensor_int8 and grids.requantized(output, quantizer, layers)
         pairs.append(Pair(name, source.name or "", quantizer, elided))
     return pairs, lazy

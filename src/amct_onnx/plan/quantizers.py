@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array, Float32
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.quantizer_nodes import BETWEEN, QUANTIZE, integer_type, is_op
 from amct_onnx.plan.factors import Quantizer
 
 RANGES = {
     ir.DataType.INT8: (-128, 127, 0, 8),
     ir.DataType.UINT8: (-128, 127, 128, 8),
+    ir.DataType.INT2: (-2, 1, 0, 8),
+    ir.DataType.UINT2: (-2, 1, 2, 8),
     ir.DataType.INT4: (-8, 7, 0, 8),
     ir.DataType.UINT4: (-8, 7, 8, 8),
     ir.DataType.INT16: (-32768, 32767, 0, 16),
@@ -23,23 +26,18 @@ RANGES = {
 }
 """Type -> smallest, largest integer after the shift, the shift, bits of the AscendQuant that would hold it."""
 
-QUANTIZE = "QuantizeLinear"
-DEQUANTIZE = "DequantizeLinear"
-BETWEEN = ("Identity", "Cast", "Clip")
-"""What may stand between the two on integers."""
 
-
-def is_op(node: ir.Node | None, *op_types: str) -> bool:
-    """Whether the node is one of the operators, in the default domain or as Q/DQ of com.microsoft."""
-    return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx", "com.microsoft")
-
-
-RawFactors = tuple[npt.NDArray[np.float32], npt.NDArray[Any], int | None]
+RawFactors = tuple[Float32, Array, int | None]
 """Scale, zero point and axis, see ``raw_factors``."""
 
 
-def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
+def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, zero_scales: bool = False) -> RawFactors:
     """Scale (float32, flat), zero point (flat, same length) and axis (None when per-tensor) of a Q or DQ node.
+
+    Args:
+        node: QuantizeLinear or DequantizeLinear.
+        constants: evaluator of the graph.
+        zero_scales: whether a scale may be 0, which makes every element 0 (a dead channel of a weight).
 
     Raises:
         FactorError: Factors that are not constant, not positive and finite, or of unequal length.
@@ -51,14 +49,15 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
         )
     scale_array = np.asarray(constants.array(scale_value))
     scale = scale_array.astype(np.float32).reshape(-1)
-    if scale.size == 0 or not np.all(np.isfinite(scale)) or not np.all(scale > 0):
-        bad = scale[~(np.isfinite(scale) & (scale > 0))][:1]
+    usable = np.isfinite(scale) & ((scale >= 0) if zero_scales else (scale > 0))
+    if scale.size == 0 or not np.all(usable):
+        bad = scale[~usable][:1]
         raise FactorError(
             f"Node '{node.name}': scale tensor '{scale_value.name}' holds {bad.tolist() or 'nothing'}; a scale must be "
             "positive and finite. Calibrate or train the quantizer again."
         )
     zero_value = node.inputs[2] if len(node.inputs) > 2 else None
-    zero: npt.NDArray[Any] = np.zeros(scale.shape, np.int64)
+    zero: Array = np.zeros(scale.shape, np.int64)
     if zero_value is not None:
         if not constants.is_constant(zero_value):
             raise FactorError(
@@ -86,7 +85,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator) -> RawFactors:
     return scale, zero, axis
 
 
-def _check_length(node: ir.Node, source: ir.Value, scale: npt.NDArray[np.float32], axis: int | None) -> None:
+def _check_length(node: ir.Node, source: ir.Value, scale: Float32, axis: int | None) -> None:
     """Raise FactorError where the tensor's declared shape has no axis of as many elements as there are scales."""
     shape = source.shape
     if axis is None or shape is None:
@@ -97,29 +96,6 @@ def _check_length(node: ir.Node, source: ir.Value, scale: npt.NDArray[np.float32
             f"Node '{node.name}': {scale.size} scales do not fit axis {axis} of tensor '{source.name}' of shape "
             f"{[d if isinstance(d, int) else str(d) for d in shape]}. Export the model again."
         )
-
-
-def integer_type(node: ir.Node, constants: ConstantEvaluator) -> ir.DataType:
-    """The integer type that a Q yields or a DQ reads."""
-    if node.op_type == QUANTIZE and "output_dtype" in node.attributes and node.attributes["output_dtype"].as_int():
-        return ir.DataType(node.attributes["output_dtype"].as_int())
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    if zero is not None:
-        tensor = constants.tensor(zero)
-        return tensor.dtype if tensor is not None else ir.DataType.from_numpy(constants.array(zero).dtype)
-    if node.op_type == QUANTIZE:
-        return ir.DataType.UINT8
-    value = node.inputs[0]
-    assert value is not None
-    tensor = constants.tensor(value)
-    if tensor is not None:
-        return tensor.dtype
-    producer = value.producer()
-    while is_op(producer, *BETWEEN) and producer is not None and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    if producer is not None and producer.op_type == QUANTIZE:
-        return integer_type(producer, constants)
-    return value.dtype or ir.DataType.INT8
 
 
 def clip_bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, float]:
@@ -135,12 +111,27 @@ def clip_bounds(node: ir.Node, constants: ConstantEvaluator) -> tuple[float, flo
     return bounds[0], bounds[1]
 
 
+def clipped(low: int, high: int, clips: Iterable[tuple[float, float]], shift: int) -> tuple[int, int]:
+    """What is left of a range of integers behind Clips.
+
+    Args:
+        low: smallest integer.
+        high: largest integer.
+        clips: see ``clip_bounds``; of integers that exceed those of the range by ``shift``.
+        shift: 128 for uint8 in an int8 range.
+    """
+    for lower, upper in clips:
+        low = max(low, int(np.ceil(max(lower, -1e9))) - shift)
+        high = min(high, int(np.floor(min(upper, 1e9))) - shift)
+    return low, high
+
+
 def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Quantizer] | None:
     """The float tensor behind a DequantizeLinear and the factors of the pair; None when no QuantizeLinear is behind it.
 
     Raises:
         FactorError: The Q and the DQ of the pair have different factors.
-        UnsupportedModelError: An integer type that no range is known for.
+        UnsupportedModelError: An integer type without a known range.
     """
     scale, zero, axis = raw_factors(dq, constants)
     clips = []
@@ -160,15 +151,16 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
             "again with equal factors for a pair."
         )
     _check_length(node, node.inputs[0], scale, axis)
+    if axis is not None and np.all(scale == scale[0]) and np.all(zero == zero[0]):
+        scale, zero, axis = scale[:1], zero[:1], None  # equal factors on any axis are those of the whole tensor
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes to {kind.name}, which is no integer type of 4, 8 or 16 bits. "
+            f"Node '{node.name}' quantizes to {kind.name}, which is not an integer type of 2, 4, 8 or 16 bits. "
             "Use int8 or uint8."
         )
     low, high, shift, bits = RANGES[kind]
-    for lower, upper in clips:
-        low, high = max(low, int(np.ceil(max(lower, -1e9))) - shift), min(high, int(np.floor(min(upper, 1e9))) - shift)
+    low, high = clipped(low, high, clips, shift)
     source = node.inputs[0]
     zero_point = tuple(int(z) - shift for z in zero)
     return source, Quantizer(tuple(scale.tolist()), zero_point, low, high, axis, bits, shift, float_type_of(source))

@@ -1,4 +1,4 @@
-"""What a user may choose about a conversion."""
+"""The settings of a conversion that a user may choose."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class PlanSettings:
     """Choices that change the plan.
 
     Attributes:
-        grid_weights: take float weights without Q/DQ that lie on an int8 grid.
+        grid_weights: convert float weights without Q/DQ whose values lie on an int8 grid.
         gemm_per_channel: what a Gemm or MatMul with a scale per output channel becomes: ``"mul"`` one AscendDequant
             scale and a float Mul, ``"vector"`` a deq_scale of length N, ``"refuse"`` a float layer.
         keep_conv1d: leave 1-D convolutions 1-D in the deploy model.
-        asymmetric_weights: what a layer becomes whose weight, less its zero point, leaves int8: ``"refuse"`` a float
-            layer, ``"sum"`` int8 plus the sum of its input times what the weight was shifted by.
+        asymmetric_weights: what happens to a layer whose weight does not fit int8 after subtracting its zero point.
+            ``"refuse"``: it stays float. ``"sum"``: it becomes int8, and the sum of its input, times the shift of the
+            weight, is added.
 
     Raises:
         SettingError: An unknown gemm_per_channel or asymmetric_weights.

@@ -1,4 +1,4 @@
-"""What follows a layer and is affine per output channel: its bias Add, and BatchNormalization with what stands before.
+"""Nodes behind a layer that are affine per output channel: its bias Add, and BatchNormalization with its neighbours.
 
 y = a * (acc * deq_scale) + c per channel. A positive a goes into the dequantization scale, the sign of a negative one
 into the integers of that channel's weight, and c into the int32 bias. Against the source this rounds c to a multiple
@@ -9,16 +9,13 @@ changes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import LAYER_KINDS
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Tail:
     Attributes:
         factor: a, float64 [1] or [channels].
         addend: c without the layer's own bias, float64 [channels]; None when nothing is added.
-        nodes: the nodes that the map stands for, in order.
+        nodes: the nodes that the map replaces, in order.
         bias: the one tensor added when the tail is a single Add of a constant; else None.
     """
 
@@ -47,13 +44,13 @@ def tails_of(node: ir.Node, channels: int, rank: int | None, constants: Constant
     Args:
         node: Conv, ConvTranspose, Gemm or MatMul.
         channels: number of its output channels.
-        rank: of its output; None when it is unknown (MatMul only).
+        rank: rank of its output; None when it is unknown (MatMul only).
         constants: evaluator of the graph.
     """
-    # of an unknown rank only the last axis is known, which is that of the channels: rank 1 stands for it
+    # rank 1 stands for an unknown rank: only the last axis, that of the channels, is known
     axis = 1 if LAYER_KINDS[node.op_type].bias_input is not None else (rank or 1) - 1
     rank = rank or 1
-    found = [EMPTY]
+    candidates = [EMPTY]
     factor, addend, nodes = np.ones(1), np.zeros(1), tuple[ir.Node, ...]()
     current = node
     while True:
@@ -69,11 +66,11 @@ def tails_of(node: ir.Node, channels: int, rank: int | None, constants: Constant
         nodes = (*nodes, follower)
         current = follower
         if follower.op_type == "BatchNormalization":
-            found.insert(0, Tail(factor, np.broadcast_to(addend, (channels,)), nodes))
+            candidates.insert(0, Tail(factor, np.broadcast_to(addend, (channels,)), nodes))
         elif len(nodes) == 1 and follower.op_type == "Add":
             bias = next(v for v in follower.inputs if v is not None and v is not node.outputs[0])
-            found.insert(0, Tail(np.ones(1), np.broadcast_to(addend, (channels,)), nodes, bias))
-    return found
+            candidates.insert(0, Tail(np.ones(1), np.broadcast_to(addend, (channels,)), nodes, bias))
+    return candidates
 
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
@@ -115,7 +112,7 @@ def _arithmetic(
         return None
     array = _array(other, constants)
     layout = [1] * (rank - array.ndim) + list(array.shape)
-    # an operand of more axes than the product would raise the rank of the result
+    # an operand with more axes than the layer's result would raise the rank
     if array.ndim > rank or any(n != 1 and (a != axis or n != channels) for a, n in enumerate(layout)):
         return None
     flat = array.reshape(-1)
@@ -128,7 +125,7 @@ def _arithmetic(
     return (1.0 / flat, np.zeros(1)) if np.all(flat != 0) else None
 
 
-def _array(value: ir.Value | None, constants: ConstantEvaluator) -> npt.NDArray[Any]:
+def _array(value: ir.Value | None, constants: ConstantEvaluator) -> Array:
     assert value is not None
     return np.asarray(constants.array(value)).astype(np.float64)
 

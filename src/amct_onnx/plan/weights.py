@@ -8,60 +8,48 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
+from amct_onnx.common.arrays import Array, Float32, Int8, Int64
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import Layout, along, part_of
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
+from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
+from amct_onnx.plan.factors import Weight
 from amct_onnx.plan.grid_weights import recover_grid
-from amct_onnx.plan.quantizers import (
-    DEQUANTIZE,
-    QUANTIZE,
-    RANGES,
-    RawFactors,
-    clip_bounds,
-    integer_type,
-    is_op,
-    raw_factors,
-)
-from amct_onnx.plan.refusal import Refusal
+from amct_onnx.plan.quantizers import RANGES, RawFactors, clip_bounds, clipped, raw_factors
 from amct_onnx.plan.settings import PlanSettings
 
-WIDEST = 255
-"""Largest magnitude of an integer of 8 bits less its zero point."""
-REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-"""What may stand between a weight's DequantizeLinear and its layer."""
+MAX_UINT8 = 255
+"""Largest magnitude of an 8-bit integer minus its zero point."""
+REARRANGING = ("Transpose", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
+"""Operators that may stand between a weight's DequantizeLinear and its layer."""
 
 
 @dataclass(frozen=True)
-class ResolvedWeight:
-    """Integers in the layout in which the layer reads them: weight = (integers + shift) * scale.
+class ResolvedWeight(Weight):
+    """A weight in the layout in which the layer reads it: weight = (integers + shift) * scale.
 
     Attributes:
-        integers: computes int8 integers.
-        shape: of the integers.
-        scale: float32 [1] or [n].
         axis: the axis that scale and shift belong to; None when per-tensor.
+        detail: text for the ledger about the weight; empty in the usual case.
         shift: int64, shape of scale; None for a symmetric weight. The layer then needs the sum of its input's integers.
-        name: of the initializer.
-        key: equal for two weights with the same integers.
-        detail: what the ledger says about the weight; empty for the ordinary case.
-        blocks: the integers in consecutive parts, see Weight; None behind a Transpose.
     """
 
-    integers: Callable[[], npt.NDArray[np.int8]]
-    shape: tuple[int, ...]
-    scale: npt.NDArray[np.float32]
-    axis: int | None
-    name: str
-    key: tuple[object, ...]
+    axis: int | None = None
     detail: str = ""
-    blocks: Callable[[], Iterator[npt.NDArray[np.int8]]] | None = None
-    shift: npt.NDArray[np.int64] | None = None
+    shift: Int64 | None = None
+
+
+NO_SCALE = np.float32(2.0**-7)
+"""Stands for the scale 0 of a tensor whose elements are all 0; in it a bias is counted."""
+DEAD_RATIO = 2.0**-16
+"""A scale so far below the largest one is looked into: its channel may be dead."""
 
 
 def resolve_weight(
@@ -71,7 +59,7 @@ def resolve_weight(
 
     Args:
         value: second input of the layer.
-        layout: of the weight as the layer reads it.
+        layout: layout of the weight as the layer reads it.
         constants: evaluator of the graph.
         settings: what to do with float weights on a grid, and with asymmetric ones.
 
@@ -98,21 +86,12 @@ def resolve_weight(
 def _behind_dequantize(
     dq: ir.Node, value: ir.Value, constants: ConstantEvaluator, settings: PlanSettings
 ) -> ResolvedWeight:
-    if "block_size" in dq.attributes and dq.attributes["block_size"].as_int() > 0:
-        raise Refusal(
-            "weight-blockwise",
-            f"its weight '{value.name}' has one scale per block of {dq.attributes['block_size'].as_int()} elements",
-            "Quantize the weight per tensor or per output channel.",
-        )
-    scale, zero, axis = raw_factors(dq, constants)
-    kind = integer_type(dq, constants)
-    if kind not in RANGES or RANGES[kind][3] != 8:
-        raise Refusal(
-            "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
-        )
+    scale, zero, axis, kind = _eight_bit_factors(dq, value, constants)
     low, high, shift, _ = RANGES[kind]
     source, quantizer, clips = _quantized_source(dq, constants)
-    if quantizer is not None and not _equal_factors(raw_factors(quantizer, constants), (scale, zero, axis)):
+    if quantizer is not None and not _equal_factors(
+        raw_factors(quantizer, constants, zero_scales=True), (scale, zero, axis)
+    ):
         raise Refusal(
             "weight-factors-differ",
             f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
@@ -122,15 +101,18 @@ def _behind_dequantize(
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
     if axis is not None:
         axis = _axis_from_front(axis, scale.size, shape, f"Node '{dq.name}'", f"the weight '{source.name}'")
-    low, high = _clipped_range(low, high, clips, shift)
+    low, high = clipped(low, high, clips, shift)
     zero = zero - shift
     asymmetric = bool(np.any(zero))
+    dead = scale == 0
+    scale = np.where(dead, NO_SCALE, scale)
     wide_scale, wide_zero = along(scale, shape, axis), along(zero, shape, axis)
+    alive = along(~dead, shape, axis) if np.any(dead) else None
 
-    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric
+    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric and alive is None
 
     def numbers() -> Blocks:
-        """Integers less their zero point, int16 where int8 may not hold them."""
+        """Integers minus their zero point, as int16 where they may not fit int8."""
         scratch = QuantizationScratch(np.int16 if asymmetric else np.int8)
         for index, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
             offset = part_of(wide_zero, index) if asymmetric else 0
@@ -138,10 +120,13 @@ def _behind_dequantize(
                 yield index, array
                 continue
             if quantizer is None:
-                yield index, np.clip(array.astype(np.int16) - shift, low, high) - offset
+                integers = np.clip(array.astype(np.int16) - shift, low, high) - offset
+                yield index, integers if alive is None else integers * part_of(alive, index)
                 continue
             try:
-                yield index, quantize_weight(array, part_of(wide_scale, index), low - offset, high - offset, scratch)
+                # a scale of 0 makes 0 of every element
+                floats = array if alive is None else array * part_of(alive, index)
+                yield index, quantize_weight(floats, part_of(wide_scale, index), low - offset, high - offset, scratch)
             except ValueError as error:
                 raise UnsupportedModelError(
                     f"Tensor '{source.name}': {error}. Train or export the model again."
@@ -152,10 +137,53 @@ def _behind_dequantize(
         beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
         detail = MOVED if beyond is None else SHIFTED
     blocks = shifted(numbers, beyond, shape, axis)
+    if axis is not None and beyond is None and (np.any(dead) or scale.min() < DEAD_RATIO * scale.max()):
+        scale = scales_of_the_living(np.where(dead, np.float32(0), scale), axis, numbers())
     key = (source.name, scale.tobytes(), zero.tobytes(), axis, low, high)
-    return ResolvedWeight(
-        lambda: _assembled(blocks(), shape), shape, scale, axis, source.name or "weight", key, detail, blocks, beyond
-    )
+    return _weight_of(blocks, shape, scale, source, key, axis=axis, detail=detail, shift=beyond)
+
+
+def _eight_bit_factors(
+    dq: ir.Node, value: ir.Value, constants: ConstantEvaluator
+) -> tuple[Float32, Array, int | None, ir.DataType]:
+    """Scale, zero point, axis and type of a weight's DequantizeLinear.
+
+    Raises:
+        Refusal: Scales of blocks, or integers of another size.
+    """
+    block = attribute(dq, "block_size", 0)
+    if block > 0:
+        raise Refusal(
+            "weight-blockwise",
+            f"its weight '{value.name}' has one scale per block of {block} elements",
+            "Quantize the weight per tensor or per output channel.",
+        )
+    factors = raw_factors(dq, constants, zero_scales=True)
+    kind = integer_type(dq, constants)
+    if kind not in RANGES or RANGES[kind][3] != 8:
+        raise Refusal(
+            "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
+        )
+    return (*factors, kind)
+
+
+def scales_of_the_living(scale: Float32, axis: int, blocks: Blocks) -> Float32:
+    """The scales, those of channels whose integers are all 0 not below the smallest scale of the others.
+
+    Such a channel has the same values under any scale. A tiny one would push its bias out of int32.
+
+    Args:
+        scale: float32 [channels]; 0 for a channel that has none.
+        axis: of the channels in the weight.
+        blocks: of the integers.
+    """
+    alive = np.zeros(scale.size, bool)
+    for index, array in blocks:
+        others = tuple(a for a in range(array.ndim) if a != axis)
+        part = index[axis] if axis < len(index) else slice(None)
+        alive[part] |= np.any(array, axis=others)
+    floor = scale[alive].min() if np.any(alive) else NO_SCALE
+    return np.where(alive, scale, np.maximum(scale, floor)).astype(np.float32)
 
 
 def _equal_factors(one: RawFactors, other: RawFactors) -> bool:
@@ -182,14 +210,7 @@ def _fits_groups(size: int, shape: tuple[int, ...], axis: int) -> bool:
     return axis > 0 and shape[axis] > 0 and size % shape[axis] == 0 and shape[0] % (size // shape[axis]) == 0
 
 
-def _clipped_range(low: int, high: int, clips: list[tuple[float, float]], shift: int) -> tuple[int, int]:
-    for lower, upper in clips:
-        low = max(low, int(np.ceil(max(lower, -1e9))) - shift)
-        high = min(high, int(np.floor(min(upper, 1e9))) - shift)
-    return low, high
-
-
-def _assembled(blocks: Iterator[npt.NDArray[np.int8]], shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
+def _assembled(blocks: Iterator[Int8], shape: tuple[int, ...]) -> Int8:
     result = np.empty(shape, np.int8)
     flat, done = result.reshape(-1), 0
     for part in blocks:
@@ -223,6 +244,8 @@ def _rearranged(weight: ResolvedWeight, chain: list[ir.Node], constants: Constan
             weight = _transposed(weight, node)
         elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
             weight = _reshaped(weight, node, constants)
+        elif node.op_type == "Slice":
+            weight = _sliced(weight, node, constants)
     return weight
 
 
@@ -231,7 +254,7 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
     perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         raise UnsupportedModelError(
-            f"Node '{node.name}' (Transpose): perm {list(perm)} is no order of the {rank} axes of the weight "
+            f"Node '{node.name}' (Transpose): perm {list(perm)} is not an order of the {rank} axes of the weight "
             f"'{weight.name}'. Export the model again."
         )
     return dataclasses.replace(
@@ -240,6 +263,31 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
         shape=tuple(weight.shape[p] for p in perm),
         axis=None if weight.axis is None else perm.index(weight.axis),
         key=(*weight.key, perm),
+        blocks=None,
+    )
+
+
+def _sliced(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluator) -> ResolvedWeight:
+    starts, ends, *more = ([int(n) for n in np.asarray(constants.array(v)).reshape(-1)] for v in node.inputs[1:] if v)
+    axes = more[0] if more else list(range(len(starts)))
+    steps = more[1] if len(more) > 1 else [1] * len(starts)
+    parts = [slice(None)] * len(weight.shape)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1 or weight.shift is not None:
+            raise Refusal(
+                "weight-not-constant",
+                f"Slice '{node.name}' of its weight '{weight.name}' runs backwards, or cuts an asymmetric weight",
+                "Store the part that the layer uses as a weight of its own.",
+            )
+        parts[axis] = slice(start, end, step)
+    index = tuple(parts)
+    scale = weight.scale if weight.axis is None else weight.scale[parts[weight.axis]]
+    return dataclasses.replace(
+        weight,
+        integers=lambda: np.ascontiguousarray(weight.integers()[index]),
+        shape=tuple(len(range(*p.indices(n))) for p, n in zip(parts, weight.shape, strict=True)),
+        scale=scale,
+        key=(*weight.key, str(index)),
         blocks=None,
     )
 
@@ -253,7 +301,7 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
         )
     axis = weight.axis
     if axis is not None:
-        # the channels keep an axis of their own when as many elements lie before and behind them as ever
+        # the channels keep their own axis when the number of elements before and behind them stays the same
         before, length = int(np.prod(weight.shape[:axis])), weight.shape[axis]
         fits = [a for a in range(len(shape)) if shape[a] == length and int(np.prod(shape[:a])) == before]
         if not fits:
@@ -280,21 +328,21 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
         )
     array = constants.array(value)
     channel_axis = layout.channel_axis(array.ndim) if array.ndim > 1 else None
-    found = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, WIDEST)
-    if found is None:
+    recovered_grid = recover_grid(array, channel_axis) or recover_grid(array, channel_axis, MAX_UINT8)
+    if recovered_grid is None:
         raise Refusal(
             "weight-not-quantized",
-            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and lies on no int8 grid",
+            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and does not lie on an int8 grid",
             remedy,
         )
-    scale, axis = found
+    scale, axis = recovered_grid
     shape = tuple(array.shape)
     wide_scale = along(scale, shape, axis)
 
     def numbers() -> Blocks:
         tensor, scratch = constants.tensor(value), QuantizationScratch(np.int16)
         for index, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
-            yield index, quantize_weight(floats, part_of(wide_scale, index), -WIDEST, WIDEST, scratch)
+            yield index, quantize_weight(floats, part_of(wide_scale, index), -MAX_UINT8, MAX_UINT8, scratch)
 
     shift = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
     blocks = shifted(numbers, shift, shape, axis)
@@ -302,6 +350,29 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
     if shift is not None:
         detail += f"; {SHIFTED}"
     key = (value.name, scale.tobytes())
+    return _weight_of(blocks, shape, scale, value, key, axis=axis, detail=detail, shift=shift)
+
+
+def _weight_of(
+    blocks: Callable[[], Iterator[Int8]],
+    shape: tuple[int, ...],
+    scale: Float32,
+    source: ir.Value,
+    key: tuple[object, ...],
+    *,
+    axis: int | None,
+    detail: str,
+    shift: Int64 | None,
+) -> ResolvedWeight:
+    """The weight whose integers come in blocks."""
     return ResolvedWeight(
-        lambda: _assembled(blocks(), shape), shape, scale, axis, value.name or "weight", key, detail, blocks, shift
+        integers=lambda: _assembled(blocks(), shape),
+        shape=shape,
+        scale=scale,
+        name=source.name or "weight",
+        key=key,
+        blocks=blocks,
+        axis=axis,
+        detail=detail,
+        shift=shift,
     )

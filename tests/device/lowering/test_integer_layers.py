@@ -1,4 +1,4 @@
-"""Lowered layers: bit for bit against the independent evaluator, whatever kernel a layer gets."""
+"""Lowered layers: bit for bit against the independent evaluator, for every kernel."""
 
 from __future__ import annotations
 

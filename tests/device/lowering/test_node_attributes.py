@@ -12,7 +12,7 @@ import pytest
 from onnx import AttributeProto, helper
 
 from amct_onnx import DeploySession, UnsupportedModelError, check
-from amct_onnx.device import arithmetic as rules
+from amct_onnx.device import ascend_arithmetic as rules
 from support.device_models import F32, antiquant, dequant, model, packed, quant
 
 RANDOM = np.random.default_rng(7)

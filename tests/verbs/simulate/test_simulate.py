@@ -19,7 +19,8 @@ import pytest
 
 from amct_onnx import DataError, DeploySession, OutputError, cli
 from amct_onnx.cli.options import DEVICE_NAMES
-from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, read_feeds, specs_of
+from amct_onnx.common.input_shape import parse_input_shape
+from amct_onnx.data.read_feeds import InputSpec, read_feeds, specs_of
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.verbs.simulate.simulate import simulate
 from support.converted_cases import feeds_of
@@ -37,7 +38,7 @@ ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 def xs(data: str | Path, inputs: tuple[InputSpec, ...], text: str = "") -> list[list[list[float]]]:
-    return [f["x"].tolist() for f in read_feeds(data, inputs, parse_input_shape(text))]
+    return [f["x"].tolist() for f in read_feeds(data, inputs, parse_input_shape(text, DataError))]
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "bin"])
@@ -180,7 +181,7 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
         ("no input", "holds w, z but no 'x'"),
         ("two inputs", "the model has 2 inputs"),
         ("different numbers", "different numbers of feeds"),
-        ("size", "28 bytes are no multiple of 24"),
+        ("size", "28 bytes are not a multiple of 24"),
         ("empty folder", "holds no"),
         ("suffix", "ends in none of"),
         ("unknown input", "no input 'z'"),
@@ -193,14 +194,7 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
 def test_data_that_does_not_fit(kind: str, message: str) -> None:
     path, inputs, text = write(kind)
     with pytest.raises(DataError, match=message):
-        list(read_feeds(path, inputs, parse_input_shape(text)))
-
-
-def test_input_shape_notation() -> None:
-    assert parse_input_shape("a:b:1,3 ; c:2;") == {"a:b": (1, 3), "c": (2,)}
-    for text in ("x", "x:1,a", "x:-1,3", ":1", "x:0"):
-        with pytest.raises(DataError, match="--input_shape"):
-            parse_input_shape(text)
+        list(read_feeds(path, inputs, parse_input_shape(text, DataError)))
 
 
 def test_inputs_of_a_session() -> None:

@@ -1,12 +1,12 @@
-"""AscendQuant, AscendDequant and AscendAntiQuant of the graph become the operators of the product's rules."""
+"""AscendQuant, AscendDequant and AscendAntiQuant of the graph become the operators of the chip's rules."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.device.arithmetic import unpack_deq_scale
+from amct_onnx.common.arrays import Float32
+from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.device.lowering.node_attributes import lost_offset, quantizer_factors
 from amct_onnx.device.lowering.operators import ANTIQUANTIZE, DEQUANTIZE, QUANTIZE
 from amct_onnx.device.lowering.state import GE_FLOAT, GE_FLOAT16, Accumulator, Int8Tensor, LoweringState
@@ -29,9 +29,9 @@ def lower_quant(state: LoweringState, node: ir.Node) -> None:
     scale, offset = quantizer_factors(node)
     state.warnings += lost_offset(node)
     x = state.as_float32(_source(node))
-    made = QUANTIZE[state.product.quantize](state.edit, x, scale, offset, _flag(node, "sqrt_mode"))
-    state.quantized[node] = made
-    state.int8[node.outputs[0]] = Int8Tensor(made.centred, offset, node)
+    stages = QUANTIZE[state.profile.quantize](state.edit, x, scale, offset, _flag(node, "sqrt_mode"))
+    state.quantized[node] = stages
+    state.int8[node.outputs[0]] = Int8Tensor(stages.centred, offset, node)
     state.replaced.append(node)
 
 
@@ -63,7 +63,7 @@ def lower_dequant(state: LoweringState, node: ir.Node) -> None:
     source = accumulator.value
     if not accumulator.in_float:
         source = state.edit.cast(source, ir.DataType.FLOAT)
-    result = DEQUANTIZE[state.product.dequantize](
+    result = DEQUANTIZE[state.profile.dequantize](
         state.edit, source, scale, _flag(node, "sqrt_mode"), _flag(node, "relu_flag")
     )
     result = _float_result(state, node, result)
@@ -74,13 +74,13 @@ def lower_dequant(state: LoweringState, node: ir.Node) -> None:
 
 def lower_antiquant(state: LoweringState, node: ir.Node) -> None:
     """AscendAntiQuant: its offset may differ from the one that its input is centred on."""
-    held = state.held_int8(_source(node), node)
+    int8 = state.held_int8(_source(node), node)
     scale, offset = quantizer_factors(node)
     state.warnings += lost_offset(node)
-    value = held.value
-    if offset != held.offset:
-        value = state.edit.node("Add", [value, state.edit.number(held.offset - offset)])
-    result = ANTIQUANTIZE[state.product.antiquantize](state.edit, value, scale, _flag(node, "sqrt_mode"))
+    value = int8.value
+    if offset != int8.offset:
+        value = state.edit.node("Add", [value, state.edit.number(int8.offset - offset)])
+    result = ANTIQUANTIZE[state.profile.antiquantize](state.edit, value, scale, _flag(node, "sqrt_mode"))
     _float_result(state, node, result)
 
 
@@ -95,7 +95,7 @@ def _flag(node: ir.Node, name: str) -> bool:
     return attribute(node, name, 0) != 0
 
 
-def _along_channels(scale: npt.NDArray[np.float32], accumulator: Accumulator, node: ir.Node) -> npt.NDArray[np.float32]:
+def _along_channels(scale: Float32, accumulator: Accumulator, node: ir.Node) -> Float32:
     """The scales in a shape that broadcasts against the accumulator."""
     axis, layer = accumulator.axis, accumulator.layer
     if axis is None or layer is None:
@@ -128,7 +128,7 @@ def _float_result(state: LoweringState, node: ir.Node, result: ir.Value) -> ir.V
         name = old.name
         old.name = state.edit.unique(f"{name}:replaced")
         result.name, result.shape = name, old.shape
-    # whatever the file declares of a graph output
+    # also when the file declares another type for a graph output
     result.type = ir.TensorType(ir.DataType.FLOAT if kind == GE_FLOAT else ir.DataType.FLOAT16)
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     state.replaced.append(node)

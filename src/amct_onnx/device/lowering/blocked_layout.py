@@ -11,19 +11,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array, Int8
+from amct_onnx.common.onnxruntime_session import open_session, session_options
 from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.graph.attributes import attribute
 
 DOMAIN = "com.microsoft.nchwc"
-"""Of ReorderInput, Conv and ReorderOutput."""
+"""Domain of ReorderInput, Conv and ReorderOutput."""
 SIZES = (8, 16, 32)
 """Channels that a block may have."""
-Array = npt.NDArray[Any]
 
 
 @lru_cache(maxsize=1)
@@ -33,10 +32,10 @@ def block_size() -> int | None:
     order = np.arange(2 * channels, dtype=np.float32).reshape(1, channels, 1, 2)
     node = onnx.helper.make_node("ReorderInput", ["x"], ["y"], domain=DOMAIN)
     try:
-        (found,) = _run([node], {"x": order}, ["y"])
+        (laid_out,) = _run([node], {"x": order}, ["y"])
         for size in SIZES:
             expected = order.reshape(-1, size, 2).transpose(0, 2, 1)
-            if np.array_equal(found.reshape(-1), expected.reshape(-1)):
+            if np.array_equal(laid_out.reshape(-1), expected.reshape(-1)):
                 return size if _agrees(size) else None
     except Exception:  # onnxruntime's classes share no base; it has no such operators, or not for this CPU
         pass
@@ -82,15 +81,11 @@ def _run(nodes: list[onnx.NodeProto], constants: dict[str, Array], outputs: list
     )
     opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid(DOMAIN, 1)]
     content = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_session(content, session_options(threads=1))
     return [np.asarray(array) for array in session.run(outputs, {})]
 
 
-def blocked_weight(node: ir.Node, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8] | None:
+def blocked_weight(node: ir.Node, weight: Int8) -> Int8 | None:
     """The weight of a Conv in the order of the blocked kernel, its shape as before.
 
     Args:
@@ -106,7 +101,7 @@ def blocked_weight(node: ir.Node, weight: npt.NDArray[np.int8]) -> npt.NDArray[n
     return _ordered(weight, attribute(node, "group", 1), size)
 
 
-def _ordered(weight: npt.NDArray[np.int8], group: int, size: int) -> npt.NDArray[np.int8] | None:
+def _ordered(weight: Int8, group: int, size: int) -> Int8 | None:
     """See ``blocked_weight``; None where the channels do not fit blocks."""
     outputs, inputs, height, width = weight.shape
     if group < 1 or outputs % group or (outputs // group if inputs > 1 or group == 1 else outputs) % size:
@@ -124,7 +119,7 @@ def _ordered(weight: npt.NDArray[np.int8], group: int, size: int) -> npt.NDArray
 def blocked_convolution(
     edit: LoweringEditor, node: ir.Node, x: ir.Value, weight: ir.Value, channels: tuple[int, int], bias: ir.Value | None
 ) -> ir.Value:
-    """Insert the Conv with the layout's changes before and behind it.
+    """Insert the Conv, with the change of layout before and behind it.
 
     Args:
         edit: inserts nodes.

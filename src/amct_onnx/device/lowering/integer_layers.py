@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, bias_bound, weight_sums
 from amct_onnx.device.lowering.kernels import float_kernel, integer_kernel, parts_needed, split_kernel
 from amct_onnx.device.lowering.state import Accumulator, Int8Tensor, IntegerLayer, LoweringState
@@ -25,6 +23,39 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     value, weight = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
     if value is None or weight is None:
         raise UnsupportedModelError(f"Node '{node.name}' ({node.op_type}) lacks an input. Write the model again.")
+    _check_form(state, node, weight)
+    int8 = state.held_int8(value, node)
+    array = _constant_weight(state, node, weight)
+    bias = _bias(state, node)
+    layout = layout_of(node)
+    assert layout is not None  # only operators of the table are lowered here
+    layer = _layer_of(node, layout, int8, array, bias)
+    state.layers.append(layer)
+    state.edit.before(node)
+    bound, parts = layer.bound(), None
+    may_be_float = not state.integer_kernels or node.op_type == "ConvTranspose"
+    in_float = may_be_float and bound is not None and bound <= EXACT_IN_FLOAT32
+    if may_be_float and not in_float and array is not None and layer.sums is not None:
+        parts = parts_needed(node, layout, array, layer.sums, int8.offset)
+    if array is not None and in_float:
+        result = float_kernel(state, node, int8, weight, array, bias)
+    elif array is not None and parts is not None:
+        layer.kernel = "split"
+        result = split_kernel(state, node, layout, int8, array, parts, bias)
+    elif node.op_type != "ConvTranspose":
+        layer.kernel = "integer"
+        result = integer_kernel(state, node, int8, weight, bias, layer.rank)
+    else:
+        raise UnsupportedModelError(
+            f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX "
+            "operator computes exactly for ConvTranspose. Use a smaller kernel."
+        )
+    summed = Accumulator(result, in_float, layer, layout.kind.result_axis)
+    layer.accumulator = summed
+    state.int32[node.outputs[0]] = summed
+
+
+def _check_form(state: LoweringState, node: ir.Node, weight: ir.Value) -> None:
     if not state.is_int8(node, 1):
         raise UnsupportedModelError(
             f"Node '{node.name}' ({node.op_type}): reads int8 but its weight '{weight.name}' is not int8. Write "
@@ -35,46 +66,22 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
             f"Node '{node.name}': a Gemm on integers needs alpha = beta = 1; ATC would multiply the int32 result. "
             "Convert the model again."
         )
-    held = state.held_int8(value, node)
-    array = None
+
+
+def _constant_weight(state: LoweringState, node: ir.Node, weight: ir.Value) -> Array | None:
+    """The weight's integers; None when another operand is computed in its place, as a MatMul may have it."""
     if weight not in state.int8 and state.constants.is_constant(weight):
-        array = state.constants.array(weight)
-    elif node.op_type in CONVOLUTIONS:
+        return state.constants.array(weight)
+    if node.op_type in CONVOLUTIONS:
         raise UnsupportedModelError(
             f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' is not constant, ATC needs an int8 "
             "initializer. Convert the model again."
         )
-    bias = _bias(state, node)
-    layout = layout_of(node)
-    assert layout is not None  # only operators of the table are lowered here
-    layer = _layer_of(node, layout, held, array, bias)
-    state.layers.append(layer)
-    state.edit.before(node)
-    bound, parts = layer.bound(), None
-    may_be_float = not state.integer_kernels or node.op_type == "ConvTranspose"
-    in_float = may_be_float and bound is not None and bound <= EXACT_IN_FLOAT32
-    if may_be_float and not in_float and array is not None and layer.sums is not None:
-        parts = parts_needed(node, layout, array, layer.sums, held.offset)
-    if array is not None and in_float:
-        result = float_kernel(state, node, held, weight, array, bias)
-    elif array is not None and parts is not None:
-        layer.kernel = "split"
-        result = split_kernel(state, node, layout, held, array, parts, bias)
-    elif node.op_type != "ConvTranspose":
-        layer.kernel = "integer"
-        result = integer_kernel(state, node, held, weight, bias, layer.rank)
-    else:
-        raise UnsupportedModelError(
-            f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX "
-            "operator computes exactly for ConvTranspose. Use a smaller kernel."
-        )
-    made = Accumulator(result, in_float, layer, layout.kind.result_axis)
-    layer.accumulator = made
-    state.int32[node.outputs[0]] = made
+    return None
 
 
 def _layer_of(
-    node: ir.Node, layout: Layout, held: Int8Tensor, weight: npt.NDArray[Any] | None, bias: npt.NDArray[Any] | None
+    node: ir.Node, layout: Layout, int8: Int8Tensor, weight: Array | None, bias: Array | None
 ) -> IntegerLayer:
     """The layer with the facts that weight and bias decide."""
     sums, rank = None, 2
@@ -92,22 +99,22 @@ def _layer_of(
             )
         sums = weight_sums(layout, weight)
     size = np.zeros(1, np.int64) if bias is None else bias_bound(bias, sums)
-    return IntegerLayer(node, held, sums, size, "float32", rank, _warnings(held))
+    return IntegerLayer(node, int8, sums, size, "float32", rank, _warnings(int8))
 
 
-def _warnings(held: Int8Tensor) -> list[str]:
-    found = []
-    if held.moved and held.offset:
-        found.append(
-            f"'{held.moved[-1]}' stands between AscendQuant and the layer: by public sources ATC then does not "
-            f"fold the offset {held.offset}; the simulation does"
+def _warnings(int8: Int8Tensor) -> list[str]:
+    sentences = []
+    if int8.moved and int8.offset:
+        sentences.append(
+            f"'{int8.moved[-1]}' stands between AscendQuant and the layer: by public sources ATC then does not "
+            f"fold the offset {int8.offset}; the simulation does"
         )
-    if held.quantizer is None:
-        found.append("its int8 input comes from no AscendQuant; its offset is taken as 0")
-    return found
+    if int8.quantizer is None:
+        sentences.append("its int8 input comes from no AscendQuant; its offset is taken as 0")
+    return sentences
 
 
-def _bias(state: LoweringState, node: ir.Node) -> npt.NDArray[Any] | None:
+def _bias(state: LoweringState, node: ir.Node) -> Array | None:
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return None

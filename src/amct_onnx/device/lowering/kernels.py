@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array, Int8, Int64
 from amct_onnx.device.facts import EXACT_IN_FLOAT32, WeightSums, largest_sum, weight_sums
 from amct_onnx.device.lowering.blocked_layout import blocked_convolution, blocked_weight
 from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
@@ -21,14 +20,14 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 def float_kernel(
     state: LoweringState,
     node: ir.Node,
-    held: Int8Tensor,
+    int8: Int8Tensor,
     weight: ir.Value,
-    integers: npt.NDArray[np.int8],
-    bias: npt.NDArray[Any] | None,
+    integers: Int8,
+    bias: Array | None,
 ) -> ir.Value:
-    """The layer as it stands, on float32; weight (``integers``) and bias are exact in it."""
+    """The unchanged layer on float32; weight (``integers``) and bias are exact in it."""
     addend = None if bias is None else state.edit.constant(bias.astype(np.float32))
-    blocked = _blocked(state, node, held.value, integers, addend)
+    blocked = _blocked(state, node, int8.value, integers, addend)
     if blocked is not None:
         state.replaced.append(node)
         return blocked
@@ -36,7 +35,7 @@ def float_kernel(
     if key not in state.float_weights:
         # cast while running: int8 weights keep the session as small as the fake-quant model's
         state.float_weights[key] = state.edit.cast(weight, ir.DataType.FLOAT)
-    node.replace_input_with(0, held.value)
+    node.replace_input_with(0, int8.value)
     node.replace_input_with(1, state.float_weights[key])
     if addend is not None:
         node.replace_input_with(2, addend)
@@ -44,7 +43,7 @@ def float_kernel(
 
 
 def _blocked(
-    state: LoweringState, node: ir.Node, x: ir.Value, integers: npt.NDArray[np.int8], bias: ir.Value | None
+    state: LoweringState, node: ir.Node, x: ir.Value, integers: Int8, bias: ir.Value | None
 ) -> ir.Value | None:
     """The layer in the blocked layout; None where it does not fit it."""
     ordered = blocked_weight(node, integers)
@@ -56,13 +55,13 @@ def _blocked(
 
 
 def integer_kernel(
-    state: LoweringState, node: ir.Node, held: Int8Tensor, weight: ir.Value, bias: npt.NDArray[Any] | None, rank: int
+    state: LoweringState, node: ir.Node, int8: Int8Tensor, weight: ir.Value, bias: Array | None, rank: int
 ) -> ir.Value:
     """ConvInteger or MatMulInteger on int8 x int8 with the offset as zero point, then the int32 bias.
 
     ConvInteger pads with the zero point. Kernels of mixed signs saturate on some CPUs.
     """
-    zero, q = state.edit.constant(np.int8(held.offset)), state.integers_of(held)
+    zero, q = state.edit.constant(np.int8(int8.offset)), state.integers_of(int8)
     state.edit.before(node)
     if node.op_type == "Conv":
         result = state.edit.node("ConvInteger", [q, weight, zero], node.attributes.values())
@@ -87,15 +86,15 @@ def integer_kernel(
     return result
 
 
-def parts_needed(node: ir.Node, layout: Layout, weight: npt.NDArray[Any], whole: WeightSums, offset: int) -> int | None:
-    """Into how many parts of its input channels a layer has to be split so that float32 holds each part's sums.
+def parts_needed(node: ir.Node, layout: Layout, weight: Array, whole: WeightSums, offset: int) -> int | None:
+    """The number of parts into which a layer's input channels are split, so that float32 holds each part's sums.
 
     Args:
         node: the layer.
-        layout: of its weight.
+        layout: layout of its weight.
         weight: its integers.
         whole: their sums.
-        offset: of its input.
+        offset: offset of its input.
 
     Returns:
         1 where the bias alone is too large, None where no number of parts will do.
@@ -115,10 +114,10 @@ def split_kernel(
     state: LoweringState,
     node: ir.Node,
     layout: Layout,
-    held: Int8Tensor,
-    weight: npt.NDArray[Any],
+    int8: Int8Tensor,
+    weight: Array,
     parts: int,
-    bias: npt.NDArray[Any] | None,
+    bias: Array | None,
 ) -> ir.Value:
     """The layer on parts of its input channels, each proven exact in float32, summed in int32.
 
@@ -126,7 +125,7 @@ def split_kernel(
     """
     total: ir.Value | None = None
     for channels, part in _channel_slices(layout, weight, parts):
-        source = held.value
+        source = int8.value
         if parts > 1:
             axis = [ir.AttrInt64("axis", layout.kind.result_axis)]
             source = state.edit.node("Gather", [source, state.edit.constant(channels)], axis)
@@ -145,9 +144,7 @@ def split_kernel(
     return total
 
 
-def _channel_slices(
-    layout: Layout, weight: npt.NDArray[Any], count: int
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+def _channel_slices(layout: Layout, weight: Array, count: int) -> Iterator[tuple[Int64, Array]]:
     """(input channels, their weights) of each of ``count`` parts; a part takes the same share of every group."""
     axis, in_groups = layout.input_axis(weight.ndim), layout.kind.groups_on_inputs
     if in_groups:

@@ -22,13 +22,13 @@ ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAnt
 
 
 def lower(
-    model: ir.Model, product: Profile, *, taps: bool = False, counters: bool = False, integer_kernels: bool = False
+    model: ir.Model, profile: Profile, *, taps: bool = False, counters: bool = False, integer_kernels: bool = False
 ) -> Lowered:
     """Lower a deploy model; the given model is used up.
 
     Args:
         model: with AscendQuant, AscendDequant, AscendAntiQuant in the default domain.
-        product: whose arithmetic the three operators follow.
+        profile: whose arithmetic the three operators follow.
         taps: let every layer's int8 input, int32 accumulator and output be outputs as well.
         counters: let counts of ties and saturation and the accumulator's extremes be outputs as well.
         integer_kernels: use ConvInteger and MatMulInteger also where float32 is proven exact (a yardstick).
@@ -44,12 +44,14 @@ def lower(
         raise UnsupportedModelError(
             f"The graph holds a cycle and cannot be sorted ({error}). Write the model again."
         ) from error
-    state = LoweringState(model, product, integer_kernels)
+    state = LoweringState(model, profile, integer_kernels)
     outputs = tuple(v.name or "" for v in state.graph.outputs)
     for value in [v for v in state.graph.inputs if v.is_initializer()]:
         state.graph.inputs.remove(value)  # ATC makes it a constant
     if not any(n.op_type in ASCEND for n in ir.traversal.RecursiveGraphIterator(state.graph)):
-        state.warnings.append("The model holds no Ascend operator: it is no deploy model, or all its layers are float.")
+        state.warnings.append(
+            "The model holds no Ascend operator: either it is not a deploy model, or all its layers are float."
+        )
     _walk(state, state.graph)
     for node in reversed(state.replaced):
         if node.graph is not None and not any(v.uses() or v.is_graph_output() for v in node.outputs):
@@ -102,7 +104,7 @@ def _hand_out(state: LoweringState, graph: ir.Graph) -> None:
 
 def _lower_node(state: LoweringState, node: ir.Node) -> None:
     first = node.inputs[0] if node.inputs else None
-    held = state.int8.get(first) if first is not None else None
+    int8 = state.int8.get(first) if first is not None else None
     if node.op_type in ASCEND:
         ASCEND[node.op_type](state, node)
     elif node.op_type.startswith("Ascend"):
@@ -110,9 +112,9 @@ def _lower_node(state: LoweringState, node: ir.Node) -> None:
             f"Node '{node.name}': {node.op_type} has no place in a deploy model before ATC and is not simulated. "
             "Convert the QAT model again."
         )
-    elif node.op_type in LAYER_KINDS and (held is not None or state.is_int8(node, 1)):
+    elif node.op_type in LAYER_KINDS and (int8 is not None or state.is_int8(node, 1)):
         lower_layer(state, node)
-    elif held is not None and lower_int8_reader(state, node, held):
+    elif int8 is not None and lower_int8_reader(state, node, int8):
         return
     elif not lower_int32_reader(state, node):
         state.give_integers(node)

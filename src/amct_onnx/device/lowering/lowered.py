@@ -1,4 +1,4 @@
-"""What lowering hands back: a model of standard operators, its facts, and the names of the extra outputs."""
+"""The result of lowering: a model of standard operators, its facts, and the names of the extra outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Counters:
     """Names of the extra outputs that tell about one layer; layers may share those of their AscendQuant.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         tie, kept: bool tensors of its AscendQuant: exactly between two integers, not clipped. "" when its input is no
             AscendQuant's. Counting them in numpy is faster than an int32 ReduceSum, and exact beyond 2^24.
         highest, lowest: scalars, of its accumulator.
@@ -47,7 +47,7 @@ class Lowered:
         model: runs in onnxruntime; its first outputs are the source's, then come those of taps and counters.
         outputs: names of the source's outputs.
         layers: static facts in graph order.
-        warnings: of the model as a whole.
+        warnings: warnings of the model as a whole.
         taps, counters: the extra outputs, when they were asked for; layers inside If or Loop bodies have none.
     """
 

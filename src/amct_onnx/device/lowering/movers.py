@@ -1,4 +1,4 @@
-"""What stands between the quantizers and the layers: operators that move int8, add a bias or average."""
+"""Operators between the quantizers and the layers: they move int8, add a bias or average."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MOVES = frozenset(
 """Operators that only select elements of their first input; float32 in place of int8 changes nothing."""
 
 
-def lower_int8_reader(state: LoweringState, node: ir.Node, held: Int8Tensor) -> bool:
-    """Lower an operator that reads int8 and is no layer; False when it is not known and needs the integers."""
+def lower_int8_reader(state: LoweringState, node: ir.Node, tensor: Int8Tensor) -> bool:
+    """Lower an operator that reads int8 and is not a layer; False when it is unknown and needs the integers."""
     op_type = node.op_type
     if op_type in AVERAGES:
-        _average(state, node, held)
+        _average(state, node, tensor)
     elif op_type in MOVES or (op_type == "Resize" and attribute(node, "mode", "nearest") == "nearest"):
-        _move(state, node, [0], held)
+        _move(state, node, [0], tensor)
     elif op_type == "Pad":
-        return _pad(state, node, held)
+        return _pad(state, node, tensor)
     elif op_type == "Concat" and _equal_offsets(state, node):
-        _move(state, node, range(len(node.inputs)), held)
+        _move(state, node, range(len(node.inputs)), tensor)
     else:
         return False
     return True
@@ -51,15 +51,15 @@ def lower_int32_reader(state: LoweringState, node: ir.Node) -> bool:
     return True
 
 
-def _move(state: LoweringState, node: ir.Node, indices: Iterable[int], held: Int8Tensor) -> None:
+def _move(state: LoweringState, node: ir.Node, indices: Iterable[int], tensor: Int8Tensor) -> None:
     for index in indices:
         value = node.inputs[index]
         assert value is not None
         node.replace_input_with(index, state.int8[value].value)
     outputs = node.outputs if node.op_type == "Split" else node.outputs[:1]
     for output in outputs:
-        moved = (*held.moved, node.name or node.op_type)
-        state.int8[output] = Int8Tensor(output, held.offset, held.quantizer, moved)
+        moved = (*tensor.moved, node.name or node.op_type)
+        state.int8[output] = Int8Tensor(output, tensor.offset, tensor.quantizer, moved)
 
 
 def _equal_offsets(state: LoweringState, node: ir.Node) -> bool:
@@ -67,8 +67,8 @@ def _equal_offsets(state: LoweringState, node: ir.Node) -> bool:
     return len(offsets) == 1 and None not in offsets
 
 
-def _pad(state: LoweringState, node: ir.Node, held: Int8Tensor) -> bool:
-    """The border holds what the node says as an int8, not the offset: only layers pad with that."""
+def _pad(state: LoweringState, node: ir.Node, tensor: Int8Tensor) -> bool:
+    """The border gets the node's value as an int8, not the offset: only layers pad with the offset."""
     if attribute(node, "mode", "constant") == "constant":
         fill = node.inputs[2] if len(node.inputs) > 2 else None
         if fill is not None and not state.constants.is_constant(fill):
@@ -76,8 +76,8 @@ def _pad(state: LoweringState, node: ir.Node, held: Int8Tensor) -> bool:
         number = 0 if fill is None else int(state.constants.array(fill).reshape(-1)[0])
         if len(node.inputs) < 3:
             node.resize_inputs(3)
-        node.replace_input_with(2, state.edit.number(number - held.offset))
-    _move(state, node, [0], held)
+        node.replace_input_with(2, state.edit.number(number - tensor.offset))
+    _move(state, node, [0], tensor)
     return True
 
 
@@ -86,32 +86,32 @@ def _add(state: LoweringState, node: ir.Node) -> None:
     index = 0 if node.inputs[0] in state.int32 else 1
     value, other = node.inputs[index], node.inputs[1 - index]
     assert value is not None
-    held = state.int32[value]
+    tensor = state.int32[value]
     out = node.outputs[0]
-    if other is not None and state.constants.is_constant(other) and held.layer is not None and held.integral:
+    if other is not None and state.constants.is_constant(other) and tensor.layer is not None and tensor.integral:
         bias = state.constants.array(other)
         if bias.dtype != np.int32:
             raise UnsupportedModelError(
-                f"Node '{node.name}': adds {bias.dtype} to the int32 accumulator of '{held.layer.node.name}'. "
+                f"Node '{node.name}': adds {bias.dtype} to the int32 accumulator of '{tensor.layer.node.name}'. "
                 "Write the model again."
             )
-        held.layer.bias = held.layer.bias + bias_bound(bias, held.layer.sums, by_channel=held.axis == -1)
-        bound = held.layer.bound()
-        if held.in_float and bound is not None and bound <= EXACT_IN_FLOAT32:
-            node.replace_input_with(index, held.value)
+        tensor.layer.bias = tensor.layer.bias + bias_bound(bias, tensor.layer.sums, by_channel=tensor.axis == -1)
+        bound = tensor.layer.bound()
+        if tensor.in_float and bound is not None and bound <= EXACT_IN_FLOAT32:
+            node.replace_input_with(index, tensor.value)
             node.replace_input_with(1 - index, state.edit.constant(bias.astype(np.float32)))
-            state.int32[out] = replace(held, value=out, integer=None)
+            state.int32[out] = replace(tensor, value=out, integer=None)
             return
-        if held.in_float:
-            # what remains exact in float32 is the layer without this bias: one part, summed in int32
-            held.layer.kernel = "split"
+        if tensor.in_float:
+            # the layer without this bias stays exact in float32: one part, summed in int32
+            tensor.layer.kernel = "split"
     state.give_integers(node)
-    state.int32[out] = Accumulator(out, False, held.layer, held.axis)
+    state.int32[out] = Accumulator(out, False, tensor.layer, tensor.axis)
 
 
-def _average(state: LoweringState, node: ir.Node, held: Int8Tensor) -> None:
-    node.replace_input_with(0, held.value)
+def _average(state: LoweringState, node: ir.Node, tensor: Int8Tensor) -> None:
+    node.replace_input_with(0, tensor.value)
     text = "how a device averages int8 is not public: the average of the integers is taken in float32"
-    layer = IntegerLayer(node, held, None, np.zeros(1, np.int64), "average", 0, [text])
+    layer = IntegerLayer(node, tensor, None, np.zeros(1, np.int64), "average", 0, [text])
     state.layers.append(layer)
     state.int32[node.outputs[0]] = Accumulator(node.outputs[0], True, layer, None, integral=False)

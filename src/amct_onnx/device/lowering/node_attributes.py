@@ -20,8 +20,8 @@ def quantizer_factors(node: ir.Node) -> tuple[float, int]:
     scale, offset = attribute(node, "scale", 0.0), attribute(node, "offset", 0.0)
     if _kept_by_atc(node, "scale") is not True:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): attribute 'scale' is missing or no FLOAT; ATC would read 0 and make "
-            "the result constant. Write it as a FLOAT."
+            f"Node '{node.name}' ({node.op_type}): attribute 'scale' is missing or not a FLOAT; ATC would read 0 and "
+            "make the result constant. Write it as a FLOAT."
         )
     if not (np.isfinite(scale) and scale > 0):
         raise UnsupportedModelError(
@@ -29,14 +29,14 @@ def quantizer_factors(node: ir.Node) -> tuple[float, int]:
         )
     if not (float(offset).is_integer() and INT8_MIN <= offset <= INT8_MAX):
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): offset {offset} is no integer in [-128, 127], as ATC needs it. "
-            "Write the model again."
+            f"Node '{node.name}' ({node.op_type}): offset {offset} is not an integer in [-128, 127], which ATC "
+            "requires. Write the model again."
         )
     return scale, int(offset)
 
 
 def lost_offset(node: ir.Node) -> list[str]:
-    """A warning where an offset stands in the node that ATC does not take; one that is missing means 0."""
+    """A warning when ATC ignores the node's offset; a missing offset means 0."""
     if _kept_by_atc(node, "offset") is not False:
         return []
     kind = node.attributes["offset"].type.name
@@ -45,5 +45,5 @@ def lost_offset(node: ir.Node) -> list[str]:
 
 def _kept_by_atc(node: ir.Node, name: str) -> bool | None:
     """Whether a number is stored as FLOAT; None when it is missing."""
-    found = node.attributes.get(name)
-    return None if found is None else found.type == ir.AttributeType.FLOAT and not found.is_ref()
+    entry = node.attributes.get(name)
+    return None if entry is None else entry.type == ir.AttributeType.FLOAT and not entry.is_ref()

@@ -11,30 +11,30 @@ from amct_onnx.device.lowering.state import IntegerLayer, LoweringState
 
 def add_taps(state: LoweringState) -> tuple[Tap, ...]:
     """Make int8 input, int32 accumulator and output of each dequantized layer of the main graph outputs."""
-    found = []
+    observed = []
     for layer in state.layers:
-        made = layer.accumulator
-        if made is None or layer.output is None or not _in_main_graph(state, layer):
+        summed = layer.accumulator
+        if summed is None or layer.output is None or not _in_main_graph(state, layer):
             continue
         names = [
             _output(state, value)
             for value in (
                 state.integers_of(layer.input),
-                made.value if not made.integral else state.integers_of(made),
+                summed.value if not summed.integral else state.integers_of(summed),
                 layer.output,
             )
         ]
-        found.append(Tap(layer.node.name or "", layer.node.op_type, layer.dequantizer, *names))
-    return tuple(found)
+        observed.append(Tap(layer.node.name or "", layer.node.op_type, layer.dequantizer, *names))
+    return tuple(observed)
 
 
 def add_counters(state: LoweringState) -> tuple[Counters, ...]:
     """Make what counts ties, saturation and the accumulator's extremes of each layer of the main graph outputs."""
     of_quantizer: dict[ir.Node, list[str]] = {}
-    found = []
+    observed = []
     for layer in state.layers:
-        made, quantizer = layer.accumulator, layer.input.quantizer
-        if made is None or not _in_main_graph(state, layer):
+        summed, quantizer = layer.accumulator, layer.input.quantizer
+        if summed is None or not _in_main_graph(state, layer):
             continue
         counts = ["", ""]
         quantized = state.quantized.get(quantizer) if quantizer is not None else None
@@ -42,13 +42,13 @@ def add_counters(state: LoweringState) -> tuple[Counters, ...]:
             if quantizer not in of_quantizer:
                 of_quantizer[quantizer] = [_output(state, v) for v in _ties_and_kept(state, quantized)]
             counts = of_quantizer[quantizer]
-        producer = made.value.producer()
+        producer = summed.value.producer()
         assert producer is not None
         state.edit.after(producer)
         none = [ir.AttrInt64("keepdims", 0)]
-        extremes = [_output(state, state.edit.node(op, [made.value], none)) for op in ("ReduceMax", "ReduceMin")]
-        found.append(Counters(layer.node.name or "", *counts, *extremes))
-    return tuple(found)
+        extremes = [_output(state, state.edit.node(op, [summed.value], none)) for op in ("ReduceMax", "ReduceMin")]
+        observed.append(Counters(layer.node.name or "", *counts, *extremes))
+    return tuple(observed)
 
 
 def _output(state: LoweringState, value: ir.Value) -> str:
@@ -61,8 +61,8 @@ def _output(state: LoweringState, value: ir.Value) -> str:
 
 
 def _in_main_graph(state: LoweringState, layer: IntegerLayer) -> bool:
-    made = layer.accumulator
-    return made is not None and made.value.graph is state.graph
+    summed = layer.accumulator
+    return summed is not None and summed.value.graph is state.graph
 
 
 def _ties_and_kept(state: LoweringState, quantized: Quantized) -> list[ir.Value]:

@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, INT8_MAX, INT8_MIN
-from amct_onnx.device import arithmetic as rules
+from amct_onnx.common.arrays import Float32
+from amct_onnx.device import ascend_arithmetic as rules
 from amct_onnx.device.lowering.editor import LoweringEditor
 
 
@@ -81,7 +82,7 @@ def _without_negative_zero(edit: LoweringEditor, value: ir.Value) -> ir.Value:
 
 
 def _dequantized(
-    edit: LoweringEditor, accumulator: ir.Value, factor: rules.Float32, sqrt_mode: bool, relu: bool, *, to_half: bool
+    edit: LoweringEditor, accumulator: ir.Value, factor: Float32, sqrt_mode: bool, relu: bool, *, to_half: bool
 ) -> ir.Value:
     scale = edit.constant(factor)
     value = edit.times(accumulator, scale)
@@ -96,28 +97,28 @@ def _dequantized(
 
 
 def dequantize_float32(
-    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """One Mul."""
     return _dequantized(edit, accumulator, scale, sqrt_mode, relu, to_half=False)
 
 
 def dequantize_fixpipe(
-    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """Mul by the truncated scale, Clip, float16."""
     return _dequantized(edit, accumulator, rules.s19_scale(scale), sqrt_mode, relu, to_half=True)
 
 
 def dequantize_vector(
-    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """Mul, Clip, float16."""
     return _dequantized(edit, accumulator, scale, sqrt_mode, relu, to_half=True)
 
 
 def dequantize_half_scale(
-    edit: LoweringEditor, accumulator: ir.Value, scale: rules.Float32, sqrt_mode: bool, relu: bool
+    edit: LoweringEditor, accumulator: ir.Value, scale: Float32, sqrt_mode: bool, relu: bool
 ) -> ir.Value:
     """Mul by the float16 scale or twice by its root, Clip, float16."""
     factor, sqrt_mode = rules.float16_scale(scale, sqrt_mode)

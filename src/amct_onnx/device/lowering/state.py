@@ -1,4 +1,4 @@
-"""What the steps of lowering share: the graph, and what each lowered tensor holds.
+"""State of lowering that all steps share: the graph, and what each lowered tensor holds.
 
 int8 tensors travel as centred float32 (see ``operators``), int32 accumulators as float32 where the certificate of
 ``facts`` proves it exact and as int32 otherwise. An operator that is not known to keep these meanings gets the original
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Int64
 from amct_onnx.device.facts import LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
 from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.device.lowering.node_attributes import quantizer_factors
@@ -28,7 +27,7 @@ from amct_onnx.graph.opset import opset_of
 OLDEST_OPSET = 11
 """Clip with three inputs, Round."""
 ASSUMED_OPSET = 13
-"""Of a file that lost the import of the default domain, as the vendor's tool may write it."""
+"""Opset of a file without an import of the default domain, as the vendor's tool may write it."""
 GE_FLOAT, GE_FLOAT16 = 0, 1
 """GE's DataType numbers that AscendDequant and AscendAntiQuant carry in ``dtype``."""
 
@@ -39,7 +38,7 @@ class Int8Tensor:
 
     Attributes:
         value: float32 that holds q - offset.
-        offset: of the AscendQuant that made it; 0 when another node did.
+        offset: offset of the AscendQuant that made it; 0 when another node did.
         quantizer: that AscendQuant.
         moved: names of the nodes that moved its elements since.
         integer: the int8 tensor, once somebody asked for it.
@@ -60,7 +59,7 @@ class Accumulator:
         value: float32 when ``in_float`` (integers that it holds exactly), else int32.
         in_float: see ``value``.
         layer: that made it.
-        axis: of the output channels, None when they may have moved.
+        axis: axis of the output channels, None when they may have moved.
         integral: False behind an average.
         integer: the int32 tensor, once somebody asked for it.
     """
@@ -80,10 +79,10 @@ class IntegerLayer:
     Attributes:
         node: Conv, ConvTranspose, Gemm, MatMul or an average.
         input: its int8 input.
-        sums: of its weights, None when both operands are activations.
+        sums: sums of its weights, None when both operands are activations.
         bias: absolute values, int64 of shape [channels] or [1].
         kernel: see ``LayerFacts``.
-        rank: of its weight.
+        rank: rank of its weight.
         warnings: about it.
         accumulator: what AscendDequant reads, or its own result.
         dequantizer, deq_scale, output: name, smallest and largest scale, and result of its AscendDequant.
@@ -92,7 +91,7 @@ class IntegerLayer:
     node: ir.Node
     input: Int8Tensor
     sums: WeightSums | None
-    bias: npt.NDArray[np.int64]
+    bias: Int64
     kernel: str
     rank: int
     warnings: list[str]
@@ -130,17 +129,17 @@ class LoweringState:
 
     Args:
         model: changed in place.
-        product: whose arithmetic the three operators follow.
+        profile: whose arithmetic the three operators follow.
         integer_kernels: never use float32 for a layer that has an integer kernel.
 
     Raises:
         UnsupportedModelError: The opset is too old.
     """
 
-    def __init__(self, model: ir.Model, product: Profile, integer_kernels: bool) -> None:
+    def __init__(self, model: ir.Model, profile: Profile, integer_kernels: bool) -> None:
         self.model = model
         self.graph = model.graph
-        self.product = product
+        self.profile = profile
         self.integer_kernels = integer_kernels
         self.warnings: list[str] = []
         if not {"", "ai.onnx"} & set(model.opset_imports):
@@ -164,7 +163,7 @@ class LoweringState:
         """The stages of each AscendQuant."""
         self.layers: list[IntegerLayer] = []
         self.replaced: list[ir.Node] = []
-        """Nodes whose results have other makers now."""
+        """Nodes whose results other nodes compute now."""
         self.has_float16 = holds_float16(model) or any(
             n.op_type.startswith("Ascend") and attribute(n, "dtype", -1) == GE_FLOAT16 for n in nodes_of(model)
         )
@@ -183,32 +182,32 @@ class LoweringState:
             return self.integers_of(self.int8[value])
         return self.integers_of(self.int32[value]) if value in self.int32 else value
 
-    def integers_of(self, held: Int8Tensor | Accumulator) -> ir.Value:
-        """The int8 or int32 form, made once, behind the node that makes the float32 form."""
-        if isinstance(held, Accumulator):
-            if not held.in_float:
-                return held.value
-            if not held.integral:
+    def integers_of(self, lowered: Int8Tensor | Accumulator) -> ir.Value:
+        """The int8 or int32 form, made once, behind the node that computes the float32 form."""
+        if isinstance(lowered, Accumulator):
+            if not lowered.in_float:
+                return lowered.value
+            if not lowered.integral:
                 raise UnsupportedModelError(
-                    f"Tensor '{held.value.name}': the integers of an int8 average are not public; only AscendDequant "
-                    "can read it here. Keep this layer in float."
+                    f"Tensor '{lowered.value.name}': the integers of an int8 average are not public; only "
+                    "AscendDequant can read it here. Keep this layer in float."
                 )
-        if held.integer is None:
-            producer = held.value.producer()
+        if lowered.integer is None:
+            producer = lowered.value.producer()
             assert producer is not None
             self.edit.after(producer)
-            whole = held.value
-            if isinstance(held, Int8Tensor) and held.offset:
-                whole = self.edit.node("Add", [whole, self.edit.number(held.offset)])
-            kind = ir.DataType.INT8 if isinstance(held, Int8Tensor) else ir.DataType.INT32
-            held.integer = self.edit.cast(whole, kind)
-        return held.integer
+            whole = lowered.value
+            if isinstance(lowered, Int8Tensor) and lowered.offset:
+                whole = self.edit.node("Add", [whole, self.edit.number(lowered.offset)])
+            kind = ir.DataType.INT8 if isinstance(lowered, Int8Tensor) else ir.DataType.INT32
+            lowered.integer = self.edit.cast(whole, kind)
+        return lowered.integer
 
     def held_int8(self, value: ir.Value, node: ir.Node) -> Int8Tensor:
         """The centred form of an int8 tensor that a node reads; one that no AscendQuant made has offset 0."""
         if value in self.int8:
             return self.int8[value]
-        # not remembered: another reader may stand in another If body
+        # not cached: another reader may be in another If body
         self.edit.before(node)
         return Int8Tensor(self.edit.cast(value, ir.DataType.FLOAT), 0, integer=value)
 

@@ -1,14 +1,15 @@
-"""What the factors of a foreign node hold: scale, zero point, range and bit width, constant and usable."""
+"""Factors of a foreign node: scale, zero point, range and bit width, checked to be constant and usable."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Array
+from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING
 
 MAX_BITS = 32
 
@@ -116,7 +117,7 @@ def rounding_of(node: ir.Node, default: str) -> str:
 
 
 def check_range(node: ir.Node, low: Array, high: Array) -> None:
-    """Refuse a range that holds no step.
+    """Refuse a range without a step.
 
     Raises:
         FactorError: Somewhere the range ends before it begins, or its ends have no common shape.

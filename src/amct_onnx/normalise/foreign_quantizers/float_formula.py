@@ -1,19 +1,20 @@
-"""The formula of a quantizer in float operators: the right numbers, but no layer is quantized by them."""
+"""The formula of a quantizer in float operators: the numbers are right, but no layer becomes int8 by them."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor
 from amct_onnx.graph.refused import note_refusal
 from amct_onnx.normalise.foreign_quantizers.factors import tensor_of
-from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Array, Grid
+from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Grid
 
 
 class FloatFormula:
-    """Puts float operators in a node's place.
+    """Replaces a node by float operators.
 
     Attributes:
         left_float: name and reason of each quantizer of an activation that became float operators.

@@ -9,13 +9,11 @@ away.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-Array = npt.NDArray[Any]
+from amct_onnx.common.arrays import Array
 
 ROUNDING: dict[str, tuple[bool, float, str]] = {
     "ROUND": (False, 0.0, "Round"),
@@ -31,7 +29,7 @@ ROUNDING: dict[str, tuple[bool, float, str]] = {
 """Mode -> (on the magnitude, the sign put back after; what is added first; the operator that rounds)."""
 NUMPY = {"Round": np.rint, "Ceil": np.ceil, "Floor": np.floor}
 TYPES = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
-"""Of a quantized activation, the first that holds the range and the zero point."""
+"""Types of a quantized activation: the first that holds range and zero point is taken."""
 ZERO_POINT_TOLERANCE = 1e-3
 """A zero point computed from a float32 range is integral to about 256 * 2^-24 * 2; farther off, zero is on no grid."""
 
@@ -95,7 +93,7 @@ def integral(zero: Array) -> Array:
 
 
 def toward_int8(grid: Grid) -> Grid:
-    """The same grid counted from zero, where int8 holds that: what reads a symmetric quantizer is simplest."""
+    """The same grid counted from zero where it fits int8, because symmetric quantizers are simplest to use."""
     zero = int(grid.zero.reshape(-1)[0])
     if np.any(grid.zero != zero) or grid.low - zero < -128 or grid.high - zero > 127:
         return grid

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.normalise.foreign_quantizers.factors import bits_attribute, check_range, factor_of, tensor_of, usable
-from amct_onnx.normalise.foreign_quantizers.grid import Array, Grid, integer_range
+from amct_onnx.normalise.foreign_quantizers.grid import Grid, integer_range
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
 
 

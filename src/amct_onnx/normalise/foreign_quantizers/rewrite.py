@@ -27,7 +27,7 @@ DOMAINS: dict[str, dict[str, Rule]] = {
 
 
 def only_normalised_runs(node: ir.Node) -> bool:
-    """Whether a node is a quantizer that ONNX Runtime does not know: one of these domains, but for its own."""
+    """Whether a node is a quantizer of these domains that ONNX Runtime does not know."""
     return node.domain != "com.microsoft" and node.op_type in DOMAINS.get(node.domain, {})
 
 
@@ -35,7 +35,7 @@ def express_foreign_quantizers(model: ir.Model) -> None:
     """Rewrite every foreign fake-quant node in place.
 
     Raises:
-        UnsupportedModelError: A node of these domains that is no integer quantizer, or none that Q/DQ can express.
+        UnsupportedModelError: A node of these domains is not an integer quantizer, or not one that Q/DQ can express.
         FactorError: A scale, zero point, range or bit width that is not constant or not usable.
     """
     nodes = nodes_of(model)
@@ -51,7 +51,7 @@ def express_foreign_quantizers(model: ir.Model) -> None:
             rule(writer, node)
         elif node.domain != "com.microsoft":
             raise UnsupportedModelError(
-                f"Node '{node.name}' is a {node.domain}::{node.op_type}, which is no integer quantization that "
+                f"Node '{node.name}' is a {node.domain}::{node.op_type}, which is not an integer quantization that "
                 "QuantizeLinear can express. Export the model with integer quantizers, in QDQ format."
             )
     left_float = writer.formula.left_float

@@ -11,26 +11,18 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.foreign_quantizers.factors import tensor_of
 from amct_onnx.normalise.foreign_quantizers.float_formula import FloatFormula
-from amct_onnx.normalise.foreign_quantizers.grid import (
-    ROUNDING,
-    Array,
-    Grid,
-    holds,
-    integers,
-    limits,
-    toward_int8,
-    type_for,
-)
+from amct_onnx.normalise.foreign_quantizers.grid import ROUNDING, Grid, holds, integers, limits, toward_int8, type_for
 
 
 class QuantizerWriter:
-    """Puts what a foreign node computes in its place; one for each model.
+    """Replaces foreign nodes by what they compute; one writer for each model.
 
     Attributes:
         edit, constants: of the model.
@@ -104,7 +96,7 @@ class QuantizerWriter:
         kind, stored = ir.DataType.INT8, np.zeros(1)
         tensor: ir.TensorProtocol
         if grid.low - grid.out_zero.max() >= -128 and grid.high - grid.out_zero.min() <= 127:
-            # read only when it is needed: the range alone says that int8 holds it
+            # read only when needed: the range alone may show that int8 holds it
             tensor = ir.LazyTensor(lambda: ir.tensor(centred().astype(np.int8)), dtype=kind, shape=ir.Shape(shape))
         else:
             content = centred()
@@ -133,7 +125,7 @@ class QuantizerWriter:
         if not {scale.size, zero.size} <= {1, size} or max(spread, default=1) != size:
             raise UnsupportedModelError(
                 f"Node '{node.name}' ({node.op_type}): a scale of shape {list(scale.shape)} and a zero point of shape "
-                f"{list(zero.shape)} are no factors of one axis. Export the model again."
+                f"{list(zero.shape)} are not factors of one axis. Export the model again."
             )
         flat = [np.broadcast_to(a.reshape(-1), (size,)).reshape((size,) if size > 1 else ()) for a in (scale, zero)]
         inputs = [self.formula.constant(node, "scale", flat[0])]
@@ -174,4 +166,4 @@ def _spreads(factor: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 Rule = Callable[[QuantizerWriter, ir.Node], None]
-"""Reads a node of one operator and has it written."""
+"""Function that reads a node of one operator and lets the writer replace it."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
+from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.common.plain_text import shown
 from amct_onnx.device.chips import find_chip, soc_version_of
 from amct_onnx.errors import SettingError, UnsupportedModelError
@@ -83,7 +83,7 @@ def build_command(
     more = normalise(options)
     refuse_excluded(more, view.quantized)
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
-    shapes = _shapes(inputs, _parse_shapes(input_shape))
+    shapes = _shapes(inputs, parse_input_shape(input_shape or "", SettingError))
     target = output if output is not None else str(Path(model_file).with_suffix(""))
     words = [
         "atc",
@@ -165,21 +165,6 @@ def _format(shapes: dict[str, tuple[int, ...]]) -> str:
     return image.pop() if len(image) == 1 else "ND"
 
 
-def _parse_shapes(text: str | None) -> dict[str, tuple[int, ...]]:
-    given: dict[str, tuple[int, ...]] = {}
-    for part in (text or "").split(";"):
-        if not part.strip():
-            continue
-        name, colon, dims = part.strip().rpartition(":")
-        if not colon or not name or not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", dims) or name in given:
-            raise SettingError(
-                f"--input_shape: '{part.strip()}' is not of the form name:1,3,224,224 with positive numbers, once "
-                "for each input. Give it so; a quantized model takes no -1."
-            )
-        given[name] = tuple(int(d) for d in dims.split(","))
-    return given
-
-
 def _shapes(inputs: list[ir.Value], given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The size of every input: what the user gave, else what the file says."""
     names = [v.name or "" for v in inputs]
@@ -215,8 +200,6 @@ def _fixed(dim: object) -> bool:
 
 
 def _fits(name: str, dims: tuple[int, ...], known: list[int | ir.SymbolicDim] | None) -> None:
-    if 0 in dims:
-        raise SettingError(f"--input_shape: '{name}' has a dimension of 0. Give positive numbers.")
     if known is None:
         return
     if len(dims) != len(known):

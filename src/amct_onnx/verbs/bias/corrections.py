@@ -1,4 +1,4 @@
-"""Which tensor of a planned layer takes up the rounding of its bias, and its new content.
+"""Choose the tensor of a planned layer that takes up the rounding of its bias, and compute its new content.
 
 A layer and its tail give y = a * acc * s + bias; the plan holds integers * deq_scale - bias for each channel. That
 difference is added to the last addend on the way to y: the layer's own bias when nothing follows, the constant of its
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
+from amct_onnx.common.arrays import Array
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.bias_errors import bias_error_of
@@ -30,24 +29,24 @@ class Correction:
     """The new content of one input of one node.
 
     Attributes:
-        node: of the normalised model.
-        index: of the input.
-        array: of the input's type; of its shape unless that is one number for channels that differ now.
-        after: what rounding costs with the new content.
+        node: node of the normalised model.
+        index: index of the input.
+        array: array of the input's type; of its shape unless that is one number for channels that differ now.
+        after: error of rounding with the new content.
     """
 
     node: ir.Node
     index: int
-    array: npt.NDArray[Any]
+    array: Array
     after: BiasError | None
 
 
 def correction_of(site: Site, nodes: Mapping[str, ir.Node], constants: ConstantEvaluator) -> Correction | None:
-    """The change that makes the source's bias what the int8 layer will add; None when it is that already.
+    """The change that gives the source the bias that the int8 layer will add; None when it has it already.
 
     Args:
         site: a planned layer.
-        nodes: of the normalised model, by name.
+        nodes: nodes of the normalised model, by name.
         constants: its evaluator.
     """
     if site.bias is None or site.bias_error is None or not np.any(site.bias_error):
@@ -70,7 +69,7 @@ def correction_of(site: Site, nodes: Mapping[str, ir.Node], constants: ConstantE
         return None
     scale = site.deq_scale.astype(np.float64)
     total = site.bias * scale - site.bias_error + (array.astype(np.float64).reshape(-1) - addend) * beta
-    left = arithmetic.quantize_bias(total, site.deq_scale) * scale - total
+    left = arithmetic.bias_integers(total, site.deq_scale) * scale - total
     return Correction(node, index, array, bias_error_of(replace(site, bias_error=left)))
 
 

@@ -6,13 +6,12 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.files.compose import Composition, compose_proto
 from amct_onnx.files.file_tensor import FileTensor
 from amct_onnx.files.proto_scan import HERE
@@ -25,7 +24,7 @@ FIRST_IR_WITHOUT_INPUTS = 4
 CONTENT = (
     "raw_data float_data int32_data string_data int64_data double_data uint64_data external_data data_location".split()
 )
-"""Fields of a TensorProto that hold its content or say where it is."""
+"""Fields of a TensorProto that hold its content or its location."""
 
 Reader = tuple[ir.Node, int]
 
@@ -47,7 +46,7 @@ class EditableSource:
         self._proto = read_proto(model_file)
         self._nodes: dict[ir.Node, tuple[onnx.NodeProto, onnx.GraphProto]] = {}
         self._inputs: dict[ir.Node, tuple[ir.Value | None, ...]] = {}
-        self._made: dict[ir.Value, tuple[ir.Node, tuple[ir.Value, ...]]] = {}
+        self._makers: dict[ir.Value, tuple[ir.Node, tuple[ir.Value, ...]]] = {}
         self._readers: dict[ir.Value, set[Reader]] = defaultdict(set)
         self._initializers: dict[ir.Value, tuple[onnx.TensorProto, onnx.GraphProto]] = {}
         self._handed_out: set[ir.Value] = set()
@@ -61,7 +60,7 @@ class EditableSource:
         self._names = FreeNames(_names(self._proto.graph))
 
     def _note(self, message: onnx.GraphProto, graph: ir.Graph, *, outermost: bool = False) -> None:
-        """Remember which message stands for which object of the graph, before the graph changes."""
+        """Remember the message of each object of the graph, before the graph changes."""
         self._handed_out.update(graph.outputs)
         self._fed.update(graph.inputs)
         for tensor in message.initializer:
@@ -77,7 +76,7 @@ class EditableSource:
             self._nodes[node] = node_message, message
             self._inputs[node] = tuple(node.inputs)
             for output in node.outputs:
-                self._made[output] = node, tuple(node.outputs)
+                self._makers[output] = node, tuple(node.outputs)
             for index, value_read in enumerate(node.inputs):
                 if value_read is not None:
                     self._readers[value_read].add((node, index))
@@ -85,34 +84,34 @@ class EditableSource:
 
     def _note_attributes(self, message: onnx.NodeProto, node: ir.Node) -> None:
         for attribute in message.attribute:
-            held = node.attributes[attribute.name]
-            if held.is_ref():
+            parsed = node.attributes[attribute.name]
+            if parsed.is_ref():
                 continue
-            if held.type == ir.AttributeType.TENSOR:
-                _put_inline(attribute.t, held.as_tensor())
-            elif held.type == ir.AttributeType.TENSORS:
-                for tensor, content in zip(attribute.tensors, held.as_tensors(), strict=True):
+            if parsed.type == ir.AttributeType.TENSOR:
+                _put_inline(attribute.t, parsed.as_tensor())
+            elif parsed.type == ir.AttributeType.TENSORS:
+                for tensor, content in zip(attribute.tensors, parsed.as_tensors(), strict=True):
                     _put_inline(tensor, content)
-            elif held.type == ir.AttributeType.GRAPH:
-                self._note(attribute.g, held.as_graph())
-            elif held.type == ir.AttributeType.GRAPHS:
-                for body, graph in zip(attribute.graphs, held.as_graphs(), strict=True):
+            elif parsed.type == ir.AttributeType.GRAPH:
+                self._note(attribute.g, parsed.as_graph())
+            elif parsed.type == ir.AttributeType.GRAPHS:
+                for body, graph in zip(attribute.graphs, parsed.as_graphs(), strict=True):
                     self._note(body, graph)
 
     def holds(self, node: ir.Node) -> bool:
         """Whether a node of the normalised graph is a node of the file: not the body of a function, for example."""
         return node in self._nodes
 
-    def give(self, wanted: Sequence[tuple[ir.Node, int, npt.NDArray[Any]]]) -> list[str]:
+    def give(self, wanted: Sequence[tuple[ir.Node, int, Array]]) -> list[str]:
         """Let nodes read new constants: (node, index of the input, content).
 
         A tensor is edited in its place when all of its readers want the same; otherwise they read a new initializer,
-        and what nobody reads any more is removed.
+        and unread tensors are removed.
 
         Returns:
             The name of the tensor that each node reads.
         """
-        by_value: dict[ir.Value, list[tuple[Reader, npt.NDArray[Any]]]] = defaultdict(list)
+        by_value: dict[ir.Value, list[tuple[Reader, Array]]] = defaultdict(list)
         for node, index, array in wanted:
             value = self._inputs[node][index]
             assert value is not None
@@ -125,12 +124,12 @@ class EditableSource:
                 self._redirect(value, changes)
         return [self._nodes[node][0].input[index] for node, index, _ in wanted]
 
-    def _edit(self, value: ir.Value, array: npt.NDArray[Any]) -> bool:
+    def _edit(self, value: ir.Value, array: Array) -> bool:
         """Give an initializer or a Constant node a new content of the same shape; False when it is neither."""
         if value in self._initializers:
             tensor = self._initializers[value][0]
-        elif value in self._made and self._made[value][0].op_type == "Constant":
-            attribute = self._nodes[self._made[value][0]][0].attribute[0]
+        elif value in self._makers and self._makers[value][0].op_type == "Constant":
+            attribute = self._nodes[self._makers[value][0]][0].attribute[0]
             if attribute.name != "value":
                 return False
             tensor = attribute.t
@@ -146,18 +145,20 @@ class EditableSource:
             self._external.discard(tensor.name)
         return True
 
-    def _redirect(self, value: ir.Value, changes: list[tuple[Reader, npt.NDArray[Any]]]) -> None:
-        made: dict[tuple[tuple[int, ...], bytes], str] = {}
+    def _redirect(self, value: ir.Value, changes: list[tuple[Reader, Array]]) -> None:
+        new_names: dict[tuple[tuple[int, ...], bytes], str] = {}
         for (node, index), array in changes:
             key = array.shape, array.tobytes()
             message = self._nodes[node][0]
-            if key not in made:
-                made[key] = self._names.take(f"{message.input[index]}_rounded")
-                self._proto.graph.initializer.append(onnx.numpy_helper.from_array(array, made[key]))
+            if key not in new_names:
+                new_names[key] = self._names.take(f"{message.input[index]}_rounded")
+                self._proto.graph.initializer.append(onnx.numpy_helper.from_array(array, new_names[key]))
                 if self._proto.ir_version < FIRST_IR_WITHOUT_INPUTS:
                     kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-                    self._proto.graph.input.append(onnx.helper.make_tensor_value_info(made[key], kind, array.shape))
-            message.input[index] = made[key]
+                    self._proto.graph.input.append(
+                        onnx.helper.make_tensor_value_info(new_names[key], kind, array.shape)
+                    )
+            message.input[index] = new_names[key]
             self._readers[value].discard((node, index))
         self._remove_unread(value)
 
@@ -173,7 +174,7 @@ class EditableSource:
                 self._external.discard(tensor.name)
                 graph.initializer.remove(tensor)
                 continue
-            node, siblings = self._made.get(current, (None, ()))
+            node, siblings = self._makers.get(current, (None, ()))
             if node not in self._nodes or any(self._readers[v] or v in self._handed_out for v in siblings):
                 continue
             message, graph = self._nodes.pop(node)
@@ -186,7 +187,7 @@ class EditableSource:
                     waiting.append(read)
 
     def output(self, path: Path) -> Composition:
-        """The file to write; afterwards this object is spent."""
+        """The file to write; the object cannot be used afterwards."""
         return compose_proto(self._proto, path, self._streamed, frozenset(self._external))
 
 

@@ -87,7 +87,7 @@ def _entry(entry: LayerEntry, site: Site | None, correction: Correction | None, 
         return BiasEntry(entry.name, entry.op_type, EXACT, before=before, after=before)
     if not tensor:
         detail = (
-            "It lies in the body of a function, or stands for other nodes because the opset is below 11 or above 18. "
+            "It is in the body of a function, or replaces other nodes because the opset is below 11 or above 18. "
             "Inline the functions (onnx.inliner), or export with an opset of 11 to 18."
         )
         return BiasEntry(entry.name, entry.op_type, UNREACHABLE, before=before, after=before, detail=detail)

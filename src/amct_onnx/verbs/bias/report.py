@@ -1,14 +1,12 @@
-"""What became of each layer's bias in the adapted source model."""
+"""The bias report: what became of each layer's bias in the adapted source model."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
+from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import BiasError
-
-BIAS_SCHEMA_VERSION = 1
 
 ROUNDED = "rounded"
 EXACT = "exact"
@@ -29,12 +27,12 @@ class BiasEntry:
     """One candidate layer.
 
     Attributes:
-        name, op_type: of the layer.
+        name, op_type: name and operator of the layer.
         action: a key of MEANINGS.
         tensor: name of the tensor in the written model that holds the rounded bias; "" when nothing was changed.
-        before: what rounding the source's bias costs; None without an int8 bias.
+        before: error of rounding the source's bias; None without an int8 bias.
         after: the same in the written model; not 0 where the bias's float type holds no multiple exactly.
-        detail: what the reader must know beyond that, with the remedy.
+        detail: further text for the user, with the remedy.
     """
 
     name: str
@@ -47,8 +45,11 @@ class BiasEntry:
 
 
 @dataclass(frozen=True)
-class BiasReport:
+class BiasReport(JsonReport):
     """The result of ``quantize_bias``."""
+
+    SCHEMA_VERSION = 1
+    JSON_ALSO = ("summary",)
 
     model_file: str
     output_file: str
@@ -65,21 +66,3 @@ class BiasReport:
         text = f"{counts[ROUNDED]} of {len(self.layers)} candidate layers have rounded biases now"
         others = [f"{counts[a]} x {a}" for a in MEANINGS if a != ROUNDED and counts[a]]
         return text + ("; others: " + ", ".join(others) if others else "") + "."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        layers = [
-            {
-                **vars(e),
-                "before": None if e.before is None else dict(vars(e.before)),
-                "after": None if e.after is None else dict(vars(e.after)),
-            }
-            for e in self.layers
-        ]
-        return {
-            "schema_version": BIAS_SCHEMA_VERSION,
-            "model_file": self.model_file,
-            "output_file": self.output_file,
-            "layers": layers,
-            "summary": self.summary(),
-        }

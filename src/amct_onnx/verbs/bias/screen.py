@@ -30,7 +30,7 @@ def print_biases(report: BiasReport, file: TextIO) -> None:
         )
     console.print(table)
     console.print(
-        "Error of the bias in the worst channel; LSB: of the layer's output, steps: of scale_d * scale_w.",
+        "Error of the bias in the worst channel. LSB: unit of the layer's output. Steps: units of scale_d * scale_w.",
         soft_wrap=True,
     )
     for entry in report.layers:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-CHECK_SCHEMA_VERSION = 1
+from amct_onnx.common.json_values import JsonReport
 
 ERROR = "error"
 WARNING = "warning"
@@ -47,7 +46,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(JsonReport):
     """All findings of one model, the gravest first.
 
     Attributes:
@@ -57,6 +56,9 @@ class CheckReport:
         cann: CANN versions that were checked for.
         findings: see Finding.
     """
+
+    SCHEMA_VERSION = 1
+    JSON_ALSO = ("counts", "passed", "summary")
 
     model_file: str | None
     soc_version: str | None
@@ -86,13 +88,3 @@ class CheckReport:
             target += f" with CANN {self.cann[0]}"
         parts = [f"{n} {s}{'' if n == 1 else 's'}" for s, n in self.counts.items() if n]
         return f"Check for {target}: {', '.join(parts) if parts else 'nothing found'}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values; the schema is in docs/check.md."""
-        return {
-            "schema_version": CHECK_SCHEMA_VERSION,
-            **asdict(self),
-            "counts": self.counts,
-            "passed": self.passed,
-            "summary": self.summary(),
-        }

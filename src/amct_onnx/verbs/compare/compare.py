@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from amct_onnx.common.cpu_count import cpu_count
 from amct_onnx.common.json_text import json_text
@@ -16,32 +14,35 @@ from amct_onnx.common.log import start_log
 from amct_onnx.common.versions import DECIDING, library_versions
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import InputSpec, specs_of
+from amct_onnx.data.read_feeds import specs_of
 from amct_onnx.data.source import DataSource
-from amct_onnx.errors import DataError, OutputError, SettingError
+from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder
 from amct_onnx.files.writable import check_writable
 from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.compare.explain.board import compare_board
-from amct_onnx.verbs.compare.job import layer_lsb, make_job
+from amct_onnx.verbs.compare.job import Job, make_job, units_of
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
-from amct_onnx.verbs.compare.measure.batches import cut_batches, samples_in
 from amct_onnx.verbs.compare.measure.dask_cluster import run_on_dask
 from amct_onnx.verbs.compare.measure.evaluator import read_evaluator
 from amct_onnx.verbs.compare.measure.progress import Progress, Tell
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes
-from amct_onnx.verbs.compare.measure.state import read_state
+from amct_onnx.verbs.compare.measure.state_file import read_state
 from amct_onnx.verbs.compare.measure.state_place import check_free, default_path, find_state, run_key
 from amct_onnx.verbs.compare.measure.stop_request import stop_request
 from amct_onnx.verbs.compare.present.assemble import Run, assemble
 from amct_onnx.verbs.compare.present.html.write_html import render_html
 from amct_onnx.verbs.compare.report import CompareReport
-from amct_onnx.verbs.convert.read_ledger import read_ledger
+from amct_onnx.verbs.compare.samples import Samples, checked
+from amct_onnx.verbs.convert.read_ledger import Ledger, read_ledger
 
 DEFAULT_DEVICE = "a2"
 DEFAULT_BATCH = 32
 REPORT_SUFFIXES = (".html", ".json")
 """No data set holds such files, so a report may lie among the data."""
+DECIDES_FIGURES = ("devices", "batch_size", "threads")
+SHAPES_DATA = ("input_shape", "input_type", "images")
+"""Settings that tell an interrupted run from others, beside its models and data."""
 
 
 def compare(
@@ -110,65 +111,38 @@ def compare(
     source = data
     if not isinstance(source, DataSource):
         source = open_data(source, inputs, input_shape=input_shape, input_type=input_type, images=images, labels=labels)
-    deciding = {"devices": ", ".join(job.devices), "batch_size": str(batch_size), "threads": str(threads)}
+    samples = Samples(data, source, inputs, batch_size)
     settings = {
-        **deciding,
-        "labels": os.fspath(labels) if labels is not None else "none",
-        "evaluator": os.fspath(evaluator) if evaluator is not None else "none",
-        "input_shape": input_shape or "the model's",
-        "input_type": input_type or "the model's",
-        "images": "default" if images in (None, ImageOptions()) else str(images),
+        "devices": ", ".join(job.devices),
+        "batch_size": str(batch_size),
+        "threads": str(threads),
+        **_as_given(labels, evaluator, input_shape, input_type, images),
     }
-    total = _total(data, source, inputs)
-    read = [ledger.path, labels, evaluator, board, None if isinstance(data, DataSource) else data]
-    inputs_read = [p for p in read if p is not None]
-    models = [job.source, job.fake_quant, job.deploy]
     reports = [in_real_folder(p) for p in (report, json_report) if p is not None]
-    _check_targets(reports, model, models, inputs_read)
-
-    def all_batches() -> Iterator[Batch]:
-        return cut_batches(source.labelled(), inputs, batch_size)
-
-    batches = all_batches()
-    first = next(batches, None)
-    if first is None:
-        raise DataError(f"{_named(data)}: holds no samples. Give at least one.")
-    versions = {n: v for n, v in library_versions().items() if n in DECIDING}
-    shaping = {n: settings[n] for n in ("input_shape", "input_type", "images")}
-    key = run_key(job, {**deciding, **versions, **shaping}, (data, labels), total, first)
-    state_path = default_path(ledger.path, key) if state_file is None else in_real_folder(state_file)
-    kept = Progress(job, {**deciding, **versions}, key, state_path, total, progress or (lambda done, of: None))
+    read = [ledger.path, labels, evaluator, board, None if isinstance(data, DataSource) else data]
+    refuse_inputs = partial(_check_targets, model, (job.source, job.fake_quant, job.deploy), _given(read))
+    refuse_inputs(reports)
+    first, batches = samples.begin()
+    kept = _kept(job, settings, (data, labels), samples, first, ledger, state_file, progress)
     if resume:
-        if state_file is None:
-            kept.path, state = find_state(ledger.path, job, kept.settings, key, all_batches)
-        else:
-            state = read_state(kept.path, job, kept.settings)
-        kept.start_from(state)
-    _check_targets([kept.path, *reports], model, models, inputs_read)
+        _take_up(kept, ledger, samples, state_file)
+    refuse_inputs([kept.path, *reports])
     for target in reports:
         check_writable(target)
-    try:
-        check_writable(kept.path)
-    except OutputError as error:
-        if state_file is not None:
-            raise
-        kept.warn(error)
-    if not resume:
-        check_free(kept.path, job, kept.settings, key)
+    _check_state_place(kept, named=state_file is not None, resumed=resume)
     with kept.saved_on_error():
         with stop_request() as stopped:
-            checked = _checked(kept.missing(chain((first,), batches)), runner, labels is not None and not text)
-            parts = run_on_dask(job, checked, dask, stopped) if dask else ((b, runner.run(b)) for b in checked)
+            missing = checked(kept.missing(batches), runner, labels is not None and not text)
+            parts = run_on_dask(job, missing, dask, stopped) if dask else ((b, runner.run(b)) for b in missing)
             complete = kept.run(parts, stopped)
             on_board = None
             if board is not None and complete:
-                units = {p.entry.name: layer_lsb(p)[0] for p in layers}
-                on_board = compare_board(board, ledger.deploy_model, job.devices[0], units, source, stopped)
+                on_board = compare_board(board, ledger.deploy_model, job.devices[0], units_of(layers), source, stopped)
         if not complete and not kept.results.batches:
             raise KeyboardInterrupt
-        run = Run(job, layers, ledger, runner, kept.results, first, complete, total, kept.seconds, on_board)
+        run = Run(job, layers, ledger, runner, kept.results, first, complete, samples.total, kept.seconds, on_board)
         settings["executor"] = f"Dask, {dask}" if dask else "this process"
-        names = {"model": os.fspath(model), "save_path": os.fspath(save_path), "data": _named(data)}
+        names = {"model": os.fspath(model), "save_path": os.fspath(save_path), "data": samples.name}
         found = assemble(run, **names, settings=settings)
         if not complete and kept.saved:
             found = replace(found, state_file=os.fspath(kept.path))
@@ -195,47 +169,80 @@ def write_reports(
     write_texts(texts)
 
 
-def _checked(batches: Iterable[Batch], runner: Runner, classify: bool) -> Iterator[Batch]:
-    """The batches; the first one shows whether labels can be used.
+def _as_given(
+    labels: str | os.PathLike[str] | None,
+    evaluator: str | os.PathLike[str] | None,
+    input_shape: str,
+    input_type: str,
+    images: ImageOptions | None,
+) -> dict[str, str]:
+    """What the user said of the data, as printed."""
+    return {
+        "labels": os.fspath(labels) if labels is not None else "none",
+        "evaluator": os.fspath(evaluator) if evaluator is not None else "none",
+        "input_shape": input_shape or "the model's",
+        "input_type": input_type or "the model's",
+        "images": "default" if images in (None, ImageOptions()) else str(images),
+    }
+
+
+def _given(paths: Sequence[str | os.PathLike[str] | None]) -> list[str | os.PathLike[str]]:
+    return [p for p in paths if p is not None]
+
+
+def _kept(
+    job: Job,
+    settings: Mapping[str, str],
+    read: Sequence[str | os.PathLike[str] | DataSource | None],
+    samples: Samples,
+    first: Batch,
+    ledger: Ledger,
+    state_file: str | os.PathLike[str] | None,
+    progress: Tell | None,
+) -> Progress:
+    """What will be known of the run, under the key and in the place of its state."""
+    deciding = {n: settings[n] for n in DECIDES_FIGURES}
+    deciding |= {n: v for n, v in library_versions().items() if n in DECIDING}
+    shaping = {n: settings[n] for n in SHAPES_DATA}
+    key = run_key(job, {**deciding, **shaping}, read, samples.total, first)
+    path = default_path(ledger.path, key) if state_file is None else in_real_folder(state_file)
+    return Progress(job, deciding, key, path, samples.total, progress or (lambda done, of: None))
+
+
+def _take_up(kept: Progress, ledger: Ledger, samples: Samples, state_file: str | os.PathLike[str] | None) -> None:
+    """Continue from the state that was named, or from the one beside the ledger that fits.
 
     Raises:
-        DataError: No output holds a row of scores for each label; NaN in the data, which no quantizer defines.
+        DataError: There is none of this run.
     """
-    for number, batch in enumerate(batches):
-        for name, values in batch.feeds.items():
-            if values.dtype.kind == "f" and values.size and np.isnan(values.min()):  # min keeps a NaN
-                rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
-                row = int(np.flatnonzero(np.isnan(rows).any(axis=1))[0])
-                raise DataError(
-                    f"Input '{name}' holds NaN (batch {batch.number}, sample {row} in it): what a quantizer makes of "
-                    "it is not defined. Leave the sample out, or correct it."
-                )
-        if number == 0 and classify and not runner.classifies(batch):
-            labels = batch.labels
-            assert labels is not None
-            raise DataError(
-                f"The labels ({labels.dtype}{list(labels.shape[1:])} per sample) fit no output: top-1 needs one "
-                "integer per sample and an output of shape [samples, classes]. Give --evaluator for another metric."
-            )
-        yield batch
+    if state_file is None:
+        kept.path, state = find_state(ledger.path, kept.job, kept.settings, kept.key, samples.batches)
+    else:
+        state = read_state(kept.path, kept.job, kept.settings)
+    kept.start_from(state)
 
 
-def _total(data: str | os.PathLike[str] | DataSource, source: DataSource, inputs: Sequence[InputSpec]) -> int | None:
-    """Samples in the data, None when that shows only at the end."""
-    if source.count is not None:
-        return source.count * (inputs[0].batch or 1)
-    return None if isinstance(data, DataSource) else samples_in(data, inputs)
+def _check_state_place(kept: Progress, *, named: bool, resumed: bool) -> None:
+    """See before the run whether its state can be written.
 
-
-def _named(data: str | os.PathLike[str] | DataSource) -> str:
-    return type(data).__name__ if isinstance(data, DataSource) else os.fspath(data)
+    Raises:
+        OutputError: It cannot, and the user named the file; or the file is another run's.
+    """
+    try:
+        check_writable(kept.path)
+    except OutputError as error:
+        if named:
+            raise
+        kept.warn(error)
+    if not resumed:
+        check_free(kept.path, kept.job, kept.settings, kept.key)
 
 
 def _check_targets(
-    targets: Sequence[Path],
     model: str | os.PathLike[str],
     models: Sequence[ModelBytes],
     read: Sequence[str | os.PathLike[str]],
+    targets: Sequence[Path],
 ) -> None:
     """Nothing that the run reads may be overwritten; before a long run rather than after it.
 

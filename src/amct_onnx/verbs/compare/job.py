@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.plan.output_scales import own_scale
+from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, show, tensors_of
 from amct_onnx.verbs.compare.pairing import Paired, check_source, pair_layers
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -32,14 +33,14 @@ class Tracked:
     """One tensor of the source and its counterparts.
 
     Attributes:
-        key: ``output:<index>``, ``layer:<index>`` or ``input:<index>`` (of that layer's quantizer).
+        key: which tensor it is.
         source: name in the source.
         others: model key -> name in that model.
         lsb: unit, or None.
         shift: what the source's integers exceed the other models' by (a uint8 output became int8), else 0.
     """
 
-    key: str
+    key: Key
     source: str
     others: dict[str, str]
     lsb: float | None
@@ -127,28 +128,16 @@ def make_job(
     layers = pair_layers(ledger, fake_quant, deploy)
     wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
     source, form, units = _source(model_file, wanted, ledger)
-    tracked: list[Tracked] = []
-    outputs = _output_names(source.content)
-    others = [FAKE_QUANT, *(deploy_key(d) for d in devices)]
-    fake_outputs, deploy_outputs = ([v.name or "" for v in m.graph.outputs] for m in (fake_quant, deploy))
-    if len(fake_outputs) != len(units) or len(deploy_outputs) != len(units):
+    outputs = _output_names(source.content)[: len(units)]
+    names = {FAKE_QUANT: [v.name or "" for v in fake_quant.graph.outputs]}
+    names |= {deploy_key(d): [v.name or "" for v in deploy.graph.outputs] for d in devices}
+    if any(len(n) != len(units) for n in names.values()):
         raise ModelFileError(f"{ledger.path}: the models beside it have other outputs than the source. Convert again.")
-    for index, (lsb, shift) in enumerate(units):
-        names = {k: (fake_outputs if k == FAKE_QUANT else deploy_outputs)[index] for k in others}
-        tracked.append(Tracked(f"output:{index}", outputs[index], names, lsb, shift))
-    quantizers = []
-    for index, pair in enumerate(layers):
-        if pair.fake_quant is None or pair.deploy is None:
-            continue
-        for what, unit in (("output", layer_lsb(pair)[0]), ("input", pair.entry.scale_d)):
-            name = getattr(pair.source, what)
-            if name in source.shown:
-                names = {k: getattr(pair.fake_quant if k == FAKE_QUANT else pair.deploy, what) for k in others}
-                key = f"layer:{index}" if what == "output" else f"input:{index}"
-                tracked.append(Tracked(key, name, names, unit))
-        if pair.entry.verdict == CONVERTED and pair.source.input in source.shown:
-            assert pair.entry.scale_d is not None and pair.entry.offset_d is not None
-            quantizers.append(Quantized(index, pair.source.input, pair.entry.scale_d, pair.entry.offset_d))
+    tracked = [
+        Tracked(Key(OUTPUT, index), outputs[index], {k: n[index] for k, n in names.items()}, lsb, shift)
+        for index, (lsb, shift) in enumerate(units)
+    ]
+    tracked += _tracked_layers(layers, source.shown, devices)
     fake_bytes = show(fake_quant, ledger.fake_quant_model, [t.others[FAKE_QUANT] for t in tracked])
     deploy_names = [t.others[deploy_key(devices[0])] for t in tracked] if devices else []
     deploy_bytes = show(deploy, ledger.deploy_model, deploy_names)
@@ -157,26 +146,50 @@ def make_job(
         digest.update(content.content)
     digest.update(repr((devices, threads, evaluator)).encode())
     job = Job(
-        source,
-        fake_bytes,
-        deploy_bytes,
-        form,
-        devices,
-        _unique(tracked),
-        tuple(quantizers),
-        tuple(p.entry.name for p in layers),
-        tuple(outputs[: len(units)]),
-        threads,
-        evaluator,
-        evaluator_file,
-        digest.hexdigest(),
+        source=source,
+        fake_quant=fake_bytes,
+        deploy=deploy_bytes,
+        form=form,
+        devices=devices,
+        tracked=_unique(tracked),
+        quantizers=_quantizers(layers, source.shown),
+        layer_names=tuple(p.entry.name for p in layers),
+        outputs=tuple(outputs),
+        threads=threads,
+        evaluator=evaluator,
+        evaluator_file=evaluator_file,
+        key=digest.hexdigest(),
     )
     return job, layers
 
 
-def input_keys(job: Job, layers: Sequence[Paired]) -> dict[int, str]:
+def _tracked_layers(layers: Sequence[Paired], shown: Sequence[str], devices: Sequence[str]) -> Iterator[Tracked]:
+    """What each layer makes, and what its quantizer reads, where all models show it."""
+    for index, pair in enumerate(layers):
+        if pair.fake_quant is None or pair.deploy is None:
+            continue
+        ends = {FAKE_QUANT: pair.fake_quant, **{deploy_key(d): pair.deploy for d in devices}}
+        if pair.source.output in shown:
+            others = {k: e.output for k, e in ends.items()}
+            yield Tracked(Key(LAYER, index), pair.source.output, others, layer_lsb(pair)[0])
+        if pair.source.input in shown:
+            others = {k: e.input for k, e in ends.items()}
+            yield Tracked(Key(INPUT, index), pair.source.input, others, pair.entry.scale_d)
+
+
+def _quantizers(layers: Sequence[Paired], shown: Sequence[str]) -> tuple[Quantized, ...]:
+    """Those of the converted layers that all models show."""
+    return tuple(
+        Quantized(index, pair.source.input, pair.entry.scale_d, pair.entry.offset_d)
+        for index, pair in enumerate(layers)
+        if pair.fake_quant is not None and pair.deploy is not None and pair.source.input in shown
+        if pair.entry.scale_d is not None and pair.entry.offset_d is not None
+    )
+
+
+def input_keys(job: Job, layers: Sequence[Paired]) -> dict[int, Key]:
     """The key under which the input of each layer's quantizer is compared; see ``_unique``."""
-    first: dict[tuple[str, tuple[str, ...]], str] = {}
+    first: dict[tuple[str, tuple[str, ...]], Key] = {}
     for t in job.tracked:
         first.setdefault((t.source, tuple(t.others.values())), t.key)
     found = {}
@@ -200,13 +213,18 @@ def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
     return float(np.float32(entry.scale_d) * np.float32(max(entry.scale_w))), "accumulator"
 
 
+def units_of(layers: Sequence[Paired]) -> dict[str, float | None]:
+    """The unit of each layer's output, by name."""
+    return {pair.entry.name: layer_lsb(pair)[0] for pair in layers}
+
+
 def _unique(tracked: Sequence[Tracked]) -> tuple[Tracked, ...]:
     """An input that is another layer's output, or that several layers read, is compared once (see ``input_keys``)."""
     first: dict[tuple[str, tuple[str, ...]], Tracked] = {}
     kept = []
     for t in tracked:
         pair = (t.source, tuple(t.others.values()))
-        if t.key.startswith("input:") and pair in first:
+        if t.key.kind == INPUT and pair in first:
             continue
         first.setdefault(pair, t)
         kept.append(t)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import BiasError, ResidualEntry
-
-REPORT_SCHEMA_VERSION = 1
 
 EQUAL, NOISE, DIVERGES = "equal", "noise", "diverges"
 """Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; more than that."""
@@ -168,6 +165,10 @@ class LayerResult:
     kernel_bound: int | None = None
 
 
+NOISE_CAUSES = frozenset({"bias-rounding", "ties", "device-arithmetic", "refused-layer", "inherited"})
+"""Causes of a ``Divergence`` that quantization explains; every other cause is a fault."""
+
+
 @dataclass(frozen=True)
 class Divergence:
     """The first layer at which a model leaves the source by more than quantization noise.
@@ -195,6 +196,11 @@ class Divergence:
     measured: float
     explained: float
     place: str = "at"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is wrong; else quantization explains the difference."""
+        return self.cause not in NOISE_CAUSES
 
 
 @dataclass(frozen=True)
@@ -263,7 +269,7 @@ class BoardResult:
 
 
 @dataclass(frozen=True)
-class CompareReport:
+class CompareReport(JsonReport):
     """The result of a comparison.
 
     Attributes:
@@ -286,6 +292,8 @@ class CompareReport:
             written.
     """
 
+    SCHEMA_VERSION = 1
+
     model: str
     save_path: str
     data: str
@@ -307,17 +315,3 @@ class CompareReport:
     versions: dict[str, str]
     board: BoardResult | None = None
     state_file: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: no NaN, no infinity; the schema is docs/compare.md."""
-        return {"schema_version": REPORT_SCHEMA_VERSION, **_plain(asdict(self))}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -54,13 +54,15 @@ def convert_qat_model(
         model_file: the .onnx file.
         save_path: folder and name prefix; with a trailing slash the files get no prefix.
         record_file: path of the factor record to write; none is written when None.
-        grid_weights: take float weights without Q/DQ that lie on an int8 grid (TensorFlow QAT through tf2onnx).
+        grid_weights: convert float weights without Q/DQ whose values lie on an int8 grid (TensorFlow QAT through
+            tf2onnx).
         gemm_per_channel: what a Gemm or MatMul with one weight scale per output channel becomes: "mul" (one
-            AscendDequant scale and a float Mul, exact on every product), "vector" (deq_scale of length N, for products
-            and versions that take it) or "refuse" (it stays float, the vendor's rule).
+            AscendDequant scale and a float Mul, exact on every chip), "vector" (deq_scale of length N, for chips and
+            versions that accept it) or "refuse" (it stays float, the vendor's rule).
         keep_conv1d: leave 1-D convolutions 1-D in the deploy model instead of holding them as 2-D of height 1.
-        asymmetric_weights: what a layer becomes whose weight, less its zero point, leaves int8: "refuse" (it stays
-            float) or "sum" (int8, and a second layer of one output channel that sums its input; exact).
+        asymmetric_weights: what happens to a layer whose weight does not fit int8 after subtracting its zero
+            point. "refuse": it stays float. "sum": it becomes int8, and a second layer of one output channel sums its
+            input; this is exact.
         fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
             integers as floats, four times as large, as the vendor does.
         progress: called with the bytes written and the bytes of all weights to write, from any thread.
@@ -110,8 +112,8 @@ def _convert(
     if integers & deploy.composition.external_names:
         warnings += (
             "The int8 weights exceed what one ONNX file can hold: they are in "
-            f"'{deploy.composition.data_path.name}', which must lie beside the deploy model. ATC may not recognise "
-            "quantized layers whose weights are external.",
+            f"'{deploy.composition.data_path.name}', which must be in the folder of the deploy model. ATC may "
+            "not recognise quantized layers whose weights are external.",
         )
     report = ConversionReport(
         model_file=os.fsencode(model_file).decode(errors="backslashreplace"),
@@ -128,6 +130,7 @@ def _convert(
             for entry in plan.entries
         ),
         residuals=_residuals(plan),
+        float_operators=plan.float_operators,
         warnings=warnings,
         check=deploy.verdict,
     )
@@ -140,7 +143,7 @@ def _convert(
 
 @dataclass(frozen=True)
 class _Emitted(Generic[Verdict]):
-    """What is left of an output model when its graph is gone.
+    """What remains of an output model after its graph is freed.
 
     Attributes:
         composition: what is written.
@@ -173,7 +176,7 @@ def _free_garbage() -> None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Looking through millions of living objects for cycles again and again finds none; see ``_free_garbage``.
+    """Pause the collector: it would search millions of living objects for cycles in vain; see ``_free_garbage``.
 
     What those calls found alive ends with the conversion, and is freed in a second pass: the collector counts objects
     only while it runs, so between many conversions it would never look for it. Behind an error the traceback still
@@ -203,6 +206,6 @@ def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
             return ResidualEntry(pair.source, "anti-quant", detail)
         return ResidualEntry(pair.source or pair.output, "float-chain", "its factors do not fit one AscendQuant")
 
-    found = [entry(p) for p in plan.pairs]
-    found += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
-    return tuple(found)
+    entries = [entry(p) for p in plan.pairs]
+    entries += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
+    return tuple(entries)

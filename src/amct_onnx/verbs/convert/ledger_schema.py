@@ -1,4 +1,4 @@
-"""The types and ranges of a ledger's fields, and what they must be to each other; docs/ledger.md says what they mean.
+"""Types and ranges of a ledger's fields, and how they must agree; docs/ledger.md says what they mean.
 
 Fields are those that this version writes, no more and no fewer: converting again takes less than a wrong comparison.
 """
@@ -14,11 +14,12 @@ import msgspec
 from msgspec import Meta
 
 from amct_onnx.common.typed_json import ContentError
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry
 from amct_onnx.verbs.convert.report import REASONS, summary_of
 
 MAX_NAME = 1 << 24
-"""Characters of a name or sentence: names of a megabyte occur."""
+"""Limit of characters in a name or sentence: names of a megabyte occur."""
 FLOAT32_MAX = 3.4028234663852886e38
 SLACK = 1 + 1e-9
 """A mean of equal float64 numbers may come out above their largest."""
@@ -44,7 +45,7 @@ class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``report.LayerEntry``."""
 
     name: Name
-    op_type: Literal["Conv", "ConvTranspose", "Gemm", "MatMul"]
+    op_type: Name
     verdict: Literal["converted", "refused"]
     granularity: Literal["per-tensor", "per-channel"] | None
     scale_d: Scale | None
@@ -67,6 +68,14 @@ class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensor: Name
     action: Literal["elided", "anti-quant", "quant", "float-chain"]
     detail: Text
+
+
+class FloatOperatorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``report.FloatOperator``."""
+
+    name: Name
+    op_type: Name
+    tensor: Text
 
 
 class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,13 +127,14 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     record_file: Text | None
     layers: tuple[LayerContent, ...]
     residuals: tuple[ResidualContent, ...]
+    float_operators: tuple[FloatOperatorContent, ...]
     warnings: tuple[Text, ...]
     check: CheckContent | None
     summary: Text
 
 
 class Version(msgspec.Struct, frozen=True):
-    """What tells whether the rest is as here."""
+    """The part of a ledger that tells its version."""
 
     schema_version: Count
 
@@ -159,29 +169,30 @@ def _entry(layer: LayerContent) -> LayerEntry:
 
 def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
     """Fields that contradict the verdict or each other, and how."""
-    found: list[tuple[str, str]] = []
+    problems: list[tuple[str, str]] = []
     factors = {"granularity": layer.granularity, "scale_d": layer.scale_d, "offset_d": layer.offset_d}
     others = {"scale_w": layer.scale_w, "source_input": layer.source_input, "deploy_nodes": layer.deploy_nodes}
     if layer.verdict == CONVERTED:
-        found += [(n, "null, but the layer is int8") for n, v in factors.items() if v is None]
-        found += [(n, "empty, but the layer is int8") for n, v in others.items() if not v]
-        found += [("fake_quant_nodes", "empty, but the layer is int8")] if not layer.fake_quant_nodes else []
-        found += [("reason", "given, but the layer is int8")] if layer.reason is not None else []
+        problems += [("op_type", f"'{layer.op_type}' has no int8 form")] if layer.op_type not in LAYER_KINDS else []
+        problems += [(n, "null, but the layer is int8") for n, v in factors.items() if v is None]
+        problems += [(n, "empty, but the layer is int8") for n, v in others.items() if not v]
+        problems += [("fake_quant_nodes", "empty, but the layer is int8")] if not layer.fake_quant_nodes else []
+        problems += [("reason", "given, but the layer is int8")] if layer.reason is not None else []
         if (layer.granularity == "per-tensor") != (len(layer.scale_w) == 1):
-            found.append(("scale_w", f"has {len(layer.scale_w)} scales, but the layer is {layer.granularity}"))
+            problems.append(("scale_w", f"has {len(layer.scale_w)} scales, but the layer is {layer.granularity}"))
     else:
-        found += [(n, "given, but the layer is float") for n, v in factors.items() if v is not None]
-        found += [(n, "given, but the layer is float") for n, v in others.items() if v]
-        found += [("bias_error", "given, but the layer is float")] if layer.bias_error is not None else []
+        problems += [(n, "given, but the layer is float") for n, v in factors.items() if v is not None]
+        problems += [(n, "given, but the layer is float") for n, v in others.items() if v]
+        problems += [("bias_error", "given, but the layer is float")] if layer.bias_error is not None else []
         if layer.reason not in REASONS:
-            found.append(("reason", f"'{layer.reason}' is not a reason code"))
+            problems.append(("reason", f"'{layer.reason}' is not a reason code"))
     if layer.verdict == CONVERTED and not {layer.name} <= set(layer.deploy_nodes) & set(layer.fake_quant_nodes):
-        found.append(("name", "is not among the layer's nodes"))
+        problems.append(("name", "is not among the layer's nodes"))
     for name in ("deploy_nodes", "fake_quant_nodes"):
         nodes = getattr(layer, name)
         if len(set(nodes)) < len(nodes):
-            found.append((name, "holds a node twice"))
-    return found + _bias_problems(layer)
+            problems.append((name, "holds a node twice"))
+    return problems + _bias_problems(layer)
 
 
 def _bias_problems(layer: LayerContent) -> list[tuple[str, str]]:
@@ -198,9 +209,9 @@ def _bias_problems(layer: LayerContent) -> list[tuple[str, str]]:
 
 
 def _check_counts(check: CheckContent) -> None:
-    found: Counter[str] = Counter(f.severity for f in check.findings)
+    counts: Counter[str] = Counter(f.severity for f in check.findings)
     for severity in check.counts.__struct_fields__:
-        if getattr(check.counts, severity) != found[severity]:
-            raise ContentError(f"$.check.counts.{severity}: is not the number of such findings, {found[severity]}")
-    if check.passed == bool(found["error"]):
+        if getattr(check.counts, severity) != counts[severity]:
+            raise ContentError(f"$.check.counts.{severity}: is not the number of such findings, {counts[severity]}")
+    if check.passed == bool(counts["error"]):
         raise ContentError("$.check.passed: contradicts the findings")

@@ -1,4 +1,4 @@
-"""What a conversion tells its user through the log."""
+"""The messages of a conversion in the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amct_onnx.verbs.convert.report import ConversionReport
 
 
 def log_report(report: ConversionReport, replaced: list[Path]) -> None:
-    """Files replaced, layers refused, warnings, findings of the check, files saved."""
+    """Log files replaced, float layers, warnings, findings of the check, and files saved."""
     for path in replaced:
         get_logger("Utils").warning("The existing file %s is replaced", path)
     for entry in report.refused:

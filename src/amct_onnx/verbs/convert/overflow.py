@@ -1,4 +1,4 @@
-"""Which int8 layers of a plan may leave int32: the fake-quant model's float32 sums go on there, a device's do not."""
+"""Layers whose accumulator may leave int32: the fake-quant model's float32 sums go on there, a device's do not."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from amct_onnx.plan.factors import Plan, Site
 def overflow_warnings(plan: Plan) -> tuple[str, ...]:
     """One sentence for each layer whose accumulator can exceed 2^31 - 1 for some input."""
     kinds = {entry.name: entry.op_type for entry in plan.entries}
-    found = []
+    sentences = []
     for site in plan.sites:
         worst = _worst(site, kinds)
         if worst > INT32_MAX:
-            found.append(
+            sentences.append(
                 f"Layer '{site.node}': its accumulator may reach {worst}, beyond 2^31 - 1. The fake-quant model adds "
                 "in float32 and goes on; what a device then does is not public, and DeploySession's int32 wraps. Use "
                 "a larger scale for its weight or input, or a smaller bias."
             )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _worst(site: Site, kinds: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""Read what a conversion wrote: the ledger and the paths of the models beside it."""
+"""Read a conversion's ledger and the paths of the models beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.files.output_files import output_files
 from amct_onnx.plan.ledger import LayerEntry, ResidualEntry
 from amct_onnx.verbs.convert.ledger_schema import LedgerContent, Version, layer_entries
-from amct_onnx.verbs.convert.report import LEDGER_SCHEMA_VERSION
+from amct_onnx.verbs.convert.report import ConversionReport
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
     try:
         raw = read_bounded(path)
         version = decode(raw, Version).schema_version
-        if version == LEDGER_SCHEMA_VERSION:
+        if version == ConversionReport.SCHEMA_VERSION:
             content = decode(raw, LedgerContent)
             layers = layer_entries(content)
     except (OSError, ContentError) as error:
         raise ModelFileError(
             f"{path}: no ledger of this version ({shown(str(error))}). Convert the source again."
         ) from error
-    if version != LEDGER_SCHEMA_VERSION:
-        raise ModelFileError(f"{path}: its version is {version}, not {LEDGER_SCHEMA_VERSION}. Convert again.")
+    if version != ConversionReport.SCHEMA_VERSION:
+        raise ModelFileError(f"{path}: its version is {version}, not {ConversionReport.SCHEMA_VERSION}. Convert again.")
     residuals = tuple(ResidualEntry(r.tensor, r.action, r.detail) for r in content.residuals)
     return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary)

@@ -1,23 +1,22 @@
-"""What a conversion did: one entry for each candidate layer, and the files written."""
+"""The report of a conversion: one entry for each candidate layer, and the files written."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry, ResidualEntry
+from amct_onnx.common.json_values import JsonReport
+from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
 from amct_onnx.verbs.check.report import CheckReport
-
-LEDGER_SCHEMA_VERSION = 1
 
 REASONS = frozenset(
     "activation-not-quantized activation-per-channel activation-16-bit activation-scale-range activation-zero-point "
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
     "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
-    "deq-scale-range padding-unknown conv-transpose-3d conv-rank".split()
+    "deq-scale-range padding-unknown conv-transpose-3d conv-3d-dilation conv-rank "
+    "recurrent-layer einsum foreign-operator".split()
 )
 """Why a layer stays float; docs/ledger.md lists them."""
 
@@ -32,11 +31,14 @@ def summary_of(layers: Sequence[LayerEntry]) -> str:
 
 
 @dataclass(frozen=True)
-class ConversionReport:
+class ConversionReport(JsonReport):
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
-    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every product.
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip.
     """
+
+    SCHEMA_VERSION = 1
+    JSON_ALSO = ("summary",)
 
     model_file: str
     deploy_model: str
@@ -45,6 +47,7 @@ class ConversionReport:
     record_file: str | None
     layers: tuple[LayerEntry, ...]
     residuals: tuple[ResidualEntry, ...]
+    float_operators: tuple[FloatOperator, ...] = ()
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
 
@@ -61,21 +64,9 @@ class ConversionReport:
     @property
     def bias_matters(self) -> tuple[LayerEntry, ...]:
         """The layers whose bias rounding moves a noticeable share of the next quantizer's integers, worst first."""
-        found = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
-        return tuple(sorted(found, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
+        affected = [e for e in self.layers if e.bias_error is not None and e.bias_error.matters]
+        return tuple(sorted(affected, key=lambda e: -(e.bias_error.max_lsb or 0) if e.bias_error else 0))
 
     def summary(self) -> str:
         """One line: how many layers became int8, how many stayed float and why."""
         return summary_of(self.layers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values; the schema is docs/ledger.md."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        # asdict would copy every scale of every channel
-        values["layers"] = [
-            {**vars(entry), "bias_error": None if entry.bias_error is None else dict(vars(entry.bias_error))}
-            for entry in self.layers
-        ]
-        values["residuals"] = [dict(vars(entry)) for entry in self.residuals]
-        values["check"] = None if self.check is None else self.check.to_dict()
-        return {"schema_version": LEDGER_SCHEMA_VERSION, **values, "summary": self.summary()}

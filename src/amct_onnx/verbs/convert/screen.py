@@ -36,6 +36,9 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
     actions = Counter(r.action for r in report.residuals)
     if actions:
         console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())))
+    kinds = Counter(f.op_type for f in report.float_operators)
+    if kinds:
+        console.print("Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items()))
     if report.bias_matters:
         worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
         console.print(
@@ -48,5 +51,5 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
         console.print(Text(report.check.summary()), soft_wrap=True)
         rules = Counter(f.rule for s in (ERROR, WARNING) for f in report.check.of(s))
         if rules:
-            console.print("Of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()), soft_wrap=True)
+            console.print("Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()), soft_wrap=True)
     console.print(Text(report.summary()), soft_wrap=True)

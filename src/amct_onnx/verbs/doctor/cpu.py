@@ -1,4 +1,4 @@
-"""What the CPU can do that decides how ONNX Runtime multiplies int8 numbers."""
+"""The CPU's instructions that decide how ONNX Runtime multiplies int8 numbers."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def cpu_facts() -> CpuFacts:
 def _numpy_flags() -> dict[str, bool]:
     for home in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):  # numpy 2, numpy 1
         try:
-            found: dict[str, bool] = import_module(home).__cpu_features__
+            features: dict[str, bool] = import_module(home).__cpu_features__
         except (ImportError, AttributeError):
             continue
-        return found
+        return features
     return {}
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import metadata
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.arrays import Array
+from amct_onnx.common.input_shape import parse_input_shape
+from amct_onnx.common.onnxruntime_session import open_session
+from amct_onnx.common.versions import library_versions
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, specs_of
-from amct_onnx.device.lowered_session import CPU
+from amct_onnx.data.read_feeds import InputSpec, specs_of
 from amct_onnx.errors import DataError, NoQuantizerError, SettingError, UnsupportedModelError
 from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.files.read import read_model
@@ -27,30 +26,22 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.quantizer_nodes import integer_type, is_op
 from amct_onnx.normalise.foreign_quantizers.rewrite import only_normalised_runs
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.quantizers import RANGES, integer_type, is_op, raw_factors
+from amct_onnx.plan.quantizers import RANGES, raw_factors
 from amct_onnx.verbs.doctor.cpu import cpu_facts
 from amct_onnx.verbs.doctor.exact_reference import make_exact
-from amct_onnx.verbs.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, DoctorReport, SettingResult
+from amct_onnx.verbs.doctor.output_errors import measure, result_of
+from amct_onnx.verbs.doctor.report import DoctorReport
 from amct_onnx.verbs.doctor.sample_model import sample_model
-from amct_onnx.verbs.doctor.settings import PINNED, SETTINGS, Setting
+from amct_onnx.verbs.doctor.settings import PINNED, SETTINGS
 
-Array = npt.NDArray[Any]
 FLOAT16 = ir.DataType.FLOAT16
 BUILT_IN = "built-in"
 BATCH = 8
 """Random samples in a feed when the model leaves the first dimension free."""
 SEED = 7
-ROUNDING_SHARE = 1e-5
-"""Float32 sums of up to some 10^5 terms stay within this share of the largest value (2^-24 * sqrt(10^5) = 2e-5 is the
-statistical growth of a sum as large as its terms; measured sums are ten times below it). An 8-bit step is 400 times
-larger."""
-EDGE_SHARE = 0.01
-"""So many values may lie on an edge where float32 as written meets none."""
-INT8_STEPS = 127
-"""A float output counts as 127 steps up to its largest absolute value."""
-LIBRARIES = ("amct_onnx", "onnxruntime", "onnx", "onnx-ir", "numpy")
 
 
 def doctor(
@@ -63,7 +54,7 @@ def doctor(
     feeds: int = 8,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DoctorReport:
-    """Say which ONNX Runtime settings give a Q/DQ model's true numbers on this CPU.
+    """Show which ONNX Runtime settings give a Q/DQ model's true numbers on this CPU.
 
     Args:
         model: a model with QuantizeLinear/DequantizeLinear; None for a small built-in u8s8 model.
@@ -90,28 +81,20 @@ def doctor(
     as_written = source.clone()
     exact = make_exact(source)
     reference = _reference_session(exact.model)
-    inputs = specs_of(reference)
-    if data is None:
-        stream = _random_feeds(inputs, parse_input_shape(input_shape), ranges, feeds)
-    else:
-        stream = iter(open_data(data, inputs, input_shape=input_shape, input_type=input_type, images=images))
-    batches = list(islice(stream, feeds))
+    batches = _feeds(specs_of(reference), data, input_shape, input_type, images, ranges, feeds)
     names = [o.name for o in reference.get_outputs()]
     total = len(SETTINGS) + 2
     step = progress or (lambda done, of: None)
-    try:
-        expected = [reference.run(names, feed) for feed in batches]
-    except Exception as error:  # onnxruntime's classes share no base
-        raise DataError(f"ONNX Runtime cannot run the model on this data ({error}). Check the shapes.") from error
+    expected = _expected(reference, names, batches)
     del reference
     step(1, total)
     # of the canonical form: a model of QLinear operators has int8 kernels under every setting
-    floor = _measure(_serialized(as_written), PINNED, names, batches, expected, steps)
+    floor = measure(_serialized(as_written), PINNED, names, batches, expected, steps)
     del as_written
     step(2, total)
     errors = {}
     for index, setting in enumerate(SETTINGS):
-        errors[setting] = _measure(content, setting, names, batches, expected, steps)
+        errors[setting] = measure(content, setting, names, batches, expected, steps)
         step(index + 3, total)
     return DoctorReport(
         model=BUILT_IN if model is None else os.fspath(model),
@@ -119,127 +102,47 @@ def doctor(
         feeds=len(batches),
         values=sum(np.asarray(v).size for outputs in expected for v in outputs),
         cpu=cpu_facts(),
-        versions={"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        versions={name: version for name, version in library_versions().items() if name != "machine"},
         exact_layers=len(exact.exact),
         float_layers=exact.as_written,
         can_saturate=exact.can_saturate,
-        settings=tuple(_result(setting, errors[setting], floor) for setting in SETTINGS),
+        settings=tuple(result_of(setting, errors[setting], floor) for setting in SETTINGS),
     )
 
 
-@dataclass
-class _Errors:
-    """Errors of one output, or of all when merged."""
+def _feeds(
+    inputs: tuple[InputSpec, ...],
+    data: str | os.PathLike[str] | None,
+    input_shape: str,
+    input_type: str,
+    images: ImageOptions | None,
+    ranges: dict[str, tuple[float, float]],
+    feeds: int,
+) -> list[dict[str, Array]]:
+    """The first feeds of the data, or random ones."""
+    if data is None:
+        stream = _random_feeds(inputs, parse_input_shape(input_shape, DataError), ranges, feeds)
+    else:
+        stream = iter(open_data(data, inputs, input_shape=input_shape, input_type=input_type, images=images))
+    return list(islice(stream, feeds))
 
-    output: str = ""
-    largest: float = 0.0
-    share: float = 0.0
-    steps: float = 0.0
-    sum_steps: float = 0.0
-    differing: int = 0
-    unequal: int = 0
-    values: int = 0
 
-
-def _measure(
-    content: str | bytes,
-    setting: Setting,
-    names: list[str],
-    batches: list[dict[str, Array]],
-    expected: list[list[Any]],
-    steps: dict[str, float],
-) -> _Errors | str:
-    """The errors under a setting, or why it was refused; one session is open at a time."""
+def _expected(reference: ort.InferenceSession, names: list[str], batches: list[dict[str, Array]]) -> list[list[Any]]:
+    """The exact outputs of each feed."""
     try:
-        session = ort.InferenceSession(content, setting.options(), providers=[CPU])
-        got = [session.run(names, feed) for feed in batches]
+        return [reference.run(names, feed) for feed in batches]
     except Exception as error:  # onnxruntime's classes share no base
-        return str(error)
-    merged = _Errors()
-    for index, name in enumerate(names):
-        mine, theirs = ([np.asarray(row[index]) for row in rows] for rows in (got, expected))
-        one = _errors_of(name, mine, theirs, steps.get(name))
-        if one.steps >= merged.steps:
-            merged.output, merged.largest, merged.share, merged.steps = name, one.largest, one.share, one.steps
-        merged.sum_steps += one.sum_steps
-        merged.differing += one.differing
-        merged.unequal += one.unequal
-        merged.values += one.values
-    return merged
-
-
-def _errors_of(name: str, got: list[Array], expected: list[Array], step: float | None) -> _Errors:
-    """Errors of one output over all feeds; a value that is not finite on one side alone is infinitely wrong."""
-    magnitudes = [np.abs(e[np.isfinite(e)], dtype=np.float64).max(initial=0.0) for e in map(_numbers, expected)]
-    largest = max(magnitudes, default=0.0) or 1.0
-    step = step or (1.0 if expected[0].dtype.kind in "iub" else largest / INT8_STEPS)
-    found = _Errors(output=name)
-    for mine, theirs in zip(map(_numbers, got), map(_numbers, expected), strict=True):
-        if mine.shape != theirs.shape:
-            raise UnsupportedModelError(
-                f"Output '{name}' has shape {list(mine.shape)} under one setting and {list(theirs.shape)} under "
-                "another, so that values cannot be compared. Give data for which its shape is fixed."
-            )
-        with np.errstate(invalid="ignore"):
-            error = np.abs(mine - theirs)
-        same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
-        error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
-        found.largest = max(found.largest, float(error.max(initial=0.0)))
-        found.sum_steps += float(error.sum()) / step
-        found.differing += int(np.count_nonzero(error > ROUNDING_SHARE * largest))
-        found.unequal += int(np.count_nonzero(~same))
-        found.values += error.size
-    found.share, found.steps = found.largest / largest, found.largest / step
-    return found
-
-
-def _numbers(array: Array) -> npt.NDArray[np.float64]:
-    """float64, which holds every float16, float32 and 32-bit integer."""
-    return np.asarray(array).astype(np.float64)
-
-
-def _result(setting: Setting, errors: _Errors | str, floor: _Errors | str) -> SettingResult:
-    about = (setting.name, setting.level, dict(setting.entries), setting.why)
-    if isinstance(errors, str):
-        return SettingResult(*about, verdict=REFUSED, detail=errors)
-    values = max(1, errors.values)
-    return SettingResult(
-        *about,
-        verdict=_verdict(errors, floor),
-        max_error=errors.largest,
-        max_error_share=errors.share,
-        max_error_steps=errors.steps,
-        mean_error_steps=errors.sum_steps / values,
-        differing=errors.differing / values,
-        worst_output=errors.output if errors.unequal else "",
-    )
-
-
-def _verdict(errors: _Errors, floor: _Errors | str) -> str:
-    """Equal, rounding, edges or wrong.
-
-    A value on the edge between two steps may fall to either side in float32 and then moves what follows. How often and
-    how far, is measured: the Q/DQ form with every node computed as written has no other error. Twice that is granted,
-    at least one step in one of a hundred values.
-    """
-    if not errors.unequal:
-        return EQUAL
-    if errors.share <= ROUNDING_SHARE:
-        return ROUNDING
-    far, often = (0.0, 0.0) if isinstance(floor, str) else (floor.steps, floor.differing / max(1, floor.values))
-    near = errors.steps <= max(1.0, 2 * far) * (1 + ROUNDING_SHARE)
-    rare = errors.differing / max(1, errors.values) <= max(EDGE_SHARE, 2 * often)
-    return EDGES if near and rare else WRONG
+        raise DataError(f"ONNX Runtime cannot run the model on this data ({error}). Check the shapes.") from error
 
 
 def _check_quantizers(model: ir.Model, name: str) -> None:
-    """Whether the model as it is holds quantizers that ONNX Runtime knows, and no others."""
+    """Refuse a model without quantizers, or with quantizers that ONNX Runtime does not know."""
     foreign = Counter(f"{n.domain}::{n.op_type}" for n in nodes_of(model) if only_normalised_runs(n))
     if foreign:
         counts = ", ".join(f"{count} x {kind}" for kind, count in foreign.items())
         raise UnsupportedModelError(
             f"{name}: holds {counts}, which ONNX Runtime cannot run under any setting. Convert the model and run its "
-            "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers are to compute."
+            "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers should compute."
         )
     if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(model)):
         raise NoQuantizerError(
@@ -249,7 +152,7 @@ def _check_quantizers(model: ir.Model, name: str) -> None:
 
 
 def _check(model: ir.Model) -> None:
-    """Whether an exact reference of the model can be made and run."""
+    """Refuse a model for which no exact reference can be made and run."""
     half = next(
         (n for n in nodes_of(model) if n.op_type in LAYER_KINDS and float_type_of(n.outputs[0]) == FLOAT16), None
     )
@@ -275,7 +178,7 @@ def _serialized(model: ir.Model) -> bytes:
 
 def _reference_session(model: ir.Model) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(_serialized(model), PINNED.options(), providers=[CPU])
+        return open_session(_serialized(model), PINNED.options())
     except Exception as error:  # onnxruntime's classes share no base
         raise UnsupportedModelError(
             f"ONNX Runtime refuses the model ({error}). Check that it runs in ONNX Runtime at all."
@@ -338,12 +241,3 @@ def _free_batch(spec: InputSpec) -> tuple[int, ...]:
             f'--input_shape "{spec.name}:..." or --data.'
         )
     return shape
-
-
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:  # run from a checkout
-        from amct_onnx import __version__
-
-        return __version__

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from amct_onnx.common.arrays import Array, Float32, Float64
 from amct_onnx.device.facts import EXACT_IN_FLOAT32
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.attributes import attribute
@@ -24,13 +24,13 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import Layout, layout_of
-from amct_onnx.plan.quantizers import DEQUANTIZE, RANGES, integer_type, is_op, raw_factors
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
+from amct_onnx.plan.quantizers import RANGES, raw_factors
 
 PART = 16
 """int8 and uint8 numbers are 16 * high + low with -16 <= high < 16 and 0 <= low < 16."""
 INT16_MAX = 2**15 - 1
 UINT8_MAX = 255
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class _Operand:
     """One input of a layer: (integer - zero) * scale; weight is the constant integers minus zero, or None."""
 
     integer: ir.Value
-    zero: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float64]
+    zero: Float32
+    scale: Float64
     bound: int
     weight: Array | None
     signed: bool

@@ -1,13 +1,11 @@
-"""What the doctor found: one entry for each setting."""
+"""The doctor's report: one entry for each setting."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from amct_onnx.common.json_values import JsonReport
 from amct_onnx.verbs.doctor.cpu import CpuFacts
-
-SCHEMA_VERSION = 1
 
 EQUAL, ROUNDING, EDGES, WRONG, REFUSED = "equal", "rounding", "edges", "wrong", "refused"
 MEANINGS = {
@@ -24,18 +22,19 @@ class SettingResult:
     """How far the outputs under one setting are from the exact reference, over all data.
 
     Attributes:
-        name: of the setting.
+        name: name of the setting.
         level: optimisation level, ``off``, ``basic``, ``extended`` or ``all``.
         entries: session config entries that were set.
         why: what the setting changes.
         verdict: a key of ``MEANINGS``.
-        max_error: largest absolute error, in units of the output; None when refused.
+        max_error: largest absolute error, in units of the output; None when refused, infinite when a value is finite
+            on one side only.
         max_error_share: the same as a share of the largest absolute reference value of that output.
         max_error_steps: the same in steps of the output (its quantizer's scale; for a float output 1/127 of its
             largest absolute value).
         mean_error_steps: mean absolute error in such steps.
         differing: share of values off by more than float32 rounding (1e-5 of the output's largest absolute value).
-        worst_output: where ``max_error`` is.
+        worst_output: name of the output with ``max_error``; "" when all values are equal.
         detail: onnxruntime's message when refused, else "".
     """
 
@@ -54,20 +53,24 @@ class SettingResult:
 
 
 @dataclass(frozen=True)
-class DoctorReport:
+class DoctorReport(JsonReport):
     """The result of one examination.
 
     Attributes:
         model: path, or "built-in" for the built-in u8s8 model.
         data: path, or "random (seed n)".
-        feeds, values: how many were run, and how many output values were compared for each setting.
+        feeds: number of feeds that were run.
+        values: number of output values compared for each setting.
         cpu: the CPU's facts.
-        versions: of Python and the libraries.
+        versions: versions of Python and the libraries.
         exact_layers: how many layers the reference computes in exact integers.
         float_layers: names of the other layers, in float32 in the reference as well.
         can_saturate: names of the layers whose int8 weights saturate 16-bit sums on CPUs without VNNI.
         settings: in the order of the table; the last is the one this package uses for references.
     """
+
+    SCHEMA_VERSION = 1
+    JSON_ALSO = ("trusted", "summary")
 
     model: str
     data: str
@@ -82,22 +85,22 @@ class DoctorReport:
 
     @property
     def wrong(self) -> tuple[SettingResult, ...]:
-        """The settings that would have lied."""
+        """The settings whose results must not be trusted."""
         return tuple(s for s in self.settings if s.verdict == WRONG)
 
     @property
     def trusted(self) -> bool:
-        """Whether no setting lied."""
+        """Whether no setting is wrong."""
         return not self.wrong
 
     def summary(self) -> str:
-        """What it means, in words."""
+        """One or two sentences: which settings are wrong, and what other CPUs would do."""
         subject = "The built-in u8s8 model" if self.model == "built-in" else self.model
         if self.wrong:
             names = ", ".join(f"'{s.name}' (up to {s.max_error_share:.2%} of the largest value)" for s in self.wrong)
-            text = f"{subject}: on this CPU these settings would have lied: {names}."
+            text = f"{subject}: these settings are wrong on this CPU: {names}."
         else:
-            text = f"{subject}: on this CPU no setting lied."
+            text = f"{subject}: no setting is wrong on this CPU."
         return f"{text} {self._on_other_cpus()}"
 
     def _on_other_cpus(self) -> str:
@@ -112,7 +115,3 @@ class DoctorReport:
         if not number:
             return "No layer has weights that can saturate the 16-bit sums of an x86 CPU without VNNI."
         return f"On an x86 CPU without VNNI {layers} can saturate: run the doctor there as well."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the schema is docs/doctor.md."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self), "trusted": self.trusted, "summary": self.summary()}

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from amct_onnx.common.arrays import Array
+
 CHANNELS, SIZE, HIDDEN, CLASSES = 32, 12, 32, 10
 IR_VERSION, OPSET = 8, 13
 STEP = 1 / 255
@@ -17,6 +19,19 @@ def sample_model() -> onnx.ModelProto:
 
     Input ``x`` float32 [N, 32, 12, 12] in [0, 1], output ``y`` float32 [N, 10] on a uint8 grid.
     """
+    graph = helper.make_graph(
+        _nodes(),
+        "sample",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", CHANNELS, SIZE, SIZE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", CLASSES])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in _constants().items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _constants() -> dict[str, np.generic | Array]:
     generator = np.random.default_rng(2024)
     # weights of one sign over a whole channel, so that neighbouring products do not cancel
     signs = generator.choice([-1, 1], size=(HIDDEN, 1, 1, 1))
@@ -25,7 +40,7 @@ def sample_model() -> onnx.ModelProto:
     # ranges from the mean sum: half of the activations' range, 110 on average
     conv_step = CHANNELS * 9 * 0.5 * 110 * WEIGHT_STEP * 1.5 / 255
     out_step = np.sqrt(HIDDEN * SIZE * SIZE) * conv_step * 85 * 73 * WEIGHT_STEP * 4 / 255
-    constants = {
+    return {
         "x_scale": np.float32(STEP),
         "u8_zero": np.uint8(0),
         "conv_w": conv,
@@ -41,38 +56,33 @@ def sample_model() -> onnx.ModelProto:
         "shape": np.asarray([0, -1], np.int64),
     }
 
-    def pair(source: str, scale: str, zero: str, result: str) -> list[onnx.NodeProto]:
-        q, dq = f"{result}_q", result
-        return [
-            helper.make_node("QuantizeLinear", [source, scale, zero], [q], f"{result}_quantize"),
-            helper.make_node("DequantizeLinear", [q, scale, zero], [dq], f"{result}_dequantize"),
-        ]
 
-    def weight(name: str) -> onnx.NodeProto:
-        return helper.make_node(
-            "DequantizeLinear", [name, f"{name}_scale", f"{name}_zero"], [f"{name}_f"], f"{name}_dequantize"
-        )
-
-    nodes = [
-        *pair("x", "x_scale", "u8_zero", "x_f"),
-        weight("conv_w"),
+def _nodes() -> list[onnx.NodeProto]:
+    return [
+        *_pair("x", "x_scale", "u8_zero", "x_f"),
+        _weight("conv_w"),
         helper.make_node("Conv", ["x_f", "conv_w_f"], ["c"], "conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c"], ["r"], "relu"),
-        *pair("r", "c_scale", "u8_zero", "r_f"),
+        *_pair("r", "c_scale", "u8_zero", "r_f"),
         helper.make_node("Reshape", ["r_f", "shape"], ["flat"], "flatten"),
         # a pair behind the move, so that the MatMul reads quantized numbers whatever the optimiser does
-        *pair("flat", "c_scale", "u8_zero", "flat_f"),
-        weight("dense_w"),
+        *_pair("flat", "c_scale", "u8_zero", "flat_f"),
+        _weight("dense_w"),
         helper.make_node("MatMul", ["flat_f", "dense_w_f"], ["m"], "dense"),
-        *pair("m", "y_scale", "y_zero", "y"),
+        *_pair("m", "y_scale", "y_zero", "y"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "sample",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", CHANNELS, SIZE, SIZE])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", CLASSES])],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+
+
+def _pair(source: str, scale: str, zero: str, result: str) -> list[onnx.NodeProto]:
+    """QuantizeLinear and DequantizeLinear."""
+    quantized = f"{result}_q"
+    return [
+        helper.make_node("QuantizeLinear", [source, scale, zero], [quantized], f"{result}_quantize"),
+        helper.make_node("DequantizeLinear", [quantized, scale, zero], [result], f"{result}_dequantize"),
+    ]
+
+
+def _weight(name: str) -> onnx.NodeProto:
+    return helper.make_node(
+        "DequantizeLinear", [name, f"{name}_scale", f"{name}_zero"], [f"{name}_f"], f"{name}_dequantize"
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    onnx.checker.check_model(model)
-    return model

@@ -40,6 +40,13 @@ def print_doctor(report: DoctorReport, file: TextIO) -> None:
     for row in report.settings:
         if row.detail:
             console.print(Text(f"'{row.name}' refused: {row.detail}"), soft_wrap=True)
-    layers = f"{report.exact_layers} layers in exact integers, {len(report.float_layers)} in float32"
-    console.print(Text(f"Reference: {layers}. Data: {report.data}, {report.feeds} feeds, {report.values:,} values"))
+    layers = (
+        f"Reference: {_counted(report.exact_layers, 'layer')} in exact integers, {len(report.float_layers)} in float32"
+    )
+    feeds, values = _counted(report.feeds, "feed"), _counted(report.values, "value")
+    console.print(Text(f"{layers}. Data: {report.data}, {feeds}, {values}"), soft_wrap=True)
     console.print(Text(report.summary()), soft_wrap=True)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnxruntime as ort
 
-from amct_onnx.device.lowered_session import PINNED_ENTRIES, PINNED_LEVEL
+from amct_onnx.common.onnxruntime_session import KEEP_QDQ, PINNED_ENTRIES, PINNED_LEVEL, session_options
 
 LEVELS = {
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -14,7 +14,6 @@ LEVELS = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-NO_QDQ = {"session.disable_quant_qdq": "1"}
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,7 @@ class Setting:
 
     def options(self) -> ort.SessionOptions:
         """The session options of this setting."""
-        options = ort.SessionOptions()
-        options.graph_optimization_level = LEVELS[self.level]
-        for key, value in self.entries:
-            options.add_session_config_entry(key, value)
-        options.log_severity_level = 4  # a session that is refused shows in the table
-        return options
+        return session_options(LEVELS[self.level], dict(self.entries))  # a session that is refused shows in the table
 
 
 def _setting(name: str, level: str, entries: dict[str, str], why: str) -> Setting:
@@ -50,7 +44,7 @@ def _setting(name: str, level: str, entries: dict[str, str], why: str) -> Settin
 PINNED = _setting(
     "as written (AMCT_SO)",
     next(k for k, v in LEVELS.items() if v == PINNED_LEVEL),
-    {**NO_QDQ, **PINNED_ENTRIES},
+    {**KEEP_QDQ, **PINNED_ENTRIES},
     "each node as the model says, in float32; what this package uses for every reference",
 )
 SETTINGS = (
@@ -58,7 +52,7 @@ SETTINGS = (
     _setting("extended", "extended", {}, "fuses Q/DQ into int8 operators, no changes of memory layout"),
     _setting("basic", "basic", {}, "folds constants and removes nodes; Q/DQ stay"),
     _setting("off", "off", {}, "optimisations off"),
-    _setting("default, Q/DQ kept", "all", NO_QDQ, "no int8 operators, but scales may be folded into weights"),
+    _setting("default, Q/DQ kept", "all", KEEP_QDQ, "no int8 operators, but scales may be folded into weights"),
     _setting(
         "default, s8 kept",
         "all",
@@ -73,4 +67,4 @@ SETTINGS = (
     ),
     PINNED,
 )
-"""In the order of the table."""
+"""All settings, in the order of the table."""

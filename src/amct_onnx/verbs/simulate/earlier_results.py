@@ -1,4 +1,4 @@
-"""Whether what lies in a folder is exactly what an earlier simulation wrote there, as its list of files proves."""
+"""Whether a folder holds exactly what an earlier simulation wrote there, as its list of files proves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amct_onnx.errors import OutputError
 
 FACTS_FILE = "simulation.json"
 MAX_FACTS_BYTES = 1 << 30
-"""A file takes some 150 bytes of it."""
+"""Limit of the facts' size; each file of the list takes some 150 bytes."""
 FEED = re.compile(r"\d{6}|[1-9]\d{6,8}")
 FILE = re.compile(rf"({FEED.pattern})/([A-Za-z0-9_.-]+\.(?:npy|bin))")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -37,7 +37,7 @@ class EarlierResults:
         Files that were read before and have not changed since are not read again.
 
         Raises:
-            OutputError: Something lies there that the list does not name, or that is not as the list says.
+            OutputError: The folder holds something that the list does not name, or that differs from the list.
             OSError: Something cannot be read.
         """
         try:
@@ -48,7 +48,7 @@ class EarlierResults:
         if FACTS_FILE not in present:
             if feeds:
                 raise self._refusal(
-                    self._folder / feeds[0], f"no {FACTS_FILE} beside it says that a simulation made it"
+                    self._folder / feeds[0], f"no {FACTS_FILE} beside it shows that a simulation made it"
                 )
             return []
         files = self._listed()
@@ -134,12 +134,12 @@ class EarlierResults:
 
 
 def feed_folder(number: int) -> str:
-    """Name of the folder that holds what one feed gave."""
+    """Name of the folder with the results of one feed."""
     return f"{number:06d}"
 
 
 def _entry(content: Any) -> tuple[str, tuple[int, str]] | None:
-    """One file of the list, None when it is none."""
+    """One file of the list; None when the entry is not one."""
     if not isinstance(content, dict) or set(content) != {"name", "size", "sha256"}:
         return None
     name, size, digest = content["name"], content["size"], content["sha256"]

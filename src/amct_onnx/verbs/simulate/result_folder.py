@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.json_text import json_text
 from amct_onnx.errors import OutputError
 from amct_onnx.files.hidden_folder import flush_folder, write_fully
@@ -26,7 +26,7 @@ from amct_onnx.files.transaction import FILE_MODE, FOLDER_MODE, Transaction
 from amct_onnx.verbs.simulate.earlier_results import FACTS_FILE, EarlierResults, feed_folder
 
 FLUSHERS = 8
-"""Threads that flush: a journal takes what several wait for in one go."""
+"""Threads that flush: the file system's journal serves several at once."""
 
 
 class ResultFolder:
@@ -42,7 +42,7 @@ class ResultFolder:
         self._feeds = 0
 
     def __enter__(self) -> ResultFolder:
-        """See whether the earlier results may be replaced: before a long run.
+        """Check before a long run whether the earlier results may be replaced.
 
         Raises:
             OutputError: They are not what their list says, or have none.
@@ -57,7 +57,7 @@ class ResultFolder:
         """Remove what was not committed."""
         self._transaction.__exit__(kind, error, trace)
 
-    def add(self, files: Sequence[tuple[str, npt.NDArray[Any]]], file_format: str) -> None:
+    def add(self, files: Sequence[tuple[str, Array]], file_format: str) -> None:
         """Write the next feed.
 
         Args:
@@ -130,7 +130,7 @@ class ResultFolder:
             raise OutputError(f"{self._folder}: cannot be written ({reason}). Choose another save_path.") from error
 
 
-def _content(array: npt.NDArray[Any], file_format: str) -> list[bytes | memoryview]:
+def _content(array: Array, file_format: str) -> list[bytes | memoryview]:
     plain = np.ascontiguousarray(array)
     numbers = plain.reshape(-1).view(np.uint8).data
     if file_format == "bin":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_simulation(result: Simulation, file: TextIO) -> None:
-    """Print one row per integer layer, warnings, and what stays undecided about the device."""
+    """Print one row per integer layer, warnings, and what is not public about the device."""
     console = console_for(file)
     columns = ("Layer", "Operator", "Kernel", "Largest sum", "Worst case", "Saturated", "Ties", "Largest met")
     table = Table(*columns)

@@ -1,4 +1,4 @@
-"""Run a deploy model over a data set and write what it gives, named as a board's dump is."""
+"""Run a deploy model over a data set and write the results, named like a board's dump."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
+from amct_onnx.common.arrays import Array
+from amct_onnx.common.json_values import JsonReport
 from amct_onnx.common.log import start_log
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
@@ -23,14 +23,13 @@ from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.simulate.result_folder import ResultFolder
 
-LONGEST_NAME = 180
+MAX_NAME = 180
 """Characters of a name within a file name; file systems take 255 bytes, with operator, index and suffix."""
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """What a simulation did; ``to_dict`` is the content of ``simulation.json`` but for its list of files.
+class Simulation(JsonReport):
+    """The report of a simulation; ``to_dict`` is the content of ``simulation.json`` without its list of files.
 
     Attributes:
         model, data, folder: paths.
@@ -41,6 +40,8 @@ class Simulation:
         undecided: what no public source decides about the device.
         pinned: session options that were set because they change results.
     """
+
+    SCHEMA_VERSION = 1
 
     model: str
     data: str
@@ -54,19 +55,11 @@ class Simulation:
     pinned: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the schema is docs/simulate.md."""
-        counts = {c.name: asdict(c) for c in self.counts}
-        layers = [
-            {
-                **asdict(f),
-                "exact_in_float32": f.exact_in_float32,
-                "deq_scale_in_float16": f.deq_scale_in_float16,
-                "counts": counts.get(f.name),
-            }
-            for f in self.layers
-        ]
-        content = {k: v for k, v in asdict(self).items() if k not in ("layers", "counts")}
-        return {"schema_version": SCHEMA_VERSION, **content, "layers": layers}
+        """Plain JSON values, each layer with its counts; the schema is docs/simulate.md."""
+        content = super().to_dict()
+        counts = {c["name"]: c for c in content.pop("counts")}
+        content["layers"] = [{**layer, "counts": counts.get(layer["name"])} for layer in content.pop("layers")]
+        return content
 
 
 def simulate(
@@ -142,15 +135,15 @@ def simulate(
 def file_name(name: str) -> str:
     """A node's or tensor's name as a board's dump spells it: all but letters, digits, _ and - become _.
 
-    No file can have a very long name: it is cut, and told apart by a digest.
+    File systems limit the length of names: a longer one is cut, and a digest keeps it distinct.
     """
     spelt = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    if len(spelt) <= LONGEST_NAME:
+    if len(spelt) <= MAX_NAME:
         return spelt
-    return f"{spelt[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{spelt[:MAX_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def layer_files(layer: LayerTensors) -> list[tuple[str, npt.NDArray[Any]]]:
+def layer_files(layer: LayerTensors) -> list[tuple[str, Array]]:
     """Names (op_type.op_name.input/output.index, as msaccucmp writes a dump) and contents of a layer's files."""
     own, behind = f"{layer.op_type}.{file_name(layer.name)}", f"AscendDequant.{file_name(layer.dequantizer)}"
     return [

@@ -16,7 +16,7 @@ from amct_onnx.cli import main
 from amct_onnx.errors import OutputError
 from amct_onnx.files import writable
 from amct_onnx.verbs.compare.measure import progress
-from amct_onnx.verbs.compare.measure import state as state_module
+from amct_onnx.verbs.compare.measure import state_file as state_module
 from support.comparison_cases import Case
 from support.interrupted_runs import figures, interrupt_at
 
@@ -39,10 +39,26 @@ def contents(case: Case) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in case.states}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["plain", "same beginning, then others", "device", "evaluator"],
+        pytest.param(
+            ["plain", "data backwards", "same beginning, then others", "fewer", "device", "batch size", "labels"]
+            + ["evaluator"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["some", "all"],
+)
 def test_runs_that_differ_keep_their_own_states(
-    digits: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    digits: Case,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    names: list[str],
 ) -> None:
-    """Each is interrupted and has its state; each then is continued, and its state alone goes."""
+    """Each is interrupted and has its state. Then each is continued, and only its state goes."""
     evaluator = tmp_path / "e.py"
     text = "def evaluate(outputs, feeds, labels):\n    return {'first': next(iter(outputs.values()))[:, 0]}\n"
     evaluator.write_text(text, encoding="utf-8")
@@ -56,6 +72,7 @@ def test_runs_that_differ_keep_their_own_states(
         "labels": ["--labels", str(digits.labels)],
         "evaluator": ["--evaluator", str(evaluator)],
     }
+    runs = {name: runs[name] for name in names}
     wanted = {}
     for name, options in runs.items():
         file = tmp_path / "whole.json"

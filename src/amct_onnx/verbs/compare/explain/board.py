@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.device.session import LAYERS, DeploySession
 from amct_onnx.errors import DataError
@@ -20,7 +20,6 @@ from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import BoardResult, BoardTensor
 from amct_onnx.verbs.simulate.simulate import file_name
 
-Array = npt.NDArray[Any]
 INPUT, ACCUMULATOR, OUTPUT, GRAPH_OUTPUT = "input", "accumulator", "output", "graph output"
 DUMP = re.compile(r"[^.]+\.(?P<op>[^.]+)\.(?:.+\.)?(?P<end>input|output)\.(?P<index>\d+)(?:\.[^.]+)*\.(?:npy|bin)")
 """op_type.op_name[.task.stream.time].input/output.index; the op_type is the device's own."""
@@ -53,6 +52,15 @@ class _Tensor:
         return not s.not_finite and s.largest <= (self.lsb or 0.0) * (1 + 2.0**-12)
 
 
+class _Dumpable(NamedTuple):
+    """A simulated tensor: of which layer or output, its kind, the file of a dump as ``_files`` names it, values."""
+
+    name: str
+    kind: str
+    file: tuple[str, str, int]
+    values: Array
+
+
 def compare_board(
     folder: str | os.PathLike[str],
     deploy_model: str | os.PathLike[str],
@@ -79,31 +87,15 @@ def compare_board(
     tensors: dict[tuple[str, str], _Tensor] = {}
     number = compared = 0
     with DeploySession(deploy_model, device=device, collect=LAYERS) as session:
-        names = [o.name for o in session.get_outputs()]
         layers = [f.name for f in session.facts]
         for number, feed in enumerate(feeds):
             if number not in dumps or stopped():
                 continue
             files = _files(dumps[number])
-            try:
-                outputs, taps = session.run_layers(feed)
-            except Exception as error:  # onnxruntime's classes share no base
-                raise DataError(f"Feed {number} cannot be run ({error}). Check its shape.") from error
+            for dumpable in _simulated(session, feed, number):
+                if dumpable.file in files:
+                    _add(tensors, dumpable, files[dumpable.file], units)
             compared += 1
-            wanted = [(t.name, INPUT, (file_name(t.name), "input", 0), t.input) for t in taps]
-            wanted += [(t.name, ACCUMULATOR, (file_name(t.name), "output", 0), t.accumulator) for t in taps]
-            wanted += [(t.name, OUTPUT, (file_name(t.dequantizer), "output", 0), t.output) for t in taps]
-            wanted += [(n, GRAPH_OUTPUT, (file_name(n), "", 0), v) for n, v in zip(names, outputs, strict=True)]
-            for name, kind, key, expected in wanted:
-                if key not in files:
-                    continue
-                lsb = units.get(name) if kind == OUTPUT else None
-                if expected.dtype.kind == "i":
-                    lsb = 1.0
-                found = tensors.setdefault((name, kind), _Tensor(name, kind, lsb))
-                found.feeds += 1
-                other = _load(files[key], kind, expected)
-                found.statistics.merge(SourceTensor(expected).compare(other, lsb))
     if not compared:
         raise DataError(
             f"{root}: holds no dumps of the {number + 1 if dumps else 0} feeds of the data. Give one folder for each "
@@ -115,6 +107,34 @@ def compare_board(
             f"Conv.{file_name(layers[0]) if layers else 'name'}.output.0.npy."
         )
     return _result(str(root), device, compared, layers, tensors)
+
+
+def _simulated(session: DeploySession, feed: Mapping[str, Array], number: int) -> list[_Dumpable]:
+    """Everything of one feed that a dump may hold."""
+    try:
+        outputs, taps = session.run_layers(feed)
+    except Exception as error:  # onnxruntime's classes share no base
+        raise DataError(f"Feed {number} cannot be run ({error}). Check its shape.") from error
+    names = [o.name for o in session.get_outputs()]
+    return [
+        *(_Dumpable(t.name, INPUT, (file_name(t.name), "input", 0), t.input) for t in taps),
+        *(_Dumpable(t.name, ACCUMULATOR, (file_name(t.name), "output", 0), t.accumulator) for t in taps),
+        *(_Dumpable(t.name, OUTPUT, (file_name(t.dequantizer), "output", 0), t.output) for t in taps),
+        *(_Dumpable(n, GRAPH_OUTPUT, (file_name(n), "", 0), v) for n, v in zip(names, outputs, strict=True)),
+    ]
+
+
+def _add(
+    tensors: dict[tuple[str, str], _Tensor], expected: _Dumpable, file: Path, units: Mapping[str, float | None]
+) -> None:
+    """Compare one dumped tensor and add it to those of the same name and kind."""
+    lsb = units.get(expected.name) if expected.kind == OUTPUT else None
+    if expected.values.dtype.kind == "i":
+        lsb = 1.0
+    tensor = tensors.setdefault((expected.name, expected.kind), _Tensor(expected.name, expected.kind, lsb))
+    tensor.feeds += 1
+    other = _load(file, expected.kind, expected.values)
+    tensor.statistics.merge(SourceTensor(expected.values).compare(other, lsb))
 
 
 def _result(

@@ -9,19 +9,16 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN, reciprocal
+from amct_onnx.common.arrays import Array
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, run_named, tensors_of
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.verbs.compare.job import Tracked
 from amct_onnx.verbs.compare.measure.batch import Batch, is_classifier, ranks
-from amct_onnx.verbs.compare.measure.sessions import Array, open_default
+from amct_onnx.verbs.compare.measure.sessions import open_default
 from amct_onnx.verbs.compare.measure.statistics import SourceTensor
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.verdict import FLOAT_ROUNDING_DB

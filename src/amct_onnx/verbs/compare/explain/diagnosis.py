@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amct_onnx.common.arithmetic import INT32_MAX
+from amct_onnx.common.arrays import Float64
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.faults import SATURATES, not_finite, size, told_by_counts
-from amct_onnx.verbs.compare.explain.noise import Float64, Noise, explained
+from amct_onnx.verbs.compare.explain.noise import Noise, explained
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE
+from amct_onnx.verbs.compare.key import LAYER, Key
 from amct_onnx.verbs.compare.measure.batch import Results
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics
 from amct_onnx.verbs.compare.pairing import Paired
@@ -46,7 +48,7 @@ def examine(
     model: str,
     layers: Sequence[Paired],
     results: Results,
-    input_keys: Mapping[int, str],
+    input_keys: Mapping[int, Key],
     gain: Mapping[str, Float64],
     lsb: Sequence[float | None],
 ) -> list[Examined]:
@@ -54,7 +56,7 @@ def examine(
     found = []
     devices = [m for _, m in results.quantizers if m != SOURCE]
     for index, pair in enumerate(layers):
-        output = results.tensors.get((f"layer:{index}", model))
+        output = results.tensors.get((Key(LAYER, index), model))
         if output is None:
             continue
         noise = None
@@ -95,8 +97,8 @@ def diagnose(
     results: Results,
     lsb: Sequence[float | None],
     found: Divergence | None,
-) -> tuple[Divergence | None, bool]:
-    """The first layer at which a model leaves the source, and whether that is a fault.
+) -> Divergence | None:
+    """The first layer at which a model leaves the source.
 
     First comes a fault; without one, the first layer whose error exceeds what the next quantizer's rounding loses
     anyway.
@@ -111,15 +113,15 @@ def diagnose(
     """
     late = next((e for e in examined if _shows_itself(e, results.quantizers.get((e.index, model)))), None)
     if late is not None and (found is None or late.index < found.index):
-        return _late_fault(model, layers[late.index], late, results, lsb[late.index]), True
+        return _late_fault(model, layers[late.index], late, results, lsb[late.index])
     if found is not None:
-        return found, True
-    refused_input = {i for i, p in enumerate(layers) if p.entry.verdict != CONVERTED}
+        return found
+    refused = {i for i, p in enumerate(layers) if p.entry.verdict != CONVERTED}
     for e in examined:
         unit = lsb[e.index]
         if unit and e.rms > OWN_NOISE * unit and e.measured:
-            return _noise(model, layers, e, unit, e.index in refused_input, examined), False
-    return None, False
+            return _noise(model, layers, e, unit, e.index in refused, examined)
+    return None
 
 
 def _shows_itself(e: Examined, counts: QuantizerStatistics | None) -> bool:
@@ -135,7 +137,7 @@ def _late_fault(model: str, pair: Paired, e: Examined, results: Results, unit: f
     name = pair.entry.name
     total = e.noise.total if e.noise is not None else 0.0
     if e.not_finite:
-        count = results.tensors[f"layer:{e.index}", model].count
+        count = results.tensors[Key(LAYER, e.index), model].count
         return not_finite(model, f"'{name}'", name, e.index, e.not_finite / count, e.measured)
     cause, why, advice = told_by_counts(results.quantizers.get((e.index, model)), e.extra_saturation)
     start = (

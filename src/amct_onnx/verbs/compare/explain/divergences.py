@@ -7,22 +7,23 @@ When it was not asked for, it runs the first batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.files.read import read_model
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
 from amct_onnx.verbs.compare.explain.diagnosis import Examined, diagnose, examine
 from amct_onnx.verbs.compare.explain.faults import Place, contradiction, fault
-from amct_onnx.verbs.compare.explain.local_errors import LAYER, Piece, pieces
+from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
 from amct_onnx.verbs.compare.explain.noise import gains
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
+from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
-from amct_onnx.verbs.compare.measure.sessions import Array
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -34,8 +35,8 @@ Tensors = Callable[[], dict[str, dict[str, Array]]]
 
 def find_divergences(
     job: Job, layers: Sequence[Paired], ledger: Ledger, results: Results, first: Batch, tensors: Tensors
-) -> list[tuple[Divergence, bool]]:
-    """At most one divergence for each model but the source, and whether it is a fault.
+) -> tuple[Divergence, ...]:
+    """At most one divergence for each model but the source.
 
     Args:
         job: see ``make_job``.
@@ -45,61 +46,96 @@ def find_divergences(
         first: the first batch.
         tensors: of the first batch, by model and name.
     """
-    graphs = _Graphs(ledger)
-    gain = gains(ledger.layers, graphs.deploy)
-    lsb = [layer_lsb(pair)[0] for pair in layers]
-    sharp = deploy_key(REFERENCE)
-    cut = CutSource(job, tensors()[SOURCE])
-    probe, probed, shown = job, results, tensors()
-    if REFERENCE not in job.devices:
+    if REFERENCE in job.devices:
+        probe, probed, shown = job, results, tensors()
+    else:
         probe = _with_reference(job)
         runner = Runner(probe)
         probed, shown = runner.run(first), runner.tensors(first)
-
-    def examined_in(asked: Job, model: str, found: Results) -> list[Examined]:
-        return examine(model, layers, found, input_keys(asked, layers), gain, lsb)
-
-    def of(model: str, examined: Sequence[Examined], found: Results) -> tuple[Divergence | None, bool]:
-        own = cut.run(first.feeds, shown[model], probe, model)
-        worst = next(
-            (
-                p
-                for p in pieces(probe, layers, gain, model, own, shown[model])
-                if p.faulty and graphs.judges(p, probe, layers, model)
-            ),
-            None,
-        )
-        named = None
-        if worst is not None:
-            extra = next((e.extra_saturation for e in examined if e.index == worst.index), 0.0)
-            members = graphs.members(layers[worst.index]) if worst.kind == LAYER and model != FAKE_QUANT else ()
-            place = Place(
-                members,
-                lambda: graphs.segment(worst, probe, model),
-                found.quantizers.get((worst.index, model)),
-                extra,
-            )
-            named = fault(worst, model, layers, place)
-        elif model != FAKE_QUANT:
-            named = contradiction(model, layers, graphs.members)
-        return diagnose(model, layers, examined, found, lsb, named)
-
-    sharp_fault, is_fault = of(sharp, examined_in(probe, sharp, probed), probed)
+    search = _Search(layers, ledger, first, probe, shown, CutSource(job, tensors()[SOURCE]))
+    sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
     divergences = []
     for model in job.models:
-        examined = examined_in(job, model, results)
-        if model == sharp:
-            own, wrong = sharp_fault, is_fault
+        if model == deploy_key(REFERENCE):
+            found = sharp
         elif model == FAKE_QUANT:
-            own, wrong = of(model, examined, results)
+            found = search.exactly(model, job, results)
         else:
-            own, wrong = diagnose(model, layers, examined, results, lsb, None)
-            if sharp_fault is not None and is_fault and (own is None or not wrong or own.index >= sharp_fault.index):
-                text = f"The deploy model is wrong, seen without the rounding of a device: {sharp_fault.text}"
-                own, wrong = replace(sharp_fault, model=model, text=text), True
-        if own is not None:
-            divergences.append((own, wrong))
-    return divergences
+            found = _with_fault_of(sharp, model, search.by_statistics(model, job, results))
+        if found is not None:
+            divergences.append(found)
+    return tuple(divergences)
+
+
+def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None) -> Divergence | None:
+    """What a device shows, unless the device ``reference`` shows a fault that does not lie behind it."""
+    if sharp is None or not sharp.is_fault:
+        return own
+    if own is not None and own.is_fault and own.index < sharp.index:
+        return own
+    text = f"The deploy model is wrong, seen without the rounding of a device: {sharp.text}"
+    return replace(sharp, model=model, text=text)
+
+
+class _Search:
+    """What the search in every model needs.
+
+    Args:
+        layers: see ``make_job``.
+        ledger: of the conversion.
+        first: the first batch.
+        probe: a job with the device ``reference``.
+        shown: its tensors on the first batch, by model and name.
+        cut: a session of the cut source.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Paired],
+        ledger: Ledger,
+        first: Batch,
+        probe: Job,
+        shown: Mapping[str, Mapping[str, Array]],
+        cut: CutSource,
+    ) -> None:
+        self._layers, self._first, self._probe, self._shown, self._cut = layers, first, probe, shown, cut
+        self._graphs = _Graphs(ledger)
+        self._gain = gains(ledger.layers, self._graphs.deploy)
+        self._lsb = [layer_lsb(pair)[0] for pair in layers]
+
+    def by_statistics(self, model: str, job: Job, results: Results) -> Divergence | None:
+        """What the statistics of all batches show."""
+        return diagnose(model, self._layers, self._examined(model, job, results), results, self._lsb, None)
+
+    def exactly(self, model: str, job: Job, results: Results) -> Divergence | None:
+        """The same, and the fault that the first batch shows piece by piece."""
+        examined = self._examined(model, job, results)
+        worst = self._first_faulty(model)
+        if worst is not None:
+            named: Divergence | None = fault(worst, model, self._layers, self._place(worst, model, examined, results))
+        else:
+            named = contradiction(model, self._layers, self._graphs.members) if model != FAKE_QUANT else None
+        return diagnose(model, self._layers, examined, results, self._lsb, named)
+
+    def _examined(self, model: str, job: Job, results: Results) -> list[Examined]:
+        return examine(model, self._layers, results, input_keys(job, self._layers), self._gain, self._lsb)
+
+    def _first_faulty(self, model: str) -> Piece | None:
+        """The first piece that is wrong by itself."""
+        other = self._shown[model]
+        own = self._cut.run(self._first.feeds, other, self._probe, model)
+        found = pieces(self._probe, self._layers, self._gain, model, own, other)
+        judges = self._graphs.judges
+        return next((p for p in found if p.faulty and judges(p, self._probe, self._layers, model)), None)
+
+    def _place(self, piece: Piece, model: str, examined: Sequence[Examined], results: Results) -> Place:
+        in_deploy_layer = piece.kind == LAYER and model != FAKE_QUANT
+        return Place(
+            members=self._graphs.members(self._layers[piece.index]) if in_deploy_layer else (),
+            segment=lambda: self._graphs.segment(piece, self._probe, model),
+            counts=results.quantizers.get((piece.index, model)),
+            extra_saturation=next((e.extra_saturation for e in examined if e.index == piece.index), 0.0),
+        )
 
 
 class _Graphs:

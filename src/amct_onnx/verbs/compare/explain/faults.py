@@ -11,13 +11,14 @@ from amct_onnx.common.arithmetic import INT32_MAX
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.cut_source import Segment
 from amct_onnx.verbs.compare.explain.error_shape import look
-from amct_onnx.verbs.compare.explain.local_errors import BEFORE, LAYER, Piece
+from amct_onnx.verbs.compare.explain.local_errors import BEFORE, Piece
 from amct_onnx.verbs.compare.explain.stated_factors import (
     antiquant_contradiction,
     dequantizer_contradiction,
     has_bias,
     quantizer_contradiction,
 )
+from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.figures import figure
@@ -119,13 +120,10 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
 
 
 def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
-    """What stands before a layer's quantizer or an output, or a layer that stays float."""
+    """What stands before a layer's quantizer or an output."""
     if piece.kind == BEFORE:
         layer, index, at = layers[piece.index].entry.name, piece.index, "before"
         where = f"What stands before the quantizer of '{layer}'"
-    elif piece.kind == "layer":
-        layer, index, at = layers[piece.index].entry.name, piece.index, "at"
-        where = f"'{layer}', which stays float,"
     else:
         index, at = len(layers) - 1, "behind"
         layer = layers[index].entry.name if layers else ""

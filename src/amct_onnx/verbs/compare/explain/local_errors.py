@@ -11,22 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array, Bool, Float64
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.cut_source import on_grid
 from amct_onnx.verbs.compare.explain.noise import FLOAT32_NOISE, HALF_ULP16
 from amct_onnx.verbs.compare.job import Job, Tracked, input_keys
+from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT
 from amct_onnx.verbs.compare.pairing import Paired
 
-Array = npt.NDArray[Any]
-Float64 = npt.NDArray[np.float64]
-
-LAYER, BEFORE, OUTPUT = "layer", "before", "output"
+BEFORE = "before"
 MARGIN = 2.0
 """The bounds take ties to be spread evenly over a channel's positions; real ones lie unevenly."""
 NOTICEABLE = 2.0**-14
@@ -65,7 +62,7 @@ class Piece:
     explained: Float64 = field(default_factory=lambda: np.zeros(1))
 
     @cached_property
-    def finite(self) -> npt.NDArray[np.bool_]:
+    def finite(self) -> Bool:
         """Where both hold numbers."""
         return np.isfinite(self.own) & np.isfinite(self.other)
 
@@ -85,7 +82,7 @@ class Piece:
         return np.asarray(np.moveaxis(error, self.axis, 0).reshape(error.shape[self.axis], -1).mean(axis=1))
 
     @cached_property
-    def wrong(self) -> npt.NDArray[np.bool_]:
+    def wrong(self) -> Bool:
         """Channels that err by more than is explained."""
         values = self.own[self.finite]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
@@ -124,21 +121,20 @@ def pieces(
     by_key = {t.key: t for t in job.tracked}
     found = []
     for t in job.tracked:
-        kind, _, number = t.key.partition(":")
-        index = int(number)
+        kind, index = t.key.kind, t.key.index
         a = own[t.source]
         b = np.asarray(other[t.others[model]].reshape(a.shape), np.float64)
         half = a.dtype == np.float16
         mine = np.asarray(a, np.float64) - t.shift
-        if kind == "layer" and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
+        if kind == LAYER and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
             entry = layers[index].entry
-            read = by_key.get(keys.get(index, ""))
+            read = by_key[keys[index]] if index in keys else None
             ties = _near_ties(other[read.others[model]], entry, half) if read is not None else 0.0
             axis = _channel_axis(entry, a, gains[entry.name].size)
             bound = _of_layer(entry, gains[entry.name], ties, mine, axis, half)
             found.append(Piece(LAYER, index, t, mine, b, axis, t.lsb, bound))
             continue
-        if kind == "input":
+        if kind == INPUT:
             entry = layers[index].entry
             if entry.scale_d is None or entry.offset_d is None:
                 continue
@@ -147,7 +143,7 @@ def pieces(
         values = mine[np.isfinite(mine)]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
         allowed = BETWEEN_STEPS * t.lsb if t.lsb else BETWEEN_SHARE * rms
-        found.append(Piece({"input": BEFORE}.get(kind, kind), index, t, mine, b, None, t.lsb, np.asarray([allowed])))
+        found.append(Piece(BEFORE if kind == INPUT else kind, index, t, mine, b, None, t.lsb, np.asarray([allowed])))
     return sorted(found, key=lambda p: p.order)
 
 

@@ -12,16 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Float64
 from amct_onnx.device.facts import weight_sums
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.graph.layers import layout_of
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.job import FAKE_QUANT
-
-Float64 = npt.NDArray[np.float64]
 
 HALF_ULP16 = 2.0**-11
 """Relative rounding of float16."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import dequantize_scale, reciprocal
+from amct_onnx.common.arrays import Float64
+from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.plan.ledger import LayerEntry
 
 TOLERANCE = 1e-5
 """Relative: the ledger's decimal figures stand for float32 numbers, and a split scale is rounded once more."""
-
-Float64 = npt.NDArray[np.float64]
 
 
 def quantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> tuple[str, str]:
@@ -104,8 +103,7 @@ def dequantizer(members: Sequence[ir.Node], entry: LayerEntry) -> tuple[ir.Node,
     parameter = node.inputs[1].const_value if node is not None and node.inputs[1] is not None else None
     if node is None or parameter is None:
         return None
-    packed = parameter.numpy().reshape(-1)
-    scales = (packed & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32).astype(np.float64)
+    scales = unpack_deq_scale(parameter.numpy().reshape(-1))[0].astype(np.float64)
     behind = next((u.node for u in node.outputs[0].uses() if u.node in members and u.node.op_type == "Mul"), None)
     if behind is not None:
         ratio = next((v.const_value for v in behind.inputs if v is not None and v.const_value is not None), None)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array, Int64
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
+from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, run_named
@@ -23,7 +23,6 @@ from amct_onnx.verbs.compare.measure.statistics import (
     as_float,
 )
 
-Array = npt.NDArray[Any]
 TOP = (1, 5)
 
 
@@ -70,7 +69,7 @@ class Results:
 
     batches: int = 0
     samples: int = 0
-    tensors: dict[tuple[str, str], TensorStatistics] = field(default_factory=dict)
+    tensors: dict[tuple[Key, str], TensorStatistics] = field(default_factory=dict)
     quantizers: dict[tuple[int, str], QuantizerStatistics] = field(default_factory=dict)
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
 
@@ -126,7 +125,7 @@ class Runner:
 
     def classifies(self, batch: Batch) -> bool:
         """Whether an output of the source holds one row of scores for each label of the batch."""
-        names = [t.source for t in self.job.tracked if t.key.startswith("output:")]
+        names = [t.source for t in self.job.tracked if t.key.kind == OUTPUT]
         return any(is_classifier(v, batch) for v in self._outputs(names, batch).values())
 
     def _outputs(self, names: list[str], batch: Batch) -> dict[str, Array]:
@@ -154,10 +153,10 @@ class Runner:
                         f"Tensor '{tracked.source}' has {values.size} elements in the source, '{name}' {other.size} in "
                         f"{key}: the models do not belong together. Convert the source again."
                     )
-                if tracked.key.startswith("input:"):
+                if tracked.key.kind == INPUT:
                     made.tensors[tracked.key, key] = source.compare_mean(other)
                     continue
-                output = tracked.key.startswith("output:")
+                output = tracked.key.kind == OUTPUT
                 made.tensors[tracked.key, key] = source.compare(other, tracked.lsb, output=output)
         for quantizer in self.job.quantizers:
             values = as_float(found[SOURCE][quantizer.tensor])
@@ -181,7 +180,7 @@ class Runner:
     def _measure(self, batch: Batch, found: Mapping[str, Mapping[str, Array]], made: Results) -> None:
         if batch.labels is None and self._evaluator is None:
             return
-        outputs = [t for t in self.job.tracked if t.key.startswith("output:")]
+        outputs = [t for t in self.job.tracked if t.key.kind == OUTPUT]
         answers: dict[str, dict[str, Array]] = {SOURCE: {t.source: found[SOURCE][t.source] for t in outputs}}
         for key in self.job.models:
             answers[key] = {t.source: found[key][t.others[key]] for t in outputs}
@@ -210,7 +209,7 @@ def _cannot_run(batch: Batch, error: Exception) -> DataError:
     return DataError(f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data.")
 
 
-def ranks(scores: Array, labels: Array) -> npt.NDArray[np.int64]:
+def ranks(scores: Array, labels: Array) -> Int64:
     """How many classes score above each row's label; of equal scores the first class comes first, NaN comes last.
 
     Raises:

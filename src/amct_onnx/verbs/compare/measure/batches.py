@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import Labelled
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.measure.batch import Batch
-
-Array = npt.NDArray[Any]
 
 
 def cut_batches(feeds: Iterable[Labelled], inputs: Sequence[InputSpec], size: int) -> Iterator[Batch]:

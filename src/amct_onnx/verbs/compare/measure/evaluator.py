@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError
 
@@ -17,8 +16,6 @@ METRIC_LIMIT = 1_000
 """Metrics of one evaluator: a table with more columns shows nothing."""
 LONGEST_NAME = 1_000
 """Characters of a metric's name."""
-
-Array = npt.NDArray[Any]
 
 
 class Evaluator:
@@ -40,7 +37,7 @@ class Evaluator:
 
     def evaluate(
         self, outputs: Mapping[str, Array], feeds: Mapping[str, Array], labels: Array | None, samples: int
-    ) -> dict[str, npt.NDArray[np.float64]]:
+    ) -> dict[str, Float64]:
         """One number per sample and metric.
 
         Args:

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from amct_onnx.common.json_values import JsonText
+
 FRACTION_BITS = 1074
 """Every finite float64 is a multiple of 2^-1074, its smallest subnormal number."""
 MANTISSA_BITS = 53
 
 
 @dataclass
-class ExactSum:
+class ExactSum(JsonText):
     """A sum of float64 numbers, held as an integer in units of 2^-1074."""
 
     units: int = 0

@@ -12,7 +12,7 @@ from amct_onnx.common.log import get_logger
 from amct_onnx.errors import DataError, OutputError
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.batch import Batch, Results
-from amct_onnx.verbs.compare.measure.state import DataDigest, State, write_state
+from amct_onnx.verbs.compare.measure.state_file import DataDigest, State, write_state
 from amct_onnx.verbs.compare.measure.state_place import run_of
 
 SAVE_SECONDS = 30.0

@@ -7,18 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
-from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
+from amct_onnx.common.arrays import Array
+from amct_onnx.common.onnxruntime_session import (
+    ERRORS,
+    KEEP_QDQ,
+    PINNED_ENTRIES,
+    PINNED_LEVEL,
+    open_session,
+    session_options,
+)
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.files.read import INPUT_FILES
 
-Array = npt.NDArray[Any]
-
-REFERENCE_ENTRIES = {"session.disable_quant_qdq": "1", **PINNED_ENTRIES}
+REFERENCE_ENTRIES = {**KEEP_QDQ, **PINNED_ENTRIES}
 """Session config entries under which Q/DQ, fake-quant and deploy models are computed as written."""
 
 
@@ -83,13 +88,8 @@ def pinned_settings(threads: int) -> dict[str, str]:
 
 def pinned_options(threads: int) -> ort.SessionOptions:
     """Options under which Q/DQ and fake-quant models give their true numbers."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = PINNED_LEVEL
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # a tensor shown twice, an unused initializer: nothing that a user can change
-    for key, value in REFERENCE_ENTRIES.items():
-        options.add_session_config_entry(key, value)
-    return options
+    # no warnings: a tensor shown twice, an unused initializer: nothing that a user can change
+    return session_options(entries=REFERENCE_ENTRIES, threads=threads, severity=ERRORS)
 
 
 def open_reference(model: ModelBytes, threads: int) -> ort.InferenceSession:
@@ -109,14 +109,13 @@ def open_default(path: str | os.PathLike[str]) -> ort.InferenceSession:
     Raises:
         UnsupportedModelError: ONNX Runtime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL, severity=ERRORS)
     return _open(os.fspath(path), os.fspath(path), options)
 
 
 def _open(model: str | bytes, label: str, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(model, options, providers=[CPU])
+        return open_session(model, options)
     except Exception as error:  # onnxruntime's classes share no base
         raise UnsupportedModelError(
             f"{label}: ONNX Runtime refuses the model ({error}). Check that it runs in onnxruntime by itself."

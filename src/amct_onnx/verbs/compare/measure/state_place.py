@@ -17,7 +17,7 @@ from amct_onnx.data.source import DataSource
 from amct_onnx.errors import DataError, OutputError
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.batch import Batch
-from amct_onnx.verbs.compare.measure.state import DataDigest, State, read_body, read_state
+from amct_onnx.verbs.compare.measure.state_file import DataDigest, State, read_body, read_state
 
 MAX_REASONS = 5
 """Other states of which an error tells why they are not taken."""

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from amct_onnx.common.typed_json import ContentError
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job
+from amct_onnx.verbs.compare.key import INPUT, Key
 from amct_onnx.verbs.compare.measure.batch import TOP, Accuracy, Results
 from amct_onnx.verbs.compare.measure.evaluator import LONGEST_NAME, METRIC_LIMIT
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
@@ -30,10 +31,10 @@ Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Samples = Annotated[int, Meta(ge=0, le=1 << 53)]
 Sum = Annotated[str, Meta(pattern="^-?0x[0-9a-f]{1,600}$", max_length=603)]
 """An ``ExactSum``: float64 covers 2098 bits, so many numbers as there are some more."""
-Key = Annotated[str, Meta(min_length=1, max_length=1 << 10)]
+Label = Annotated[str, Meta(min_length=1, max_length=1 << 10)]
 Metric = Annotated[str, Meta(max_length=LONGEST_NAME)]
 Sums = Annotated[dict[Metric, Sum], Meta(max_length=METRIC_LIMIT)]
-Settings = Annotated[dict[Key, Annotated[str, Meta(max_length=1 << 16)]], Meta(max_length=100)]
+Settings = Annotated[dict[Label, Annotated[str, Meta(max_length=1 << 16)]], Meta(max_length=100)]
 
 
 class TensorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,15 +75,15 @@ class StateContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of the file but its checksum."""
 
     schema_version: Count
-    job: Key
+    job: Label
     settings: Settings
     data: Annotated[str, Meta(pattern="^[0-9a-f]{32}-[0-9]{1,16}-[0-9]{1,16}$", max_length=66)]
     seconds: Annotated[float, Meta(ge=0, le=1e12)]
     batches: Samples
     samples: Samples
-    tensors: list[tuple[Key, Key, TensorContent]]
-    quantizers: list[tuple[Samples, Key, QuantizerContent]]
-    accuracy: list[tuple[Key, AccuracyContent]]
+    tensors: list[tuple[Label, Label, TensorContent]]
+    quantizers: list[tuple[Samples, Label, QuantizerContent]]
+    accuracy: list[tuple[Label, AccuracyContent]]
     run: Annotated[str, Meta(max_length=1 << 10)] = ""
 
 
@@ -91,7 +92,7 @@ class Header(msgspec.Struct, frozen=True):
 
     schema_version: Count
     checksum: str
-    job: Key
+    job: Label
     settings: Settings
     run: Annotated[str, Meta(max_length=1 << 10)] = ""
 
@@ -108,7 +109,8 @@ def results_of(content: StateContent, job: Job) -> Results:
     _only_once("tensors", [(k, m) for k, m, _ in content.tensors])
     _only_once("quantizers", [(i, m) for i, m, _ in content.quantizers])
     _only_once("accuracy", [m for m, _ in content.accuracy])
-    for number, (key, model, tensor) in enumerate(content.tensors):
+    for number, (text, model, tensor) in enumerate(content.tensors):
+        key = _key(text, f"$.tensors[{number}][0]")
         made.tensors[key, model] = _tensor(tensor, f"$.tensors[{number}][2]", key, made.samples)
     for number, (layer, model, quantizer) in enumerate(content.quantizers):
         made.quantizers[layer, model] = _quantizer(quantizer, f"$.quantizers[{number}][2]")
@@ -131,6 +133,13 @@ def _hold(place: str, conditions: Iterable[tuple[str, bool]]) -> None:
             raise ContentError(f"{place}.{field}: contradicts the other figures")
 
 
+def _key(text: str, place: str) -> Key:
+    try:
+        return Key.from_text(text)
+    except ValueError as error:
+        raise ContentError(f"{place}: {error}") from error
+
+
 def _sum(text: str, place: str) -> ExactSum:
     made = ExactSum.from_text(text)
     if not math.isfinite(made.value):
@@ -138,14 +147,14 @@ def _sum(text: str, place: str) -> ExactSum:
     return made
 
 
-def _tensor(content: TensorContent, place: str, key: str, samples: int) -> TensorStatistics:
+def _tensor(content: TensorContent, place: str, key: Key, samples: int) -> TensorStatistics:
     values = msgspec.structs.asdict(content)
     sums = {n: _sum(values[n], f"{place}.{n}") for n in ("absolute", "square", "source_square", "square_of_other")}
     made = TensorStatistics(**{**values, **sums})
     compared, top = made.compared, made.largest
     absolute, square = sums["absolute"].value, sums["square"].value
     # of a layer's input the mean alone is taken, unless something was not finite
-    mean_alone = key.startswith("input:") and top == square == 0
+    mean_alone = key.kind == INPUT and top == square == 0
     more, less = 1 + FLOAT_SLACK, 1 - FLOAT_SLACK
     lengths = [math.sqrt(max(0.0, sums[n].value)) for n in ("square", "source_square", "square_of_other")]
     _hold(
@@ -193,14 +202,14 @@ def _check_models(made: Results, job: Job) -> None:
     wanted = {(t.key, m) for t in job.tracked for m in t.others}
     if set(made.tensors) != (wanted if made.batches else set()):
         raise ContentError("$.tensors: are not those of the models")
-    counts: dict[str, tuple[int, int]] = {}
-    squares: dict[str, ExactSum] = {}
+    counts: dict[Key, tuple[int, int]] = {}
+    squares: dict[Key, ExactSum] = {}
     for (key, model), tensor in made.tensors.items():
         if counts.setdefault(key, (tensor.count, tensor.samples)) != (tensor.count, tensor.samples):
-            raise ContentError(f"$.tensors: '{key}' has another count in '{model}'")
-        same = key.startswith("input:") or tensor.not_finite  # of some elements or batches only
+            raise ContentError(f"$.tensors: '{key.to_text()}' has another count in '{model}'")
+        same = key.kind == INPUT or tensor.not_finite  # of some elements or batches only
         if not same and squares.setdefault(key, tensor.source_square) != tensor.source_square:
-            raise ContentError(f"$.tensors: the source's '{key}' is another beside '{model}'")
+            raise ContentError(f"$.tensors: the source's '{key.to_text()}' is another beside '{model}'")
     models = (SOURCE, *job.models)
     known = {SOURCE: {q.layer for q in job.quantizers}}
     known |= {m: set(range(len(job.layer_names))) for m in models[1:]}

@@ -7,13 +7,13 @@ which their parts arrive, the result is the same to the last bit.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.report import Difference
 
@@ -23,8 +23,6 @@ LARGEST = 1e150
 """What float64 can square; anything larger counts as infinite."""
 LSB_SLACK = 1 - 2.0**-12
 """A difference of exactly one step may come out a little smaller: both tensors are products rounded to float32."""
-
-Array = npt.NDArray[Any]
 
 
 @dataclass
@@ -62,11 +60,6 @@ class TensorStatistics:
         self.square.merge(other.square)
         self.source_square.merge(other.source_square)
         self.square_of_other.merge(other.square_of_other)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a file; exact."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {n: v.to_text() if isinstance(v, ExactSum) else v for n, v in values.items()}
 
     @property
     def mean_abs(self) -> float:

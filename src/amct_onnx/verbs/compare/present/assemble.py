@@ -12,6 +12,7 @@ from amct_onnx.device.profiles import PROFILES
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
+from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.sessions import pinned_settings
@@ -70,11 +71,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     job, results = run.job, run.results
     tensors = cache(lambda: run.runner.tensors(run.first))
     divergences = find_divergences(job, run.layers, run.ledger, results, run.first, tensors)
-    outputs = tuple(
-        OutputEntry(t.source, t.lsb, tuple(results.tensors[t.key, m].difference(m, t.lsb) for m in t.others))
-        for t in _outputs(job)
-    )
-    layers = _layers(run)
+    outputs, layers = _output_entries(run), _layers(run)
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
@@ -100,7 +97,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         models=models,
         outputs=outputs,
         layers=layers,
-        divergences=tuple(d for d, _ in divergences),
+        divergences=divergences,
         histograms=histograms(layers, deploy_key(job.devices[0])),
         residuals=run.ledger.residuals,
         ledger_warnings=run.ledger.warnings,
@@ -112,7 +109,15 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
 
 
 def _outputs(job: Job) -> tuple[Tracked, ...]:
-    return tuple(t for t in job.tracked if t.key.startswith("output:"))
+    return tuple(t for t in job.tracked if t.key.kind == OUTPUT)
+
+
+def _output_entries(run: Run) -> tuple[OutputEntry, ...]:
+    tensors = run.results.tensors
+    return tuple(
+        OutputEntry(t.source, t.lsb, tuple(tensors[t.key, m].difference(m, t.lsb) for m in t.others))
+        for t in _outputs(run.job)
+    )
 
 
 def _layers(run: Run) -> tuple[LayerResult, ...]:
@@ -121,7 +126,7 @@ def _layers(run: Run) -> tuple[LayerResult, ...]:
     for index, pair in enumerate(run.layers):
         entry = pair.entry
         lsb, lsb_of = layer_lsb(pair)
-        key = f"layer:{index}"
+        key = Key(LAYER, index)
         differences = tuple(
             run.results.tensors[key, m].difference(m, lsb) for m in run.job.models if (key, m) in run.results.tensors
         )

@@ -53,7 +53,7 @@ def by_chance(lost: int, gained: int) -> float:
 def verdict(
     models: Sequence[ModelEntry],
     outputs: Sequence[OutputEntry],
-    divergences: Sequence[tuple[Divergence, bool]],
+    divergences: Sequence[Divergence],
     layers: Sequence[LayerEntry],
     accuracy: Mapping[str, Accuracy],
     *,
@@ -66,17 +66,17 @@ def verdict(
     Args:
         models: of the report.
         outputs: of the report.
-        divergences: with whether each is a fault.
+        divergences: of the report.
         layers: of the ledger.
         accuracy: by model, empty without labels.
         witness: a sentence about onnxruntime's default settings, or "".
         complete: False for a partial run.
         board: what a board's dumps gave, or None.
     """
-    level, headline = _headline(models, outputs, [d for d, fault in divergences if fault], accuracy, board)
+    level, headline = _headline(models, outputs, [d for d in divergences if d.is_fault], accuracy, board)
     if not complete:
         headline = f"(Partial run.) {headline}"
-    faults_first = [d for d, _ in sorted(divergences, key=lambda p: not p[1])]
+    faults_first = sorted(divergences, key=lambda d: not d.is_fault)
     sentences = [_figures(m, accuracy.get(m.key)) for m in models if m.metrics]
     sentences += [d.text for d in faults_first]
     advice = [d.advice for d in faults_first]

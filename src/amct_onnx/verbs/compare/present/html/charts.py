@@ -193,21 +193,8 @@ def _panel(
 
     every = max(1, math.ceil(26 / step))
     columns = [Tick(middle(i), str(span[i] + 1)) for i in range(0, len(layers), every)]
-    series = []
-    for number, model in enumerate(m["key"] for m in report["models"][1:]):
-        marks, lines = [], []
-        run: list[Any] = []
-        for index, layer in enumerate(layers):
-            placed = next((mark(d) for d in layer["differences"] if d["model"] == model), None)
-            if placed is None:
-                lines.append(run)
-                run = []
-                continue
-            text = f"{span[index] + 1} {layer['name']}, {model}: {placed[1]}"
-            marks.append(Mark(middle(index), round(placed[0], 2), text))
-            run.append(f"{middle(index)},{placed[0]:.2f}")
-        lines.append(run)
-        series.append(Series(model, number, tuple(marks), tuple(" ".join(r) for r in lines if len(r) > 1)))
+    models = [m["key"] for m in report["models"][1:]]
+    series = tuple(_series(number, model, layers, span, mark, middle) for number, model in enumerate(models))
     first = {d["index"] - span.start: d["layer"] for d in report["divergences"] if d["index"] in span}
     names = _names({middle(i): f"first: {span[i] + 1} {_short(name)}" for i, name in sorted(first.items())}, width)
     return Panel(
@@ -224,8 +211,30 @@ def _panel(
         refused=tuple(middle(i) for i, layer in enumerate(layers) if layer["verdict"] == "refused"),
         step=round(step, 2),
         first=names,
-        series=tuple(series),
+        series=series,
     )
+
+
+def _series(
+    number: int,
+    model: str,
+    layers: list[dict[str, Any]],
+    span: range,
+    mark: Callable[[dict[str, Any]], tuple[float, str] | None],
+    middle: Callable[[int], float],
+) -> Series:
+    """A model's marks, and lines through those of layers in a row."""
+    marks: list[Mark] = []
+    lines: list[list[str]] = [[]]
+    for index, layer in enumerate(layers):
+        placed = next((mark(d) for d in layer["differences"] if d["model"] == model), None)
+        if placed is None:
+            lines.append([])
+            continue
+        text = f"{span[index] + 1} {layer['name']}, {model}: {placed[1]}"
+        marks.append(Mark(middle(index), round(placed[0], 2), text))
+        lines[-1].append(f"{middle(index)},{placed[0]:.2f}")
+    return Series(model, number, tuple(marks), tuple(" ".join(line) for line in lines if len(line) > 1))
 
 
 def _names(labels: dict[float, str], width: float) -> tuple[Name, ...]:

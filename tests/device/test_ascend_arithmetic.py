@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
 
-from amct_onnx.device import arithmetic
+from amct_onnx.device import ascend_arithmetic as arithmetic
 from amct_onnx.device.profiles import PROFILES
 from support.device_models import F16, F32, I8, I32, antiquant, deploy_session, dequant, model, packed, quant
 

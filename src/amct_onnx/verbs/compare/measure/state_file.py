@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amct_onnx.common.json_values import plain
 from amct_onnx.common.plain_text import shown
 from amct_onnx.common.typed_json import ContentError, convert, decode, read_bounded
 from amct_onnx.errors import DataError
@@ -73,7 +74,7 @@ def write_state(
         OutputError: It cannot be written.
     """
     results = state.results
-    body = {
+    content = {
         "schema_version": STATE_SCHEMA_VERSION,
         "job": job.key,
         "run": run,
@@ -82,13 +83,11 @@ def write_state(
         "seconds": state.seconds,
         "batches": results.batches,
         "samples": results.samples,
-        "tensors": [[*key, value.to_dict()] for key, value in results.tensors.items()],
-        "quantizers": [[*key, vars(value)] for key, value in results.quantizers.items()],
-        "accuracy": [
-            [model, {**vars(value), "sums": {n: s.to_text() for n, s in value.sums.items()}}]
-            for model, value in results.accuracy.items()
-        ],
+        "tensors": [[key, model, value] for (key, model), value in results.tensors.items()],
+        "quantizers": [[layer, model, value] for (layer, model), value in results.quantizers.items()],
+        "accuracy": [[model, value] for model, value in results.accuracy.items()],
     }
+    body = plain(content)
     text = json.dumps({**body, "checksum": checksum(body)})
     write_texts({path: text + "\n"})
 

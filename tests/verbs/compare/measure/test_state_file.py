@@ -20,7 +20,7 @@ from amct_onnx.cli import main
 from amct_onnx.verbs.compare.job import make_job
 from amct_onnx.verbs.compare.measure import progress
 from amct_onnx.verbs.compare.measure.batch import Runner
-from amct_onnx.verbs.compare.measure.state import read_state
+from amct_onnx.verbs.compare.measure.state_file import read_state
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support.comparison_cases import Case
 from support.interrupted_runs import figures, interrupt_at
@@ -111,7 +111,7 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
         content = json.loads(kept)
         change(content)
         if sign:  # whoever can write the file can compute its checksum
-            from amct_onnx.verbs.compare.measure.state import checksum
+            from amct_onnx.verbs.compare.measure.state_file import checksum
 
             content.pop("checksum")
             content["checksum"] = checksum(content)
@@ -164,7 +164,7 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
     refused([], "no state")
     digits.state.unlink()
     os.mkfifo(digits.state)  # would block
-    unreadable("no regular file")
+    unreadable("not a regular file")
 
 
 def test_state_is_written_while_a_long_run_goes_on(digits: Case, monkeypatch: pytest.MonkeyPatch) -> None:

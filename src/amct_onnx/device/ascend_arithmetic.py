@@ -1,33 +1,28 @@
-"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that products follow.
+"""AscendQuant, AscendDequant and AscendAntiQuant as pure functions on numpy arrays, one per rule that chips follow.
 
 Quantizing functions return float32 that holds integers of [-128, 127]; a NaN stays a NaN, because no public source says
 what a device makes of it and a number in its place would hide it. ``device/lowering/operators.py`` says the same in
-ONNX operators, ``device/products.py`` says which product follows which rule.
+ONNX operators, ``device.profiles`` says which chip follows which rule.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT8_MIN
-
-Float32 = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[Any]
-IntArray = npt.NDArray[Any]
+from amct_onnx.common.arrays import Array, Float32, Int8
 
 S19_MASK = np.uint32(0xFFFFE000)
-"""Sign, exponent and 10 mantissa bits of a float32: what the fixed pipe keeps of a scale."""
+"""Mask of S19: sign, exponent and 10 mantissa bits of a float32, which the fixed pipe keeps of a scale."""
 
 
-# -- scales: what GE's host code makes of a constant before the device sees it ----------------------------------------
+# -- scales: how GE's host code changes a constant before the device gets it ----------------------------------------
 
 
 def unpack_deq_scale(
-    parameter: npt.NDArray[Any],
-) -> tuple[Float32, npt.NDArray[np.uint8], npt.NDArray[np.int8]]:
+    parameter: Array,
+) -> tuple[Float32, npt.NDArray[np.uint8], Int8]:
     """The fields of AscendDequant's parameter: (scale, shift N, offset_w).
 
     Args:
@@ -84,11 +79,11 @@ def half(values: npt.ArrayLike) -> Float32:
 # -- AscendQuant ------------------------------------------------------------------------------------------------------
 
 
-def _saturate(values: FloatArray) -> Float32:
+def _saturate(values: Array) -> Float32:
     return np.clip(values.astype(np.float32, copy=False), np.float32(INT8_MIN), np.float32(INT8_MAX))
 
 
-def quantize_float32(x: FloatArray, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
+def quantize_float32(x: Array, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
     """clip(rint(x * scale) + offset, -128, 127), all in float32: the offset is added after rounding.
 
     Args:
@@ -104,7 +99,7 @@ def quantize_float32(x: FloatArray, scale: float, offset: int, sqrt_mode: bool =
         return _saturate(np.rint(product) + np.float32(offset))
 
 
-def quantize_float32_offset_first(x: FloatArray, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
+def quantize_float32_offset_first(x: Array, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
     """clip(rint(x * scale + offset), -128, 127), product and sum each rounded to float32 (Ascend 950).
 
     Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py.
@@ -114,11 +109,11 @@ def quantize_float32_offset_first(x: FloatArray, scale: float, offset: int, sqrt
         return _saturate(np.rint(product + np.float32(offset)))
 
 
-def quantize_float16(x: FloatArray, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
+def quantize_float16(x: Array, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
     """clip(rint(f16(f16(f16(x) * f16(scale)) + f16(offset))), -128, 127): every step rounds to float16.
 
     A scale outside [2^-14, 65504] is applied as its square root, twice (``float16_scale``).
-    Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py, all products but the 950.
+    Arguments as ``quantize_float32``. Source: ops-nn, quant/ascend_quant golden.py, all chips but the 950.
     """
     factor, sqrt_mode = float16_scale(scale, sqrt_mode)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -131,7 +126,7 @@ def quantize_float16(x: FloatArray, scale: float, offset: int, sqrt_mode: bool =
 # -- AscendDequant ----------------------------------------------------------------------------------------------------
 
 
-def _scaled(accumulator: IntArray, factor: Float32, sqrt_mode: bool, relu: bool) -> Float32:
+def _scaled(accumulator: Array, factor: Float32, sqrt_mode: bool, relu: bool) -> Float32:
     with np.errstate(over="ignore", invalid="ignore"):
         value: Float32 = accumulator.astype(np.float32) * factor
         if relu:
@@ -144,7 +139,7 @@ def _clamped_half(values: Float32) -> Float32:
     return half(np.clip(values, np.float32(-FLOAT16_MAX), np.float32(FLOAT16_MAX)))
 
 
-def dequantize_float32(accumulator: IntArray, scale: Float32, sqrt_mode: bool = False, relu: bool = False) -> Float32:
+def dequantize_float32(accumulator: Array, scale: Float32, sqrt_mode: bool = False, relu: bool = False) -> Float32:
     """float32(accumulator) * scale, in float32.
 
     Args:
@@ -158,7 +153,7 @@ def dequantize_float32(accumulator: IntArray, scale: Float32, sqrt_mode: bool = 
     return _scaled(accumulator, np.asarray(scale, np.float32), sqrt_mode, relu)
 
 
-def dequantize_fixpipe(accumulator: IntArray, scale: Float32, sqrt_mode: bool = False, relu: bool = False) -> Float32:
+def dequantize_fixpipe(accumulator: Array, scale: Float32, sqrt_mode: bool = False, relu: bool = False) -> Float32:
     """f16(clamp(float32(accumulator) * s19(scale), -65504, 65504)), held in float32.
 
     Arguments as ``dequantize_float32``. Source: AscendC documentation of the fixed pipe (DEQF16, VDEQF16) and its
@@ -167,7 +162,7 @@ def dequantize_fixpipe(accumulator: IntArray, scale: Float32, sqrt_mode: bool = 
     return _clamped_half(_scaled(accumulator, s19_scale(scale), sqrt_mode, relu))
 
 
-def dequantize_vector(accumulator: IntArray, scale: Float32, sqrt_mode: bool = False, relu: bool = False) -> Float32:
+def dequantize_vector(accumulator: Array, scale: Float32, sqrt_mode: bool = False, relu: bool = False) -> Float32:
     """f16(clamp(float32(accumulator) * scale, -65504, 65504)), held in float32: the scale keeps its 24 bits (310P).
 
     Arguments as ``dequantize_float32``. Source: ge's V200 vector dequant takes the uint64 scale as it is; the device
@@ -176,9 +171,7 @@ def dequantize_vector(accumulator: IntArray, scale: Float32, sqrt_mode: bool = F
     return _clamped_half(_scaled(accumulator, np.asarray(scale, np.float32), sqrt_mode, relu))
 
 
-def dequantize_half_scale(
-    accumulator: IntArray, scale: Float32, sqrt_mode: bool = False, relu: bool = False
-) -> Float32:
+def dequantize_half_scale(accumulator: Array, scale: Float32, sqrt_mode: bool = False, relu: bool = False) -> Float32:
     """f16(clamp(float32(accumulator) * f16(scale), -65504, 65504)), held in float32 (310, 910).
 
     Scales below 2^-14 are applied as their square roots, twice (``float16_scale``), with one rounding at the end.
@@ -191,7 +184,7 @@ def dequantize_half_scale(
 # -- AscendAntiQuant --------------------------------------------------------------------------------------------------
 
 
-def antiquantize_float32(q: IntArray, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
+def antiquantize_float32(q: Array, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
     """(q - offset) * scale in float32, * scale once more with ``sqrt_mode``.
 
     Args:
@@ -207,11 +200,11 @@ def antiquantize_float32(q: IntArray, scale: float, offset: int, sqrt_mode: bool
         return value * np.float32(scale) if sqrt_mode else value
 
 
-def antiquantize_float16(q: IntArray, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
+def antiquantize_float16(q: Array, scale: float, offset: int, sqrt_mode: bool = False) -> Float32:
     """f16((q - offset) * f16(scale)), * f16(scale) once more with ``sqrt_mode``, held in float32.
 
     q - offset is exact in float16. Arguments as ``antiquantize_float32``.
-    Source: ops-nn, ascend_anti_quant, all products but the 950.
+    Source: ops-nn, ascend_anti_quant, all chips but the 950.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         factor = np.float32(scale).astype(np.float16)

@@ -1,0 +1,66 @@
+"""Reports as plain JSON values, derived from their dataclasses."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, ClassVar
+
+SCALARS = frozenset({str, int, bool, type(None), float})
+
+
+class JsonText(ABC):
+    """A value that JSON holds as text."""
+
+    @abstractmethod
+    def to_text(self) -> str:
+        """The text."""
+
+
+class JsonReport:
+    """What a verb returns: a dataclass that is also a JSON document.
+
+    Attributes:
+        SCHEMA_VERSION: the document's first value.
+        JSON_ALSO: names of properties, and of methods without arguments, that the document holds behind the fields. Any
+            dataclass may have such a list.
+    """
+
+    SCHEMA_VERSION: ClassVar[int]
+    JSON_ALSO: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values: no NaN, no infinity. The verb's page in docs/ describes them."""
+        return {"schema_version": self.SCHEMA_VERSION, **fields_of(self)}
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass as plain JSON values, and what its ``JSON_ALSO`` names."""
+    values = {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    for name in getattr(value, "JSON_ALSO", ()):
+        also = getattr(value, name)
+        values[name] = plain(also() if callable(also) else also)
+    return values
+
+
+def plain(value: Any) -> Any:
+    """A value as plain JSON values; numbers that are not finite become None.
+
+    A tuple of finite numbers or of texts is kept, not copied: a ledger may hold 100,000 scales.
+    """
+    if isinstance(value, JsonReport):
+        return value.to_dict()
+    if isinstance(value, JsonText):
+        return value.to_text()
+    if is_dataclass(value):
+        return fields_of(value)
+    if isinstance(value, Mapping):
+        return {plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        kinds = set(map(type, value))
+        if kinds == {float} and all(map(math.isfinite, value)) or kinds <= SCALARS - {float}:
+            return value
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,140 @@
+"""Declared shapes and element types held against those that follow from the graph.
+
+A model's value_info is a claim: tools that edit a model may leave it as it was. ONNX Runtime computes from the inputs,
+initializers and operators, and so does everything here. A claim is used only where inference cannot tell; a claim that
+contradicts the graph is replaced, with a warning that names tensor, claim and truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from amct_onnx.graph.edit import bodies, nodes_of
+from amct_onnx.graph.model_warnings import warn
+from amct_onnx.graph.shapes import infer_shapes
+
+Size = int | ir.SymbolicDim
+
+UNVERIFIED = "amct_onnx.unverified_shapes"
+"""Key in a graph's meta: there is a claim that inference could not check."""
+
+
+MAX_WARNINGS = 8
+"""Tensors named one by one; the others are counted."""
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What the file declares of one tensor."""
+
+    shape: ir.Shape | None
+    type: ir.TypeProtocol | None
+
+
+def check_declared_shapes(model: ir.Model) -> None:
+    """Replace what the graph contradicts, in place; a model that declares nothing costs nothing.
+
+    Args:
+        model: without functions, its nodes sorted.
+    """
+    results = list(_results(model))
+    outputs = set(model.graph.outputs)
+    if not any(v.shape is not None for v in results if v not in outputs) and not _outputs_tell(model):
+        return
+    claims = {v: _Claim(v.shape, v.type) for v in results}
+    for value in results:
+        value.shape = value.type = None
+    infer_shapes(model, strict=False)
+    if any(_is_open(v) for v in results):
+        # what inference cannot tell is believed, and tells more
+        for value in _roots(model, results):
+            value.shape, value.type = claims[value].shape, claims[value].type
+        infer_shapes(model, strict=False)
+    contradictions: list[str] = []
+    unverified = [_settle(value, claim, contradictions) for value, claim in claims.items()]
+    for text in contradictions[:MAX_WARNINGS]:
+        warn(model, f"{text} The declaration is ignored.")
+    if len(contradictions) > MAX_WARNINGS:
+        more = len(contradictions) - MAX_WARNINGS
+        warn(model, f"{more} more declarations contradict the graph and are ignored. Infer the model's shapes again.")
+    # the dialects' nodes become standard ones, which inference knows
+    foreign = any(node.domain not in ("", "ai.onnx") for node in nodes_of(model))
+    model.graph.meta[UNVERIFIED] = foreign and any(unverified)
+
+
+def recheck_declared_shapes(model: ir.Model) -> None:
+    """Once more, when every node is one that inference knows and claims are left that could not be checked."""
+    if model.graph.meta.pop(UNVERIFIED, False):
+        check_declared_shapes(model)
+        model.graph.meta.pop(UNVERIFIED, None)
+
+
+def _results(model: ir.Model) -> Iterator[ir.Value]:
+    for node in nodes_of(model):
+        yield from (v for v in node.outputs if v.name)
+
+
+def _outputs_tell(model: ir.Model) -> bool:
+    """Whether a graph output is declared with a size that its maker may contradict."""
+    return any(v.shape is not None and any(isinstance(d, int) for d in v.shape) for v in model.graph.outputs)
+
+
+def _is_open(value: ir.Value) -> bool:
+    return value.shape is None or value.type is None or any(_is_unknown(d) for d in value.shape)
+
+
+def _is_unknown(dim: Size) -> bool:
+    """A size without a name, or under one that inference made up."""
+    return not isinstance(dim, int) and (dim.value is None or dim.value.startswith("unk__"))
+
+
+def _roots(model: ir.Model, results: Iterable[ir.Value]) -> list[ir.Value]:
+    """Open results of nodes all of whose inputs are known: what follows from them is inferred, not believed."""
+    sequence_types = (ir.SequenceType, ir.OptionalType)
+    found = []
+    for value in results:
+        node = value.producer()
+        assert node is not None
+        known = all(v is None or v.is_initializer() or not _is_open(v) for v in node.inputs)
+        foreign = node.domain not in ("", "ai.onnx")
+        if _is_open(value) and (known or foreign or isinstance(value.type, sequence_types)):
+            found.append(value)
+    inside = {v for body in bodies(model.graph) for v in body.inputs}
+    return [v for v in found if v not in inside]
+
+
+def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> bool:
+    """Leave the claim where nothing contradicts it, else the truth; whether some of it could not be checked."""
+    true_shape, true_type = value.shape, value.type
+    value.shape, value.type = claim.shape, claim.type
+    unverified = (claim.type is not None and true_type is None) or (claim.shape is not None and true_shape is None)
+    if claim.type is not None and true_type is not None and claim.type != true_type:
+        value.type = true_type
+        kind = f"declared as {claim.type}, the graph makes it {true_type}"
+        contradictions.append(f"Tensor '{value.name}' is {kind}.")
+    if claim.shape is None or true_shape is None:
+        return unverified
+    pairs = list(zip(claim.shape, true_shape, strict=False))
+    if len(claim.shape) != len(true_shape) or any(_contradicts(told, true) for told, true in pairs):
+        value.shape = ir.Shape([None if _is_unknown(d) else d for d in true_shape])
+        if len(claim.shape) != len(true_shape) or not all(_is_example(*p) for p in pairs if _contradicts(*p)):
+            shapes = f"declared with shape {_text(claim.shape)}, the graph makes {_text(value.shape)}"
+            contradictions.append(f"Tensor '{value.name}' is {shapes}.")
+        return unverified
+    return unverified or any(isinstance(told, int) and _is_unknown(true) for told, true in pairs)
+
+
+def _is_example(told: Size, true: Size) -> bool:
+    """A 1 where an input leaves the size free: the batch with which the model was exported."""
+    return told == 1 and not isinstance(true, int)
+
+
+def _contradicts(told: Size, true: Size) -> bool:
+    return isinstance(told, int) and told != true and not _is_unknown(true)
+
+
+def _text(shape: ir.Shape) -> str:
+    return "[" + ", ".join("?" if _is_unknown(d) else str(d) for d in shape) + "]"

@@ -1,0 +1,107 @@
+"""Products that are written otherwise than as a MatMul by a matrix: Einsum, and weights with axes of 1 in front.
+
+An Einsum of two operands, one of them constant, is a MatMul where the summed axes and the kept ones can be brought
+together by a Transpose and a Reshape: x[P, C] times w[C, N] gives y[P, N]. An axis that both operands and the result
+have (a batch) stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import onnx_ir as ir
+
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.shapes import stored_shape
+
+TERM = re.compile(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]+)")
+
+
+def write_products_as_matmul(model: ir.Model) -> None:
+    """Rewrite the graph in place."""
+    constants = ConstantEvaluator(opset_of(model))
+    editor: GraphEditor | None = None
+    for node in nodes_of(model):
+        if node.domain != "" or len(node.inputs) != 2:
+            continue
+        if node.op_type == "Einsum":
+            parts = _parts(node, constants)
+            if parts is not None:
+                editor = editor or GraphEditor(model)
+                _einsum(node, *parts, editor)
+        elif node.op_type == "MatMul" and _has_idle_axes(node, constants):
+            editor = editor or GraphEditor(model)
+            _drop_idle_axes(node, editor)
+
+
+def _parts(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str, str, str] | None:
+    """Index of the activation, its axes, those of the constant and of the result; None where it is no such product."""
+    equation = node.attributes["equation"].as_string().replace(" ", "") if "equation" in node.attributes else ""
+    match = TERM.fullmatch(equation)
+    constant = [constants.is_constant(v) for v in node.inputs]
+    if match is None or constant.count(True) != 1:
+        return None
+    index = constant.index(False)
+    x, w, y = match[1 + index], match[2 - index], match[3]
+    summed, kept, new = set(x) & set(w), set(x) - set(w), set(w) - set(x)
+    unique = all(len(set(t)) == len(t) for t in (x, w, y))
+    # an axis of both that the result keeps is a batch; an axis of one that the result lacks is a sum of its own
+    if not unique or not summed or summed & set(y) or set(y) != kept | new or not new:
+        return None
+    return None if stored_shape(node.inputs[1 - index]) is None else (index, x, w, y)
+
+
+def _einsum(node: ir.Node, index: int, x: str, w: str, y: str, editor: GraphEditor) -> None:
+    value, weight = node.inputs[index], node.inputs[1 - index]
+    shape = stored_shape(weight)
+    assert value is not None and weight is not None and shape is not None
+    size = dict(zip(w, shape, strict=True))
+    summed = "".join(a for a in w if a in x)
+    kept, new = "".join(a for a in y if a in x), "".join(a for a in y if a in w)
+
+    def transposed(operand: ir.Value, axes: str, wanted: str, label: str) -> ir.Value:
+        if axes == wanted:
+            return operand
+        perm = [ir.AttrInt64s("perm", [axes.index(a) for a in wanted])]
+        return editor.node("Transpose", [operand], node, f"{label}/transpose", perm)
+
+    def reshaped(operand: ir.Value, shape: list[int], label: str) -> ir.Value:
+        target = editor.constant(f"{node.name}/{label}/shape", np.asarray(shape, np.int64))
+        return editor.node("Reshape", [operand, target], node, f"{label}/reshape")
+
+    value = transposed(value, x, kept + summed, "x")
+    if len(summed) > 1:
+        value = reshaped(value, [0] * len(kept) + [math.prod(size[a] for a in summed)], "x")
+    if not kept:
+        value = reshaped(value, [1, -1], "x")
+    weight = transposed(weight, w, summed + new, "w")
+    if len(summed) > 1 or len(new) > 1:
+        weight = reshaped(weight, [math.prod(size[a] for a in summed), math.prod(size[a] for a in new)], "w")
+    result = editor.node("MatMul", [value, weight], node)
+    if not kept or len(new) > 1:
+        result = reshaped(result, [0] * len(kept) + [size[a] for a in new], "y")
+    result = transposed(result, kept + new, y, "y")
+    result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
+    editor.replace(node, [result])
+
+
+def _has_idle_axes(node: ir.Node, constants: ConstantEvaluator) -> bool:
+    """Whether the weight is a batch of one matrix, and the activation has as many axes without it."""
+    value, shape = node.inputs[0], stored_shape(node.inputs[1])
+    if value is None or value.shape is None or shape is None or len(shape) < 3 or set(shape[:-2]) != {1}:
+        return False
+    return len(value.shape) >= len(shape) and constants.is_constant(node.inputs[1])
+
+
+def _drop_idle_axes(node: ir.Node, editor: GraphEditor) -> None:
+    weight = node.inputs[1]
+    shape = stored_shape(weight)
+    assert weight is not None and shape is not None
+    target = editor.constant(f"{node.name}/matrix", np.asarray(shape[-2:], np.int64))
+    matrix = editor.node("Reshape", [weight, target], node, "matrix")
+    matrix.type = weight.type
+    node.replace_input_with(1, matrix)

@@ -1,0 +1,95 @@
+"""Operators that a quantizer reaches and that stay float: nothing that was quantized goes without a line in the ledger.
+
+Those that multiply by weights, and those that this program does not know, are layers with a refusal. The others read
+quantized numbers as floats: each costs a dequantization in front of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import onnx_ir as ir
+
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.moves import data_inputs
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.plan.grids import CONDITIONAL, Grids
+from amct_onnx.plan.ledger import REFUSED, FloatOperator, LayerEntry
+
+RECURRENT = ("LSTM", "GRU", "RNN")
+SILENT = frozenset("Shape Size Constant ConstantOfShape If Loop Scan SequenceMap".split())
+"""They read no numbers, or their bodies' operators are listed one by one."""
+KEEP_FLOAT = "Leave the operator out of those that the exporter quantizes."
+
+
+class QuantizedReaders:
+    """Nodes that read what a quantizer of the model made.
+
+    Args:
+        grids: of the model.
+        constants: of the model.
+    """
+
+    def __init__(self, grids: Grids, constants: ConstantEvaluator) -> None:
+        self._grids, self._constants = grids, constants
+
+    def refused_layers(self, nodes: Iterable[ir.Node]) -> Iterator[LayerEntry]:
+        """Recurrent layers, products written as Einsum, and operators outside of the specification."""
+        for node in nodes:
+            what = _why_refused(node)
+            read = self._read(node) if what is not None else None
+            if what is None or read is None:
+                continue
+            reason, detail = what
+            yield LayerEntry(
+                name=node.name or "",
+                op_type=node.op_type,
+                verdict=REFUSED,
+                reason=reason,
+                detail=f"{detail}; it reads the quantized '{read.name}'",
+                remedy=KEEP_FLOAT,
+                source_output=next((v.name for v in node.outputs if v.name), ""),
+            )
+
+    def others(self, nodes: Iterable[ir.Node], told: Collection[str]) -> Iterator[FloatOperator]:
+        """The other operators, but for those that only select elements, and those that the ledger names elsewhere.
+
+        Args:
+            nodes: of the model.
+            told: names of layers and of what they absorb.
+        """
+        for node in nodes:
+            if (node.name or "") in told or is_op(node, QUANTIZE, DEQUANTIZE) or node.op_type in SILENT:
+                continue
+            read = self._read(node)
+            moves = node.domain == "" and (node.op_type in CONDITIONAL or bool(data_inputs(node)))
+            if read is None or (moves and not self._constants.is_constant(read)):
+                continue
+            yield FloatOperator(node.name or "", node.op_type, read.name or "")
+
+    def _read(self, node: ir.Node) -> ir.Value | None:
+        """The first input that a quantizer made; None where there is none, or the node computes a constant."""
+        if all(v is None or self._constants.is_constant(v) for v in node.inputs):
+            return None
+        return next((v for v in node.inputs if v is not None and self._is_quantized(v)), None)
+
+    def _is_quantized(self, value: ir.Value) -> bool:
+        node = value.producer()
+        if not self._constants.is_constant(value):
+            return is_op(node, DEQUANTIZE) or self._grids.of(value) is not None
+        while node is not None and not is_op(node, DEQUANTIZE) and node.inputs and node.inputs[0] is not None:
+            node = node.inputs[0].producer()
+        return is_op(node, DEQUANTIZE)
+
+
+def _why_refused(node: ir.Node) -> tuple[str, str] | None:
+    """Reason code and detail; None for an operator that is no layer."""
+    if node.domain not in ("", "ai.onnx") and not is_op(node, QUANTIZE, DEQUANTIZE):
+        return "foreign-operator", f"{node.op_type} of domain '{node.domain}' is not known here and stays as it is"
+    if node.op_type in RECURRENT:
+        return "recurrent-layer", f"{node.op_type} has no int8 form on Ascend"
+    if node.op_type == "Einsum" and node.op_type not in LAYER_KINDS:
+        equation = node.attributes["equation"].as_string() if "equation" in node.attributes else ""
+        return "einsum", f"its equation '{equation}' is not the product of an activation and a constant matrix"
+    return None
