@@ -117,9 +117,9 @@ def test_padding_of_unknown_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_convolution_dilated_in_depth_stays_float(tmp_path: Path) -> None:
-    text = f"""g (float[1, 2, 5, 5, 5] x) => (float[1, 4, a, b, c] y, float[1, 4, d, e, f] z) {{
+    text = f"""g (float[1, 2, 5, 5, 5] x) => (float[1, 4, a, b, c] y, float[1, 4, d, e, f] v) {{
         {QUANT} wd = DequantizeLinear(w, sw)
-        y = Conv <dilations = [2, 1, 1]> (d, wd) z = Conv <dilations = [1, 2, 2]> (d, wd)
+        y = Conv <dilations = [2, 1, 1]> (d, wd) v = Conv <dilations = [1, 2, 2]> (d, wd)
     }}"""
     weight = {"w": np.ones((4, 2, 2, 2, 2), np.int8), "sw": np.float32(0.01)}
     path = write_model(tmp_path / "m.onnx", text, factors() | weight)
