@@ -29,10 +29,9 @@ def lower_unregistered(model: ir.Model) -> None:
     nodes = [n for n in nodes_of(model) if _is_unknown(n, version)]
     if not nodes:
         return
-    # a body may depend on types that the model does not state; onnx's inference crashes on inputs without a type
-    if any(v is not None and v.dtype is None for n in nodes for v in n.inputs) and all(
-        v.type is not None for v in model.graph.inputs
-    ):
+    silent = any(v is not None and v.dtype is None for n in nodes if _depends(n, version) for v in n.inputs)
+    # onnx's inference crashes on inputs without a type
+    if silent and all(v.type is not None for v in model.graph.inputs):
         infer_shapes(model, strict=False)
     bodies = OperatorBodies(model, version)
     for node in nodes:
@@ -42,6 +41,12 @@ def lower_unregistered(model: ir.Model) -> None:
 
 def _is_unknown(node: ir.Node, version: int) -> bool:
     return node.domain == "" and node.op_type not in LATER and not is_accepted("", node.op_type, version)
+
+
+def _depends(node: ir.Node, version: int) -> bool:
+    """Whether the body of a node's operator depends on the types of its inputs."""
+    schema = schema_of(node.op_type, version)
+    return schema is not None and bool(schema.context_dependent_function_opset_versions)
 
 
 def _lower(node: ir.Node, version: int, bodies: OperatorBodies) -> None:
