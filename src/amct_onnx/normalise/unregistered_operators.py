@@ -7,6 +7,8 @@ without such a body stays as it is; ``check`` reports it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
 from amct_onnx.graph.atc_operators import is_accepted
@@ -45,7 +47,7 @@ def _is_unknown(node: ir.Node, version: int) -> bool:
 
 def _depends(node: ir.Node, version: int) -> bool:
     """Whether the body of a node's operator depends on the types of its inputs."""
-    schema = schema_of(node.op_type, version)
+    schema: Any = schema_of(node.op_type, version)
     return schema is not None and bool(schema.context_dependent_function_opset_versions)
 
 
