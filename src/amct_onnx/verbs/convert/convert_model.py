@@ -23,12 +23,14 @@ from amct_onnx.files.compose import Composition, compose, data_path
 from amct_onnx.files.output_files import check_targets, in_real_folder, output_files
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
+from amct_onnx.graph.edit import nodes_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.ledger import ResidualEntry
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.verbs.check.checker import check
+from amct_onnx.verbs.convert.datadump_graph import datadump_graph
 from amct_onnx.verbs.convert.log_report import log_report
 from amct_onnx.verbs.convert.overflow import overflow_warnings
 from amct_onnx.verbs.convert.report import ConversionReport
@@ -96,16 +98,23 @@ def _convert(
     record = None if record_file is None else in_real_folder(record_file)
     model = read_model(model_file)
     inputs = model.meta[INPUT_FILES]
+    names = frozenset(n.name for n in nodes_of(model) if n.name)
     model = normalise(model)
     plan = make_plan(model, settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
     replaced = check_targets(targets, model_file, inputs)
     _free_garbage()
     integers = frozenset(s.weight.name for s in plan.sites)
-    deploy = _emitted(DeployEmitter(model, plan), plan, paths[0], integers, check)
+    deploy = _emitted(
+        DeployEmitter(model, plan),
+        plan,
+        paths[0],
+        integers,
+        lambda made, nodes: (check(made), datadump_graph(made, plan, nodes, names)),
+    )
     _free_garbage()
     emitter = FakeQuantEmitter(model, plan, fake_quant_weights)
-    fake_quant = _emitted(emitter, plan, paths[1], frozenset(), lambda _: None)
+    fake_quant = _emitted(emitter, plan, paths[1], frozenset(), lambda *_: None)
     del model, emitter
     _free_garbage()
     warnings = plan.warnings + overflow_warnings(plan)
@@ -132,7 +141,8 @@ def _convert(
         residuals=_residuals(plan),
         float_operators=plan.float_operators,
         warnings=warnings,
-        check=deploy.verdict,
+        check=deploy.verdict[0],
+        graph=deploy.verdict[1],
     )
     texts = {paths[2]: json_text(report.to_dict())}
     if record is not None:
@@ -157,12 +167,16 @@ class _Emitted(Generic[Verdict]):
 
 
 def _emitted(
-    emitter: PlanEmitter, plan: Plan, path: Path, inline: frozenset[str], examine: Callable[[ir.Model], Verdict]
+    emitter: PlanEmitter,
+    plan: Plan,
+    path: Path,
+    inline: frozenset[str],
+    examine: Callable[[ir.Model, dict[str, tuple[str, ...]]], Verdict],
 ) -> _Emitted[Verdict]:
     """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
     model = emitter.rewrite()
-    verdict = examine(model)
     nodes = {entry.name: emitter.nodes_of(entry.name) for entry in plan.entries}
+    verdict = examine(model, nodes)
     return _Emitted(compose(model, path, inline), nodes, verdict)
 
 
