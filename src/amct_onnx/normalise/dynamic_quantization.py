@@ -107,7 +107,7 @@ class _Rewriter:
             one = self._constant(node, 1.0)
             zero = _input(node, 3)
             factors = [w, one] if zero is None else [w, one, zero]
-            right = self.edit.node("DequantizeLinear", factors, node, "w.dequantize", self._weight_axis(node, zero))
+            right = self.edit.node("DequantizeLinear", factors, node, "w/dequantize", self._weight_axis(node, zero))
         value = self._product(node, left, right)
         if scale is not None:
             value = self.edit.node("Round", [self._op(node, "Div", value, scale)], node, "integers")
@@ -170,7 +170,7 @@ class _Rewriter:
         if own is None or own != other:
             return None
         factors = [x, scale] if own_zero is None else [x, scale, own_zero]
-        value = self.edit.node("DequantizeLinear", factors, node, "x.dequantize")
+        value = self.edit.node("DequantizeLinear", factors, node, "x/dequantize")
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), x.shape
         return value, scale
 

@@ -70,7 +70,7 @@ class _Rewriter:
         if key not in self._floats:
             attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
             inputs = [value, scale] if zero is None else [value, scale, zero]
-            result = self.edit.node("DequantizeLinear", inputs, node, f"{label}.dequantize", attributes)
+            result = self.edit.node("DequantizeLinear", inputs, node, f"{label}/dequantize", attributes)
             result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
             self._floats[key] = result
         return self._floats[key]
@@ -151,7 +151,7 @@ class _Rewriter:
         else:
             attributes, scale = [], scale.reshape(())
         scale_value = self.edit.constant(f"{node.name}/bias_scale", scale)
-        result = self.edit.node("DequantizeLinear", [bias, scale_value], node, "bias.dequantize", attributes)
+        result = self.edit.node("DequantizeLinear", [bias, scale_value], node, "bias/dequantize", attributes)
         result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), bias.shape
         return result
 

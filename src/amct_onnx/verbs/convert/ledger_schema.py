@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -116,6 +116,24 @@ class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     summary: Text
 
 
+class OpContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One node of ``datadump_graph``."""
+
+    name: Text
+    type: Name
+    id: Count
+    input: tuple[Text, ...]
+    attr: tuple[dict[str, Any], ...]
+    output_desc: tuple[dict[str, Any], ...]
+
+
+class GraphContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``datadump_graph``: it is for another program, and not used here."""
+
+    name: Text
+    op: tuple[OpContent, ...]
+
+
 class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of ``<prefix>_quant.json``."""
 
@@ -130,6 +148,7 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     float_operators: tuple[FloatOperatorContent, ...]
     warnings: tuple[Text, ...]
     check: CheckContent | None
+    graph: tuple[GraphContent, ...]
     summary: Text
 
 

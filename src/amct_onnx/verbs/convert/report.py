@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
@@ -50,6 +51,7 @@ class ConversionReport(JsonReport):
     float_operators: tuple[FloatOperator, ...] = ()
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
+    graph: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
     @property
     def converted(self) -> tuple[LayerEntry, ...]:
