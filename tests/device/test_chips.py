@@ -46,7 +46,7 @@ def test_name(name: str) -> None:
 
 
 def test_names_are_unambiguous() -> None:
-    taken = [n.casefold() for c in CHIPS for n in (c.name, *c.other_names, *c.soc_versions)]
+    taken = [n for c in CHIPS for n in {n.casefold() for n in (c.name, *c.other_names, *c.soc_versions)}]
     # Ascend910B is a SoC version of the first generation, 910B the name of another line
     assert len(taken) == len(set(taken))
     for chip in CHIPS:

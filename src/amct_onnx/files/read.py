@@ -17,6 +17,7 @@ from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
 from amct_onnx.files.file_tensor import FileTensor, SourceFile
 from amct_onnx.files.graph_check import check_graph, graphs_of
 from amct_onnx.files.proto_scan import HERE, graph_without_large_tensors
+from amct_onnx.files.sparse_constants import SparseError, densify_constants
 
 INPUT_FILES = "amct_onnx.input_files"
 """Key in ``model.meta``: (device, inode) of every file that the model was read from."""
@@ -90,17 +91,20 @@ def _parse(path: Path, source: SourceFile) -> ir.Model:
             name = proto.graph.sparse_initializer[0].values.name
             raise ModelFileError(f"{path}: tensor '{name}' is sparse. Export the model with dense initializers.")
         _check_names(path, proto.graph)
+        densify_constants(proto.graph)
         model: ir.Model = ir.from_proto(proto)
         return model
     except ModelFileError:
         raise
+    except SparseError as error:
+        raise ModelFileError(f"{path}: {error}. Export the model with dense constants.") from error
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
         if isinstance(root, NotImplementedError):
             raise ModelFileError(
-                f"{path}: holds a sparse tensor in a node, or a map, which are not read. Export the model without them."
+                f"{path}: holds a sparse tensor or a map in a node, which are not read. Export the model without them."
             ) from error
         reason = " ".join(str(root).split())[:200]
         raise ModelFileError(

@@ -1,4 +1,4 @@
-"""Container repairs: functions inlined, one opset of the default domain, nodes sorted and named."""
+"""Container repairs: functions inlined, one opset, operators and constants that ATC reads, nodes sorted and named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 from amct_onnx.graph.model_warnings import take_over_warnings
+from amct_onnx.normalise.constant_nodes import store_constants
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
 from amct_onnx.normalise.opset import normalise_opset
 
@@ -45,6 +46,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
     declared, model = model, normalise_opset(model)
     if declared is not model:
         take_over_warnings(model, declared)
+    store_constants(model)
     # a layer whose result nothing reads is in neither output, and not in the ledger
     RemoveUnusedNodesPass()(model)
     _name_uniquely(model)

@@ -151,9 +151,16 @@ def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
 
 
 def _check_rank(node: ir.Node, rank: int) -> None:
-    """Refuse weights of more axes than int8 layers take."""
+    """Refuse weights of more axes than int8 layers take, and a kernel that is dilated in depth."""
     kind = LAYER_KINDS[node.op_type]
     if rank in kind.int8_ranks:
+        dilations = attribute(node, "dilations", ())
+        if rank == 5 and dilations and dilations[0] != 1:
+            raise Refusal(
+                "conv-3d-dilation",
+                f"its dilations are {list(dilations)}, and an int8 3-D Conv takes 1 in depth",
+                "Keep it float, or train it with dilation 1 in depth.",
+            )
         return
     if node.op_type == "ConvTranspose" and rank == 5:
         raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")

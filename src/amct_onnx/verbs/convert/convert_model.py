@@ -179,8 +179,8 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     if integers & deploy.composition.external_names:
         warnings += (
             "The int8 weights exceed what one ONNX file can hold: they are in "
-            f"'{deploy.composition.data_path.name}', which must be in the folder of the deploy model. ATC may "
-            "not recognise quantized layers whose weights are external.",
+            f"'{deploy.composition.data_path.name}', which must be in the folder of the deploy model "
+            "when ATC compiles it.",
         )
     report = ConversionReport(
         model_file=os.fsencode(model_file).decode(errors="backslashreplace"),

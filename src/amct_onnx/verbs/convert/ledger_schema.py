@@ -91,6 +91,7 @@ class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: Text
     remedy: Text
     products: Names
+    cann: Names
 
 
 class CountsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +109,7 @@ class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_file: Text | None
     soc_version: Text | None
     products: Names
+    cann: Names
     findings: tuple[FindingContent, ...]
     counts: CountsContent
     passed: bool

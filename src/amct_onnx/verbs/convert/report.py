@@ -16,7 +16,7 @@ REASONS = frozenset(
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
     "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
-    "deq-scale-range padding-unknown conv-transpose-3d conv-rank "
+    "deq-scale-range padding-unknown conv-transpose-3d conv-3d-dilation conv-rank "
     "recurrent-layer einsum foreign-operator".split()
 )
 """Why a layer stays float; docs/ledger.md lists them."""
