@@ -301,7 +301,8 @@ def soc_version_of(name: str) -> str:
         known = next((s for s in chip.soc_versions if s.casefold() == spelled.casefold()), None)
         if known is not None:
             return known
-        if name.casefold() != chip.name.casefold() and re.fullmatch(chip.pattern, spelled, re.IGNORECASE):
+        of_line = chip.name.casefold() in (name.casefold(), name.casefold().removeprefix("ascend"))
+        if not of_line and re.fullmatch(chip.pattern, spelled, re.IGNORECASE):
             return spelled
     return chip.soc_versions[0]
 
@@ -321,7 +322,8 @@ def find_profile(device: str) -> Profile:
 
 
 def _unknown(name: str, profiles: Iterable[str] = ()) -> str:
-    short = [*(n for c in CHIPS for n in (c.name, *c.other_names)), *profiles]
+    names = [*(n for c in CHIPS for n in (c.name, *c.other_names)), *profiles]
+    short = [n for i, n in enumerate(names) if n.casefold() not in (m.casefold() for m in names[:i])]
     known = [*short, *(s for c in CHIPS for s in c.soc_versions)]
     spelled = {n.casefold(): n for n in reversed(known)}
     near = [spelled[n] for n in get_close_matches(name.casefold(), spelled, n=4, cutoff=0.7)]
