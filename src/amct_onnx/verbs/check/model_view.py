@@ -6,7 +6,6 @@ Nothing here computes or copies weights; tensors are read only by rules that ask
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import onnx_ir as ir
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import LAYER_KINDS, PRODUCTS, layout_of
 from amct_onnx.verbs.check.file_facts import FileFacts
+from amct_onnx.verbs.check.scopes import Scope, scopes_of
 
 Stored = TypeVar("Stored", float, int, str, tuple[int, ...])
 
@@ -56,15 +56,6 @@ STEPS = 32
 
 
 @dataclass(frozen=True)
-class Scope:
-    """A graph, and the node whose attribute holds it (None for the root)."""
-
-    graph: ir.Graph
-    holder: ir.Node | None
-    outer: Scope | None
-
-
-@dataclass(frozen=True)
 class IntegerLayer:
     """An int8 layer with its surroundings, as far as they could be followed.
 
@@ -72,7 +63,7 @@ class IntegerLayer:
         node: the layer.
         quants: AscendQuant of the first and (for a MatMul of two activations) second input.
         before: operators between the first AscendQuant and the layer, nearest to the layer first.
-        weight: the weight tensor; None when it is no constant.
+        weight: the weight tensor; None when it is not a constant.
         weight_moves: operators between the weight's constant and the layer.
         bias: third input, or the other input of ``add``.
         add: the Add behind a MatMul or Gemm that reads its int32 result.
@@ -229,9 +220,10 @@ class ModelView:
         self.model = model
         self.folder = folder
         self.facts = facts or FileFacts(tuple(model.opset_imports.items()), (), ())
-        self.scopes = tuple(_scopes(model.graph))
+        self.scopes = tuple(scopes_of(model.graph))
         self.names: dict[ir.Node, str] = {}
         self._by_type: dict[str, list[ir.Node]] = {}
+        self._defined: dict[ir.Graph, frozenset[str]] = {}
         unnamed = 0
         for scope in self.scopes:
             for node in scope.graph:
@@ -276,6 +268,23 @@ class ModelView:
             found = _held(node)
             if found is not None:
                 yield (node.outputs[0].name or "" if node.outputs else ""), found, node
+
+    def defined(self, graph: ir.Graph) -> frozenset[str]:
+        """Names that a graph itself gives: inputs, initializers, results."""
+        if graph not in self._defined:
+            results = (v.name for node in graph for v in node.outputs)
+            names = {*(v.name for v in graph.inputs), *graph.initializers, *results}
+            self._defined[graph] = frozenset(n for n in names if n)
+        return self._defined[graph]
+
+    def is_outer(self, name: str, scope: Scope) -> bool:
+        """Whether a graph around ``scope`` gives this name."""
+        outer = scope.outer
+        while outer is not None:
+            if name in self.defined(outer.graph):
+                return True
+            outer = outer.outer
+        return False
 
     @property
     def quantized(self) -> bool:
@@ -370,18 +379,3 @@ def _reaches_dequant(node: ir.Node) -> bool:
             return False
         node = uses[0].node
     return False
-
-
-def _scopes(root: ir.Graph) -> Iterator[Scope]:
-    waiting = deque([Scope(root, None, None)])
-    while waiting:
-        scope = waiting.popleft()
-        yield scope
-        for node in scope.graph:
-            for item in node.attributes.values():
-                if item.is_ref():
-                    continue
-                if item.type == ir.AttributeType.GRAPH:
-                    waiting.append(Scope(item.as_graph(), node, scope))
-                elif item.type == ir.AttributeType.GRAPHS:
-                    waiting.extend(Scope(g, node, scope) for g in item.as_graphs())

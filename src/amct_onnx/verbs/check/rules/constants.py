@@ -71,7 +71,7 @@ def int4_constant(view: ModelView) -> Iterator[Hit]:
     title="Constant without data",
     why="The parser stops at a constant whose shape has elements and that holds none (E19999).",
     source=f"{CONSTANT_PARSER} (ParseConvertData)",
-    remedy="Export the model again; whoever emptied the tensor lost its data.",
+    remedy="Export the model again: the data of this tensor was lost.",
 )
 def without_data(view: ModelView) -> Iterator[Hit]:
     """A constant inside the file that holds nothing although its shape has elements."""

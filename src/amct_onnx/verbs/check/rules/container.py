@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from amct_onnx.verbs.check.model_view import ModelView, Scope
+from amct_onnx.verbs.check.model_view import ModelView
 from amct_onnx.verbs.check.report import ERROR, NOTE
 from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import PARSER
+from amct_onnx.verbs.check.scopes import Scope
 
 
 @rule(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from amct_onnx.verbs.check.model_view import ModelView, Scope
+from amct_onnx.verbs.check.model_view import ModelView
 from amct_onnx.verbs.check.report import ERROR
 from amct_onnx.verbs.check.rule import Hit, rule
 
@@ -44,9 +44,9 @@ def branch_output_captured(view: ModelView) -> Iterator[Hit]:
     for scope in view.scopes:
         if scope.holder is None:
             continue
-        own, read = defined_names(scope.graph), _direct_reads(scope.holder)
+        own, read = view.defined(scope.graph), _direct_reads(scope.holder)
         for value in scope.graph.outputs:
-            if value.name not in own and value.name not in read and is_outer(value.name or "", scope):
+            if value.name not in own and value.name not in read and view.is_outer(value.name or "", scope):
                 yield Hit("it is a tensor of an outer graph", view.names[scope.holder], value.name or "")
 
 
@@ -65,27 +65,11 @@ def nested_capture(view: ModelView) -> Iterator[Hit]:
     for scope in view.scopes:
         if scope.holder is None:
             continue
-        own, read = defined_names(scope.graph), _direct_reads(scope.holder)
+        own, read = view.defined(scope.graph), _direct_reads(scope.holder)
         for node in scope.graph:
-            for name in sorted(_captured(node) - own - read):
-                if is_outer(name, scope):
+            for name in sorted(_captured(view, node) - own - read):
+                if view.is_outer(name, scope):
                     yield Hit(f"'{view.names[scope.holder]}' does not pass it on", view.names[node], name)
-
-
-def defined_names(graph: ir.Graph) -> set[str]:
-    """Names that a graph itself gives: inputs, initializers, results."""
-    names = {v.name for v in graph.inputs} | set(graph.initializers) | {v.name for n in graph for v in n.outputs}
-    return {n for n in names if n}
-
-
-def is_outer(name: str, scope: Scope) -> bool:
-    """Whether a graph around ``scope`` gives this name."""
-    outer = scope.outer
-    while outer is not None:
-        if name in defined_names(outer.graph):
-            return True
-        outer = outer.outer
-    return False
 
 
 def _graphs(node: ir.Node) -> Iterator[ir.Graph]:
@@ -103,13 +87,13 @@ def _direct_reads(holder: ir.Node) -> set[str]:
     return {v.name for g in _graphs(holder) for n in g for v in n.inputs if v is not None and v.name}
 
 
-def _captured(node: ir.Node) -> set[str]:
+def _captured(view: ModelView, node: ir.Node) -> set[str]:
     """Names that the graphs of a node, at any depth, take from outside of the node."""
     names: set[str] = set()
     for graph in _graphs(node):
         inside = {v.name for n in graph for v in n.inputs if v is not None and v.name}
         inside |= {v.name for v in graph.outputs if v.name}
         for inner in graph:
-            inside |= _captured(inner)
-        names |= inside - defined_names(graph)
+            inside |= _captured(view, inner)
+        names |= inside - view.defined(graph)
     return names

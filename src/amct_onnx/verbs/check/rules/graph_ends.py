@@ -11,7 +11,6 @@ from amct_onnx.verbs.check.element_types import DESCRIBED_TYPES, MASTER_TYPES
 from amct_onnx.verbs.check.model_view import DEFAULT_NAMES, ModelView
 from amct_onnx.verbs.check.report import ERROR, NOTE
 from amct_onnx.verbs.check.rule import Hit, rule
-from amct_onnx.verbs.check.rules.control_flow import is_outer
 from amct_onnx.verbs.check.rules.sources import PARSER
 
 TYPE_TABLE = "ge: parser/parser/onnx/onnx_util.cc (onnx_data_type_map)"
@@ -61,7 +60,7 @@ def output_not_produced(view: ModelView) -> Iterator[Hit]:
         for value in scope.graph.outputs:
             if value.producer() is not None or value.is_graph_input() or value.is_initializer():
                 continue
-            if not is_outer(value.name or "", scope):
+            if not view.is_outer(value.name or "", scope):
                 yield Hit("nothing produces this graph output", tensor=value.name or "")
 
 
