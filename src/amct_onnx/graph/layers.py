@@ -128,6 +128,13 @@ def layout_of(node: ir.Node) -> Layout | None:
     return Layout(kind, group, node.op_type == "Gemm" and bool(attribute(node, "transB", 0)))
 
 
+def bias_of(node: ir.Node) -> ir.Value | None:
+    """The bias of a layer; None when it has none or its operator takes none."""
+    kind = LAYER_KINDS.get(node.op_type)
+    index = kind.bias_input if kind is not None else None
+    return node.inputs[index] if index is not None and len(node.inputs) > index else None
+
+
 def along(factor: Array, shape: tuple[int, ...], axis: int | None) -> Array:
     """A flat factor laid along one axis, so that it broadcasts against an array of that shape.
 

@@ -11,7 +11,7 @@ from amct_onnx.device.lowering.kernels import float_kernel, integer_kernel, part
 from amct_onnx.device.lowering.state import Accumulator, Int8Tensor, IntegerLayer, LoweringState
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
-from amct_onnx.graph.layers import Layout, layout_of
+from amct_onnx.graph.layers import Layout, bias_of, layout_of
 
 
 def lower_layer(state: LoweringState, node: ir.Node) -> None:
@@ -38,7 +38,7 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     if may_be_float and not in_float and array is not None and layer.sums is not None:
         parts = parts_needed(node, layout, array, layer.sums, int8.offset)
     if array is not None and in_float:
-        result = float_kernel(state, node, int8, weight, array, bias)
+        result = float_kernel(state, node, layout, int8, weight, array, bias)
     elif array is not None and parts is not None:
         layer.kernel = "split"
         result = split_kernel(state, node, layout, int8, array, parts, bias)
@@ -115,7 +115,7 @@ def _warnings(int8: Int8Tensor) -> list[str]:
 
 
 def _bias(state: LoweringState, node: ir.Node) -> Array | None:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    value = bias_of(node)
     if value is None:
         return None
     if not state.constants.is_constant(value):

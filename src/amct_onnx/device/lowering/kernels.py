@@ -20,6 +20,7 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 def float_kernel(
     state: LoweringState,
     node: ir.Node,
+    layout: Layout,
     int8: Int8Tensor,
     weight: ir.Value,
     integers: Int8,
@@ -37,8 +38,8 @@ def float_kernel(
         state.float_weights[key] = state.edit.cast(weight, ir.DataType.FLOAT)
     node.replace_input_with(0, int8.value)
     node.replace_input_with(1, state.float_weights[key])
-    if addend is not None:
-        node.replace_input_with(2, addend)
+    if addend is not None and layout.kind.bias_input is not None:
+        node.replace_input_with(layout.kind.bias_input, addend)
     return node.outputs[0]
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.graph.attributes import attribute
-from amct_onnx.graph.layers import LAYER_KINDS, PRODUCTS, layout_of
+from amct_onnx.graph.layers import LAYER_KINDS, PRODUCTS, bias_of, layout_of
 from amct_onnx.verbs.check.file_facts import FileFacts
 from amct_onnx.verbs.check.scopes import Scope, scopes_of
 
@@ -327,7 +327,7 @@ class ModelView:
         weight: ir.TensorProtocol | None,
         moves: tuple[ir.Node, ...],
     ) -> IntegerLayer:
-        bias = node.inputs[2] if node.op_type != POOL and len(node.inputs) > 2 else None
+        bias = bias_of(node)
         add: ir.Node | None = None
         after: list[ir.Node] = []
         result = node.outputs[0] if node.outputs else None
