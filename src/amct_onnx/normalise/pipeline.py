@@ -13,6 +13,7 @@ from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
+from amct_onnx.normalise.foreign_quantizers.written_out import read_written_out_quantizers
 from amct_onnx.normalise.inference_mode import drop_inference_dropout
 from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
@@ -21,6 +22,8 @@ from amct_onnx.normalise.products import write_products_as_matmul
 from amct_onnx.normalise.qoperator import expand_qoperators
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
+    # in front of the next, which writes what no Q/DQ expresses as the same operators
+    read_written_out_quantizers,
     express_foreign_quantizers,
     expand_qoperators,
     expand_dynamic_quantization,
