@@ -14,6 +14,7 @@ from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
 from amct_onnx.normalise.foreign_quantizers.written_out import read_written_out_quantizers
+from amct_onnx.normalise.fused_operators import expand_fused_operators
 from amct_onnx.normalise.inference_mode import drop_inference_dropout
 from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
@@ -25,6 +26,7 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     # in front of the next, which writes what no Q/DQ expresses as the same operators
     read_written_out_quantizers,
     express_foreign_quantizers,
+    expand_fused_operators,
     expand_qoperators,
     expand_dynamic_quantization,
     drop_inference_dropout,
