@@ -9,6 +9,7 @@ import onnx_ir as ir
 from amct_onnx.normalise.constant_splits import slice_split_constants
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
+from amct_onnx.normalise.converted_models import refuse_converted_model
 from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
@@ -48,8 +49,10 @@ def normalise(model: ir.Model) -> ir.Model:
     """Return the model in canonical form: opset 11..18, named and sorted nodes, plain Q/DQ pairs.
 
     Raises:
+        NoQuantizerError: It is an output of a conversion, or quantized dynamically only.
         UnsupportedModelError: See the rules.
     """
+    refuse_converted_model(model)
     model = normalise_container(model)
     for rule in RULES:
         rule(model)

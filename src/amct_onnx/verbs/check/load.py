@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
+from amct_onnx.files.file_kinds import HEAD_BYTES, file_kind
 
 
 def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
@@ -33,6 +34,7 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
+        _refuse_other_files(path)
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -47,8 +49,16 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
                 f"{path}: tensor '{tensor.name}' has no element type. Export or download the model again."
             )
     if not model.opset_imports and not len(model.graph):
+        _refuse_other_files(path)
         raise ModelFileError(f"{path}: not an ONNX model with a graph. Export or download the model again.")
     return model
+
+
+def _refuse_other_files(path: Path) -> None:
+    with path.open("rb") as file:
+        what = file_kind(file.read(HEAD_BYTES), path.stat().st_size)
+    if what is not None:
+        raise ModelFileError(f"{path}: not an ONNX model but {what[0]}. {what[1]}")
 
 
 def _texts(model: ir.Model) -> Iterator[object]:

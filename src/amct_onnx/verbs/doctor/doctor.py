@@ -27,6 +27,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.model_kinds import kind_of
 from amct_onnx.graph.quantizer_nodes import integer_type, is_op
 from amct_onnx.normalise.foreign_quantizers.rewrite import only_normalised_runs
 from amct_onnx.normalise.pipeline import normalise
@@ -243,6 +244,11 @@ def _check_quantizers(model: ir.Model, name: str) -> None:
             "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers are to compute."
         )
     if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(model)):
+        kind, node = kind_of(nodes_of(model))
+        if kind:
+            raise NoQuantizerError(
+                f"{name}: is a {kind} (see its node '{node}'). Give the QAT model that it was made of."
+            )
         raise NoQuantizerError(
             f"{name}: holds no QuantizeLinear or DequantizeLinear, so that no setting can change its int8 numbers. "
             "Give the QAT model."
