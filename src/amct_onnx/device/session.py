@@ -23,14 +23,11 @@ from amct_onnx.device.lowered_session import CPU, PINNED_ENTRIES, PINNED_LEVEL, 
 from amct_onnx.device.lowering.lower import lower
 from amct_onnx.errors import DataError, ModelFileError, SettingError
 from amct_onnx.files.read import read_model
-from amct_onnx.graph.edit import nodes_of
-from amct_onnx.graph.model_kinds import DEPLOY, kind_of
 
 Array = npt.NDArray[Any]
 
 COUNTS, LAYERS = "counts", "layers"
 """What ``collect`` takes."""
-NO_INTEGERS = "no layer of it is computed in integers as on a device. Give the deploy model that conversion wrote."
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,7 @@ class DeploySession:
         cpu = _cpu_options(providers)
         profile = find_profile(device)
         self.device = profile.name
-        read = _read(model)
-        kind, _ = kind_of(nodes_of(read))
-        lowered = lower(read, profile, taps=LAYERS in wanted, counters=COUNTS in wanted)
+        lowered = lower(_read(model), profile, taps=LAYERS in wanted, counters=COUNTS in wanted)
         self.facts: tuple[LayerFacts, ...] = lowered.layers
         """Static facts of the integer layers, in graph order."""
         other = () if kind in ("", DEPLOY) else (f"This is a {kind}: {NO_INTEGERS}",)

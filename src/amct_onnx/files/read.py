@@ -91,7 +91,8 @@ def _recognised(path: Path, source: SourceFile) -> ir.Model:
         what = file_kind(bytes(source.read(0, min(source.size, HEAD_BYTES))), source.size)
         if what is None:
             raise
-        raise ModelFileError(f"{path}: not an ONNX model but {what[0]}. {what[1]}") from error
+        remedy = what.remedy
+        raise ModelFileError(f"{path}: not an ONNX model but {what.name}. {remedy}") from error
 
 
 def _parse(path: Path, source: SourceFile) -> ir.Model:

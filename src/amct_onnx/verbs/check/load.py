@@ -58,7 +58,8 @@ def _refuse_other_files(path: Path) -> None:
     with path.open("rb") as file:
         what = file_kind(file.read(HEAD_BYTES), path.stat().st_size)
     if what is not None:
-        raise ModelFileError(f"{path}: not an ONNX model but {what[0]}. {what[1]}")
+        remedy = what.remedy
+        raise ModelFileError(f"{path}: not an ONNX model but {what.name}. {remedy}")
 
 
 def _texts(model: ir.Model) -> Iterator[object]:
