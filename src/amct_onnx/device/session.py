@@ -88,9 +88,8 @@ class DeploySession:
         lowered = lower(_read(model), profile, taps=LAYERS in wanted, counters=COUNTS in wanted)
         self.facts: tuple[LayerFacts, ...] = lowered.layers
         """Static facts of the integer layers, in graph order."""
-        other = () if kind in ("", DEPLOY) else (f"This is a {kind}: {NO_INTEGERS}",)
-        self.warnings: tuple[str, ...] = (
-            other + lowered.warnings + tuple(f"Layer '{f.name}': {w}" for f in lowered.layers for w in f.warnings)
+        self.warnings: tuple[str, ...] = lowered.warnings + tuple(
+            f"Layer '{f.name}': {w}" for f in lowered.layers for w in f.warnings
         )
         self.pinned: dict[str, str] = {
             "graph_optimization_level": PINNED_LEVEL.name,

@@ -43,7 +43,8 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     grids = Grids(constants)
     nodes = nodes_of(model)
     if not any(is_op(n, QUANTIZE, DEQUANTIZE) for n in nodes):
-        raise NoQuantizerError(no_quantizer(nodes))
+        text = no_quantizer(nodes)
+        raise NoQuantizerError(f"{text}")
     sites, entries = _plan_layers(nodes, grids, constants, settings)
     pairs, lazy = _plan_pairs(nodes, {s.node: s.quantizer for s in sites}, grids, constants)
     outputs = _plan_outputs(nodes, model.graph, constants)
