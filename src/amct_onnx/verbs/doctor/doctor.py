@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from amct_onnx.common.text_codes import without_texts
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import InputSpec, parse_input_shape, specs_of
@@ -34,6 +35,7 @@ from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.quantizers import RANGES, raw_factors
 from amct_onnx.verbs.doctor.cpu import cpu_facts
 from amct_onnx.verbs.doctor.exact_reference import make_exact
+from amct_onnx.verbs.doctor.plain_quantizers import write_plain_quantizers
 from amct_onnx.verbs.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, DoctorReport, SettingResult
 from amct_onnx.verbs.doctor.sample_model import sample_model
 from amct_onnx.verbs.doctor.settings import PINNED, SETTINGS, Setting
@@ -87,6 +89,7 @@ def doctor(
     source = ir.from_proto(sample_model()) if model is None else read_model(str(content))
     _check_quantizers(source, os.fspath(model or BUILT_IN))
     source = normalise(source)
+    write_plain_quantizers(source)
     _check(source)
     ranges, steps = _input_ranges(source), _output_steps(source)
     as_written = source.clone()
@@ -196,8 +199,8 @@ def _errors_of(name: str, got: list[Array], expected: list[Array], step: float |
 
 
 def _numbers(array: Array) -> npt.NDArray[np.float64]:
-    """float64, which holds every float16, float32 and 32-bit integer."""
-    return np.asarray(array).astype(np.float64)
+    """float64, which holds every float16, float32 and 32-bit integer; texts by ``without_texts``."""
+    return without_texts(np.asarray(array)).astype(np.float64)
 
 
 def _result(setting: Setting, errors: _Errors | str, floor: _Errors | str) -> SettingResult:
@@ -236,15 +239,16 @@ def _verdict(errors: _Errors, floor: _Errors | str) -> str:
 
 def _check_quantizers(model: ir.Model, name: str) -> None:
     """Whether the model as it is holds quantizers that ONNX Runtime knows, and no others."""
-    foreign = Counter(f"{n.domain}::{n.op_type}" for n in nodes_of(model) if only_normalised_runs(n))
+    nodes = [*nodes_of(model), *(n for function in model.functions.values() for n in function)]
+    foreign = Counter(f"{n.domain}::{n.op_type}" for n in nodes if only_normalised_runs(n))
     if foreign:
         counts = ", ".join(f"{count} x {kind}" for kind, count in foreign.items())
         raise UnsupportedModelError(
             f"{name}: holds {counts}, which ONNX Runtime cannot run under any setting. Convert the model and run its "
             "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers are to compute."
         )
-    if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(model)):
-        kind, node = kind_of(nodes_of(model))
+    if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes):
+        kind, node = kind_of(nodes)
         if kind:
             raise NoQuantizerError(
                 f"{name}: is a {kind} (see its node '{node}'). Give the QAT model that it was made of."
