@@ -21,7 +21,7 @@ IMPORTS: dict[str, set[str]] = {
     "device": {"errors", "common", "data", "files", "graph"},
     "normalise": {"errors", "common", "graph"},
     "plan": {"errors", "common", "files", "graph"},
-    "verbs/check": {"errors", "common", "graph", "device"},
+    "verbs/check": {"errors", "common", "files", "graph", "device"},
     "verbs/simulate": {"errors", "common", "data", "files", "device"},
     "emit": {"errors", "common", "graph", "plan"},
     "verbs/bias": {"common", "files", "graph", "normalise", "plan"},

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 
 import amct_onnx
-from amct_onnx.errors import AmctError
+from amct_onnx.errors import AmctError, NoQuantizerError, UnsupportedModelError
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
 
@@ -34,6 +34,12 @@ EXPECTED: dict[str, tuple[int, int, float]] = {
     "depthwise_transpose/02_v_dw_axis1": (1, 1, ROUNDING),
     "depthwise_transpose/24_v_actpc_equal": (1, 1, ROUNDING),
     "depthwise_transpose/24_v_conv_axis1_eq": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_model": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_clipfirst": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_minmax": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_mixed": (2, 2, ROUNDING),
+    "fake_quant_nodes/06_v_wprim": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_wqdq": (1, 1, ROUNDING),
     "integer_input/17_v_gather_dq": (1, 1, ROUNDING),
     "integer_input/23_v_nhwc_uint8": (1, 1, ROUNDING),
     "integer_input/23_v_uint8_preproc": (1, 1, ROUNDING),
@@ -45,6 +51,12 @@ EXPECTED: dict[str, tuple[int, int, float]] = {
     "integer_readers/23_v_argmax_of_q": (1, 1, 0.0),
     "integer_readers/30_v_split_QOperator_QUInt8": (2, 2, STEP),
     "integer_readers/30_v_topk_QOperator_QUInt8": (2, 2, STEP),
+    "ort_fused/18_v_fusedgemm": (1, 1, ROUNDING),
+    "ort_fused/18_v_fusedmatmul": (1, 1, ROUNDING),
+    "ort_fused/18_v_skipln": (2, 2, ROUNDING),
+    "ort_fused/29_v_src_all_q0": (4, 4, ROUNDING),
+    "ort_fused/29_v_src_extended_q1": (4, 4, ROUNDING),
+    "ort_fused/29_v_srcconv_extended_q1": (3, 3, 2 * STEP),
     "pass_through/03_v_l": (1, 1, ROUNDING),
     "pass_through/19_v_drop_between": (2, 2, STEP),
     "pass_through/31_v_concat_ongrid": (1, 1, ROUNDING),
@@ -62,6 +74,8 @@ EXPECTED: dict[str, tuple[int, int, float]] = {
 }
 """Model -> layers in int8, layers in the ledger, largest difference as a share of the largest output."""
 UNLOADED: dict[str, tuple[int, int]] = {
+    "fake_quant_nodes/05_model": (1, 1),
+    "fake_quant_nodes/05_v_mixed": (1, 1),
     "integer_readers/30_v_argmax_QOperator_QInt8": (2, 2),
     "integer_readers/30_v_where_QOperator_QInt8": (2, 2),
     "pass_through/28_v_drop10": (1, 1),
@@ -157,3 +171,14 @@ def test_training_mode_is_a_warning_by_name(name: str, tmp_path: Path) -> None:
 def test_scale_of_zero_on_an_activation_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(AmctError, match=r"nDequantizeLinear_6.*scale tensor 's_1' holds \[0.0\]"):
         converted("dead_channels/12_v_act_zero", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["05_v_aimet", "05_v_vai"])
+def test_unknown_quantizers_are_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NoQuantizerError, match=r"It holds . x (aimet|com\.vai).*Quantize.*'n\w*Quantize\w*_4'"):
+        converted(f"fake_quant_nodes/{name}", tmp_path)
+
+
+def test_weights_that_do_not_run_with_channels_last_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'qc' \(QLinearConv\): its weight of shape \[6, 3, 3, 4\]"):
+        converted("ort_fused/18_v_nhwcqconv", tmp_path)

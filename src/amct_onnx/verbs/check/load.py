@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
+from amct_onnx.files.file_kinds import HEAD_BYTES, file_kind
 from amct_onnx.verbs.check.file_facts import FileFacts, drop_sparse_values, facts_of
 
 
@@ -35,6 +36,7 @@ def load_for_check(model_file: str | os.PathLike[str]) -> tuple[ir.Model, FileFa
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
+        _refuse_other_files(path)
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -49,6 +51,7 @@ def load_for_check(model_file: str | os.PathLike[str]) -> tuple[ir.Model, FileFa
                 f"{path}: tensor '{tensor.name}' has no element type. Export or download the model again."
             )
     if not model.opset_imports and not len(model.graph):
+        _refuse_other_files(path)
         raise ModelFileError(f"{path}: not an ONNX model with a graph. Export or download the model again.")
     return model, facts
 
@@ -61,6 +64,14 @@ def _parse(path: Path) -> tuple[ir.Model, FileFacts]:
     for graph in [model.graph, *model.graph.subgraphs()]:
         ir.external_data.set_base_dir(graph, path.parent)
     return model, facts
+
+
+def _refuse_other_files(path: Path) -> None:
+    with path.open("rb") as file:
+        what = file_kind(file.read(HEAD_BYTES), path.stat().st_size)
+    if what is not None:
+        remedy = what.remedy
+        raise ModelFileError(f"{path}: not an ONNX model but {what.name}. {remedy}")
 
 
 def _texts(model: ir.Model) -> Iterator[object]:

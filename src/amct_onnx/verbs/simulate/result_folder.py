@@ -145,6 +145,8 @@ class ResultFolder:
 
 
 def _content(array: Array, file_format: str) -> list[bytes | memoryview]:
+    if array.dtype.kind == "O":  # texts: numpy would write objects as a pickle
+        array = array.astype(np.str_)
     plain = np.ascontiguousarray(array)
     numbers = plain.reshape(-1).view(np.uint8).data
     if file_format == "bin":
