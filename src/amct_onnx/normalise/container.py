@@ -9,7 +9,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
-from amct_onnx.graph.model_warnings import take_over_warnings
+from amct_onnx.graph.model_warnings import take_over_warnings, warn
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
 from amct_onnx.normalise.function_opsets import raise_function
@@ -19,6 +19,8 @@ MOST_NODES = 1_000_000
 """Of a model whose functions are inlined. The largest real models have some ten thousand."""
 DEEPEST_CALLS = 100
 """Functions within functions."""
+MAX_NAMED = 3
+"""Inputs that a warning names."""
 CONSTANTS_NAME = re.compile(r".*_Initializer_\d+", re.DOTALL)
 """How ATC's parser names the nodes that it makes of initializers: <tensor>_Initializer_<n>."""
 
@@ -86,8 +88,17 @@ def _name_uniquely(model: ir.Model) -> None:
     Initializers that are also listed as graph inputs are inputs no longer: ATC makes them constants.
     """
     constants = {v.name for v in model.graph.initializers.values()}
+    dropped: list[str] = []
     for value in [v for v in model.graph.inputs if v.name in constants]:
         model.graph.inputs.remove(value)
+        dropped.append(value.name or "")
+    if dropped:
+        named = ", ".join(f"'{n}'" for n in dropped[:MAX_NAMED]) + (", ..." if len(dropped) > MAX_NAMED else "")
+        warn(
+            model,
+            f"{len(dropped)} graph inputs have initializers ({named}): the outputs hold these as constants and take no "
+            "such inputs. Feed the other inputs only.",
+        )
     outer = [*model.graph.inputs, *model.graph.initializers.values(), *(v for n in model.graph for v in n.outputs)]
     values = FreeNames(v.name for v in outer)
     for graph in bodies(model.graph):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amct_onnx.common.text_codes import without_texts
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.cut_source import on_grid
@@ -126,8 +127,8 @@ def pieces(
     for t in job.tracked:
         kind, _, number = t.key.partition(":")
         index = int(number)
-        a = own[t.source]
-        b = np.asarray(other[t.others[model]].reshape(a.shape), np.float64)
+        a = without_texts(own[t.source])
+        b = np.asarray(without_texts(other[t.others[model]]).reshape(a.shape), np.float64)
         half = a.dtype == np.float16
         mine = np.asarray(a, np.float64) - t.shift
         if kind == "layer" and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
