@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from amct_onnx.common.arrays import Array, Bool, Float64
+from amct_onnx.common.text_codes import without_texts
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.cut_source import on_grid
@@ -122,8 +123,8 @@ def pieces(
     found = []
     for t in job.tracked:
         kind, index = t.key.kind, t.key.index
-        a = own[t.source]
-        b = np.asarray(other[t.others[model]].reshape(a.shape), np.float64)
+        a = without_texts(own[t.source])
+        b = np.asarray(without_texts(other[t.others[model]]).reshape(a.shape), np.float64)
         half = a.dtype == np.float16
         mine = np.asarray(a, np.float64) - t.shift
         if kind == LAYER and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
