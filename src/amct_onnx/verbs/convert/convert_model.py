@@ -16,9 +16,9 @@ from amct_onnx.common.json_text import json_text
 from amct_onnx.common.log import start_log
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
-from amct_onnx.emit.record import record_text
+from amct_onnx.emit.record import is_own_record, record_text
 from amct_onnx.emit.rewrite import PlanEmitter
-from amct_onnx.errors import SettingError
+from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.compose import Composition, compose, data_path
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder, output_files
 from amct_onnx.files.read import INPUT_FILES, read_model
@@ -56,7 +56,8 @@ def convert_qat_model(
     Args:
         model_file: the .onnx file.
         save_path: folder and name prefix; with a trailing slash the files get no prefix.
-        record_file: path of the factor record to write; none is written when None.
+        record_file: path of the factor record to write; none is written when None. Of files that are there, only a
+            record that a conversion wrote is replaced.
         grid_weights: convert float weights without Q/DQ whose values lie on an int8 grid (TensorFlow QAT through
             tf2onnx).
         gemm_per_channel: what a Gemm or MatMul with one weight scale per output channel becomes: "mul" (one
@@ -161,6 +162,8 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     plan = make_plan(model, request.settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
     replaced = check_targets(targets, model_file, inputs)
+    if record in replaced:
+        _check_own(record)
     _free_garbage()
     integers = frozenset(s.weight.name for s in plan.sites)
     deploy = _emitted(
@@ -207,6 +210,27 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
         texts[record] = record_text(plan)
     write_outputs([deploy.composition, fake_quant.composition], texts, request.progress)
     return report, replaced
+
+
+def _check_own(record: Path) -> None:
+    """A record of another tool is its user's work: it is never replaced.
+
+    Raises:
+        OutputError: The file is no record that a conversion wrote.
+    """
+    from amct_onnx.common.typed_json import read_bounded  # imports msgspec, which a first conversion does not need
+
+    try:
+        own = is_own_record(read_bounded(record).decode())
+    except FileNotFoundError:
+        return  # a link to nothing
+    except (OSError, ValueError):
+        own = False
+    if not own:
+        raise OutputError(
+            f"{record}: exists and was not written by a conversion, so it is not overwritten. "
+            "Give --record_file another path. To convert a float model with these factors, use --from_record."
+        )
 
 
 @dataclass(frozen=True)
