@@ -20,6 +20,7 @@ from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder
 from amct_onnx.files.writable import check_writable
 from amct_onnx.files.write import write_texts
+from amct_onnx.verbs.compare.explain.beside_ledger import examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
 from amct_onnx.verbs.compare.job import Job, make_job, units_of
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
@@ -105,7 +106,10 @@ def compare(
     if threads is None:
         threads = 1 if dask else cpu_count()
     text, file = (read_evaluator(evaluator), os.fspath(evaluator)) if evaluator is not None else ("", "")
-    job, layers = make_job(model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file)
+    beside = examine_files(model, ledger)
+    job, layers = make_job(
+        model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file, changed=beside.changed
+    )
     runner = Runner(job)
     inputs = specs_of(runner.source)
     source = data
@@ -140,7 +144,7 @@ def compare(
                 on_board = compare_board(board, ledger.deploy_model, job.devices[0], units_of(layers), source, stopped)
         if not complete and not kept.results.batches:
             raise KeyboardInterrupt
-        run = Run(job, layers, ledger, runner, kept.results, first, complete, samples.total, kept.seconds, on_board)
+        run = Run(job, layers, ledger, runner, kept.results, first, complete, samples.total, kept.seconds, beside, on_board)
         settings["executor"] = f"Dask, {dask}" if dask else "this process"
         names = {"model": os.fspath(model), "save_path": os.fspath(save_path), "data": samples.name}
         found = assemble(run, **names, settings=settings)

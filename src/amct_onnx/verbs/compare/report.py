@@ -185,6 +185,7 @@ class Divergence:
         advice: one sentence; empty when there is nothing to do.
         measured, explained: mean absolute error, and how much of it quantization noise explains: of a fault in its
             worst channel, fed with the model's own input; else of the layer.
+        node: the node that is not what the conversion writes, or ""; it need not be in the model.
     """
 
     model: str
@@ -196,6 +197,7 @@ class Divergence:
     measured: float
     explained: float
     place: str = "at"
+    node: str = ""
 
     @property
     def is_fault(self) -> bool:

@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,12 +14,14 @@ import onnx_ir as ir
 
 from amct_onnx.common.json_text import json_text
 from amct_onnx.common.log import start_log
+from amct_onnx.common.versions import CODE, deciding_versions, version_of
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
 from amct_onnx.emit.record import record_text
 from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.errors import SettingError
 from amct_onnx.files.compose import Composition, compose, data_path
+from amct_onnx.files.model_digest import model_digest
 from amct_onnx.files.output_files import check_targets, in_real_folder, output_files
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
@@ -31,7 +33,7 @@ from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.verbs.check.checker import check
 from amct_onnx.verbs.convert.log_report import log_report
 from amct_onnx.verbs.convert.overflow import overflow_warnings
-from amct_onnx.verbs.convert.report import ConversionReport
+from amct_onnx.verbs.convert.report import ConversionReport, Origin
 
 Verdict = TypeVar("Verdict")
 
@@ -96,6 +98,13 @@ def _convert(
     record = None if record_file is None else in_real_folder(record_file)
     model = read_model(model_file)
     inputs = model.meta[INPUT_FILES]
+    origin = Origin(
+        version=version_of("amct_onnx"),
+        code=deciding_versions()[CODE],
+        source_digest=model_digest(model),
+        **asdict(settings),
+        fake_quant_weights=fake_quant_weights,
+    )
     model = normalise(model)
     plan = make_plan(model, settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
@@ -133,6 +142,7 @@ def _convert(
         float_operators=plan.float_operators,
         warnings=warnings,
         check=deploy.verdict,
+        origin=origin,
     )
     texts = {paths[2]: json_text(report.to_dict())}
     if record is not None:

@@ -114,6 +114,19 @@ class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     summary: Text
 
 
+class OriginContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``report.Origin``."""
+
+    version: Name
+    code: Name
+    source_digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    grid_weights: bool
+    gemm_per_channel: Literal["mul", "vector", "refuse"]
+    keep_conv1d: bool
+    asymmetric_weights: Literal["refuse", "sum"]
+    fake_quant_weights: Literal["int8", "float32"]
+
+
 class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of ``<prefix>_quant.json``."""
 
@@ -128,6 +141,7 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     float_operators: tuple[FloatOperatorContent, ...]
     warnings: tuple[Text, ...]
     check: CheckContent | None
+    origin: OriginContent | None
     summary: Text
 
 

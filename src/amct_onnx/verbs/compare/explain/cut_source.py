@@ -107,6 +107,8 @@ def segment(model: ir.Model, end: str, cuts: frozenset[str]) -> Segment:
         cuts: names of tensors.
     """
     values = tensors_of(model)
+    if end in cuts:  # nothing stands there: the model's piece has no node
+        return Segment((end,), ())
     starts: dict[str, None] = {}
     found: dict[ir.Node, None] = {}
     waiting = [values[end]] if end in values else []

@@ -16,10 +16,12 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.files.read import read_model
 from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
 from amct_onnx.verbs.compare.explain.diagnosis import Examined, diagnose, examine
 from amct_onnx.verbs.compare.explain.faults import Place, contradiction, fault
 from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
+from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.noise import gains
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
@@ -34,7 +36,13 @@ Tensors = Callable[[], dict[str, dict[str, Array]]]
 
 
 def find_divergences(
-    job: Job, layers: Sequence[Paired], ledger: Ledger, results: Results, first: Batch, tensors: Tensors
+    job: Job,
+    layers: Sequence[Paired],
+    ledger: Ledger,
+    results: Results,
+    first: Batch,
+    tensors: Tensors,
+    beside: Beside,
 ) -> tuple[Divergence, ...]:
     """At most one divergence for each model but the source.
 
@@ -45,6 +53,7 @@ def find_divergences(
         results: of all batches.
         first: the first batch.
         tensors: of the first batch, by model and name.
+        beside: what the files are not.
     """
     if REFERENCE in job.devices:
         probe, probed, shown = job, results, tensors()
@@ -62,6 +71,7 @@ def find_divergences(
             found = search.exactly(model, job, results)
         else:
             found = _with_fault_of(sharp, model, search.by_statistics(model, job, results))
+        found = with_changes(model, found, beside.fake_quant if model == FAKE_QUANT else beside.deploy)
         if found is not None:
             divergences.append(found)
     return tuple(divergences)

@@ -133,7 +133,7 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
     measured, explained = _figures(piece)
     found = place.segment()
     nodes = sorted(found.nodes, key=lambda n: not n.op_type.startswith("Ascend"))
-    named = ", ".join(f"{n.op_type} '{n.name}'" for n in nodes[:NAMED_NODES])
+    named = ", ".join(f"{n.op_type} '{n.name}'" for n in nodes[:NAMED_NODES]) or "no node"
     more = f" and {len(nodes) - NAMED_NODES} more" if len(nodes) > NAMED_NODES else ""
     text = (
         f"{where} differs by {size(measured, piece.lsb)} on average in {model} from what the source makes of the same "

@@ -9,6 +9,7 @@ from functools import cache
 
 from amct_onnx.common.versions import library_versions
 from amct_onnx.device.profiles import PROFILES
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
@@ -43,6 +44,7 @@ class Run:
         complete: whether there are no more batches.
         total: samples in the data set, None when unknown.
         seconds: of running.
+        beside: what the files beside the ledger are not.
         board: what a board's dumps gave, or None.
     """
 
@@ -55,6 +57,7 @@ class Run:
     complete: bool
     total: int | None
     seconds: float
+    beside: Beside
     board: BoardResult | None = None
 
 
@@ -70,7 +73,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     """
     job, results = run.job, run.results
     tensors = cache(lambda: run.runner.tensors(run.first))
-    divergences = find_divergences(job, run.layers, run.ledger, results, run.first, tensors)
+    divergences = find_divergences(job, run.layers, run.ledger, results, run.first, tensors, run.beside)
     outputs, layers = _output_entries(run), _layers(run)
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
