@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             convert_qat_model(arguments.model, arguments.save_path, progress=progress)
     from amct_onnx.verbs.compare.compare import DEFAULT_DEVICE, compare
     from amct_onnx.verbs.compare.measure.stop_request import asked_by
-    from amct_onnx.verbs.compare.report import DIVERGES
+    from amct_onnx.verbs.compare.report import DIVERGES, INCOMPLETE
 
     with progress_bar("Comparing", unit="samples") as progress:
         report = compare(
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not report.complete:
         say_last(f"amct_onnx: {_how_to_go_on(report)}")
         return exit_code_of(asked_by())
-    return EXIT_CHECK_FAILED if report.verdict.level == DIVERGES else EXIT_DONE
+    return EXIT_CHECK_FAILED if report.verdict.level in (DIVERGES, INCOMPLETE) else EXIT_DONE
 
 
 def _print(report: CompareReport, *, in_json: bool) -> None:

@@ -61,6 +61,8 @@ def _add_node(digest: Any, node: ir.Node) -> None:
             _add(digest, name)
             _add_tensor(digest, attribute.as_tensor())
         elif attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            _add(digest, (name, str(attribute.type), attribute.ref_attr_name if attribute.is_ref() else attribute.value))
+            _add(
+                digest, (name, str(attribute.type), attribute.ref_attr_name if attribute.is_ref() else attribute.value)
+            )
     for body in bodies_of(node):
         _add_graph(digest, body)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.stated_factors import dequantizer
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -32,9 +33,7 @@ class Paired:
     deploy: Ends | None
 
 
-def pair_layers(
-    ledger: Ledger, fake_quant: ir.Model, deploy: ir.Model, *, changed: bool = False
-) -> tuple[Paired, ...]:
+def pair_layers(ledger: Ledger, fake_quant: ir.Model, deploy: ir.Model, *, changed: bool = False) -> tuple[Paired, ...]:
     """The layers in the ledger's order.
 
     Args:
@@ -117,7 +116,7 @@ def _reached(start: ir.Value | None, name: str, *, backward: bool) -> bool:
 
 def _check_order(ledger: Ledger, deploy: ir.Model) -> None:
     places = {n.name or "": i for i, n in enumerate(deploy.graph)}
-    found = [(places[e.name], e.name) for e in ledger.layers if e.name in places]
+    found = [(places[e.name], e.name) for e in ledger.layers if e.name in places and e.op_type in LAYER_KINDS]
     for before, after in zip(found, found[1:], strict=False):
         if before[0] >= after[0]:
             raise UnsupportedModelError(

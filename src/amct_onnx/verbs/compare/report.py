@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import BiasError, ResidualEntry
 
-EQUAL, NOISE, DIVERGES = "equal", "noise", "diverges"
-"""Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; more than that."""
+EQUAL, NOISE, INCOMPLETE, DIVERGES = "equal", "noise", "incomplete", "diverges"
+"""Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; no fault found, but
+something could not be judged; more than quantization explains."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Verdict:
     """The answer in words.
 
     Attributes:
-        level: ``equal``, ``noise`` or ``diverges``.
+        level: ``equal``, ``noise``, ``incomplete`` or ``diverges``.
         headline: one sentence.
         sentences: what was found, most important first.
         advice: what to do, most useful first; empty when there is nothing to do.
@@ -290,6 +291,7 @@ class CompareReport(JsonReport):
         settings: of the comparison itself: batch size, devices, preprocessing.
         versions: of this package, Python, numpy, onnx, onnxruntime, and the machine.
         board: what a board's dumps gave; None without them.
+        not_judged: parts of the models that nothing could be said of, with the reason.
         state_file: of an interrupted run, what ``resume`` continues; None of a complete one, or when it could not be
             written.
     """
@@ -317,3 +319,4 @@ class CompareReport(JsonReport):
     versions: dict[str, str]
     board: BoardResult | None = None
     state_file: str | None = None
+    not_judged: tuple[str, ...] = ()

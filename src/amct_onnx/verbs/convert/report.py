@@ -55,8 +55,8 @@ class Origin:
 class ConversionReport(JsonReport):
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
-    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip. ``origin`` is None for a report that
-    no conversion made.
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip. ``origin`` is None for a report
+    that no conversion made.
     """
 
     SCHEMA_VERSION = 1

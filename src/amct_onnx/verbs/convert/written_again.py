@@ -26,9 +26,7 @@ def written_again(model_file: str | os.PathLike[str], origin: Origin) -> tuple[i
         AmctError: One of its subclasses: the source cannot be read or converted.
     """
     source = normalise(read_model(model_file))
-    settings = PlanSettings(
-        origin.grid_weights, origin.gemm_per_channel, origin.keep_conv1d, origin.asymmetric_weights
-    )
+    settings = PlanSettings(origin.grid_weights, origin.gemm_per_channel, origin.keep_conv1d, origin.asymmetric_weights)
     plan = make_plan(source, settings)
     deploy = DeployEmitter(source, plan).rewrite()
     return source, FakeQuantEmitter(source, plan, origin.fake_quant_weights).rewrite(), deploy

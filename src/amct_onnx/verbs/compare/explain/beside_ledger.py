@@ -13,6 +13,7 @@ from amct_onnx.errors import ModelFileError
 from amct_onnx.files.model_digest import model_digest
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
+from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import LayerEntry
 from amct_onnx.verbs.compare.explain.changes import Change, changes
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -37,9 +38,11 @@ class Beside:
 
     Attributes:
         fake_quant, deploy: changes in the order of the network.
+        source: normalised.
         not_judged: why the files could not be held against the conversion; "" when they were.
     """
 
+    source: ir.Model
     fake_quant: tuple[Located, ...] = ()
     deploy: tuple[Located, ...] = ()
     not_judged: str = ""
@@ -63,20 +66,24 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
     """
     origin = ledger.origin
     if origin is None:
-        return Beside(not_judged="the ledger does not tell the options of the conversion")
+        return Beside(
+            normalise(read_model(model_file)), not_judged="the ledger does not tell the options of the conversion"
+        )
     if model_digest(read_model(model_file)) != origin.source_digest:
         raise ModelFileError(
             f"{ledger.path}: these files were not made from this model: the graph or the weights of "
-            f"{os.fspath(model_file)} are others than those of the source that was converted. Give that source. Convert "
-            "this one again to compare it (--convert does it first)."
+            f"{os.fspath(model_file)} are others than those of the source that was converted. Give that source. "
+            "Convert this one again to compare it (--convert does it first)."
         )
     if origin.code != deciding_versions()[CODE]:
         return Beside(
+            normalise(read_model(model_file)),
             not_judged=f"the files were written by another version of this program ({origin.version}); convert again "
-            "to have each of their nodes judged"
+            "to have each of their nodes judged",
         )
     source, fake_quant, deploy = written_again(model_file, origin)
     return Beside(
+        source,
         _located(fake_quant, read_model(ledger.fake_quant_model), source, "fake-quant", ledger.layers),
         _located(deploy, read_model(ledger.deploy_model), source, "deploy", ledger.layers),
     )

@@ -341,7 +341,9 @@ def _cause_by_name(node: str) -> str:
     """What a constant of a quantizer written as standard operators is; the conversion names these nodes itself."""
     part = node.rpartition(".")[2]
     if ".fakequant" in node or ".fakedequant" in node or node.endswith(".rescale"):
-        return ZERO_POINT if part in ("add", "sub") else SCALE if part in ("mul", "rescale", "fakedequant") else CONSTANT
+        return (
+            ZERO_POINT if part in ("add", "sub") else SCALE if part in ("mul", "rescale", "fakedequant") else CONSTANT
+        )
     return CONSTANT
 
 

@@ -20,12 +20,15 @@ from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
 from amct_onnx.verbs.compare.explain.diagnosis import Examined, diagnose, examine
 from amct_onnx.verbs.compare.explain.faults import Place, contradiction, fault
+from amct_onnx.verbs.compare.explain.finer import finer, opened, without
 from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
 from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.noise import gains
+from amct_onnx.verbs.compare.explain.source_grids import Grid, source_grids
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
+from amct_onnx.verbs.compare.measure.sessions import tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -43,8 +46,8 @@ def find_divergences(
     first: Batch,
     tensors: Tensors,
     beside: Beside,
-) -> tuple[Divergence, ...]:
-    """At most one divergence for each model but the source.
+) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
+    """At most one divergence for each model but the source, and what could not be judged.
 
     Args:
         job: see ``make_job``.
@@ -55,13 +58,15 @@ def find_divergences(
         tensors: of the first batch, by model and name.
         beside: what the files are not.
     """
-    if REFERENCE in job.devices:
-        probe, probed, shown = job, results, tensors()
-    else:
-        probe = _with_reference(job)
-        runner = Runner(probe)
-        probed, shown = runner.run(first), runner.tensors(first)
-    search = _Search(layers, ledger, first, probe, shown, CutSource(job, tensors()[SOURCE]))
+    probe = finer(_with_reference(job), layers)
+    runner = Runner(probe)
+    shown = runner.tensors(first)
+    runner.job = probe = without(probe, shown, SOURCE)
+    probed = results if REFERENCE in job.devices else runner.run(first)
+    source = opened(probe.source)
+    grids = source_grids(beside.source, source)
+    cut = CutSource(probe, shown[SOURCE], grids)
+    search = _Search(layers, ledger, first, probe, shown, cut, source, grids)
     sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
     divergences = []
     for model in job.models:
@@ -74,7 +79,7 @@ def find_divergences(
         found = with_changes(model, found, beside.fake_quant if model == FAKE_QUANT else beside.deploy)
         if found is not None:
             divergences.append(found)
-    return tuple(divergences)
+    return tuple(divergences), tuple(dict.fromkeys(search.not_judged))
 
 
 def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None) -> Divergence | None:
@@ -97,6 +102,8 @@ class _Search:
         probe: a job with the device ``reference``.
         shown: its tensors on the first batch, by model and name.
         cut: a session of the cut source.
+        source: the graph of the source that the probe runs.
+        grids: see ``source_grids``.
     """
 
     def __init__(
@@ -107,7 +114,13 @@ class _Search:
         probe: Job,
         shown: Mapping[str, Mapping[str, Array]],
         cut: CutSource,
+        source: ir.Model,
+        grids: Mapping[str, Grid],
     ) -> None:
+        self._grids, self._source = grids, source
+        self.not_judged: list[str] = []
+        """What no bound exists for, and why."""
+        self._positions = {v.name or "": i for i, n in enumerate(source.graph) for v in n.outputs}
         self._layers, self._first, self._probe, self._shown, self._cut = layers, first, probe, shown, cut
         self._graphs = _Graphs(ledger)
         self._gain = gains(ledger.layers, self._graphs.deploy)
@@ -134,9 +147,18 @@ class _Search:
         """The first piece that is wrong by itself."""
         other = self._shown[model]
         own = self._cut.run(self._first.feeds, other, self._probe, model)
-        found = pieces(self._probe, self._layers, self._gain, model, own, other)
-        judges = self._graphs.judges
-        return next((p for p in found if p.faulty and judges(p, self._probe, self._layers, model)), None)
+        found = pieces(self._probe, self._layers, self._gain, model, own, other, self._grids, self._positions)
+        judged = []
+        for piece in found:
+            hidden = self._graphs.hides(piece, self._probe, self._layers, model)
+            if hidden:
+                self.not_judged.append(
+                    f"In {model}, what makes '{piece.tracked.others[model]}': int8 layer '{hidden}' stands in a body "
+                    "or in no form that can be shown, so that nothing bounds what its rounding does."
+                )
+            else:
+                judged.append(piece)
+        return next((p for p in judged if p.faulty), None)
 
     def _place(self, piece: Piece, model: str, examined: Sequence[Examined], results: Results) -> Place:
         in_deploy_layer = piece.kind == LAYER and model != FAKE_QUANT
@@ -145,6 +167,7 @@ class _Search:
             segment=lambda: self._graphs.segment(piece, self._probe, model),
             counts=results.quantizers.get((piece.index, model)),
             extra_saturation=next((e.extra_saturation for e in examined if e.index == piece.index), 0.0),
+            leads_to=lambda: first_reader(self._source, piece.tracked.source, self._layers),
         )
 
 
@@ -175,11 +198,28 @@ class _Graphs:
         graph = self.fake_quant if model == FAKE_QUANT else self.deploy
         return segment(graph, piece.tracked.others[model], cuts)
 
-    def judges(self, piece: Piece, job: Job, layers: Sequence[Paired], model: str) -> bool:
-        """Whether a piece's error is its own: between two layers no int8 layer may hide, as in the body of an If."""
+    def hides(self, piece: Piece, job: Job, layers: Sequence[Paired], model: str) -> str:
+        """An int8 layer that stands in a piece between two layers, as in the body of an If; "" for none."""
         if piece.kind == LAYER and layers[piece.index].entry.verdict == CONVERTED:
-            return True
-        return not any(n.name in self._integer_layers for n in self.segment(piece, job, model).nodes)
+            return ""
+        inside = self.segment(piece, job, model).nodes
+        return next((n.name or "" for n in inside if n.name in self._integer_layers), "")
+
+
+def first_reader(source: ir.Model, tensor: str, layers: Sequence[Paired]) -> int | None:
+    """The first layer that a tensor leads to, by its number; None when it leads to outputs alone."""
+    number = {p.entry.name: i for i, p in enumerate(layers)}
+    value = tensors_of(source).get(tensor)
+    waiting, seen, found = [value] if value is not None else [], set(), []
+    while waiting:
+        for use in waiting.pop().uses():
+            name = use.node.name or ""
+            if name in number:
+                found.append(number[name])
+            elif use.node not in seen:
+                seen.add(use.node)
+                waiting.extend(use.node.outputs)
+    return min(found, default=None)
 
 
 def _with_reference(job: Job) -> Job:

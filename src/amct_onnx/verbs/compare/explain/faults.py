@@ -18,7 +18,7 @@ from amct_onnx.verbs.compare.explain.stated_factors import (
     has_bias,
     quantizer_contradiction,
 )
-from amct_onnx.verbs.compare.key import LAYER
+from amct_onnx.verbs.compare.key import LAYER, NODE
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.figures import figure
@@ -45,12 +45,14 @@ class Place:
         segment: gives the nodes of the model that make the piece.
         counts: what the model's quantizer met, or None.
         extra_saturation: share of the layer's inputs that saturate beyond those of the source.
+        leads_to: gives the first layer of the source that reads the tensor, directly or not; None when none does.
     """
 
     members: tuple[ir.Node, ...]
     segment: Callable[[], Segment]
     counts: QuantizerStatistics | None
     extra_saturation: float
+    leads_to: Callable[[], int | None]
 
 
 def fault(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
@@ -121,7 +123,12 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
 
 def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
     """What stands before a layer's quantizer or an output."""
-    if piece.kind == BEFORE:
+    if piece.kind == NODE:
+        next_layer = place.leads_to()
+        index, at = (len(layers) - 1, "behind") if next_layer is None else (next_layer, "before")
+        layer = layers[index].entry.name if layers else ""
+        where = f"Tensor '{piece.tracked.source}'"
+    elif piece.kind == BEFORE:
         layer, index, at = layers[piece.index].entry.name, piece.index, "before"
         where = f"What stands before the quantizer of '{layer}'"
     else:

@@ -1,7 +1,7 @@
 """The compared tensors, and beside them what every node gives that the models share: each node is then a piece.
 
-The conversion keeps the names of the source's nodes. A node of the same name and operator gives the same float tensor in
-both models; a quantizer pair of the source that stays is a pair of the same name. Tensors whose sizes differ, and
+The conversion keeps the names of the source's nodes. A node of the same name and operator gives the same float tensor
+in both models; a quantizer pair of the source that stays is a pair of the same name. Tensors whose sizes differ, and
 integers, are left out.
 """
 
@@ -32,11 +32,12 @@ def finer(job: Job, layers: Sequence[Paired]) -> Job:
         job: with one device.
         layers: see ``make_job``.
     """
-    models = {m: _opened(job.fake_quant if m == FAKE_QUANT else job.deploy) for m in job.models}
-    source = _opened(job.source)
+    models = {m: opened(job.fake_quant if m == FAKE_QUANT else job.deploy) for m in job.models}
+    source = opened(job.source)
     known = {t.source for t in job.tracked}
     made: list[Tracked] = []
-    integer = {n for p in layers if p.entry.verdict == CONVERTED for n in (*p.entry.deploy_nodes, *p.entry.fake_quant_nodes)}
+    converted = [p.entry for p in layers if p.entry.verdict == CONVERTED]
+    integer = {n for e in converted for n in (*e.deploy_nodes, *e.fake_quant_nodes)}
     for number, (name, others) in enumerate(_shared(source, models, integer)):
         if name not in known:
             known.add(name)
@@ -75,7 +76,8 @@ def shown_with(job: Job, source: ir.Model, models: Mapping[str, ir.Model]) -> Jo
     )
 
 
-def _opened(model: ModelBytes) -> ir.Model:
+def opened(model: ModelBytes) -> ir.Model:
+    """The model that the bytes hold."""
     return ir.serde.deserialize_model(onnx.load(io.BytesIO(model.content)))
 
 
@@ -85,7 +87,7 @@ def _with_outputs(model: ir.Model, names: Sequence[str]) -> bytes:
         value = tensors[name]
         if not value.is_graph_output() and not value.is_graph_input():
             model.graph.outputs.append(value)
-    return ir.to_proto(model).SerializeToString()
+    return bytes(ir.to_proto(model).SerializeToString())
 
 
 def _shared(
@@ -93,7 +95,7 @@ def _shared(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """What each node of the source gives, and the name of it in every model."""
     nodes = {m: {n.name or "": n for n in model.graph} for m, model in models.items()}
-    depends = _depends_on_inputs(source)
+    depends = depends_on_inputs(source)
     for node in source.graph:
         name = node.name or ""
         if not name or name in integer or node not in depends:
@@ -104,7 +106,7 @@ def _shared(
         for index, value in enumerate(node.outputs):
             if not value.name or value.dtype is not None and not value.dtype.is_floating_point():
                 continue
-            others = {m: n.outputs[index].name or "" for m, n in same.items() if n is not None and index < len(n.outputs)}
+            others = {m: _output(n, index) for m, n in same.items()}
             if len(others) == len(models) and all(others.values()):
                 yield value.name, others
 
@@ -117,8 +119,12 @@ def _counterpart(node: ir.Node, named: Mapping[str, ir.Node]) -> ir.Node | None:
     return same if same is not None and same.op_type == node.op_type else None
 
 
-def _depends_on_inputs(model: ir.Model) -> set[ir.Node]:
-    """Nodes whose result the data may change."""
+def _output(node: ir.Node | None, index: int) -> str:
+    return (node.outputs[index].name or "") if node is not None and index < len(node.outputs) else ""
+
+
+def depends_on_inputs(model: ir.Model) -> set[ir.Node]:
+    """The nodes of the graph whose result the data may change."""
     found: set[ir.Node] = set()
     inputs = {v for v in model.graph.inputs if v.const_value is None}
     for node in model.graph:

@@ -73,7 +73,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     """
     job, results = run.job, run.results
     tensors = cache(lambda: run.runner.tensors(run.first))
-    divergences = find_divergences(job, run.layers, run.ledger, results, run.first, tensors, run.beside)
+    divergences, not_judged = find_divergences(job, run.layers, run.ledger, results, run.first, tensors, run.beside)
     outputs, layers = _output_entries(run), _layers(run)
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
@@ -96,6 +96,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
             witness=witness,
             complete=run.complete,
             board=run.board,
+            not_judged=not_judged,
         ),
         models=models,
         outputs=outputs,
@@ -108,6 +109,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         settings=dict(settings),
         versions=library_versions(),
         board=run.board,
+        not_judged=not_judged,
     )
 
 

@@ -9,9 +9,18 @@ from rich.table import Table
 from amct_onnx.common.console import Text, console_for
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
-from amct_onnx.verbs.compare.report import DIVERGES, EQUAL, NOISE, BoardResult, CompareReport, Difference, Metric
+from amct_onnx.verbs.compare.report import (
+    DIVERGES,
+    EQUAL,
+    INCOMPLETE,
+    NOISE,
+    BoardResult,
+    CompareReport,
+    Difference,
+    Metric,
+)
 
-STYLES = {EQUAL: "bold green", NOISE: "bold green", DIVERGES: "bold red"}
+STYLES = {EQUAL: "bold green", NOISE: "bold green", INCOMPLETE: "bold yellow", DIVERGES: "bold red"}
 NOTHING = "-"
 COLUMNS = ("Max error", "Max LSB", "Mean LSB", "Off by 1 LSB", "Cosine", "SQNR dB")
 NARROW_COLUMNS = ("Mean LSB", "Off by 1 LSB", "SQNR dB")

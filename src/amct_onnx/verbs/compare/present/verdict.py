@@ -11,6 +11,7 @@ from amct_onnx.verbs.compare.measure.batch import Accuracy
 from amct_onnx.verbs.compare.report import (
     DIVERGES,
     EQUAL,
+    INCOMPLETE,
     NOISE,
     BoardResult,
     Divergence,
@@ -60,6 +61,7 @@ def verdict(
     witness: str,
     complete: bool,
     board: BoardResult | None,
+    not_judged: Sequence[str] = (),
 ) -> Verdict:
     """The headline, what was found, and what to do.
 
@@ -72,14 +74,19 @@ def verdict(
         witness: a sentence about onnxruntime's default settings, or "".
         complete: False for a partial run.
         board: what a board's dumps gave, or None.
+        not_judged: parts of the models that nothing could be said of.
     """
     level, headline = _headline(models, outputs, [d for d in divergences if d.is_fault], accuracy, board)
+    if not_judged and level != DIVERGES:
+        parts = "1 part" if len(not_judged) == 1 else f"{len(not_judged)} parts"
+        level, headline = INCOMPLETE, f"Incomplete: no fault found, but {parts} of the models could not be judged."
     if not complete:
         headline = f"(Partial run.) {headline}"
     faults_first = sorted(divergences, key=lambda d: not d.is_fault)
     sentences = [_figures(m, accuracy.get(m.key)) for m in models if m.metrics]
     sentences += [d.text for d in faults_first]
     advice = [d.advice for d in faults_first]
+    sentences += [f"Not judged: {text}" for text in not_judged]
     if board is not None:
         sentences.append(board.text)
         advice.append(board.advice)
