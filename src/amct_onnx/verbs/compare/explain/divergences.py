@@ -14,6 +14,7 @@ from functools import cached_property
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.errors import AmctError
 from amct_onnx.files.read import read_model
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
@@ -58,10 +59,7 @@ def find_divergences(
         tensors: of the first batch, by model and name.
         beside: what the files are not.
     """
-    probe = finer(_with_reference(job), layers)
-    runner = Runner(probe)
-    shown = runner.tensors(first)
-    runner.job = probe = without(probe, shown, SOURCE)
+    probe, runner, shown = _probe(job, layers, first, changed=beside.changed)
     probed = results if REFERENCE in job.devices else runner.run(first)
     source = opened(probe.source)
     grids = source_grids(beside.source, source)
@@ -90,6 +88,29 @@ def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None)
         return own
     text = f"The deploy model is wrong, seen without the rounding of a device: {sharp.text}"
     return replace(sharp, model=model, text=text)
+
+
+def _probe(
+    job: Job, layers: Sequence[Paired], first: Batch, *, changed: bool
+) -> tuple[Job, Runner, dict[str, dict[str, Array]]]:
+    """The job on the device ``reference`` with every tensor that the models share, its sessions, and the tensors.
+
+    In a model that was changed, tensors may have become what no output can be; then the job's own are what there is.
+    """
+    coarse = _with_reference(job)
+    try:
+        return _run(finer(coarse, layers), first)
+    except AmctError:
+        if not changed:
+            raise
+        return _run(coarse, first)
+
+
+def _run(probe: Job, first: Batch) -> tuple[Job, Runner, dict[str, dict[str, Array]]]:
+    runner = Runner(probe)
+    shown = runner.tensors(first)
+    runner.job = probe = without(probe, shown, SOURCE)
+    return probe, runner, shown
 
 
 class _Search:
