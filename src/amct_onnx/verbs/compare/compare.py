@@ -68,6 +68,7 @@ def compare(
     dask: str | None = None,
     board: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
+    max_drop: float | None = None,
 ) -> CompareReport:
     """Compare source, fake-quant and deploy model over a data set.
 
@@ -91,6 +92,9 @@ def compare(
             the run is complete.
         dask: address of the scheduler of a cluster that runs the batches.
         board: folder of a board's dumps, one folder for each feed, see docs/compare.md.
+        max_drop: what the first metric may lose against the source before the models count as diverged: percentage
+            points of top-1, else in the unit of the evaluator's first metric, of which more is better. None: as much as
+            chance explains.
         progress: called with samples done and of all (None when unknown).
 
     Returns:
@@ -102,6 +106,8 @@ def compare(
         KeyboardInterrupt: Ctrl-C before the first batch was done, or twice.
     """
     start_log()
+    if max_drop is not None and not max_drop >= 0:
+        raise SettingError("max_drop is negative or no number. Give the points that may be lost, 0 or more.")
     if not devices or batch_size < 0 or (threads is not None and threads < 1):
         raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
     ledger = read_ledger(save_path)
@@ -151,7 +157,18 @@ def compare(
         if not complete and not kept.results.batches:
             raise KeyboardInterrupt
         run = Run(
-            job, layers, ledger, runner, kept.results, first, complete, samples.total, kept.seconds, beside, on_board
+            job,
+            layers,
+            ledger,
+            runner,
+            kept.results,
+            first,
+            complete,
+            samples.total,
+            kept.seconds,
+            beside,
+            on_board,
+            max_drop,
         )
         settings["executor"] = f"Dask, {dask}" if dask else "this process"
         names = {"model": os.fspath(model), "save_path": os.fspath(save_path), "data": samples.name}

@@ -86,8 +86,7 @@ def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None)
         return own
     if own is not None and own.is_fault and own.index < sharp.index:
         return own
-    text = f"The deploy model is wrong, seen without the rounding of a device: {sharp.text}"
-    return replace(sharp, model=model, text=text)
+    return replace(sharp, model=model)
 
 
 def _probe(
@@ -138,7 +137,7 @@ class _Search:
         source: ir.Model,
         grids: Mapping[str, Grid],
     ) -> None:
-        self._grids, self._source = grids, source
+        self._grids = grids
         self.not_judged: list[str] = []
         """What no bound exists for, and why."""
         self._positions = {v.name or "": i for i, n in enumerate(source.graph) for v in n.outputs}
@@ -188,7 +187,7 @@ class _Search:
             segment=lambda: self._graphs.segment(piece, self._probe, model),
             counts=results.quantizers.get((piece.index, model)),
             extra_saturation=next((e.extra_saturation for e in examined if e.index == piece.index), 0.0),
-            leads_to=lambda: first_reader(self._source, piece.tracked.source, self._layers),
+            leads_to=lambda: self._graphs.first_reader(piece.tracked.others[model], self._layers, model),
         )
 
 
@@ -209,6 +208,9 @@ class _Graphs:
         """The fake-quant model."""
         return read_model(self._ledger.fake_quant_model)
 
+    def _graph(self, model: str) -> ir.Model:
+        return self.fake_quant if model == FAKE_QUANT else self.deploy
+
     def members(self, pair: Paired) -> tuple[ir.Node, ...]:
         """The nodes of a layer in the deploy model."""
         return tuple(n for n in self.deploy.graph if n.name in pair.entry.deploy_nodes)
@@ -216,8 +218,22 @@ class _Graphs:
     def segment(self, piece: Piece, job: Job, model: str) -> Segment:
         """What makes a piece in a model."""
         cuts = frozenset(t.others[model] for t in job.tracked if t is not piece.tracked)
-        graph = self.fake_quant if model == FAKE_QUANT else self.deploy
-        return segment(graph, piece.tracked.others[model], cuts)
+        return segment(self._graph(model), piece.tracked.others[model], cuts)
+
+    def first_reader(self, tensor: str, layers: Sequence[Paired], model: str) -> int | None:
+        """The first layer that a tensor of a model leads to, by its number; None when it leads to outputs alone."""
+        number = {p.entry.name: i for i, p in enumerate(layers)}
+        value = tensors_of(self._graph(model)).get(tensor)
+        waiting, seen, found = [value] if value is not None else [], set(), []
+        while waiting:
+            for use in waiting.pop().uses():
+                name = use.node.name or ""
+                if name in number:
+                    found.append(number[name])
+                elif use.node not in seen:
+                    seen.add(use.node)
+                    waiting.extend(use.node.outputs)
+        return min(found, default=None)
 
     def hides(self, piece: Piece, job: Job, layers: Sequence[Paired], model: str) -> str:
         """An int8 layer that stands in a piece between two layers, as in the body of an If; "" for none."""
@@ -225,22 +241,6 @@ class _Graphs:
             return ""
         inside = self.segment(piece, job, model).nodes
         return next((n.name or "" for n in inside if n.name in self._integer_layers), "")
-
-
-def first_reader(source: ir.Model, tensor: str, layers: Sequence[Paired]) -> int | None:
-    """The first layer that a tensor leads to, by its number; None when it leads to outputs alone."""
-    number = {p.entry.name: i for i, p in enumerate(layers)}
-    value = tensors_of(source).get(tensor)
-    waiting, seen, found = [value] if value is not None else [], set(), []
-    while waiting:
-        for use in waiting.pop().uses():
-            name = use.node.name or ""
-            if name in number:
-                found.append(number[name])
-            elif use.node not in seen:
-                seen.add(use.node)
-                waiting.extend(use.node.outputs)
-    return min(found, default=None)
 
 
 def _with_reference(job: Job) -> Job:

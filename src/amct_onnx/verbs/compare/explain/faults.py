@@ -45,7 +45,7 @@ class Place:
         segment: gives the nodes of the model that make the piece.
         counts: what the model's quantizer met, or None.
         extra_saturation: share of the layer's inputs that saturate beyond those of the source.
-        leads_to: gives the first layer of the source that reads the tensor, directly or not; None when none does.
+        leads_to: gives the first layer of the model that reads the tensor, directly or not; None when none does.
     """
 
     members: tuple[ir.Node, ...]

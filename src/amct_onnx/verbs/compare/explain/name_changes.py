@@ -37,7 +37,7 @@ def with_changes(model: str, found: Divergence | None, located: Sequence[Located
         unnamed = f" and {len(rest) - MAX_NAMED} more" if len(rest) > MAX_NAMED else ""
         more = f" Other than converted are also {names}{unnamed}."
     if shown is None:
-        text = f"{change.text}{more} These data show no error beyond noise."
+        text = f"{change.text}{more} With these data no number changes beyond noise."
         here = (first.place, change.node)
         return Divergence(model, first.layer, first.index, change.cause, text, CONVERT_AGAIN, 0.0, 0.0, *here)
     if shown.index < first.index:  # the conversion itself is wrong before it
