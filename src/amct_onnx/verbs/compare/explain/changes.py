@@ -114,9 +114,13 @@ class _Comparison:
         return Change(name, node.op_type, MISSING, text, readers)
 
     def _added(self, node: ir.Node) -> Change:
-        text = f"The {self._model} model has {node.op_type} '{node.name}' here, the source has nothing."
         around = [u.node for v in node.outputs for u in v.uses()]
-        around += [p for v in node.inputs if v is not None and (p := v.producer()) is not None]
+        behind = [p for v in node.inputs if v is not None and (p := v.producer()) is not None]
+        where = " and ".join(
+            f"{side} '{nodes[0].name}'" for side, nodes in (("behind", behind), ("before", around)) if nodes
+        )
+        text = f"The {self._model} model has {node.op_type} '{node.name}' here, the source has nothing ({where})."
+        around += behind
         return Change(node.name or "", node.op_type, ADDED, text, tuple(dict.fromkeys(n.name or "" for n in around)))
 
     def _place_of_added(self, node: ir.Node, places: Mapping[ir.Node, int]) -> int:

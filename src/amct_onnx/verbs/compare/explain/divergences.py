@@ -66,6 +66,7 @@ def find_divergences(
     cut = CutSource(probe, shown[SOURCE], grids)
     search = _Search(layers, ledger, first, probe, shown, cut, source, grids)
     sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
+    paired = all(p.fake_quant is not None and p.deploy is not None for p in layers)
     divergences = []
     for model in job.models:
         if model == deploy_key(REFERENCE):
@@ -74,7 +75,8 @@ def find_divergences(
             found = search.exactly(model, job, results)
         else:
             found = _with_fault_of(sharp, model, search.by_statistics(model, job, results))
-        found = with_changes(model, found, beside.fake_quant if model == FAKE_QUANT else beside.deploy)
+        located = beside.fake_quant if model == FAKE_QUANT else beside.deploy
+        found = with_changes(model, found, located, judged=paired and not search.not_judged)
         if found is not None:
             divergences.append(found)
     return tuple(divergences), tuple(dict.fromkeys(search.not_judged))

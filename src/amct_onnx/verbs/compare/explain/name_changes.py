@@ -14,7 +14,9 @@ MAX_NAMED = 3
 """Further changes that are named."""
 
 
-def with_changes(model: str, found: Divergence | None, located: Sequence[Located]) -> Divergence | None:
+def with_changes(
+    model: str, found: Divergence | None, located: Sequence[Located], *, judged: bool
+) -> Divergence | None:
     """The divergence of a model whose file is not what the conversion writes.
 
     The changed node comes first. A cause that the numbers give is kept when the node lies in the layer that they name.
@@ -23,6 +25,7 @@ def with_changes(model: str, found: Divergence | None, located: Sequence[Located
         model: key of the model.
         found: what the numbers show, or None.
         located: the changes in the order of the network.
+        judged: whether the numbers of all layers could be compared.
     """
     if not located:
         return found
@@ -37,7 +40,8 @@ def with_changes(model: str, found: Divergence | None, located: Sequence[Located
         unnamed = f" and {len(rest) - MAX_NAMED} more" if len(rest) > MAX_NAMED else ""
         more = f" Other than converted are also {names}{unnamed}."
     if shown is None:
-        text = f"{change.text}{more} With these data no number changes beyond noise."
+        text = f"{change.text}{more}"
+        text += " With these data no number changes beyond noise." if judged else ""
         here = (first.place, change.node)
         return Divergence(model, first.layer, first.index, change.cause, text, CONVERT_AGAIN, 0.0, 0.0, *here)
     if shown.index < first.index:  # the conversion itself is wrong before it
