@@ -133,13 +133,14 @@ def pieces(
     keys = input_keys(job, layers)
     by_key = {t.key: t for t in job.tracked}
     by_source = {t.source: t.others[model] for t in job.tracked}
+    made_by_layers = {pair.source.output for pair in layers}
     halves = any(v.dtype == np.float16 for v in own.values())
     found = []
     for t in job.tracked:
         kind, index = t.key.kind, t.key.index
         a = own[t.source]
         place = positions.get(t.source, -1)
-        if kind == NODE:
+        if kind == NODE or (kind == OUTPUT and a.dtype.kind == "f" and t.source not in made_by_layers):
             found.append(_of_node(t, a, other, model, by_source, grids.get(t.source), place, half=halves))
             continue
         b = np.asarray(other[t.others[model]].reshape(a.shape), np.float64)
@@ -191,11 +192,12 @@ def _of_node(
             # what it reads is not shown: any element may lie near a tie
             tie |= grid.near_ties(read.reshape(own.shape), half=half) if read is not None else np.True_
         allowed += tie * (grid.scale * (1 + 2.0**-10))
-        mine, values = np.asarray(grid.round(own), np.float64), grid.round(values)
+        if not grid.read:  # the model may have left the pair before it out; where it has it, it has the numbers
+            mine, values = np.asarray(grid.round(own), np.float64), grid.round(values)
     step = grid.scale if grid is not None else None
     bound = np.asarray([float(allowed.mean()) if allowed.size else 0.0])
     return Piece(
-        NODE, t.key.index, t, mine, np.asarray(values, np.float64), None, step, bound, allowed, position=position
+        t.key.kind, t.key.index, t, mine, np.asarray(values, np.float64), None, step, bound, allowed, position=position
     )
 
 
