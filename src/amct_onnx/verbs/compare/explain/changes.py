@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.graph.edit import bodies_of, nodes_of
 
 MISSING, ADDED, REPLACED = "node-missing", "node-added", "node-replaced"
@@ -208,6 +209,8 @@ class _Comparison:
         if old.shape != new.shape:
             text = f"{start} has shape {list(new.shape)}; the conversion writes {list(old.shape)}."
             return Change(name, node.op_type, ATTRIBUTE, text)
+        if what == "scales" and old.dtype == np.uint64:
+            old, new = (unpack_deq_scale(v.reshape(-1))[0] for v in (old, new))
         differs = _differs(old, new)
         count = int(np.count_nonzero(differs))
         if not count:
@@ -215,7 +218,7 @@ class _Comparison:
         first = tuple(int(i) for i in np.argwhere(differs)[0]) if old.ndim else ()
         a, b = (_scalar(v[first]) for v in (old, new))
         where = f"all {count}" if count == old.size > 1 else f"{count} of {old.size}"
-        text = f"{start} differs in {where} elements from the source's: {b} instead of {a}"
+        text = f"{start}: {where} elements are not what the conversion writes, {b} instead of {a}"
         text += f" at {list(first)}." if first else "."
         if old.size == 1:
             text = f"{start} is {b}; the conversion writes {a}."
@@ -224,7 +227,7 @@ class _Comparison:
             cause = _cause_by_name(name)
         if _negated(old, new, differs):
             cause = SIGN
-            text = f"{start} has the other sign in {where} elements: {b} instead of {a}"
+            text = f"{start}: {where} elements have the other sign, {b} instead of {a}"
             text += f" at {list(first)}." if first else "."
         return Change(name, node.op_type, cause, text)
 

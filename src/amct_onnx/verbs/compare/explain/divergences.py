@@ -88,7 +88,8 @@ def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None)
         return own
     if own is not None and own.is_fault and own.index < sharp.index:
         return own
-    return replace(sharp, model=model)
+    text = f"{sharp.text.replace(sharp.model, model)} Seen with the rounding of the device {REFERENCE}."
+    return replace(sharp, model=model, text=text)
 
 
 def _probe(

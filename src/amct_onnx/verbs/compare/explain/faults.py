@@ -28,6 +28,8 @@ SATURATES = 0.002
 """Share of a layer's inputs that saturate beyond those of the source, from which on that is a cause."""
 SIMPLE = 0.8
 """Share of the squared error that a constant or factor must explain to be called the fault."""
+OPPOSITE = 0.05
+"""How far from -1 a factor may lie to be called a flipped sign: noise moves it a little."""
 NAMED_NODES = 4
 
 NOT_FINITE_ADVICE = (
@@ -107,6 +109,10 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
         missing = entry.bias_error is not None and place.members and not has_bias(place.members, entry)
         why += "it has no bias there, the source has." if missing else "its bias is wrong or missing."
         advice = f"Check the layer's bias. {CONVERT_AGAIN}"
+    elif seen.linear > SIMPLE and abs(seen.factor + 1) < OPPOSITE:
+        cause = "sign-fault"
+        why = f"It is the source's with the other sign{channel}."
+        advice = f"Check the signs of its weights and scales. {CONVERT_AGAIN}"
     elif seen.linear > SIMPLE or kind == "scale":
         cause = "scale-fault"
         held = stated or dequantizer_contradiction(place.members, entry)

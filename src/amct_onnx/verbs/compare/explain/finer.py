@@ -61,7 +61,9 @@ def without(job: Job, found: Mapping[str, Mapping[str, Array]], source_key: str)
             return False
         return t.key.kind != NODE or all(a.dtype.kind == "f" for a in (own, *others))
 
-    return replace(job, tracked=tuple(t for t in job.tracked if alike(t)))
+    kept = tuple(t for t in job.tracked if alike(t))
+    shown = {t.source for t in kept}
+    return replace(job, tracked=kept, quantizers=tuple(q for q in job.quantizers if q.tensor in shown))
 
 
 def shown_with(job: Job, source: ir.Model, models: Mapping[str, ir.Model]) -> Job:
