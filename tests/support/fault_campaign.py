@@ -27,7 +27,9 @@ from amct_onnx.device.session import DeploySession
 from amct_onnx.files.read import read_model
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
+from amct_onnx.verbs.compare.job import make_job
 from amct_onnx.verbs.compare.measure.sessions import open_reference, show
+from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support.comparison_cases import Case, converted
 from support.damages import Damage, Damaged, neighbourhood
 
@@ -85,8 +87,8 @@ class Patient:
         self.kept = {k: f.read_bytes() for k, f in self._files.items()}
         with np.load(self.case.data) as archive:
             self.feeds = dict(archive)
-        model = show(normalise(read_model(self.case.source)), "source", [])
-        source = open_reference(model, 1).run(None, self.feeds)
+        job, _ = make_job(self.case.source, read_ledger(self.case.prefix), ("reference",))
+        source = open_reference(job.source, 1).run(list(job.outputs), self.feeds)
         self.healthy = {k: self.outputs(k) for k in self._files}
         self.noise = {k: [_distance(a, b) for a, b in zip(source, v, strict=True)] for k, v in self.healthy.items()}
 

@@ -21,10 +21,10 @@ from amct_onnx.emit.record import record_text
 from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.errors import SettingError
 from amct_onnx.files.compose import Composition, compose, data_path
-from amct_onnx.files.model_digest import model_digest
 from amct_onnx.files.output_files import check_targets, in_real_folder, output_files
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
+from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.ledger import ResidualEntry

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.errors import ModelFileError
-from amct_onnx.files.model_digest import model_digest
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import LayerEntry
 from amct_onnx.verbs.compare.explain.changes import Change, changes

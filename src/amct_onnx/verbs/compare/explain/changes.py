@@ -210,7 +210,9 @@ class _Comparison:
             text = f"{start} has shape {list(new.shape)}; the conversion writes {list(old.shape)}."
             return Change(name, node.op_type, ATTRIBUTE, text)
         if what == "scales" and old.dtype == np.uint64:
-            old, new = (unpack_deq_scale(v.reshape(-1))[0] for v in (old, new))
+            scales = [unpack_deq_scale(v.reshape(-1))[0] for v in (old, new)]
+            if _differs(*scales).any():  # else it is the fields beside them that differ
+                old, new = scales
         differs = _differs(old, new)
         count = int(np.count_nonzero(differs))
         if not count:
