@@ -18,7 +18,7 @@ CODE = "code of amct_onnx"
 def library_versions() -> dict[str, str]:
     """Name -> version, with Python and the machine."""
     return {
-        **{name: version_of(name) for name in LIBRARIES},
+        **{name: _version(name) for name in LIBRARIES},
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
     }
@@ -30,7 +30,7 @@ def deciding_versions() -> dict[str, str]:
     digest = hashlib.blake2b(digest_size=8)
     for name, content in _sources(resources.files("amct_onnx"), ""):
         digest.update(f"{name} {len(content)} ".encode() + content)
-    return {**{name: version_of(name) for name in DECIDING}, CODE: digest.hexdigest()}
+    return {**{name: _version(name) for name in DECIDING}, CODE: digest.hexdigest()}
 
 
 def _sources(folder: Any, path: str) -> Iterator[tuple[str, bytes]]:
@@ -43,8 +43,7 @@ def _sources(folder: Any, path: str) -> Iterator[tuple[str, bytes]]:
             yield name, entry.read_bytes()
 
 
-def version_of(library: str) -> str:
-    """The installed version of a library, or of this package in a checkout."""
+def _version(library: str) -> str:
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:  # run from a checkout

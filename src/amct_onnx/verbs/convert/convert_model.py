@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.json_text import json_text
 from amct_onnx.common.log import start_log
-from amct_onnx.common.versions import CODE, deciding_versions, version_of
+from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
 from amct_onnx.emit.record import record_text
@@ -98,13 +98,7 @@ def _convert(
     record = None if record_file is None else in_real_folder(record_file)
     model = read_model(model_file)
     inputs = model.meta[INPUT_FILES]
-    origin = Origin(
-        version=version_of("amct_onnx"),
-        code=deciding_versions()[CODE],
-        source_digest=model_digest(model),
-        **asdict(settings),
-        fake_quant_weights=fake_quant_weights,
-    )
+    origin = _origin(model, settings, fake_quant_weights)
     model = normalise(model)
     plan = make_plan(model, settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
@@ -149,6 +143,17 @@ def _convert(
         texts[record] = record_text(plan)
     write_outputs([deploy.composition, fake_quant.composition], texts, progress)
     return report, replaced
+
+
+def _origin(source: ir.Model, settings: PlanSettings, fake_quant_weights: str) -> Origin:
+    versions = deciding_versions()
+    return Origin(
+        version=versions["amct_onnx"],
+        code=versions[CODE],
+        source_digest=model_digest(source),
+        **asdict(settings),
+        fake_quant_weights=fake_quant_weights,
+    )
 
 
 @dataclass(frozen=True)
