@@ -22,6 +22,7 @@ import seeds
 from amct_onnx.data.python_feeds import PythonFeeds
 from amct_onnx.data.read_feeds import InputSpec, specs_of
 from amct_onnx.verbs.compare.compare import compare
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
 from amct_onnx.verbs.compare.job import Job, layer_lsb, make_job
 from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Runner
@@ -46,6 +47,7 @@ class Case:
     folder: tempfile.TemporaryDirectory[str]
     files: dict[str, bytes]
     ledger: Ledger
+    beside: Beside
     job: Job
     layers: tuple[Paired, ...]
     runner: Runner
@@ -77,7 +79,8 @@ def case() -> Case:
     simulate(ledger.deploy_model, folder / "x.npy", folder / "dumps", device="a2", dump_layers=True)
     files = {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".onnx", ".json", ".npy")}
     dumps = {p.name: p.read_bytes() for p in sorted((folder / "dumps" / "000000").iterdir())}
-    return Case(holder, files, ledger, job, layers, runner, batch, files["state.json"], dumps)
+    beside = examine_files(folder / "model.onnx", ledger)
+    return Case(holder, files, ledger, beside, job, layers, runner, batch, files["state.json"], dumps)
 
 
 def ledger(sandbox: Sandbox, content: bytes) -> None:
@@ -107,9 +110,8 @@ def state(sandbox: Sandbox, content: bytes) -> None:
     known = case()
     sandbox.may_read(Path(known.folder.name))
     found = read_state(path, known.job, SETTINGS)
-    run = Run(
-        known.job, known.layers, known.ledger, known.runner, found.results, known.batch, True, None, found.seconds, None
-    )
+    parts = (known.job, known.layers, known.ledger, known.runner, found.results, known.batch)
+    run = Run(*parts, complete=True, total=None, seconds=found.seconds, beside=known.beside)
     assemble(run, model="m", save_path="s", data="d", settings={}).to_dict()
 
 

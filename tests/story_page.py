@@ -144,7 +144,7 @@ and 310B, `ascend950` that of 950.
 
 """
 FAULT_HEAD = f"""
-`noise`: the models differ, but no layer by more than quantization explains. The layers that stay float, and why, are in
+`noise`: no fault was found, and the models differ as quantization explains. The layers that stay float, and why, are in
 [exporters.md](exporters.md#layers-that-stay-float).
 
 ## A fault, found

@@ -42,6 +42,12 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--report", help="write the report as one HTML file")
     add_option(parser, "--json_report", help="write the report as a JSON file")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of tables")
+    add_option(
+        parser, "--max_drop", type=float, metavar="POINTS", help="exit with 1 when a model loses more (top-1: points)"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="also print the notes, the pinned settings and every sentence"
+    )
     add_option(parser, "--resume", action="store_true", help="continue an interrupted run of the same arguments")
     add_option(
         parser, "--state_file", help="state of an unfinished run (default: <save_path>_compare_state_<run>.json)"
@@ -76,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             convert_qat_model(arguments.model, arguments.save_path, progress=progress)
     from amct_onnx.verbs.compare.compare import DEFAULT_DEVICE, compare
     from amct_onnx.verbs.compare.measure.stop_request import asked_by
-    from amct_onnx.verbs.compare.report import DIVERGES
+    from amct_onnx.verbs.compare.report import DIVERGES, INCOMPLETE
 
     with progress_bar("Comparing", unit="samples") as progress:
         report = compare(
@@ -95,10 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
             state_file=arguments.state_file,
             dask=arguments.dask,
             board=arguments.board,
+            max_drop=arguments.max_drop,
             progress=progress,
         )
     try:
-        _print(report, in_json=arguments.json)
+        _print(report, in_json=arguments.json, verbose=arguments.verbose, page=arguments.report)
     except OSError:
         if report.complete or asked_by() != signal.SIGHUP:
             raise
@@ -106,14 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not report.complete:
         say_last(f"amct_onnx: {_how_to_go_on(report)}")
         return exit_code_of(asked_by())
-    return EXIT_CHECK_FAILED if report.verdict.level == DIVERGES else EXIT_DONE
+    return EXIT_CHECK_FAILED if report.verdict.level in (DIVERGES, INCOMPLETE) else EXIT_DONE
 
 
-def _print(report: CompareReport, *, in_json: bool) -> None:
+def _print(report: CompareReport, *, in_json: bool, verbose: bool, page: str | None) -> None:
     if in_json:
         print_json(report.to_dict())
         return
     from amct_onnx.verbs.compare.present.screen import print_comparison
 
-    print_comparison(report, sys.stdout)
+    print_comparison(report, sys.stdout, verbose=verbose, page=page)
     sys.stdout.flush()

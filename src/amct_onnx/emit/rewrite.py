@@ -16,7 +16,7 @@ from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
-from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site, Weight
+from amct_onnx.plan.factors import ANTI_QUANT, Pair, Plan, Quantizer, Site, Weight
 
 
 class PlanEmitter(abc.ABC):
@@ -126,7 +126,7 @@ class PlanEmitter(abc.ABC):
             self.graph.replace(old, source)
         elif quantizer.per_tensor_int8:
             quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
-            self.graph.replace(old, self.antiquantize(quantized, quantizer, f"{at.name}.anti_quant", at))
+            self.graph.replace(old, self.antiquantize(quantized, quantizer, f"{at.name}{ANTI_QUANT}", at))
         else:
             self.graph.replace(old, float_chain(self.graph, source, quantizer, f"{at.name}.fakequant", at))
 

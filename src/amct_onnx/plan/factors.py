@@ -13,6 +13,9 @@ from amct_onnx.common.arithmetic import reciprocal
 from amct_onnx.common.arrays import Float32, Float64, Int8
 from amct_onnx.plan.ledger import FloatOperator, LayerEntry
 
+ANTI_QUANT = ".anti_quant"
+"""The end of the name of the node that stands for a pair: the vendor's filter of nodes knows it."""
+
 
 @dataclass(frozen=True)
 class Quantizer:

@@ -102,7 +102,7 @@ def test_command_writes_reports_with_the_numbers_it_prints(
     digits: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, file = tmp_path / "out" / "report.html", tmp_path / "out" / "report.json"
-    options = ["--labels", str(digits.labels), "--device", "a2,310p", "--device", "reference"]
+    options = ["-v", "--labels", str(digits.labels), "--device", "a2,310p", "--device", "reference"]
     assert main([*digits.arguments, *options, "--report", str(page), "--json-report", str(file)]) == 0
     printed = capsys.readouterr().out
     content = json.loads(file.read_text(encoding="utf-8"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import specs_of
 from amct_onnx.data.source import DataSource
-from amct_onnx.errors import OutputError, SettingError
+from amct_onnx.errors import AmctError, OutputError, SettingError
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder
 from amct_onnx.files.writable import check_writable
 from amct_onnx.files.write import write_texts
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
-from amct_onnx.verbs.compare.job import Job, make_job, units_of
+from amct_onnx.verbs.compare.explain.finer import without
+from amct_onnx.verbs.compare.job import SOURCE, Job, make_job, units_of
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
 from amct_onnx.verbs.compare.measure.dask_cluster import run_on_dask
 from amct_onnx.verbs.compare.measure.evaluator import read_evaluator
@@ -65,6 +68,7 @@ def compare(
     dask: str | None = None,
     board: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
+    max_drop: float | None = None,
 ) -> CompareReport:
     """Compare source, fake-quant and deploy model over a data set.
 
@@ -88,6 +92,9 @@ def compare(
             the run is complete.
         dask: address of the scheduler of a cluster that runs the batches.
         board: folder of a board's dumps, one folder for each feed, see docs/compare.md.
+        max_drop: what the first metric may lose against the source before the models count as diverged: percentage
+            points of top-1, else in the unit of the evaluator's first metric, of which more is better. None: as much as
+            chance explains.
         progress: called with samples done and of all (None when unknown).
 
     Returns:
@@ -99,14 +106,20 @@ def compare(
         KeyboardInterrupt: Ctrl-C before the first batch was done, or twice.
     """
     start_log()
+    if max_drop is not None and not max_drop >= 0:
+        raise SettingError("max_drop is negative or no number. Give the points that may be lost, 0 or more.")
     if not devices or batch_size < 0 or (threads is not None and threads < 1):
         raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
     ledger = read_ledger(save_path)
     if threads is None:
         threads = 1 if dask else cpu_count()
     text, file = (read_evaluator(evaluator), os.fspath(evaluator)) if evaluator is not None else ("", "")
-    job, layers = make_job(model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file)
-    runner = Runner(job)
+    beside = examine_files(model, ledger)
+    with _named(beside):
+        job, layers = make_job(
+            model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file, changed=beside.changed
+        )
+        runner = Runner(job)
     inputs = specs_of(runner.source)
     source = data
     if not isinstance(source, DataSource):
@@ -123,6 +136,9 @@ def compare(
     refuse_inputs = partial(_check_targets, model, (job.source, job.fake_quant, job.deploy), _given(read))
     refuse_inputs(reports)
     first, batches = samples.begin()
+    if beside.changed:
+        with _named(beside):
+            runner.job = job = without(job, runner.tensors(first), SOURCE)
     kept = _kept(job, settings, (data, labels), samples, first, ledger, state_file, progress)
     if resume:
         _take_up(kept, ledger, samples, state_file)
@@ -140,7 +156,20 @@ def compare(
                 on_board = compare_board(board, ledger.deploy_model, job.devices[0], units_of(layers), source, stopped)
         if not complete and not kept.results.batches:
             raise KeyboardInterrupt
-        run = Run(job, layers, ledger, runner, kept.results, first, complete, samples.total, kept.seconds, on_board)
+        run = Run(
+            job,
+            layers,
+            ledger,
+            runner,
+            kept.results,
+            first,
+            complete,
+            samples.total,
+            kept.seconds,
+            beside,
+            on_board,
+            max_drop,
+        )
         settings["executor"] = f"Dask, {dask}" if dask else "this process"
         names = {"model": os.fspath(model), "save_path": os.fspath(save_path), "data": samples.name}
         found = assemble(run, **names, settings=settings)
@@ -167,6 +196,20 @@ def write_reports(
     if json_report is not None:
         texts[json_report] = json_text(content)
     write_texts(texts)
+
+
+@contextmanager
+def _named(beside: Beside) -> Iterator[None]:
+    """A model that cannot be run since it was changed: the error names what was changed."""
+    try:
+        yield
+    except AmctError as error:
+        if not beside.changed:
+            raise
+        first = (*beside.fake_quant, *beside.deploy)[0].change
+        raise type(error)(
+            f"{error} The model beside the ledger is not what the conversion writes: {first.text}"
+        ) from error
 
 
 def _as_given(

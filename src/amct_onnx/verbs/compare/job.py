@@ -117,15 +117,18 @@ def make_job(
     threads: int = 1,
     evaluator: str = "",
     evaluator_file: str = "",
+    changed: bool = False,
 ) -> tuple[Job, tuple[Paired, ...]]:
     """Read the three models, pair their layers, and choose what is tracked.
+
+    ``changed`` is that of ``pair_layers``.
 
     Raises:
         AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
     """
     devices = tuple(dict.fromkeys(find_profile(device).name for device in devices))
     fake_quant, deploy = read_model(ledger.fake_quant_model), read_model(ledger.deploy_model)
-    layers = pair_layers(ledger, fake_quant, deploy)
+    layers = pair_layers(ledger, fake_quant, deploy, changed=changed)
     wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
     source, form, units = _source(model_file, wanted, ledger)
     outputs = _output_names(source.content)[: len(units)]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from amct_onnx.common.json_values import JsonText
 
 OUTPUT, LAYER, INPUT = "output", "layer", "input"
+NODE = "node"
+"""What any other node gives: told apart when a fault is looked for, never kept."""
 TEXT = re.compile(rf"(?P<kind>{OUTPUT}|{LAYER}|{INPUT}):(?P<index>0|[1-9][0-9]{{0,8}})")
 
 
@@ -16,8 +18,9 @@ class Key(JsonText):
     """A compared tensor by its place in the network.
 
     Attributes:
-        kind: a graph ``output``, what a ``layer`` makes, or what a layer's quantizer reads (``input``).
-        index: of the output in the graph, else of the layer in the ledger.
+        kind: a graph ``output``, what a ``layer`` makes, or what a layer's quantizer reads (``input``), or
+            what another ``node`` gives.
+        index: of the output in the graph, of the node in the source, else of the layer in the ledger.
     """
 
     kind: str

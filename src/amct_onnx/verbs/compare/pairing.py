@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
+from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.stated_factors import dequantizer
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -32,21 +33,31 @@ class Paired:
     deploy: Ends | None
 
 
-def pair_layers(ledger: Ledger, fake_quant: ir.Model, deploy: ir.Model) -> tuple[Paired, ...]:
+def pair_layers(ledger: Ledger, fake_quant: ir.Model, deploy: ir.Model, *, changed: bool = False) -> tuple[Paired, ...]:
     """The layers in the ledger's order.
+
+    Args:
+        ledger: of the conversion.
+        fake_quant: the model beside it.
+        deploy: the same.
+        changed: the models are known to be others than the ledger tells; what cannot be paired is None then.
 
     Raises:
         UnsupportedModelError: A model is not the one that the ledger tells of.
     """
     graphs = [{n.name or "": n for n in m.graph} for m in (fake_quant, deploy)]
     everywhere = [{n.name or "" for n in ir.traversal.RecursiveGraphIterator(m.graph)} for m in (fake_quant, deploy)]
-    _check_order(ledger, deploy)
+    if not changed:
+        _check_order(ledger, deploy)
     paired = []
     for entry in ledger.layers:
         ends: list[Ends | None] = []
         for nodes, known, own in zip(graphs, everywhere, (entry.fake_quant_nodes, entry.deploy_nodes), strict=True):
             members = own or (entry.name,)
             missing = [n for n in members if n not in known]
+            if missing and changed:
+                ends.append(None)
+                continue
             if missing:
                 raise UnsupportedModelError(
                     f"{ledger.path}: layer '{entry.name}' has node '{missing[0]}', which the model beside it does not "
@@ -55,6 +66,9 @@ def pair_layers(ledger: Ledger, fake_quant: ir.Model, deploy: ir.Model) -> tuple
             here = all(n in nodes for n in members)  # else in the body of an If, Loop or Scan
             group = [nodes[n] for n in members] if here else []
             problem = _problem(group, entry)
+            if problem and changed:
+                ends.append(None)
+                continue
             if problem:
                 raise UnsupportedModelError(
                     f"{ledger.path}: layer '{entry.name}' {problem} in the model beside it. Convert the source again."
@@ -102,7 +116,7 @@ def _reached(start: ir.Value | None, name: str, *, backward: bool) -> bool:
 
 def _check_order(ledger: Ledger, deploy: ir.Model) -> None:
     places = {n.name or "": i for i, n in enumerate(deploy.graph)}
-    found = [(places[e.name], e.name) for e in ledger.layers if e.name in places]
+    found = [(places[e.name], e.name) for e in ledger.layers if e.name in places and e.op_type in LAYER_KINDS]
     for before, after in zip(found, found[1:], strict=False):
         if before[0] >= after[0]:
             raise UnsupportedModelError(

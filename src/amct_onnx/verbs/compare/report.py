@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import BiasError, ResidualEntry
 
-EQUAL, NOISE, DIVERGES = "equal", "noise", "diverges"
-"""Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; more than that."""
+EQUAL, NOISE, INCOMPLETE, DIVERGES = "equal", "noise", "incomplete", "diverges"
+"""Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; no fault found, but
+something could not be judged; more than quantization explains."""
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,18 @@ class Verdict:
     """The answer in words.
 
     Attributes:
-        level: ``equal``, ``noise`` or ``diverges``.
+        level: ``equal``, ``noise``, ``incomplete`` or ``diverges``.
         headline: one sentence.
         sentences: what was found, most important first.
         advice: what to do, most useful first; empty when there is nothing to do.
+        brief: at most five lines for a terminal: where, why, what to do.
     """
 
     level: str
     headline: str
     sentences: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    brief: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,12 +182,16 @@ class Divergence:
         index: of it in ``layers``.
         place: ``at`` the layer, ``before`` it (between the layers before and its quantizer) or ``behind`` it.
         cause: of a fault ``not-finite``, ``accumulator-overflow``, ``saturation``, ``zero-point-fault``,
-            ``bias-fault``, ``scale-fault``, ``weight-fault``, ``fault-between-layers`` or ``ledger-contradiction``; of
-            noise ``bias-rounding``, ``ties``, ``device-arithmetic``, ``refused-layer`` or ``inherited``.
+            ``bias-fault``, ``scale-fault``, ``sign-fault``, ``weight-fault``, ``fault-between-layers`` or
+            ``ledger-contradiction``; of a file that is not what the conversion writes also ``node-missing``,
+            ``node-added``, ``node-replaced``, ``attribute-changed``, ``wiring-changed``, ``type-changed`` or
+            ``constant-changed``; of noise ``bias-rounding``, ``ties``, ``device-arithmetic``, ``refused-layer``
+            or ``inherited``.
         text: one sentence with the figures.
         advice: one sentence; empty when there is nothing to do.
         measured, explained: mean absolute error, and how much of it quantization noise explains: of a fault in its
             worst channel, fed with the model's own input; else of the layer.
+        node: the node that is not what the conversion writes, or ""; it need not be in the model.
     """
 
     model: str
@@ -196,6 +203,7 @@ class Divergence:
     measured: float
     explained: float
     place: str = "at"
+    node: str = ""
 
     @property
     def is_fault(self) -> bool:
@@ -288,6 +296,7 @@ class CompareReport(JsonReport):
         settings: of the comparison itself: batch size, devices, preprocessing.
         versions: of this package, Python, numpy, onnx, onnxruntime, and the machine.
         board: what a board's dumps gave; None without them.
+        not_judged: parts of the models that nothing could be said of, with the reason.
         state_file: of an interrupted run, what ``resume`` continues; None of a complete one, or when it could not be
             written.
     """
@@ -315,3 +324,4 @@ class CompareReport(JsonReport):
     versions: dict[str, str]
     board: BoardResult | None = None
     state_file: str | None = None
+    not_judged: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.json_text import json_text
 from amct_onnx.common.log import start_log
+from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
 from amct_onnx.emit.record import is_own_record, record_text
@@ -24,6 +25,7 @@ from amct_onnx.files.output_files import check_targets, identities, in_real_fold
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
 from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.ledger import ResidualEntry
@@ -34,7 +36,7 @@ from amct_onnx.verbs.convert.datadump_graph import datadump_graph
 from amct_onnx.verbs.convert.log_report import log_report
 from amct_onnx.verbs.convert.overflow import overflow_warnings
 from amct_onnx.verbs.convert.recorded_factors import insert_recorded_quantizers
-from amct_onnx.verbs.convert.report import ConversionReport
+from amct_onnx.verbs.convert.report import ConversionReport, Origin
 
 Verdict = TypeVar("Verdict")
 
@@ -158,6 +160,7 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     model = _read(request)
     inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
     names = frozenset(n.name for n in nodes_of(model) if n.name)
+    origin = None if request.factors_file else _origin(model, request.settings, request.fake_quant_weights)
     model = normalise(model)
     plan = make_plan(model, request.settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
@@ -204,6 +207,7 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
         warnings=warnings,
         check=deploy.verdict[0],
         graph=deploy.verdict[1],
+        origin=origin,
     )
     texts = {paths[2]: json_text(report.to_dict())}
     if record is not None:
@@ -231,6 +235,17 @@ def _check_own(record: Path) -> None:
             f"{record}: exists and was not written by a conversion, so it is not overwritten. "
             "Give --record_file another path. To convert a float model with these factors, use --from_record."
         )
+
+
+def _origin(source: ir.Model, settings: PlanSettings, fake_quant_weights: str) -> Origin:
+    versions = deciding_versions()
+    return Origin(
+        version=versions["amct_onnx"],
+        code=versions[CODE],
+        source_digest=model_digest(source),
+        **asdict(settings),
+        fake_quant_weights=fake_quant_weights,
+    )
 
 
 @dataclass(frozen=True)

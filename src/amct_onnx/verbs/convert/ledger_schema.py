@@ -134,6 +134,19 @@ class GraphContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     op: tuple[OpContent, ...]
 
 
+class OriginContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``report.Origin``."""
+
+    version: Name
+    code: Name
+    source_digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    grid_weights: bool
+    gemm_per_channel: Literal["mul", "vector", "refuse"]
+    keep_conv1d: bool
+    asymmetric_weights: Literal["refuse", "sum"]
+    fake_quant_weights: Literal["int8", "float32"]
+
+
 class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of ``<prefix>_quant.json``."""
 
@@ -149,6 +162,7 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warnings: tuple[Text, ...]
     check: CheckContent | None
     graph: tuple[GraphContent, ...]
+    origin: OriginContent | None
     summary: Text
 
 

@@ -6,13 +6,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from amct_onnx.common.plain_text import shown
 from amct_onnx.common.typed_json import ContentError, decode, read_bounded
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.files.output_files import output_files
 from amct_onnx.plan.ledger import LayerEntry, ResidualEntry
 from amct_onnx.verbs.convert.ledger_schema import LedgerContent, Version, layer_entries
-from amct_onnx.verbs.convert.report import ConversionReport
+from amct_onnx.verbs.convert.report import ConversionReport, Origin
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Ledger:
 
     Attributes:
         path, deploy_model, fake_quant_model: files.
-        layers, residuals, warnings, summary: see docs/ledger.md.
+        layers, residuals, warnings, summary, origin: see docs/ledger.md.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class Ledger:
     residuals: tuple[ResidualEntry, ...]
     warnings: tuple[str, ...]
     summary: str
+    origin: Origin | None = None
 
 
 def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
@@ -60,4 +63,5 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
     if version != ConversionReport.SCHEMA_VERSION:
         raise ModelFileError(f"{path}: its version is {version}, not {ConversionReport.SCHEMA_VERSION}. Convert again.")
     residuals = tuple(ResidualEntry(r.tensor, r.action, r.detail) for r in content.residuals)
-    return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary)
+    origin = None if content.origin is None else Origin(**msgspec.structs.asdict(content.origin))
+    return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary, origin)

@@ -32,10 +32,32 @@ def summary_of(layers: Sequence[LayerEntry]) -> str:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What the outputs were made from, and how: ``compare`` makes the same once more.
+
+    Attributes:
+        version, code: of this package, and a digest of its source: two checkouts may share a version.
+        source_digest: SHA-256 of the source's graph and weights as read, see ``model_digest``.
+        grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, fake_quant_weights: the options, see
+            ``convert_qat_model``.
+    """
+
+    version: str
+    code: str
+    source_digest: str
+    grid_weights: bool
+    gemm_per_channel: str
+    keep_conv1d: bool
+    asymmetric_weights: str
+    fake_quant_weights: str
+
+
+@dataclass(frozen=True)
 class ConversionReport(JsonReport):
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
-    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip.
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip. ``origin`` is None for a report
+    that no conversion made.
     """
 
     SCHEMA_VERSION = 1
@@ -52,6 +74,7 @@ class ConversionReport(JsonReport):
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
     graph: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    origin: Origin | None = None
 
     @property
     def converted(self) -> tuple[LayerEntry, ...]:

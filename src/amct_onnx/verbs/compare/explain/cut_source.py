@@ -14,11 +14,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN, reciprocal
+from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array
 from amct_onnx.graph.edit import bodies_of
+from amct_onnx.verbs.compare.explain.source_grids import Grid
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, run_named, tensors_of
+
+ULP = 2.0**-20
+"""Relative: a product of an integer and a scale may be rounded once or twice."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class CutSource:
     Args:
         job: see ``make_job``.
         source: the source's tensors on some batch, which tell types that the model does not declare.
+        grids: see ``source_grids``.
     """
 
-    def __init__(self, job: Job, source: Mapping[str, Array]) -> None:
+    def __init__(self, job: Job, source: Mapping[str, Array], grids: Mapping[str, Grid] | None = None) -> None:
         self._source = source
-        self._grids = {q.tensor: (q.scale, q.offset) for q in job.quantizers}
+        self._grids = {q.tensor: Grid(q.scale, q.offset, INT8_MIN, INT8_MAX) for q in job.quantizers}
+        self._grids |= grids or {}
         model = ir.serde.deserialize_model(onnx.load(io.BytesIO(job.source.content)))
         values = tensors_of(model)
         self._feeds: dict[str, str] = {}
@@ -87,17 +93,9 @@ class CutSource:
         the pair before it and quantizes in front of the layer.
         """
         like, grid = self._source[name], self._grids.get(name)
-        if grid is not None and np.array_equal(on_grid(like, *grid), like, equal_nan=True):
-            values = on_grid(values, *grid)
+        if grid is not None and np.allclose(grid.round(like), like, rtol=ULP, atol=0, equal_nan=True):
+            values = grid.round(values)
         return values.astype(like.dtype)
-
-
-def on_grid(values: Array, scale: float, offset: int) -> Array:
-    """Quantized to int8 by the reciprocal of the scale, as AscendQuant does, and dequantized; float32."""
-    factor = np.float32(scale)
-    with np.errstate(invalid="ignore"):
-        steps = np.rint(values.astype(np.float32) * reciprocal(factor))
-        return np.asarray(np.clip(steps, INT8_MIN - offset, INT8_MAX - offset) * factor)
 
 
 def segment(model: ir.Model, end: str, cuts: frozenset[str]) -> Segment:
@@ -109,6 +107,8 @@ def segment(model: ir.Model, end: str, cuts: frozenset[str]) -> Segment:
         cuts: names of tensors.
     """
     values = tensors_of(model)
+    if end in cuts:  # nothing stands there: the model's piece has no node
+        return Segment((end,), ())
     starts: dict[str, None] = {}
     found: dict[ir.Node, None] = {}
     waiting = [values[end]] if end in values else []

@@ -150,7 +150,7 @@ def _late_fault(model: str, pair: Paired, e: Examined, results: Results, unit: f
 ADVICE = {
     "bias-rounding": "Write the source with rounded biases (amct_onnx bias) and compare with that: what stays is "
     "not bias rounding. Train or calibrate with it when the difference matters.",
-    "ties": "Nothing is wrong: values exactly between two steps are rounded one way here and the other way there.",
+    "ties": "Values exactly between two steps are rounded one way here and the other way there: nothing to do.",
     "device-arithmetic": "This is the device's float16 and S19 arithmetic; one with float32 quantizers differs less.",
     "refused-layer": "The layer is float in both models; look at the layers before it.",
     "inherited": "Look at the layers before it: none of them stands out by itself.",

@@ -14,16 +14,22 @@ from functools import cached_property
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.errors import AmctError
 from amct_onnx.files.read import read_model
 from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
 from amct_onnx.verbs.compare.explain.diagnosis import Examined, diagnose, examine
 from amct_onnx.verbs.compare.explain.faults import Place, contradiction, fault
+from amct_onnx.verbs.compare.explain.finer import finer, opened, without
 from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
+from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.noise import gains
+from amct_onnx.verbs.compare.explain.source_grids import Grid, source_grids
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
+from amct_onnx.verbs.compare.measure.sessions import tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -34,9 +40,15 @@ Tensors = Callable[[], dict[str, dict[str, Array]]]
 
 
 def find_divergences(
-    job: Job, layers: Sequence[Paired], ledger: Ledger, results: Results, first: Batch, tensors: Tensors
-) -> tuple[Divergence, ...]:
-    """At most one divergence for each model but the source.
+    job: Job,
+    layers: Sequence[Paired],
+    ledger: Ledger,
+    results: Results,
+    first: Batch,
+    tensors: Tensors,
+    beside: Beside,
+) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
+    """At most one divergence for each model but the source, and what could not be judged.
 
     Args:
         job: see ``make_job``.
@@ -45,15 +57,16 @@ def find_divergences(
         results: of all batches.
         first: the first batch.
         tensors: of the first batch, by model and name.
+        beside: what the files are not.
     """
-    if REFERENCE in job.devices:
-        probe, probed, shown = job, results, tensors()
-    else:
-        probe = _with_reference(job)
-        runner = Runner(probe)
-        probed, shown = runner.run(first), runner.tensors(first)
-    search = _Search(layers, ledger, first, probe, shown, CutSource(job, tensors()[SOURCE]))
+    probe, runner, shown = _probe(job, layers, first, changed=beside.changed)
+    probed = results if REFERENCE in job.devices else runner.run(first)
+    source = opened(probe.source)
+    grids = source_grids(beside.source, source)
+    cut = CutSource(probe, shown[SOURCE], grids)
+    search = _Search(layers, ledger, first, probe, shown, cut, source, grids)
     sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
+    paired = all(p.fake_quant is not None and p.deploy is not None for p in layers)
     divergences = []
     for model in job.models:
         if model == deploy_key(REFERENCE):
@@ -62,9 +75,11 @@ def find_divergences(
             found = search.exactly(model, job, results)
         else:
             found = _with_fault_of(sharp, model, search.by_statistics(model, job, results))
+        located = beside.fake_quant if model == FAKE_QUANT else beside.deploy
+        found = with_changes(model, found, located, judged=paired and not search.not_judged)
         if found is not None:
             divergences.append(found)
-    return tuple(divergences)
+    return tuple(divergences), tuple(dict.fromkeys(search.not_judged))
 
 
 def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None) -> Divergence | None:
@@ -73,8 +88,31 @@ def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None)
         return own
     if own is not None and own.is_fault and own.index < sharp.index:
         return own
-    text = f"The deploy model is wrong, seen without the rounding of a device: {sharp.text}"
+    text = f"{sharp.text.replace(sharp.model, model)} Seen with the rounding of the device {REFERENCE}."
     return replace(sharp, model=model, text=text)
+
+
+def _probe(
+    job: Job, layers: Sequence[Paired], first: Batch, *, changed: bool
+) -> tuple[Job, Runner, dict[str, dict[str, Array]]]:
+    """The job on the device ``reference`` with every tensor that the models share, its sessions, and the tensors.
+
+    In a model that was changed, tensors may have become what no output can be; then the job's own are what there is.
+    """
+    coarse = _with_reference(job)
+    try:
+        return _run(finer(coarse, layers), first)
+    except AmctError:
+        if not changed:
+            raise
+        return _run(coarse, first)
+
+
+def _run(probe: Job, first: Batch) -> tuple[Job, Runner, dict[str, dict[str, Array]]]:
+    runner = Runner(probe)
+    shown = runner.tensors(first)
+    runner.job = probe = without(probe, shown, SOURCE)
+    return probe, runner, shown
 
 
 class _Search:
@@ -87,6 +125,8 @@ class _Search:
         probe: a job with the device ``reference``.
         shown: its tensors on the first batch, by model and name.
         cut: a session of the cut source.
+        source: the graph of the source that the probe runs.
+        grids: see ``source_grids``.
     """
 
     def __init__(
@@ -97,7 +137,13 @@ class _Search:
         probe: Job,
         shown: Mapping[str, Mapping[str, Array]],
         cut: CutSource,
+        source: ir.Model,
+        grids: Mapping[str, Grid],
     ) -> None:
+        self._grids = grids
+        self.not_judged: list[str] = []
+        """What no bound exists for, and why."""
+        self._positions = {v.name or "": i for i, n in enumerate(source.graph) for v in n.outputs}
         self._layers, self._first, self._probe, self._shown, self._cut = layers, first, probe, shown, cut
         self._graphs = _Graphs(ledger)
         self._gain = gains(ledger.layers, self._graphs.deploy)
@@ -124,9 +170,18 @@ class _Search:
         """The first piece that is wrong by itself."""
         other = self._shown[model]
         own = self._cut.run(self._first.feeds, other, self._probe, model)
-        found = pieces(self._probe, self._layers, self._gain, model, own, other)
-        judges = self._graphs.judges
-        return next((p for p in found if p.faulty and judges(p, self._probe, self._layers, model)), None)
+        found = pieces(self._probe, self._layers, self._gain, model, own, other, self._grids, self._positions)
+        judged = []
+        for piece in found:
+            hidden = self._graphs.hides(piece, self._probe, self._layers, model)
+            if hidden:
+                self.not_judged.append(
+                    f"In {model}, what makes '{piece.tracked.others[model]}': int8 layer '{hidden}' stands in a body "
+                    "or in no form that can be shown, so that nothing bounds what its rounding does."
+                )
+            else:
+                judged.append(piece)
+        return next((p for p in judged if p.faulty), None)
 
     def _place(self, piece: Piece, model: str, examined: Sequence[Examined], results: Results) -> Place:
         in_deploy_layer = piece.kind == LAYER and model != FAKE_QUANT
@@ -135,6 +190,7 @@ class _Search:
             segment=lambda: self._graphs.segment(piece, self._probe, model),
             counts=results.quantizers.get((piece.index, model)),
             extra_saturation=next((e.extra_saturation for e in examined if e.index == piece.index), 0.0),
+            leads_to=lambda: self._graphs.first_reader(piece.tracked.others[model], self._layers, model),
         )
 
 
@@ -155,6 +211,9 @@ class _Graphs:
         """The fake-quant model."""
         return read_model(self._ledger.fake_quant_model)
 
+    def _graph(self, model: str) -> ir.Model:
+        return self.fake_quant if model == FAKE_QUANT else self.deploy
+
     def members(self, pair: Paired) -> tuple[ir.Node, ...]:
         """The nodes of a layer in the deploy model."""
         return tuple(n for n in self.deploy.graph if n.name in pair.entry.deploy_nodes)
@@ -162,14 +221,29 @@ class _Graphs:
     def segment(self, piece: Piece, job: Job, model: str) -> Segment:
         """What makes a piece in a model."""
         cuts = frozenset(t.others[model] for t in job.tracked if t is not piece.tracked)
-        graph = self.fake_quant if model == FAKE_QUANT else self.deploy
-        return segment(graph, piece.tracked.others[model], cuts)
+        return segment(self._graph(model), piece.tracked.others[model], cuts)
 
-    def judges(self, piece: Piece, job: Job, layers: Sequence[Paired], model: str) -> bool:
-        """Whether a piece's error is its own: between two layers no int8 layer may hide, as in the body of an If."""
+    def first_reader(self, tensor: str, layers: Sequence[Paired], model: str) -> int | None:
+        """The first layer that a tensor of a model leads to, by its number; None when it leads to outputs alone."""
+        number = {p.entry.name: i for i, p in enumerate(layers)}
+        value = tensors_of(self._graph(model)).get(tensor)
+        waiting, seen, found = [value] if value is not None else [], set(), []
+        while waiting:
+            for use in waiting.pop().uses():
+                name = use.node.name or ""
+                if name in number:
+                    found.append(number[name])
+                elif use.node not in seen:
+                    seen.add(use.node)
+                    waiting.extend(use.node.outputs)
+        return min(found, default=None)
+
+    def hides(self, piece: Piece, job: Job, layers: Sequence[Paired], model: str) -> str:
+        """An int8 layer that stands in a piece between two layers, as in the body of an If; "" for none."""
         if piece.kind == LAYER and layers[piece.index].entry.verdict == CONVERTED:
-            return True
-        return not any(n.name in self._integer_layers for n in self.segment(piece, job, model).nodes)
+            return ""
+        inside = self.segment(piece, job, model).nodes
+        return next((n.name or "" for n in inside if n.name in self._integer_layers), "")
 
 
 def _with_reference(job: Job) -> Job:

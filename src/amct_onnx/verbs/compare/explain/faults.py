@@ -20,7 +20,7 @@ from amct_onnx.verbs.compare.explain.stated_factors import (
     has_bias,
     quantizer_contradiction,
 )
-from amct_onnx.verbs.compare.key import LAYER
+from amct_onnx.verbs.compare.key import LAYER, NODE
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.figures import figure
@@ -30,6 +30,8 @@ SATURATES = 0.002
 """Share of a layer's inputs that saturate beyond those of the source, from which on that is a cause."""
 SIMPLE = 0.8
 """Share of the squared error that a constant or factor must explain to be called the fault."""
+OPPOSITE = 0.05
+"""How far from -1 a factor may lie to be called a flipped sign: noise moves it a little."""
 NAMED_NODES = 4
 
 NOT_FINITE_ADVICE = (
@@ -48,12 +50,14 @@ class Place:
         segment: gives the nodes of the model that make the piece.
         counts: what the model's quantizer met, or None.
         extra_saturation: share of the layer's inputs that saturate beyond those of the source.
+        leads_to: gives the first layer of the model that reads the tensor, directly or not; None when none does.
     """
 
     members: tuple[ir.Node, ...]
     segment: Callable[[], Segment]
     counts: QuantizerStatistics | None
     extra_saturation: float
+    leads_to: Callable[[], int | None]
 
 
 def fault(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
@@ -126,6 +130,10 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
         missing = entry.bias_error is not None and place.members and not has_bias(place.members, entry)
         why += "it has no bias there, the source has." if missing else "its bias is wrong or missing."
         advice = f"Check the layer's bias. {CONVERT_AGAIN}"
+    elif seen.linear > SIMPLE and abs(seen.factor + 1) < OPPOSITE:
+        cause = "sign-fault"
+        why = f"It is the source's with the other sign{channel}."
+        advice = f"Check the signs of its weights and scales. {CONVERT_AGAIN}"
     elif seen.linear > SIMPLE or kind == "scale":
         cause = "scale-fault"
         held = stated or dequantizer_contradiction(place.members, entry)
@@ -142,7 +150,12 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
 
 def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
     """What stands before a layer's quantizer or an output."""
-    if piece.kind == BEFORE:
+    if piece.kind == NODE:
+        next_layer = place.leads_to()
+        index, at = (len(layers) - 1, "behind") if next_layer is None else (next_layer, "before")
+        layer = layers[index].entry.name if layers else ""
+        where = f"Tensor '{piece.tracked.source}'"
+    elif piece.kind == BEFORE:
         layer, index, at = layers[piece.index].entry.name, piece.index, "before"
         where = f"What stands before the quantizer of '{layer}'"
     else:
@@ -154,7 +167,7 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
     measured, explained = _figures(piece)
     found = place.segment()
     nodes = sorted(found.nodes, key=lambda n: not n.op_type.startswith("Ascend"))
-    named = ", ".join(f"{n.op_type} '{n.name}'" for n in nodes[:NAMED_NODES])
+    named = ", ".join(f"{n.op_type} '{n.name}'" for n in nodes[:NAMED_NODES]) or "no node"
     more = f" and {len(nodes) - NAMED_NODES} more" if len(nodes) > NAMED_NODES else ""
     text = (
         f"{where} differs by {size(measured, piece.lsb)} on average in {model} from what the source makes of the same "

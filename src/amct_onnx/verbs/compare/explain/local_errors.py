@@ -14,14 +14,15 @@ from functools import cached_property
 
 import numpy as np
 
+from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array, Bool, Float64
 from amct_onnx.common.text_codes import without_texts
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
-from amct_onnx.verbs.compare.explain.cut_source import on_grid
 from amct_onnx.verbs.compare.explain.noise import FLOAT32_NOISE, HALF_ULP16
+from amct_onnx.verbs.compare.explain.source_grids import NEAR_TIE, NEAR_TIE16, Grid
 from amct_onnx.verbs.compare.job import Job, Tracked, input_keys
-from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT
+from amct_onnx.verbs.compare.key import INPUT, LAYER, NODE, OUTPUT
 from amct_onnx.verbs.compare.pairing import Paired
 
 BEFORE = "before"
@@ -29,8 +30,8 @@ MARGIN = 2.0
 """The bounds take ties to be spread evenly over a channel's positions; real ones lie unevenly."""
 NOTICEABLE = 2.0**-14
 """Relative to the RMS of the tensor: an unexplained error below this changes nothing that anybody measures."""
-NEAR_TIE, NEAR_TIE16 = 2.0**-22, 2.0**-10
-"""Of a quotient: how near a tie two roundings of it, in float32 or float16, may fall on two sides."""
+NODE_ROUNDING, NODE_ROUNDING16 = 2.0**-14, 2.0**-9
+"""Of the largest number that a node gives: what two orders of its float32 or float16 arithmetic may differ by."""
 BETWEEN_STEPS = 0.25
 """Of the next quantizer, on average, that ties of the quantizers between two layers may cost."""
 BETWEEN_SHARE = 2.0**-7
@@ -51,6 +52,8 @@ class Piece:
         axis: of the channels; None when the whole tensor counts.
         lsb: unit of the figures, or None.
         explained: mean absolute error that quantization explains, per channel or [1].
+        allowed: of each element, the error that quantization explains; None where only means are bounded.
+        position: of the node that makes it, in the source.
     """
 
     kind: str
@@ -61,6 +64,8 @@ class Piece:
     axis: int | None
     lsb: float | None
     explained: Float64 = field(default_factory=lambda: np.zeros(1))
+    allowed: Float64 | None = None
+    position: int = 0
 
     @cached_property
     def finite(self) -> Bool:
@@ -85,6 +90,10 @@ class Piece:
     @cached_property
     def wrong(self) -> Bool:
         """Channels that err by more than is explained."""
+        if self.allowed is not None:
+            with np.errstate(invalid="ignore"):
+                beyond = self.finite & (np.abs(self.other - self.own) > self.allowed)
+            return np.asarray([bool(beyond.any())])
         values = self.own[self.finite]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
         return (self.measured > MARGIN * self.explained) & (self.measured > NOTICEABLE * rms)
@@ -96,8 +105,8 @@ class Piece:
 
     @property
     def order(self) -> tuple[bool, int, bool]:
-        """Place in the network: outputs come last, what stands before a layer before it."""
-        return self.kind == OUTPUT, self.index, self.kind == LAYER
+        """Place in the network: outputs come last, what a layer's quantizer reads before the layer."""
+        return self.kind == OUTPUT, self.position, self.kind == LAYER
 
 
 def pieces(
@@ -107,6 +116,8 @@ def pieces(
     model: str,
     own: Mapping[str, Array],
     other: Mapping[str, Array],
+    grids: Mapping[str, Grid],
+    positions: Mapping[str, int],
 ) -> list[Piece]:
     """Every compared tensor of a model, in network order.
 
@@ -117,13 +128,22 @@ def pieces(
         model: key.
         own: what the cut source makes, by name in the source.
         other: the model's tensors, by name.
+        grids: see ``source_grids``.
+        positions: of the node that makes a tensor of the source, by the tensor's name.
     """
     keys = input_keys(job, layers)
     by_key = {t.key: t for t in job.tracked}
+    by_source = {t.source: t.others[model] for t in job.tracked}
+    made_by_layers = {pair.source.output for pair in layers}
+    halves = any(v.dtype == np.float16 for v in own.values())
     found = []
     for t in job.tracked:
         kind, index = t.key.kind, t.key.index
         a = without_texts(own[t.source])
+        place = positions.get(t.source, -1)
+        if kind == NODE or (kind == OUTPUT and a.dtype.kind == "f" and t.source not in made_by_layers):
+            found.append(_of_node(t, a, other, model, by_source, grids.get(t.source), place, half=halves))
+            continue
         b = np.asarray(without_texts(other[t.others[model]]).reshape(a.shape), np.float64)
         half = a.dtype == np.float16
         mine = np.asarray(a, np.float64) - t.shift
@@ -133,19 +153,53 @@ def pieces(
             ties = _near_ties(other[read.others[model]], entry, half) if read is not None else 0.0
             axis = _channel_axis(entry, a, gains[entry.name].size)
             bound = _of_layer(entry, gains[entry.name], ties, mine, axis, half)
-            found.append(Piece(LAYER, index, t, mine, b, axis, t.lsb, bound))
+            found.append(Piece(LAYER, index, t, mine, b, axis, t.lsb, bound, position=place))
             continue
         if kind == INPUT:
             entry = layers[index].entry
             if entry.scale_d is None or entry.offset_d is None:
                 continue
             # compared as the quantizer reads them: a pair that was left out before it changes nothing behind it
-            mine, b = (on_grid(v, entry.scale_d, entry.offset_d).astype(np.float64) for v in (mine, b))
+            grid = Grid(entry.scale_d, entry.offset_d, INT8_MIN, INT8_MAX)
+            mine, b = (grid.round(v).astype(np.float64) for v in (mine, b))
         values = mine[np.isfinite(mine)]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
         allowed = BETWEEN_STEPS * t.lsb if t.lsb else BETWEEN_SHARE * rms
-        found.append(Piece(BEFORE if kind == INPUT else kind, index, t, mine, b, None, t.lsb, np.asarray([allowed])))
+        kind = BEFORE if kind == INPUT else kind
+        found.append(Piece(kind, index, t, mine, b, None, t.lsb, np.asarray([allowed]), position=place))
     return sorted(found, key=lambda p: p.order)
+
+
+def _of_node(
+    t: Tracked,
+    own: Array,
+    other: Mapping[str, Array],
+    model: str,
+    by_source: Mapping[str, str],
+    grid: Grid | None,
+    position: int,
+    *,
+    half: bool,
+) -> Piece:
+    """A node that both models share reads the same numbers in both: the same result, but for ties of its quantizer."""
+    values = without_texts(other[t.others[model]]).reshape(own.shape)
+    mine = np.asarray(own, np.float64)
+    largest = float(np.abs(mine[np.isfinite(mine)]).max(initial=0.0))
+    allowed = np.full(own.shape, largest * (NODE_ROUNDING16 if half else NODE_ROUNDING))
+    if grid is not None:
+        tie = grid.near_ties(values, half=half)
+        if grid.read:
+            read = other.get(by_source.get(grid.read, ""))
+            # what it reads is not shown: any element may lie near a tie
+            tie |= grid.near_ties(read.reshape(own.shape), half=half) if read is not None else np.True_
+        allowed += tie * (grid.scale * (1 + 2.0**-10))
+        if not grid.read:  # the model may have left the pair before it out; where it has it, it has the numbers
+            mine, values = np.asarray(grid.round(own), np.float64), grid.round(values)
+    step = grid.scale if grid is not None else None
+    bound = np.asarray([float(allowed.mean()) if allowed.size else 0.0])
+    return Piece(
+        t.key.kind, t.key.index, t, mine, np.asarray(values, np.float64), None, step, bound, allowed, position=position
+    )
 
 
 def _channel_axis(entry: LayerEntry, values: Array, channels: int) -> int | None:

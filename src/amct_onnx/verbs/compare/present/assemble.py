@@ -9,6 +9,8 @@ from functools import cache
 
 from amct_onnx.common.versions import library_versions
 from amct_onnx.device.profiles import PROFILES
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside
+from amct_onnx.verbs.compare.explain.data_warnings import data_warnings
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
@@ -18,7 +20,7 @@ from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.sessions import pinned_settings
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.histograms import histograms
-from amct_onnx.verbs.compare.present.verdict import verdict
+from amct_onnx.verbs.compare.present.verdict import Found, verdict
 from amct_onnx.verbs.compare.report import (
     BoardResult,
     CompareReport,
@@ -43,7 +45,9 @@ class Run:
         complete: whether there are no more batches.
         total: samples in the data set, None when unknown.
         seconds: of running.
+        beside: what the files beside the ledger are not.
         board: what a board's dumps gave, or None.
+        max_drop: see ``Found``.
     """
 
     job: Job
@@ -55,7 +59,9 @@ class Run:
     complete: bool
     total: int | None
     seconds: float
+    beside: Beside
     board: BoardResult | None = None
+    max_drop: float | None = None
 
 
 def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mapping[str, str]) -> CompareReport:
@@ -70,7 +76,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     """
     job, results = run.job, run.results
     tensors = cache(lambda: run.runner.tensors(run.first))
-    divergences = find_divergences(job, run.layers, run.ledger, results, run.first, tensors)
+    divergences, not_judged = find_divergences(job, run.layers, run.ledger, results, run.first, tensors, run.beside)
     outputs, layers = _output_entries(run), _layers(run)
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
@@ -85,14 +91,19 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         samples_total=results.samples if run.complete else run.total,
         seconds=run.seconds,
         verdict=verdict(
-            models,
-            outputs,
-            divergences,
-            run.ledger.layers,
-            results.accuracy,
-            witness=witness,
-            complete=run.complete,
-            board=run.board,
+            Found(
+                models=models,
+                outputs=outputs,
+                divergences=divergences,
+                layers=run.ledger.layers,
+                accuracy=results.accuracy,
+                warnings=data_warnings(job, run.layers, results),
+                witness=witness,
+                complete=run.complete,
+                board=run.board,
+                not_judged=not_judged,
+                max_drop=run.max_drop,
+            )
         ),
         models=models,
         outputs=outputs,
@@ -105,6 +116,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         settings=dict(settings),
         versions=library_versions(),
         board=run.board,
+        not_judged=not_judged,
     )
 
 

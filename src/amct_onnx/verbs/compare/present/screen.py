@@ -9,9 +9,18 @@ from rich.table import Table
 from amct_onnx.common.console import Text, console_for
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
-from amct_onnx.verbs.compare.report import DIVERGES, EQUAL, NOISE, BoardResult, CompareReport, Difference, Metric
+from amct_onnx.verbs.compare.report import (
+    DIVERGES,
+    EQUAL,
+    INCOMPLETE,
+    NOISE,
+    BoardResult,
+    CompareReport,
+    Difference,
+    Metric,
+)
 
-STYLES = {EQUAL: "bold green", NOISE: "bold green", DIVERGES: "bold red"}
+STYLES = {EQUAL: "bold green", NOISE: "bold green", INCOMPLETE: "bold yellow", DIVERGES: "bold red"}
 NOTHING = "-"
 COLUMNS = ("Max error", "Max LSB", "Mean LSB", "Off by 1 LSB", "Cosine", "SQNR dB")
 NARROW_COLUMNS = ("Mean LSB", "Off by 1 LSB", "SQNR dB")
@@ -19,8 +28,15 @@ WIDE = 130
 """Columns of a terminal from which on all figures of a row stay legible."""
 
 
-def print_comparison(report: CompareReport, file: TextIO) -> None:
-    """Print accuracy, outputs, layers and settings, and last the verdict, which then stands above the prompt."""
+def print_comparison(report: CompareReport, file: TextIO, *, verbose: bool = False, page: str | None = None) -> None:
+    """Print accuracy, outputs and layers, and last the verdict, which then stands above the prompt.
+
+    Args:
+        report: of the comparison.
+        file: where to.
+        verbose: also print the notes, the pinned settings, and every sentence of the verdict.
+        page: the HTML report, when one was written.
+    """
     console = console_for(file)
     wide = console.width >= WIDE
     console.print(_models(report, wide=wide))
@@ -28,22 +44,29 @@ def print_comparison(report: CompareReport, file: TextIO) -> None:
     console.print(_layers(report, wide=wide))
     if report.board is not None:
         console.print(_board(report.board, wide=wide))
-    if not wide:
-        console.print(Text(f"More figures on {WIDE} columns, in the report and with --json."), soft_wrap=True)
+    if verbose:
+        for line in _details(report):
+            console.print(Text(line), soft_wrap=True)
+    total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
+    console.print(Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s"), soft_wrap=True)
+    rest = [] if wide else [f"more figures on {WIDE} columns"]
+    rest += [] if verbose else ["all findings and settings with -v"]
+    rest.append(f"everything in {page}" if page else "everything with --report FILE.html or --json")
+    console.print(Text(f"See also: {'; '.join(rest)}."), soft_wrap=True)
+    console.print(Text(report.verdict.headline, style=STYLES[report.verdict.level]), soft_wrap=True)
+    for line in report.verdict.brief:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _details(report: CompareReport) -> list[str]:
+    """What a user asks for when the verdict is not enough."""
     notes: dict[str, list[str]] = {}
     for model in report.models[1:]:  # what is said of the source stands in the verdict
         for note in model.notes:
             notes.setdefault(note, []).append(model.key)
-    for note, keys in notes.items():
-        console.print(Text(f"{', '.join(keys)}: {note}"), soft_wrap=True)
-    console.print(Text(_settings(report)), soft_wrap=True)
-    total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
-    console.print(Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s"))
-    console.print(Text(report.verdict.headline, style=STYLES[report.verdict.level]), soft_wrap=True)
-    for sentence in report.verdict.sentences:
-        console.print(Text(sentence), soft_wrap=True)
-    for advice in report.verdict.advice:
-        console.print(Text(f"What to do: {advice}"), soft_wrap=True)
+    lines = [f"{', '.join(keys)}: {note}" for note, keys in notes.items()]
+    lines.append(_settings(report))
+    return [*lines, *report.verdict.sentences, *(f"What to do: {a}" for a in report.verdict.advice)]
 
 
 def _settings(report: CompareReport) -> str:

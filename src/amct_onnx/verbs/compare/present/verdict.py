@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import erfc, sqrt
 
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
+from amct_onnx.verbs.compare.explain.data_warnings import GUESSES
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.batch import Accuracy
 from amct_onnx.verbs.compare.report import (
     DIVERGES,
     EQUAL,
+    INCOMPLETE,
     NOISE,
     BoardResult,
     Divergence,
@@ -25,6 +28,8 @@ WITNESS_ADVICE = (
     "Measure the source with session.disable_quant_qdq=1 and optimisations off (amct_onnx.AMCT_SO); 'amct_onnx doctor' "
     "shows each setting's error on this CPU."
 )
+MAX_BRIEF = 5
+"""Lines below the headline on a terminal."""
 NAMED = 5
 """Refused layers named in the verdict."""
 SIGNIFICANT = 0.05
@@ -50,74 +55,147 @@ def by_chance(lost: int, gained: int) -> float:
     return min(1.0, float(2 * tail / 2**changed))
 
 
-def verdict(
-    models: Sequence[ModelEntry],
-    outputs: Sequence[OutputEntry],
-    divergences: Sequence[Divergence],
-    layers: Sequence[LayerEntry],
-    accuracy: Mapping[str, Accuracy],
-    *,
-    witness: str,
-    complete: bool,
-    board: BoardResult | None,
-) -> Verdict:
-    """The headline, what was found, and what to do.
+@dataclass(frozen=True)
+class Found:
+    """What the verdict is made of.
 
-    Args:
-        models: of the report.
-        outputs: of the report.
-        divergences: of the report.
+    Attributes:
+        models, outputs, divergences: of the report.
         layers: of the ledger.
         accuracy: by model, empty without labels.
+        warnings: about the data and the source, said first.
         witness: a sentence about onnxruntime's default settings, or "".
         complete: False for a partial run.
         board: what a board's dumps gave, or None.
+        not_judged: parts of the models that nothing could be said of.
+        max_drop: what the first metric may lose, in points (1 point is 1 % of a share, else 1); None to leave that to
+            chance.
     """
-    level, headline = _headline(models, outputs, [d for d in divergences if d.is_fault], accuracy, board)
-    if not complete:
+
+    models: Sequence[ModelEntry]
+    outputs: Sequence[OutputEntry]
+    divergences: Sequence[Divergence]
+    layers: Sequence[LayerEntry]
+    accuracy: Mapping[str, Accuracy]
+    warnings: Sequence[str] = ()
+    witness: str = ""
+    complete: bool = True
+    board: BoardResult | None = None
+    not_judged: Sequence[str] = ()
+    max_drop: float | None = None
+
+    @property
+    def faults(self) -> list[Divergence]:
+        """In the order of the network."""
+        return sorted((d for d in self.divergences if d.is_fault), key=lambda d: d.index)
+
+
+def verdict(found: Found) -> Verdict:
+    """The headline, what was found, and what to do."""
+    level, headline, brief = _headline(found)
+    if not found.complete:
         headline = f"(Partial run.) {headline}"
-    faults_first = sorted(divergences, key=lambda d: not d.is_fault)
-    sentences = [_figures(m, accuracy.get(m.key)) for m in models if m.metrics]
-    sentences += [d.text for d in faults_first]
-    advice = [d.advice for d in faults_first]
-    if board is not None:
-        sentences.append(board.text)
-        advice.append(board.advice)
-    if witness:
-        sentences.append(witness)
+    noise = [d for d in found.divergences if not d.is_fault]
+    sentences = [*found.warnings]
+    sentences += [_figures(m, found.accuracy.get(m.key)) for m in found.models if m.metrics]
+    sentences += [f"{_models(who)}: {d.text}" for d, who in _grouped(found.faults)]
+    sentences += [d.text for d in noise]
+    advice = [f"{_models(who)}: {d.advice}" for d, who in _grouped(found.faults) if d.advice]
+    if not found.faults:
+        advice += [d.advice for d in noise]
+    sentences += [f"Not judged: {text}" for text in found.not_judged]
+    if found.board is not None:
+        sentences.append(found.board.text)
+        advice.append(found.board.advice)
+    if found.witness:
+        sentences.append(found.witness)
         advice.append(WITNESS_ADVICE)
-    refused = [e for e in layers if e.verdict == REFUSED]
+    refused = [e for e in found.layers if e.verdict == REFUSED]
     if refused:
         sentences.append(_stay_float(refused))
-    return Verdict(level, headline, tuple(sentences), tuple(dict.fromkeys(filter(None, advice))))
+    brief = [*found.warnings, *brief][:MAX_BRIEF]
+    return Verdict(level, headline, tuple(sentences), tuple(dict.fromkeys(filter(None, advice))), tuple(brief))
 
 
-def _headline(
-    models: Sequence[ModelEntry],
-    outputs: Sequence[OutputEntry],
-    faults: Sequence[Divergence],
-    accuracy: Mapping[str, Accuracy],
-    board: BoardResult | None,
-) -> tuple[str, str]:
-    """The level and its sentence: the first of fault, loss of accuracy, board and rounding that there is."""
-    if faults:
-        index = min(d.index for d in faults)
-        first = [d for d in faults if d.index == index]
-        who = _listed([d.model for d in first])
-        return DIVERGES, f"{who} wrong {first[0].place} layer '{first[0].layer}' ({first[0].cause})."
-    drops = [m.key for m in models[1:] if m.key in accuracy and _drops(accuracy[m.key])]
+def _headline(found: Found) -> tuple[str, str, list[str]]:
+    """The level, its sentence and the lines below it: the first of fault, loss, board, and rounding that there is."""
+    if found.faults:
+        return _of_faults(found.faults)
+    drops = _too_large(found)
     if drops:
-        return DIVERGES, (
-            f"Accuracy drops in {', '.join(drops)}, more than chance explains, although each layer errs no more "
-            "than quantization explains."
-        )
-    if board is not None and board.fault:
-        return DIVERGES, f"The board goes wrong at layer '{board.layer}' ({board.tensor})."
-    differences = [d for o in outputs for d in o.differences if not d.exact]
+        why = "Each layer errs no more than quantization explains: the source itself does not bear its quantization."
+        todo = "What to do: train longer with quantization, or leave the layers with the largest errors float."
+        return DIVERGES, f"Accuracy drops: {'; '.join(drops)}.", [why, todo]
+    if found.board is not None and found.board.fault:
+        where = f"The board goes wrong at layer '{found.board.layer}' ({found.board.tensor})."
+        return DIVERGES, where, [f"Why: {found.board.text}", f"What to do: {found.board.advice}"]
+    if found.not_judged:
+        parts = "1 part" if len(found.not_judged) == 1 else f"{len(found.not_judged)} parts"
+        headline = f"Incomplete: no fault found, but {parts} of the models could not be judged."
+        return INCOMPLETE, headline, [f"Not judged: {found.not_judged[0]}"]
+    if any(GUESSES in w for w in found.warnings):
+        return INCOMPLETE, "Incomplete: no fault found, but the accuracy of a source that guesses says nothing.", []
+    who = _models([m.key for m in found.models[1:]])
+    one = len(found.models) == 2
+    kept = _kept(found.models)
+    differences = [d for o in found.outputs for d in o.differences if not d.exact]
     if any(d.sqnr_db is None or d.sqnr_db < FLOAT_ROUNDING_DB for d in differences):
-        kept = ", and accuracy does not drop beyond chance" if accuracy else ""
-        return NOISE, f"The models differ, but no layer by more than quantization explains{kept}."
-    return EQUAL, "All models give the source's results up to float rounding."
+        arithmetic = "its int8 arithmetic allows" if one else "their int8 arithmetic allows"
+        follow = "follows" if one else "follow"
+        return NOISE, f"No fault found. {who} {follow} the source as closely as {arithmetic}{kept}.", []
+    give = "gives" if one else "give"
+    return EQUAL, f"No fault found. {who} {give} the source's results up to the last bits of float{kept}.", []
+
+
+def _of_faults(faults: Sequence[Divergence]) -> tuple[str, str, list[str]]:
+    groups = _grouped(faults)
+    first, who = groups[0]
+    goes = "goes" if len(who) == 1 else "go"
+    node = f" ({first.node})" if first.node and first.node != first.layer else ""
+    headline = f"{_models(who)} {goes} wrong {first.place} layer '{first.layer}' ({first.cause})."
+    lines = [f"Where: {first.place} layer {first.index + 1}, '{first.layer}'{node}.", f"Why: {first.text}"]
+    if first.advice:
+        lines.append(f"What to do: {first.advice}")
+    lines += [f"{_models(who)}: {d.place} layer '{d.layer}' ({d.cause}): {d.text}" for d, who in groups[1:]]
+    return DIVERGES, headline, lines
+
+
+def _grouped(divergences: Sequence[Divergence]) -> list[tuple[Divergence, list[str]]]:
+    """What several models have alike is said once."""
+    groups: dict[tuple[int, str, str, str], tuple[Divergence, list[str]]] = {}
+    for d in divergences:
+        text = d.text.replace(d.model, "")
+        groups.setdefault((d.index, d.place, d.cause, text), (d, []))[1].append(d.model)
+    return list(groups.values())
+
+
+def _kept(models: Sequence[ModelEntry]) -> str:
+    """``: top-1 99.2 % -> 99.2 %``, of the first metric."""
+    metrics = [m.metrics[0] for m in models if m.metrics]
+    if len(metrics) != len(models) or not metrics:
+        return ""
+    texts = [f"{m.value:.1%}".replace("%", " %") if m.total else f"{m.value:.6g}" for m in metrics]
+    after = texts[1:]
+    if len(set(after)) == 1:
+        return f": {metrics[0].name} {texts[0]} → {after[0]}"
+    named = ", ".join(f"{t} ({m.key})" for t, m in zip(after, models[1:], strict=True))
+    return f": {metrics[0].name} {texts[0]} → {named}"
+
+
+def _too_large(found: Found) -> list[str]:
+    """The models that lose more than is allowed, or more than chance explains when nothing is said of it."""
+    lost = []
+    for model in found.models[1:]:
+        accuracy = found.accuracy.get(model.key)
+        if found.max_drop is None:
+            if accuracy is not None and _drops(accuracy):
+                lost.append(f"{model.key} loses more right answers than chance explains")
+        elif model.metrics and found.models[0].metrics:
+            before, after = found.models[0].metrics[0], model.metrics[0]
+            points = (before.value - after.value) * (100 if before.total else 1)
+            if points > found.max_drop:
+                lost.append(f"{model.key} loses {points:.3g} points of {before.name}; {found.max_drop:g} are allowed")
+    return lost
 
 
 def _drops(found: Accuracy) -> bool:
@@ -144,7 +222,5 @@ def _stay_float(refused: Sequence[LayerEntry]) -> str:
     return f"{stay} float: {named}{more}."
 
 
-def _listed(models: Sequence[str]) -> str:
-    if len(models) == 1:
-        return f"{models[0]} goes"
-    return f"{', '.join(models[:-1])} and {models[-1]} go"
+def _models(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])} and {keys[-1]}"

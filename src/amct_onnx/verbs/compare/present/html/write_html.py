@@ -17,9 +17,10 @@ NOTHING = "–"
 VERDICT_WORDS = {
     "equal": "No difference",
     "noise": "Quantization noise only",
+    "incomplete": "Not judged in full",
     "diverges": "A real difference",
 }
-SIGNS = {"equal": "✓", "noise": "≈", "diverges": "!"}
+SIGNS = {"equal": "✓", "noise": "≈", "incomplete": "?", "diverges": "!"}
 MARKS = 6
 """Colours, shapes and dashes that tell models apart: of the fake-quant model and a deploy model on every device."""
 

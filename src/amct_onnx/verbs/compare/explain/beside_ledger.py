@@ -1,0 +1,132 @@
+"""The files beside a ledger against what its conversion writes, and where in the network they differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from amct_onnx.common.versions import CODE, deciding_versions
+from amct_onnx.errors import ModelFileError
+from amct_onnx.files.read import read_model
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.model_digest import model_digest
+from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.verbs.compare.explain.changes import Change, changes
+from amct_onnx.verbs.convert.read_ledger import Ledger
+from amct_onnx.verbs.convert.written_again import written_again
+
+AT, BEFORE, BEHIND = "at", "before", "behind"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A change, and the layer of the ledger at, before or behind which it stands."""
+
+    change: Change
+    index: int
+    layer: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the files beside a ledger are not.
+
+    Attributes:
+        fake_quant, deploy: changes in the order of the network.
+        source: normalised.
+        not_judged: why the files could not be held against the conversion; "" when they were.
+    """
+
+    source: ir.Model
+    fake_quant: tuple[Located, ...] = ()
+    deploy: tuple[Located, ...] = ()
+    not_judged: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether any file is not what the conversion writes."""
+        return bool(self.fake_quant or self.deploy)
+
+
+def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
+    """Hold both models against the conversion, made once more.
+
+    Args:
+        model_file: the source.
+        ledger: of the conversion.
+
+    Raises:
+        ModelFileError: The ledger is of another source.
+        AmctError: A file cannot be read.
+    """
+    origin = ledger.origin
+    if origin is None:
+        return Beside(
+            normalise(read_model(model_file)),
+            not_judged="the ledger does not tell the options of the conversion, as after --from_record",
+        )
+    if model_digest(read_model(model_file)) != origin.source_digest:
+        raise ModelFileError(
+            f"{ledger.path}: these files were not made from this model: the graph or the weights of "
+            f"{os.fspath(model_file)} are others than those of the source that was converted. Give that source. "
+            "Convert this one again to compare it (--convert does it first)."
+        )
+    if origin.code != deciding_versions()[CODE]:
+        return Beside(
+            normalise(read_model(model_file)),
+            not_judged=f"the files were written by another version of this program ({origin.version}); convert again "
+            "to have each of their nodes judged",
+        )
+    source, fake_quant, deploy = written_again(model_file, origin)
+    return Beside(
+        source,
+        _located(fake_quant, read_model(ledger.fake_quant_model), source, "fake-quant", ledger.layers),
+        _located(deploy, read_model(ledger.deploy_model), source, "deploy", ledger.layers),
+    )
+
+
+def _located(
+    written: ir.Model, found: ir.Model, source: ir.Model, model: str, layers: Sequence[LayerEntry]
+) -> tuple[Located, ...]:
+    made = changes(written, found, source, model)
+    if not made:
+        return ()
+    nodes = {n.name or "": n for n in nodes_of(written)}
+    owner: dict[str, int] = {}
+    for index, entry in enumerate(layers):
+        for name in (entry.deploy_nodes if model == "deploy" else entry.fake_quant_nodes) or (entry.name,):
+            owner.setdefault(name, index)
+    return tuple(_locate(c, nodes, owner, layers) for c in made)
+
+
+def _locate(change: Change, nodes: dict[str, ir.Node], owner: dict[str, int], layers: Sequence[LayerEntry]) -> Located:
+    """At the layer that holds the node, else before the first layer that it leads to."""
+    if change.node in owner:
+        index = owner[change.node]
+        return Located(change, index, layers[index].name, AT)
+    starts = [nodes[n] for n in (change.node, *change.beside) if n in nodes]
+    reached = _first_owned(starts, owner)
+    if reached is not None:
+        return Located(change, reached, layers[reached].name, BEFORE)
+    last = len(layers) - 1
+    return Located(change, last, layers[last].name if layers else "", BEHIND)
+
+
+def _first_owned(starts: Sequence[ir.Node], owner: dict[str, int]) -> int | None:
+    waiting, seen = list(starts[:1]), set(starts[:1])
+    found = []
+    while waiting:
+        node = waiting.pop()
+        if (node.name or "") in owner:
+            found.append(owner[node.name or ""])
+            continue
+        for value in node.outputs:
+            new = [u.node for u in value.uses() if u.node not in seen]
+            seen.update(new)
+            waiting += new
+    return min(found, default=None)

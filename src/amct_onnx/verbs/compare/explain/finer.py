@@ -1,0 +1,134 @@
+"""The compared tensors, and beside them what every node gives that the models share: each node is then a piece.
+
+The conversion keeps the names of the source's nodes. A node of the same name and operator gives the same float tensor
+in both models; a quantizer pair of the source that stays is a pair of the same name. Tensors whose sizes differ, and
+integers, are left out.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import onnx
+import onnx_ir as ir
+
+from amct_onnx.common.arrays import Array
+from amct_onnx.plan.factors import ANTI_QUANT
+from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.verbs.compare.job import FAKE_QUANT, Job, Tracked
+from amct_onnx.verbs.compare.key import NODE, Key
+from amct_onnx.verbs.compare.measure.sessions import ModelBytes, tensors_of
+from amct_onnx.verbs.compare.pairing import Paired
+
+PAIR = "DequantizeLinear"
+
+
+def finer(job: Job, layers: Sequence[Paired]) -> Job:
+    """The same job with more tensors, and models that show them.
+
+    Args:
+        job: with one device.
+        layers: see ``make_job``.
+    """
+    models = {m: opened(job.fake_quant if m == FAKE_QUANT else job.deploy) for m in job.models}
+    source = opened(job.source)
+    known = {t.source for t in job.tracked}
+    made: list[Tracked] = []
+    converted = [p.entry for p in layers if p.entry.verdict == CONVERTED]
+    integer = {n for e in converted for n in (*e.deploy_nodes, *e.fake_quant_nodes)}
+    for number, (name, others) in enumerate(_shared(source, models, integer)):
+        if name not in known:
+            known.add(name)
+            made.append(Tracked(Key(NODE, number), name, others, None))
+    return shown_with(replace(job, tracked=(*job.tracked, *made)), source, models)
+
+
+def without(job: Job, found: Mapping[str, Mapping[str, Array]], source_key: str) -> Job:
+    """The job without the tensors whose numbers cannot be held against each other.
+
+    Args:
+        job: of one batch.
+        found: its tensors, by model and name.
+        source_key: key of the source in ``found``.
+    """
+
+    def alike(t: Tracked) -> bool:
+        own = found[source_key][t.source]
+        others = [found[m][name] for m, name in t.others.items()]
+        if any(o.size != own.size for o in others):
+            return False
+        return t.key.kind != NODE or all(a.dtype.kind == "f" for a in (own, *others))
+
+    kept = tuple(t for t in job.tracked if alike(t))
+    shown = {t.source for t in kept}
+    return replace(job, tracked=kept, quantizers=tuple(q for q in job.quantizers if q.tensor in shown))
+
+
+def shown_with(job: Job, source: ir.Model, models: Mapping[str, ir.Model]) -> Job:
+    """The job's models with all its tensors shown."""
+    contents = {m: _with_outputs(models[m], [t.others[m] for t in job.tracked]) for m in job.models}
+    deploy = next(m for m in job.models if m != FAKE_QUANT)
+    return replace(
+        job,
+        source=replace(job.source, content=_with_outputs(source, [t.source for t in job.tracked])),
+        fake_quant=replace(job.fake_quant, content=contents[FAKE_QUANT]),
+        deploy=replace(job.deploy, content=contents[deploy]),
+    )
+
+
+def opened(model: ModelBytes) -> ir.Model:
+    """The model that the bytes hold."""
+    return ir.serde.deserialize_model(onnx.load(io.BytesIO(model.content)))
+
+
+def _with_outputs(model: ir.Model, names: Sequence[str]) -> bytes:
+    tensors, shown = tensors_of(model), {v.name for v in (*model.graph.outputs, *model.graph.inputs)}
+    for name in dict.fromkeys(names):
+        if name not in shown:  # an output may be an initializer, which no node makes
+            model.graph.outputs.append(tensors[name])
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
+def _shared(
+    source: ir.Model, models: Mapping[str, ir.Model], integer: set[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """What each node of the source gives, and the name of it in every model."""
+    nodes = {m: {n.name or "": n for n in model.graph} for m, model in models.items()}
+    depends = depends_on_inputs(source)
+    for node in source.graph:
+        name = node.name or ""
+        if not name or name in integer or node not in depends:
+            continue
+        same = {m: _counterpart(node, named) for m, named in nodes.items()}
+        if any(n is None for n in same.values()):
+            continue
+        for index, value in enumerate(node.outputs):
+            if not value.name or value.dtype is not None and not value.dtype.is_floating_point():
+                continue
+            others = {m: _output(n, index) for m, n in same.items()}
+            if len(others) == len(models) and all(others.values()):
+                yield value.name, others
+
+
+def _counterpart(node: ir.Node, named: Mapping[str, ir.Node]) -> ir.Node | None:
+    name = node.name or ""
+    if node.op_type == PAIR:
+        return named.get(f"{name}{ANTI_QUANT}") or named.get(f"{name}{ANTI_QUANT}.fakedequant")
+    same = named.get(name)
+    return same if same is not None and same.op_type == node.op_type else None
+
+
+def _output(node: ir.Node | None, index: int) -> str:
+    return (node.outputs[index].name or "") if node is not None and index < len(node.outputs) else ""
+
+
+def depends_on_inputs(model: ir.Model) -> set[ir.Node]:
+    """The nodes of the graph whose result the data may change."""
+    found: set[ir.Node] = set()
+    inputs = {v for v in model.graph.inputs if v.const_value is None}
+    for node in model.graph:
+        if any(v is not None and (v in inputs or v.producer() in found) for v in node.inputs):
+            found.add(node)
+    return found

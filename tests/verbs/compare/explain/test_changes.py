@@ -1,0 +1,129 @@
+"""Both models are held against the conversion made once more: every change is named, a healthy file has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import amct_onnx
+from amct_onnx.cli import main
+from amct_onnx.errors import ModelFileError
+from amct_onnx.verbs.compare.explain.beside_ledger import examine_files
+from amct_onnx.verbs.compare.report import Divergence
+from amct_onnx.verbs.convert.read_ledger import read_ledger
+from support.comparison_cases import DIGITS, Case, converted
+from support.deploy_models import initializer, node, set_initializer
+from support.fault_campaign import CAMPAIGN, Patient, campaign
+
+RELU, ADD_RELU = "/c1.0/Relu", "/relu/Relu"
+
+
+def remove(path: Path, name: str) -> None:
+    """A node of the model goes; what read it reads its input."""
+    model = onnx.load(path)
+    gone = node(model, name)
+    for other in model.graph.node:
+        for index, read in enumerate(other.input):
+            if read == gone.output[0]:
+                other.input[index] = gone.input[0]
+    model.graph.node.remove(gone)
+    onnx.save(model, path)
+
+
+def said(case: Case, model: str) -> Divergence:
+    """The fault of one model."""
+    report = case.compare(devices=("reference",))
+    assert report.verdict.level == "diverges", report.verdict
+    return next(d for d in report.divergences if d.model == model)
+
+
+@pytest.mark.parametrize("name", [DIGITS, "torchfq_digitsnet_i8sym_fp16_dynamo20", "brevitas_mbv3_qonnx"])
+def test_healthy_conversion_has_no_change(name: str, tmp_path: Path) -> None:
+    case = converted(name, tmp_path, 2)
+    found = examine_files(case.source, read_ledger(case.prefix))
+    assert not found.changed and not found.not_judged
+
+
+@pytest.mark.parametrize(("model", "key"), [("deploy", "deploy@reference"), ("fake_quant", "fake-quant")])
+@pytest.mark.parametrize("name", [RELU, ADD_RELU])
+def test_removed_activation_is_named_first(digits: Case, model: str, key: str, name: str) -> None:
+    remove(getattr(digits, model), name)
+    found = said(digits, key)
+    assert found.node == name and found.cause == "node-missing" and found.place == "before"
+    assert found.text.startswith(f"The source has Relu '{name}' here, the {key.partition('@')[0]} model has nothing.")
+
+
+def test_flipped_sign_is_called_a_sign(digits: Case) -> None:
+    model = onnx.load(digits.deploy)
+    name = node(model, digits.layers[2]).input[1]
+    weights = numpy_helper.to_array(initializer(model, name))
+    set_initializer(model, name, np.clip(-weights.astype(int), -128, 127).astype(np.int8))
+    onnx.save(model, digits.deploy)
+    found = said(digits, "deploy@reference")
+    assert (found.node, found.cause) == (digits.layers[2], "sign-fault") and "the other sign" in found.text
+
+
+def test_changed_attribute_is_named(digits: Case) -> None:
+    model = onnx.load(digits.deploy)
+    pool = node(model, "/mp/MaxPool")
+    next(a for a in pool.attribute if a.name == "kernel_shape").ints[0] = 1
+    onnx.save(model, digits.deploy)
+    found = said(digits, "deploy@reference")
+    assert found.node == "/mp/MaxPool" and found.cause == "attribute-changed"
+    assert "kernel_shape" in found.text and "the conversion writes" in found.text
+
+
+def test_file_that_no_session_opens_names_the_change(digits: Case) -> None:
+    remove(digits.deploy, f"{digits.layers[0]}.dequant")
+    with pytest.raises(
+        amct_onnx.AmctError, match=r"AscendDequant '/c1.0/Conv.dequant' here, the deploy model has nothing"
+    ):
+        digits.compare()
+
+
+def test_another_version_of_the_source_is_refused(digits: Case, tmp_path: Path) -> None:
+    model = onnx.load(digits.source)
+    weight = next(t for t in model.graph.initializer if numpy_helper.to_array(t).ndim == 4)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
+    other = tmp_path / "next_epoch.onnx"
+    onnx.save(model, other)
+    with pytest.raises(ModelFileError, match="these files were not made from this model"):
+        amct_onnx.compare(other, digits.prefix, digits.data)
+
+
+def test_same_source_stored_otherwise_is_the_same(digits: Case, tmp_path: Path) -> None:
+    other = tmp_path / "external.onnx"
+    model = onnx.load(digits.source)
+    model.doc_string = "stored once more"
+    onnx.save(model, other, save_as_external_data=True, size_threshold=0)
+    assert not examine_files(other, read_ledger(digits.prefix)).changed
+
+
+def test_command_exits_with_1_and_the_verdict_stands_last(digits: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    remove(digits.deploy, ADD_RELU)
+    assert main(digits.arguments) == 1
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("deploy@a2 goes wrong"))
+    assert (
+        len(lines) - start <= 6 and lines[start + 1].startswith("Where: ") and lines[start + 3].startswith("What to do")
+    )
+    assert "Pinned in every session" not in "\n".join(lines) and "Nothing is wrong" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", [DIGITS, "torchfunc_digitsae_i8sym_ctaxis1_op13"])
+def test_random_damages_are_said_and_named(name: str, tmp_path: Path) -> None:
+    found = campaign(Patient(name, tmp_path), 3, np.random.default_rng(5))
+    assert sum(found.counted.values()) == 3 and not found.misses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAMPAIGN)
+def test_many_random_damages_are_said_and_named(name: str, tmp_path: Path) -> None:
+    patient = Patient(name, tmp_path)
+    assert patient.level() in ("equal", "noise")
+    found = campaign(patient, 20, np.random.default_rng(6))
+    assert found.counted and not found.misses

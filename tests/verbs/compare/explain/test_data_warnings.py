@@ -1,0 +1,58 @@
+"""Data and source are judged before the models: guessing, inputs out of range, what may be lost."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+
+from amct_onnx.verbs.compare.explain.data_warnings import by_guessing
+from support.comparison_cases import Case
+
+
+@pytest.mark.parametrize(("right", "samples", "classes"), [(0, 30, 10), (3, 30, 10), (9, 30, 10), (30, 30, 2)])
+def test_chance_is_the_binomial_tail(right: int, samples: int, classes: int) -> None:
+    ways = sum(comb(samples, k) * (classes - 1) ** (samples - k) for k in range(right, samples + 1))
+    assert by_guessing(right, samples, classes) == pytest.approx(ways / classes**samples, rel=1e-9)
+
+
+def test_shifted_labels_are_said_first(digits: Case) -> None:
+    np.save(digits.labels, (np.load(digits.labels) + 1) % 10)
+    found = digits.compare(labels=digits.labels)
+    assert found.verdict.level == "incomplete" and found.verdict.brief[0] == found.verdict.sentences[0]
+    assert found.verdict.brief[0].startswith("The source itself is no better than guessing: ")
+
+
+def test_pixels_up_to_255_for_a_model_of_0_to_1(digits: Case) -> None:
+    with np.load(digits.data) as archive:
+        feeds = {name: values * 255 for name, values in archive.items()}
+    np.savez(digits.data, **feeds)
+    found = digits.compare()
+    assert "of the input lies outside the range of the first quantizer (" in found.verdict.brief[0]
+    assert "preprocessing" in found.verdict.brief[0]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_loss_beyond_max_drop_diverges(digits: Case, sign: int) -> None:
+    """Of a metric and its opposite, one is lower in the models than in the source."""
+    evaluator = digits.labels.with_name("evaluator.py")
+    evaluator.write_text(
+        "def evaluate(outputs, feeds, labels):\n"
+        f"    return {{'size': {sign} * abs(next(iter(outputs.values()))).mean(axis=1).astype(float)}}\n",
+        encoding="utf-8",
+    )
+    plain = digits.compare(evaluator=evaluator)
+    source = plain.models[0].metrics[0].value
+    lost = max(source - m.metrics[0].value for m in plain.models[1:])
+    assert plain.verdict.level == "noise" and lost != 0
+    assert digits.compare(evaluator=evaluator, max_drop=abs(lost)).verdict.level == "noise"
+    if lost > 0:
+        strict = digits.compare(evaluator=evaluator, max_drop=lost / 2)
+        assert strict.verdict.level == "diverges" and "points of size" in strict.verdict.headline
+
+
+def test_healthy_verdict_names_models_and_accuracy(digits: Case) -> None:
+    found = digits.compare(labels=digits.labels)
+    assert found.verdict.headline.startswith("No fault found. fake-quant and deploy@a2 follow the source as closely as")
+    assert ": top-1 " in found.verdict.headline and " → " in found.verdict.headline and not found.verdict.brief
