@@ -115,11 +115,18 @@ def compare(
         threads = 1 if dask else cpu_count()
     text, file = (read_evaluator(evaluator), os.fspath(evaluator)) if evaluator is not None else ("", "")
     beside = examine_files(model, ledger)
+    made = partial(
+        make_job, model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file, changed=beside.changed
+    )
     with _named(beside):
-        job, layers = make_job(
-            model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file, changed=beside.changed
-        )
-        runner = Runner(job)
+        try:
+            job, layers = made()
+            runner = Runner(job)
+        except AmctError:
+            if not beside.changed:
+                raise
+            job, layers = made(outputs_only=True)
+            runner = Runner(job)
     inputs = specs_of(runner.source)
     source = data
     if not isinstance(source, DataSource):

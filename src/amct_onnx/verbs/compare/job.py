@@ -118,10 +118,11 @@ def make_job(
     evaluator: str = "",
     evaluator_file: str = "",
     changed: bool = False,
+    outputs_only: bool = False,
 ) -> tuple[Job, tuple[Paired, ...]]:
     """Read the three models, pair their layers, and choose what is tracked.
 
-    ``changed`` is that of ``pair_layers``.
+    ``changed`` is that of ``pair_layers``; ``outputs_only`` tracks no layer, for a model that can show none any more.
 
     Raises:
         AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
@@ -140,7 +141,8 @@ def make_job(
         Tracked(Key(OUTPUT, index), outputs[index], {k: n[index] for k, n in names.items()}, lsb, shift)
         for index, (lsb, shift) in enumerate(units)
     ]
-    tracked += _tracked_layers(layers, source.shown, devices)
+    if not outputs_only:
+        tracked += _tracked_layers(layers, source.shown, devices)
     fake_bytes = show(fake_quant, ledger.fake_quant_model, [t.others[FAKE_QUANT] for t in tracked])
     deploy_names = [t.others[deploy_key(devices[0])] for t in tracked] if devices else []
     deploy_bytes = show(deploy, ledger.deploy_model, deploy_names)
@@ -155,7 +157,7 @@ def make_job(
         form=form,
         devices=devices,
         tracked=_unique(tracked),
-        quantizers=_quantizers(layers, source.shown),
+        quantizers=() if outputs_only else _quantizers(layers, source.shown),
         layer_names=tuple(p.entry.name for p in layers),
         outputs=tuple(outputs),
         threads=threads,

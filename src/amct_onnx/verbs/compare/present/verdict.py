@@ -28,6 +28,8 @@ WITNESS_ADVICE = (
     "Measure the source with session.disable_quant_qdq=1 and optimisations off (amct_onnx.AMCT_SO); 'amct_onnx doctor' "
     "shows each setting's error on this CPU."
 )
+NODES = ("node-missing", "node-added", "node-replaced")
+"""Causes that a node's name tells best."""
 MAX_BRIEF = 5
 """Lines below the headline on a terminal."""
 NAMED = 5
@@ -152,7 +154,8 @@ def _of_faults(faults: Sequence[Divergence]) -> tuple[str, str, list[str]]:
     first, who = groups[0]
     goes = "goes" if len(who) == 1 else "go"
     node = f" ({first.node})" if first.node and first.node != first.layer else ""
-    headline = f"{_models(who)} {goes} wrong {first.place} layer '{first.layer}' ({first.cause})."
+    what = f"{first.cause}: '{first.node}'" if first.cause in NODES else first.cause
+    headline = f"{_models(who)} {goes} wrong {first.place} layer '{first.layer}' ({what})."
     lines = [f"Where: {first.place} layer {first.index + 1}, '{first.layer}'{node}.", f"Why: {first.text}"]
     if first.advice:
         lines.append(f"What to do: {first.advice}")
@@ -164,7 +167,7 @@ def _grouped(divergences: Sequence[Divergence]) -> list[tuple[Divergence, list[s
     """What several models have alike is said once."""
     groups: dict[tuple[int, str, str, str], tuple[Divergence, list[str]]] = {}
     for d in divergences:
-        text = d.text.replace(d.model, "")
+        text = d.node if d.cause in NODES else d.text.replace(d.model, "")
         groups.setdefault((d.index, d.place, d.cause, text), (d, []))[1].append(d.model)
     return list(groups.values())
 
