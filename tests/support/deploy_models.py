@@ -52,7 +52,7 @@ def good_model() -> onnx.ModelProto:
         dequant("matmul.dequant", "matmul.sum"),
         quant("skip.quant", "flat", -5.0),
         helper.make_node(
-            "AscendAntiQuant", ["skip.quant.out"], ["skip.out"], "skip.antiquant", scale=0.125, offset=-5.0, dtype=0
+            "AscendAntiQuant", ["skip.quant.out"], ["skip.out"], "skip.anti_quant", scale=0.125, offset=-5.0, dtype=0
         ),
         helper.make_node("Add", ["matmul.dequant.out", "skip.out"], ["y"], "sum"),
     ]

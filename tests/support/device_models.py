@@ -42,7 +42,7 @@ def dequant(x: str, y: str, dtype: int = 0, **extra: Any) -> onnx.NodeProto:
 def antiquant(x: str, y: str, scale: float, offset: int = 0, dtype: int = 0, **extra: Any) -> onnx.NodeProto:
     """AscendAntiQuant."""
     return helper.make_node(
-        "AscendAntiQuant", [x], [y], f"{y}.antiquant", scale=float(scale), offset=float(offset), dtype=dtype, **extra
+        "AscendAntiQuant", [x], [y], f"{y}.anti_quant", scale=float(scale), offset=float(offset), dtype=dtype, **extra
     )
 
 

@@ -17,7 +17,7 @@ def _(model: onnx.ModelProto) -> None:
 
 @breaks("quant-scale-lost")
 def _(model: onnx.ModelProto) -> None:
-    set_attribute(model, "skip.antiquant", scale=1)
+    set_attribute(model, "skip.anti_quant", scale=1)
 
 
 @breaks("quant-offset-lost")
@@ -176,12 +176,12 @@ breaks("deq-scale-square-root")(_with_deq_scale(1e-5))
 
 @breaks("antiquant-factors")
 def _(model: onnx.ModelProto) -> None:
-    set_attribute(model, "skip.antiquant", offset=5.0)
+    set_attribute(model, "skip.anti_quant", offset=5.0)
 
 
 @breaks("antiquant-factors")
 def _(model: onnx.ModelProto) -> None:
-    set_attribute(model, "skip.antiquant", scale=8.0)
+    set_attribute(model, "skip.anti_quant", scale=8.0)
 
 
 @breaks("float16-chain")

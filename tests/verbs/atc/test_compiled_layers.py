@@ -56,7 +56,7 @@ COMPILED = [
     operator("matmul.quant", "AscendQuant", ["FLOAT16"], "INT8"),
     operator("matmul", "BatchMatMulV2", INTEGERS, "INT32"),
     operator("matmul.dequant", "AscendDequant", ["INT32", "UINT64"], "FLOAT16"),
-    operator("skip.antiquant", "AscendAntiQuant", ["INT8"], "FLOAT16"),
+    operator("skip.anti_quant", "AscendAntiQuant", ["INT8"], "FLOAT16"),
 ]
 
 
