@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 WALL_SECONDS = 60.0
 """An input that takes longer hangs."""
 NAMES = (
-    *("convert", "deploy", "surroundings"),
+    *("convert", "numbers", "deploy", "surroundings"),
     *("ledger", "state", "board", "data", "labels", "evaluator", "feeds"),
 )
 """Names of ``targets.TARGETS``, whose import takes seconds."""

@@ -14,6 +14,7 @@ import onnxruntime as ort
 import amct_onnx
 import beside_a_model as beside
 import mutations
+import numbers_target as numbers
 import seeds
 import surroundings
 from amct_onnx.data.labels import read_labels
@@ -131,6 +132,7 @@ TARGETS = {
     "board": Target(beside.board_corpus, beside.board, beside.change_dump),
     "evaluator": Target(beside.evaluator_corpus, beside.evaluator, beside.change_evaluator),
     "feeds": Target(beside.feeds_corpus, beside.feeds, beside.change_feeds),
+    "numbers": Target(seeds.corpus, numbers.run, numbers.mutate),
 }
 
 

@@ -99,14 +99,43 @@ _HOMES = {
 }
 
 
+_QUANTIZERS = (
+    "create_quant_config",
+    "quantize_model",
+    "save_model",
+    "accuracy_based_auto_calibration",
+    "quantize_preprocess",
+)
+"""Functions of the vendor's package that quantize a float model."""
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'amct_onnx' has no attribute '{name}'")
     from importlib import import_module
 
+    if name == "convert_model":
+        return import_module("amct_onnx.convert_model")
+    if name in _QUANTIZERS:
+        return _refuse(name)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'amct_onnx' has no attribute '{name}'")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _refuse(name: str) -> Any:
+    """A function in the place of one that this package does not have."""
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        from amct_onnx.errors import AmctError
+
+        raise AmctError(
+            f"{name}: this package does not quantize float models, it converts quantized ones. Quantize the model with "
+            "onnxruntime's quantize_static (QDQ format, symmetric int8 weights) or another tool, then call "
+            "convert_qat_model; with a record of factors, call convert_model."
+        )
+
+    return refuse
 
 
 def __dir__() -> list[str]:

@@ -104,16 +104,22 @@ def test_log_folder_that_cannot_be_made_leaves_the_screen(tmp_path: Path) -> Non
     assert rest == screen(ALL[1:])
 
 
-@pytest.mark.parametrize("kind", ["link", "device", "pipe", "folder"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "linked folder", "device", "pipe", "folder"])
 def test_log_file_that_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str) -> None:
     """Found by a link to the model, which got the lines appended; a pipe blocked, a device lost its mode."""
-    (tmp_path / "amct_log").mkdir()
+    if kind == "linked folder":
+        (tmp_path / "private").mkdir()
+        (tmp_path / "amct_log").symlink_to("private")
+    else:
+        (tmp_path / "amct_log").mkdir()
     model, log = tmp_path / "model.onnx", tmp_path / "amct_log" / "amct_onnx.log"
     model.write_text("weights")
     model.chmod(0o600)
     if kind in ("link", "device"):
         log.symlink_to(model if kind == "link" else "/dev/null")
-    else:
+    elif kind == "hard link":
+        os.link(model, log)
+    elif kind in ("pipe", "folder"):
         os.mkfifo(log) if kind == "pipe" else log.mkdir()
     mode = os.stat("/dev/null").st_mode
     result = run()
@@ -121,6 +127,7 @@ def test_log_file_that_is_no_regular_file_is_left_alone(tmp_path: Path, kind: st
     assert first.startswith("WARNING - [AMCT]:[Utils]: No log file: ")
     assert rest == screen(ALL[1:])
     assert model.read_text() == "weights"
+    assert not any(tmp_path.glob("private/*"))
     assert model.stat().st_mode & 0o777 == 0o600
     assert os.stat("/dev/null").st_mode == mode
 

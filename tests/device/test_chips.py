@@ -46,7 +46,7 @@ def test_name(name: str) -> None:
 
 
 def test_names_are_unambiguous() -> None:
-    taken = [n.casefold() for c in CHIPS for n in (c.name, *c.other_names, *c.soc_versions)]
+    taken = [n for c in CHIPS for n in {n.casefold() for n in (c.name, *c.other_names, *c.soc_versions)}]
     # Ascend910B is a SoC version of the first generation, 910B the name of another line
     assert len(taken) == len(set(taken))
     for chip in CHIPS:
@@ -56,7 +56,16 @@ def test_names_are_unambiguous() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("310P", "Ascend310P3"), ("a2", "Ascend910B1"), ("ascend310p3", "Ascend310P3"), ("Ascend310P2", "Ascend310P2")],
+    [
+        ("310P", "Ascend310P3"),
+        ("Ascend310P", "Ascend310P3"),
+        ("ascend950", "Ascend950PR_9599"),
+        ("Ascend310", "Ascend310"),
+        ("Ascend910B", "Ascend910B"),
+        ("a2", "Ascend910B1"),
+        ("ascend310p3", "Ascend310P3"),
+        ("Ascend310P2", "Ascend310P2"),
+    ],
 )
 def test_soc_version_for_atc(name: str, value: str) -> None:
     assert soc_version_of(name) == value
@@ -98,3 +107,10 @@ def test_device_and_soc_version_take_the_same_names(tmp_path: Path, capsys: pyte
         capsys, "compare", "--model", str(model), "--save_path", "m", "--data", "data.npz", "--device", "310P,a2"
     )
     assert compared.returncode == 0 and "deploy@310p" in compared.stdout and "deploy@a2" in compared.stdout
+
+
+def test_unknown_name_lists_each_known_name_once() -> None:
+    with pytest.raises(SettingError) as caught:
+        find_profile("gpu")
+    names = str(caught.value).partition("known are ")[2].partition(". ")[0].casefold().split(", ")
+    assert len(names) == len(set(names)) > len(CHIPS)

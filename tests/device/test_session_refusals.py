@@ -30,7 +30,7 @@ NO_SCALE = helper.make_node("AscendQuant", ["x"], ["q"], "bad", scale=1, offset=
 @pytest.mark.parametrize(
     ("nodes", "constants", "text"),
     [
-        ([NO_SCALE, MM, dequant("m", "y")], {}, "'bad' .*'scale' is missing or no FLOAT"),
+        ([NO_SCALE, MM, dequant("m", "y")], {}, "'bad' .*'scale' is missing or not a FLOAT"),
         ([quant("x", "q", 0.0), MM, dequant("m", "y")], {}, "scale 0.0 is not positive"),
         ([quant("x", "q", 1.0, 200), MM, dequant("m", "y")], {}, "offset 200.0 is not an integer"),
         ([quant("x", "q", 1.0, round_mode="Floor"), MM, dequant("m", "y")], {}, "round_mode 'Floor'"),

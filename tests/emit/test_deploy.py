@@ -116,6 +116,19 @@ def test_padding_of_unknown_size_is_refused(tmp_path: Path) -> None:
     assert [e.reason for e in report.refused] == ["padding-unknown"]
 
 
+def test_convolution_dilated_in_depth_stays_float(tmp_path: Path) -> None:
+    text = f"""g (float[1, 2, 5, 5, 5] x) => (float[1, 4, a, b, c] y, float[1, 4, d, e, f] v) {{
+        {QUANT} wd = DequantizeLinear(w, sw)
+        y = Conv <dilations = [2, 1, 1]> (d, wd) v = Conv <dilations = [1, 2, 2]> (d, wd)
+    }}"""
+    weight = {"w": np.ones((4, 2, 2, 2, 2), np.int8), "sw": np.float32(0.01)}
+    path = write_model(tmp_path / "m.onnx", text, factors() | weight)
+    x = np.random.default_rng(3).normal(size=(1, 2, 5, 5, 5)).astype(np.float32)
+    report, _ = convert_and_compare(path, {"x": x}, units=0)
+    assert [e.reason for e in report.layers] == ["conv-3d-dilation", None]
+    assert report.check is not None and report.check.passed
+
+
 def test_convolution_of_four_axes_stays_float(tmp_path: Path) -> None:
     text = f"""g (float[1, 2, 3, 3, 3, 3] x) => (float[1, 4, 2, 2, 2, 2] y) {{
         {QUANT} wd = DequantizeLinear(w, sw) y = Conv(d, wd)

@@ -153,17 +153,15 @@ def set_shape(*dims: int) -> Callable[[onnx.ModelProto], None]:
         ),
         (lambda m: m.graph.sparse_initializer.add().values.__setattr__("name", "few"), "'few' is sparse"),
         (
-            lambda m: m.graph.node.append(
-                helper.make_node(
-                    "Constant",
-                    [],
-                    ["few"],
-                    sparse_value=helper.make_sparse_tensor(
+            lambda m: m.graph.node[0].attribute.append(
+                helper.make_attribute(
+                    "few",
+                    helper.make_sparse_tensor(
                         helper.make_tensor("v", 1, [1], [1.0]), helper.make_tensor("i", 7, [1], [0]), [4]
                     ),
                 )
             ),
-            "sparse tensor in a node",
+            "sparse tensor or a map in a node",
         ),
     ],
 )

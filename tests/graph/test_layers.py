@@ -15,6 +15,10 @@ from amct_onnx.graph.layers import LAYER_KINDS, Layout, along, part_of
 OPERATORS = [("Conv", False), ("ConvTranspose", False), ("Gemm", False), ("Gemm", True), ("MatMul", False)]
 
 
+def test_every_entry_is_held_to_onnx_runtime() -> None:
+    assert {op_type for op_type, _ in OPERATORS} == set(LAYER_KINDS)
+
+
 def results(op_type: str, x: np.ndarray, weight: np.ndarray, **attributes: int) -> np.ndarray:
     """The operator in ONNX Runtime; integers in float32 are exact here."""
     node = helper.make_node(op_type, ["x", "w"], ["y"], **attributes)

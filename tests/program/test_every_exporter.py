@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from amct_onnx.files.read import read_model
+from amct_onnx.graph.atc_operators import is_accepted
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.verbs.convert.report import ConversionReport
 from exporters_page import ALL_MODELS, PAGE, convert, float_rows, make_page
@@ -122,6 +123,14 @@ def test_no_quantizer_of_the_source_is_left(report: ConversionReport) -> None:
         assert bool(ascend) == bool(own and (report.converted or "anti-quant" in {r.action for r in report.residuals}))
 
 
+def test_every_operator_is_one_that_atc_knows(report: ConversionReport) -> None:
+    model = onnx.load(report.deploy_model, load_external_data=False)
+    (opset,) = model.opset_import
+    nodes = all_nodes(model.graph)
+    assert not [n.op_type for n in nodes if not is_accepted(n.domain, n.op_type, opset.version)]
+    assert all([a.name for a in n.attribute] == ["value"] for n in nodes if n.op_type == "Constant")
+
+
 def test_interface_is_unchanged(name: str, report: ConversionReport) -> None:
     graph = source_proto(name).graph
     constants = {t.name for t in graph.initializer}
@@ -157,6 +166,8 @@ def true_findings(model: onnx.ModelProto) -> dict[str, bool]:
             (s.astype(np.uint32).view(np.float32) < 2.0**-14).any() for s in scales
         ),  # 310, 910
         "requant-fusion": {"AscendDequant", "AscendQuant"} <= types,  # 310, 910, 310P
+        "layer-undocumented": "AscendDequant" in types,  # IPV350
+        "add-undocumented": {"AscendAntiQuant", "Add"} <= types,  # IPV350
     }
 
 

@@ -15,7 +15,15 @@ FUZZ = Path(__file__).parents[2] / "fuzz"
 @pytest.mark.parametrize(
     ("target", "inputs"),
     [
-        *(("convert", 50), ("deploy", 30), ("surroundings", 100), ("ledger", 40), ("state", 40), ("board", 40)),
+        *(
+            ("convert", 50),
+            ("numbers", 60),
+            ("deploy", 30),
+            ("surroundings", 100),
+            ("ledger", 40),
+            ("state", 40),
+            ("board", 40),
+        ),
         *(("data", 60), ("labels", 40), ("evaluator", 40), ("feeds", 40)),
     ],
 )

@@ -33,8 +33,8 @@ def test_every_public_name_resolves() -> None:
     assert set(amct_onnx.__all__) <= set(dir(amct_onnx))
     for name in amct_onnx.__all__:
         assert getattr(amct_onnx, name) is not None
-    with pytest.raises(AttributeError, match="quantize_model"):
-        _ = amct_onnx.quantize_model
+    with pytest.raises(AttributeError, match="quantize_tensor"):
+        _ = amct_onnx.quantize_tensor
 
 
 def test_every_error_class_is_public() -> None:

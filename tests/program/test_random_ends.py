@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,35 +99,55 @@ def comparable(outputs: dict[str, bytes]) -> dict[str, object]:
     return found
 
 
-def end_at_random(verb: Verb, name: str, rounds: int, *, old: bool) -> dict[str, int]:
-    """How often each state was found; earlier outputs stand in the folder or none do."""
-    number, code = getattr(signal, name), SIGNALS[name]
-    outputs: dict[bool, dict[str, object]] = {}
-    for other in (False, True):
+@dataclass(frozen=True)
+class Undisturbed:
+    """Outputs of a verb in a folder without a signal, once for all signals.
+
+    Attributes:
+        new: outputs of the run.
+        old: outputs of the other line.
+        earlier: files of the other line.
+        seconds: duration of a run.
+    """
+
+    new: dict[str, object]
+    old: dict[str, object]
+    earlier: dict[str, bytes]
+    seconds: float
+
+
+def undisturbed(verb: Verb) -> Undisturbed:
+    outputs: list[dict[str, object]] = []
+    for line in (verb.line, verb.other):
         clear(verb.folder)
         begun = time.perf_counter()
-        assert exit_code(start(verb.other if other else verb.line)) in (0, 1)
-        duration = time.perf_counter() - begun
-        outputs[other] = comparable(visible(verb.folder))
-    earlier = visible(verb.folder)
-    assert outputs[False] != outputs[True]
-    moments = random.Random(name)
+        assert exit_code(start(line)) in (0, 1)
+        seconds = time.perf_counter() - begun
+        outputs.append(comparable(visible(verb.folder)))
+    assert outputs[0] != outputs[1]
+    return Undisturbed(*outputs, visible(verb.folder), seconds)
+
+
+def end_at_random(verb: Verb, expected: Undisturbed, name: str, rounds: int, *, old: bool) -> dict[str, int]:
+    """How often each state was found; earlier outputs stand in the folder or none do."""
+    number, code = getattr(signal, name), SIGNALS[name]
+    moments = random.Random(f"{name} {verb.line[0]} {verb.folder.name}")
     found: dict[str, int] = {}
     for _ in range(rounds):
         clear(verb.folder)
         if old:
-            for path, content in earlier.items():
+            for path, content in expected.earlier.items():
                 (verb.folder / path).parent.mkdir(exist_ok=True)
                 (verb.folder / path).write_bytes(content)
         child = start(verb.line)
-        time.sleep(moments.uniform(0, 1.2 * duration))
+        time.sleep(moments.uniform(0, 1.2 * expected.seconds))
         os.kill(child, number)
         ended = exit_code(child)
         assert ended in (0, 1, code, -number)
         settled(verb.folder)
         seen = visible(verb.folder)
         state = seen.pop(verb.state.name, None) if verb.state else None
-        kind = state_of(comparable(seen), outputs[False], outputs[True] if old else {})
+        kind = state_of(comparable(seen), expected.new, expected.old if old else {})
         found[f"{kind}{', state saved' if state else ''}"] = (
             found.get(f"{kind}{', state saved' if state else ''}", 0) + 1
         )
@@ -139,7 +159,7 @@ def end_at_random(verb: Verb, name: str, rounds: int, *, old: bool) -> dict[str,
             kind,
             leftovers(verb.folder),
         )
-        assert comparable(visible(verb.folder)) == outputs[False] and not leftovers(verb.folder), kind
+        assert comparable(visible(verb.folder)) == expected.new and not leftovers(verb.folder), kind
     return found
 
 
@@ -160,52 +180,52 @@ def clear(folder: Path, *, outputs_only: bool = False) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Makes a disk of some bytes."""
-    folder = tmp_path / "disk"
-
-    def make(size: int) -> Path:
-        folder.mkdir()
-        options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if os.geteuid() != 0 or subprocess.run(["mount", *options], capture_output=True).returncode:
-            pytest.skip("only root may mount a small disk")
-        return folder
-
-    yield make
-    if folder.is_mount():
-        subprocess.run(["umount", str(folder)], check=True)
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return converted(SMALL, tmp_path_factory.mktemp("models"), samples=16)
 
 
-def many_samples(tmp_path: Path) -> Case:
-    (tmp_path / "models").mkdir()
-    return converted(SMALL, tmp_path / "models", samples=16)
+@dataclass(frozen=True)
+class Disks:
+    """Two folders for one verb, each with what it writes there undisturbed; no small disk where none can be mounted."""
+
+    roomy: tuple[Verb, Undisturbed]
+    small: tuple[Verb, Undisturbed] | None
 
 
-def end_on_both_disks(tmp_path: Path, make: Callable[[int], Path], name: str, number: str, rounds: int) -> None:
-    case = many_samples(tmp_path)
-    roomy = tmp_path / "roomy"
-    roomy.mkdir()
-    print(name, number, "earlier outputs:", end_at_random(verb(name, roomy, case), number, rounds, old=True))
+@pytest.fixture(scope="module", params=["convert", "simulate", "compare"])
+def disks(request: pytest.FixtureRequest, case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disks]:
+    folder = tmp_path_factory.mktemp("disks")
+    (folder / "roomy").mkdir()
+    roomy = verb(request.param, folder / "roomy", case)
+    in_roomy = undisturbed(roomy)
     # what a set takes in pages
-    size = sum(-(-p.stat().st_size // 4096) * 4096 for p in roomy.rglob("*") if p.is_file())
-    small = make(size + SLACK)
-    print(
-        name,
-        number,
-        f"disk of {size + SLACK} bytes:",
-        end_at_random(verb(name, small, case), number, rounds, old=False),
-    )
+    size = sum(-(-p.stat().st_size // 4096) * 4096 for p in roomy.folder.rglob("*") if p.is_file())
+    small = folder / "small"
+    small.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size + SLACK}", "tmpfs", str(small)]
+    mounted = os.geteuid() == 0 and subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    try:
+        on_small = verb(request.param, small, case)
+        yield Disks((roomy, in_roomy), (on_small, undisturbed(on_small)) if mounted else None)
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(small)], check=True)
+
+
+def end_on_both_disks(disks: Disks, number: str, rounds: int) -> None:
+    print(number, "earlier outputs:", end_at_random(*disks.roomy, number, rounds, old=True))
+    if disks.small is None:
+        pytest.skip("only root may mount a small disk")
+    print(number, "small disk:", end_at_random(*disks.small, number, rounds, old=False))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("name", ["convert", "simulate", "compare"])
-def test_a_few_moments(tmp_path: Path, small_disk: Callable[[int], Path], name: str, number: str) -> None:
-    end_on_both_disks(tmp_path, small_disk, name, number, 1)
+def test_a_few_moments(disks: Disks, number: str) -> None:
+    end_on_both_disks(disks, number, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("name", ["convert", "simulate", "compare"])
-def test_200_moments(tmp_path: Path, small_disk: Callable[[int], Path], name: str, number: str) -> None:
-    end_on_both_disks(tmp_path, small_disk, name, number, 100)
+def test_200_moments(disks: Disks, number: str) -> None:
+    end_on_both_disks(disks, number, 100)

@@ -14,9 +14,10 @@ import onnxruntime as ort
 import pytest
 
 import amct_onnx
-from amct_onnx.errors import AmctError
+from amct_onnx.errors import AmctError, NoQuantizerError, UnsupportedModelError
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
+from amct_onnx.verbs.simulate.simulate import simulate
 
 FOLDER = Path(__file__).parents[1] / "data" / "reports"
 ROUNDING = 1e-4
@@ -34,6 +35,12 @@ EXPECTED: dict[str, tuple[int, int, float]] = {
     "depthwise_transpose/02_v_dw_axis1": (1, 1, ROUNDING),
     "depthwise_transpose/24_v_actpc_equal": (1, 1, ROUNDING),
     "depthwise_transpose/24_v_conv_axis1_eq": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_model": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_clipfirst": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_minmax": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_mixed": (2, 2, ROUNDING),
+    "fake_quant_nodes/06_v_wprim": (1, 1, ROUNDING),
+    "fake_quant_nodes/06_v_wqdq": (1, 1, ROUNDING),
     "integer_input/17_v_gather_dq": (1, 1, ROUNDING),
     "integer_input/23_v_nhwc_uint8": (1, 1, ROUNDING),
     "integer_input/23_v_uint8_preproc": (1, 1, ROUNDING),
@@ -45,6 +52,12 @@ EXPECTED: dict[str, tuple[int, int, float]] = {
     "integer_readers/23_v_argmax_of_q": (1, 1, 0.0),
     "integer_readers/30_v_split_QOperator_QUInt8": (2, 2, STEP),
     "integer_readers/30_v_topk_QOperator_QUInt8": (2, 2, STEP),
+    "ort_fused/18_v_fusedgemm": (1, 1, ROUNDING),
+    "ort_fused/18_v_fusedmatmul": (1, 1, ROUNDING),
+    "ort_fused/18_v_skipln": (2, 2, ROUNDING),
+    "ort_fused/29_v_src_all_q0": (4, 4, ROUNDING),
+    "ort_fused/29_v_src_extended_q1": (4, 4, ROUNDING),
+    "ort_fused/29_v_srcconv_extended_q1": (3, 3, 2 * STEP),
     "pass_through/03_v_l": (1, 1, ROUNDING),
     "pass_through/19_v_drop_between": (2, 2, STEP),
     "pass_through/31_v_concat_ongrid": (1, 1, ROUNDING),
@@ -61,7 +74,10 @@ EXPECTED: dict[str, tuple[int, int, float]] = {
     "stale_shapes/13_w_same_lower": (2, 2, ROUNDING),
 }
 """Model -> layers in int8, layers in the ledger, largest difference as a share of the largest output."""
+STRINGS, CONSTANT = "crashes/25_v_strings", "crashes/31_model"
 UNLOADED: dict[str, tuple[int, int]] = {
+    "fake_quant_nodes/05_model": (1, 1),
+    "fake_quant_nodes/05_v_mixed": (1, 1),
     "integer_readers/30_v_argmax_QOperator_QInt8": (2, 2),
     "integer_readers/30_v_where_QOperator_QInt8": (2, 2),
     "pass_through/28_v_drop10": (1, 1),
@@ -157,3 +173,65 @@ def test_training_mode_is_a_warning_by_name(name: str, tmp_path: Path) -> None:
 def test_scale_of_zero_on_an_activation_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(AmctError, match=r"nDequantizeLinear_6.*scale tensor 's_1' holds \[0.0\]"):
         converted("dead_channels/12_v_act_zero", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["05_v_aimet", "05_v_vai"])
+def test_unknown_quantizers_are_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NoQuantizerError, match=r"It holds . x (aimet|com\.vai).*Quantize.*'n\w*Quantize\w*_4'"):
+        converted(f"fake_quant_nodes/{name}", tmp_path)
+
+
+def test_weights_that_do_not_run_with_channels_last_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'qc' \(QLinearConv\): its weight of shape \[6, 3, 3, 4\]"):
+        converted("ort_fused/18_v_nhwcqconv", tmp_path)
+
+
+def written_feeds(name: str, folder: Path) -> Path:
+    path = folder / "feeds.npz"
+    np.savez(path, **feeds_for(session(FOLDER / f"{name}.onnx")))  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize("name", [STRINGS, CONSTANT])
+def test_odd_outputs_are_compared_and_simulated(name: str, tmp_path: Path) -> None:
+    """Outputs of strings, and one that is an initializer."""
+    report = converted(name, tmp_path)
+    data = written_feeds(name, tmp_path)
+    compared = amct_onnx.compare(FOLDER / f"{name}.onnx", tmp_path / "m", data)
+    assert {o.name for o in compared.outputs} >= {"name" if name == STRINGS else "strides"}
+    simulate(report.deploy_model, data, tmp_path / "results")
+    if name == STRINGS:
+        (file,) = (tmp_path / "results").rglob("*name*.npy")
+        assert set(np.load(file, allow_pickle=False)) <= {"cat", "dog", "b\u00e4r"}
+
+
+@pytest.mark.parametrize("name", [STRINGS, CONSTANT, "doctor/15_v_odt21", "doctor/15_v_odt25", "doctor/20_v_layerfn"])
+def test_doctor_judges_them_all(name: str) -> None:
+    report = amct_onnx.doctor(FOLDER / f"{name}.onnx", feeds=2)
+    assert report.exact_layers and not report.float_layers
+    assert {s.verdict for s in report.settings if s.name == "as written (AMCT_SO)"} <= {"equal", "rounding", "edges"}
+
+
+def test_functions_of_an_older_opset_are_inlined(tmp_path: Path) -> None:
+    model = onnx.load(FOLDER / "doctor" / "20_v_layerfn.onnx")
+    assert model.opset_import[0].version == 17
+    for function in model.functions:
+        for entry in function.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = 13
+    onnx.save(model, tmp_path / "older.onnx")
+    older = convert_qat_model(tmp_path / "older.onnx", tmp_path / "o")
+    same = converted("doctor/20_v_layerfn", tmp_path)
+    assert len(older.converted) == len(older.layers) == 2
+    feeds = feeds_for(session(same.fake_quant_model))
+    for one, other in zip(outputs(older, feeds), outputs(same, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_inputs_that_go_are_a_warning(tmp_path: Path) -> None:
+    model = onnx.load(FOLDER / "pass_through" / "03_v_l.onnx")
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(model, tmp_path / "inputs.onnx")
+    (warning,) = convert_qat_model(tmp_path / "inputs.onnx", tmp_path / "m").warnings
+    assert f"{len(model.graph.initializer)} graph inputs have initializers" in warning

@@ -105,8 +105,11 @@ def leftovers(folder: Path) -> list[str]:
 
 def settled(*folders: Path) -> None:
     """Wait until the process that puts outputs in place there has ended, should there be one."""
-    with locked([f for f in folders if f.is_dir()]):
-        pass
+    present = [f for f in folders if f.is_dir()]
+    with locked(present):
+        # a dying process lets go of its locks one after the other
+        with locked([p for f in present for p in f.glob(".amct_*") if p.is_dir() and not p.is_symlink()]):
+            pass
 
 
 def whole_tree(folder: Path) -> dict[str, tuple[object, ...]]:

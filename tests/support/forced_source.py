@@ -151,7 +151,7 @@ class ForcedSource:
         """The node of the fake-quant model that dequantizes a remaining pair; "" when the pair is gone there."""
         node = self.values[pair.output].producer()
         assert node is not None
-        name = f"{node.name}.antiquant.fakedequant"
+        name = f"{node.name}.anti_quant.fakedequant"
         return name if name in self.fake_nodes else ""
 
     def _cut_pair(self, pair: Pair, name: str) -> None:

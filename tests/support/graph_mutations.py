@@ -138,6 +138,7 @@ def constant_to_initializer(model: onnx.ModelProto, chance: random.Random) -> No
 
 def declare_shapes(model: onnx.ModelProto, chance: random.Random) -> None:
     """Types and shapes of all inner tensors."""
+    del model.graph.value_info[:]
     model.CopyFrom(onnx.shape_inference.infer_shapes(model))
 
 
@@ -190,6 +191,50 @@ def swap_addends(model: onnx.ModelProto, chance: random.Random) -> None:
         node.input[:] = reversed(node.input)
 
 
+def declare_false_shapes(model: onnx.ModelProto, chance: random.Random) -> None:
+    """Sizes and ranks of inner tensors that the graph contradicts; onnxruntime computes from the graph."""
+    bare = onnx.ModelProto.FromString(model.SerializeToString())
+    del bare.graph.value_info[:]
+    known = {v.name: v for v in onnx.shape_inference.infer_shapes(bare).graph.value_info}
+    # what inference knows: a claim about anything else is believed
+    names = sorted(n for n, v in known.items() if v.type.tensor_type.shape.dim and _all_known(v))
+    outputs = {o for node in model.graph.node for o in node.output}
+    for name in chance.sample(names, min(len(names), 3)):
+        if name not in outputs:
+            continue
+        kept = [v for v in model.graph.value_info if v.name != name]
+        del model.graph.value_info[:]
+        model.graph.value_info.extend([*kept, known[name]])
+        dims = model.graph.value_info[-1].type.tensor_type.shape.dim
+        if chance.random() < 0.5:
+            chance.choice(dims).dim_value += chance.choice((1, 2, 5))
+        else:
+            dims.add(dim_value=1)
+
+
+def _all_known(value: onnx.ValueInfoProto) -> bool:
+    return all(d.dim_value > 0 for d in value.type.tensor_type.shape.dim)
+
+
+def insert_dropout(model: onnx.ModelProto, chance: random.Random) -> None:
+    """A Dropout in inference mode in front of one reader of a float activation."""
+    version = max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    makers = {o: n for n in model.graph.node for o in n.output}
+    places = [
+        (index, node, position)
+        for index, node in enumerate(model.graph.node)
+        for position, name in enumerate(node.input)
+        if name in makers and makers[name].op_type == "DequantizeLinear" and makers[name].input[0] in makers
+    ]
+    if not places or version < 7:
+        return
+    index, node, position = chance.choice(places)
+    name = _fresh(model, chance)
+    made = helper.make_node("Dropout", [node.input[position]], [name], f"{name}.node")
+    node.input[position] = name
+    model.graph.node.insert(index, made)
+
+
 KEEP_MEANING: tuple[Mutation, ...] = (
     rename_tensors,
     shuffle_nodes,
@@ -205,6 +250,8 @@ KEEP_MEANING: tuple[Mutation, ...] = (
     repack_tensors,
     into_function,
     swap_addends,
+    declare_false_shapes,
+    insert_dropout,
 )
 
 

@@ -18,6 +18,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
     add_option(parser, "--soc_version", help=f"check for this chip only: {CHIP_NAMES} (default: all)")
+    versions = ("8.5", "9.0", "9.1", "master")  # those of verbs.check.cann_versions, which --help need not import
+    add_option(parser, "--cann", choices=versions, help="check for this version of CANN only (default: all of them)")
     add_option(parser, "--json", action="store_true", help="print the findings as JSON instead of a table")
     return parser
 
@@ -26,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, print the findings."""
     from amct_onnx.verbs.check.checker import check
 
-    report = check(arguments.model, arguments.soc_version)
+    report = check(arguments.model, arguments.soc_version, arguments.cann)
     if arguments.json:
         print_json(report.to_dict())
     else:

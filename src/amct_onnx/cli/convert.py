@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import add_option, add_plan_options
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import print_json
+
+if TYPE_CHECKING:
+    from amct_onnx.verbs.convert.report import ConversionReport
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
@@ -20,6 +23,12 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--model", required=True, help="the .onnx file with QuantizeLinear/DequantizeLinear")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the outputs")
     add_option(parser, "--record_file", help="write the factor record to this file")
+    add_option(
+        parser,
+        "--from_record",
+        metavar="RECORD",
+        help="convert a float model with the factors of this record, which is only read",
+    )
     add_plan_options(parser)
     add_option(parser, "--keep_conv1d", action="store_true", help="leave 1-D convolutions 1-D in the deploy model")
     add_option(
@@ -38,20 +47,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, print the report."""
-    from amct_onnx.verbs.convert.convert_model import convert_qat_model
-
     with progress_bar("Converting", in_bytes=True) as progress:
-        report = convert_qat_model(
-            arguments.model,
-            arguments.save_path,
-            arguments.record_file,
-            grid_weights=arguments.grid_weights == "on",
-            gemm_per_channel=arguments.gemm_per_channel,
-            keep_conv1d=arguments.keep_conv1d,
-            asymmetric_weights=arguments.asymmetric_weights,
-            fake_quant_weights=arguments.fake_quant_weights,
-            progress=progress,
-        )
+        report = _convert(arguments, progress)
     if arguments.json:
         print_json(report.to_dict())
     else:
@@ -60,3 +57,27 @@ def run(arguments: argparse.Namespace) -> int:
         print_report(report, sys.stdout)
     rejected = report.check is not None and not report.check.passed
     return EXIT_CHECK_FAILED if arguments.strict and (report.refused or rejected) else EXIT_DONE
+
+
+def _convert(arguments: argparse.Namespace, progress: Any) -> ConversionReport:
+    from amct_onnx.errors import SettingError
+    from amct_onnx.verbs.convert.convert_model import convert_model, convert_qat_model
+
+    common = {
+        "gemm_per_channel": arguments.gemm_per_channel,
+        "keep_conv1d": arguments.keep_conv1d,
+        "fake_quant_weights": arguments.fake_quant_weights,
+        "progress": progress,
+    }
+    if arguments.from_record is not None:
+        if arguments.record_file is not None:
+            raise SettingError("--from_record reads a record, --record_file writes one. Give one of them.")
+        return convert_model(arguments.model, arguments.from_record, arguments.save_path, **common)
+    return convert_qat_model(
+        arguments.model,
+        arguments.save_path,
+        arguments.record_file,
+        grid_weights=arguments.grid_weights == "on",
+        asymmetric_weights=arguments.asymmetric_weights,
+        **common,
+    )

@@ -40,21 +40,26 @@ class _LineFormatter(logging.Formatter):
 
 
 class _LogFile(logging.FileHandler):
-    """Appends to a regular file only; a file that fails later ends the log, not the work.
+    """Appends to a regular file of one name only; a file that fails later ends the log, not the work.
 
     Raises:
-        OSError: There is a link, a pipe, a device or a folder in its place, or it cannot be opened.
+        OSError: It or its folder is a link, it has a second name, there is a pipe, a device or a folder in its place,
+            or it cannot be opened.
     """
 
     def _open(self) -> TextIOWrapper:
         # a planted link must not append to other files, a pipe without reader must not block
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        if os.path.islink(self.baseFilename):
-            raise OSError(0, "it is a link")
+        for path in (os.path.dirname(self.baseFilename), self.baseFilename):
+            if os.path.islink(path):
+                raise OSError(0, f"{os.path.basename(path)} is a link")
         handle = os.open(self.baseFilename, flags, 0o666)
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(0, "it is not a regular file")
+            if status.st_nlink > 1:
+                raise OSError(0, "it is a file of another name as well")
             return os.fdopen(handle, "a", encoding=self.encoding)
         except BaseException:
             os.close(handle)

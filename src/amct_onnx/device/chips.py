@@ -9,7 +9,10 @@ from difflib import get_close_matches
 
 from amct_onnx.device.profiles import PROFILES, REFERENCE, Profile
 from amct_onnx.errors import SettingError
+from amct_onnx.graph.layers import LAYER_KINDS
 
+LAYERS = tuple(LAYER_KINDS)
+"""Operators that most products' documentation names as quantized layers."""
 CHECKED, OLD_COMPILERS, SKIPPED = "checked", "older compilers only", "skipped"
 
 
@@ -27,11 +30,13 @@ class Chip:
         deq_scale_shape: whether the compiler checks that deq_scale is a 1-D constant (CHECKED, OLD_COMPILERS, SKIPPED).
         float16_deq_scale: True when deq_scale is turned into float16 (square root when below 2^-14).
         vector_dequant: True when a uint64 deq_scale must come without sqrt_mode.
-        uint64_deq_scale_only: True when the operator list has no float16 deq_scale.
+        uint64_deq_scale_only: True when a float16 deq_scale is not taken.
         requant_fusion: what the default build does to AscendDequant -> AscendQuant; "" for nothing.
         small_channel_rollback: True when a Conv of at most 16 input channels was seen rolled back to float.
         conv3d: True when an int8 3-D convolution is listed.
-        bfloat16_dequant: True when AscendDequant may write bfloat16.
+        first_layer: True when the compiler can keep a first layer of few channels int8 (AIPP in front of it).
+        switched_off: fusion passes that the documentation wants off before dumps are compared layer by layer.
+        int8_layers: operators that the documentation names as quantized layers.
         int4: what is known of int4; "" for nothing.
         source: where the facts come from.
     """
@@ -49,9 +54,11 @@ class Chip:
     requant_fusion: str
     small_channel_rollback: bool
     conv3d: bool
-    bfloat16_dequant: bool
+    first_layer: bool
     int4: str
+    switched_off: tuple[str, ...]
     source: str
+    int8_layers: tuple[str, ...] = LAYERS
 
     @property
     def float16_chain(self) -> bool:
@@ -59,6 +66,23 @@ class Chip:
         return PROFILES[self.profile].half
 
 
+_COMMON_PASSES = (
+    "ConvConcatFusionPass",
+    "SplitConvConcatFusionPass",
+    "TbeEltwiseQuantFusionPass",
+    "TbeConvDequantVaddReluQuantFusionPass",
+    "TbeConvDequantVaddReluFusionPass",
+    "TbeConvDequantQuantFusionPass",
+    "TbeDepthwiseConvDequantFusionPass",
+    "TbeFullyconnectionElemwiseDequantFusionPass",
+    "TbeConv2DAddMulQuantPass",
+    "TbePool2dQuantFusionPass",
+    "TbeCommonRules0FusionPass",
+    "TbeCommonRules2FusionPass",
+)
+"""ge: docs/zh/user_guides/atc_tools/CLI_options/--fusion_switch_file.md, the lists for models that AMCT quantized."""
+_V100_PASSES = ("V100RequantFusionPass", *_COMMON_PASSES)
+_V200_PASSES = ("V200RequantFusionPass", *_COMMON_PASSES)
 _GE_FUSION = "ge: nn_engine/.../graph_fusion.cc (JudgeQuantMode), quant_pass/quant_host_cpu_op_common.cc"
 _V100_FUSION = "the following quantizer's scale is multiplied into deq_scale (V100RequantFusionPass)"
 
@@ -77,8 +101,9 @@ CHIPS = (
         requant_fusion=_V100_FUSION,
         small_channel_rollback=True,
         conv3d=False,
-        bfloat16_dequant=False,
+        first_layer=False,
         int4="",
+        switched_off=_V100_PASSES,
         source=f"{_GE_FUSION}; dump of a compiled ResNet-50 in ge: tests/engines/nn_engine",
     ),
     Chip(
@@ -96,8 +121,9 @@ CHIPS = (
         requant_fusion=_V100_FUSION,
         small_channel_rollback=True,
         conv3d=False,
-        bfloat16_dequant=False,
+        first_layer=False,
         int4="",
+        switched_off=_V100_PASSES,
         source=f"{_GE_FUSION}; torch_npu's table of SoC versions",
     ),
     Chip(
@@ -110,12 +136,13 @@ CHIPS = (
         deq_scale_shape=CHECKED,
         float16_deq_scale=False,
         vector_dequant=True,
-        uint64_deq_scale_only=False,
+        uint64_deq_scale_only=True,
         requant_fusion="AscendDequant and AscendQuant become one AscendRequant (V200RequantFusionPass)",
         small_channel_rollback=False,
         conv3d=False,
-        bfloat16_dequant=False,
+        first_layer=True,
         int4="handled as on V100; unproven",
+        switched_off=_V200_PASSES,
         source=_GE_FUSION,
     ),
     Chip(
@@ -132,8 +159,9 @@ CHIPS = (
         requant_fusion="",
         small_channel_rollback=False,
         conv3d=False,
-        bfloat16_dequant=False,
+        first_layer=True,
         int4="",
+        switched_off=_COMMON_PASSES,
         source=f"{_GE_FUSION}; asc-devkit: in-path quantisation",
     ),
     Chip(
@@ -150,8 +178,9 @@ CHIPS = (
         requant_fusion="",
         small_channel_rollback=False,
         conv3d=True,
-        bfloat16_dequant=False,
+        first_layer=False,
         int4="formats NC1HWC0 and FRACTAL_NZ only, static shapes",
+        switched_off=_COMMON_PASSES,
         source="ge: tests/.../aic-ascend910b-ops-info-legacy.json, graph_fusion.cc (JudgeQuantMode)",
     ),
     Chip(
@@ -159,7 +188,14 @@ CHIPS = (
         profile="a2",
         other_names=("910C", "910_93"),
         isa="V220",
-        soc_versions=("Ascend910_9391", "Ascend910_9392", "Ascend910_9381", "Ascend910_9382", "Ascend910_9372"),
+        soc_versions=(
+            "Ascend910_9391",
+            "Ascend910_9392",
+            "Ascend910_9381",
+            "Ascend910_9382",
+            "Ascend910_9372",
+            "Ascend910_9362",
+        ),
         pattern=r"Ascend910_93[6-9][12]",
         deq_scale_shape=CHECKED,
         float16_deq_scale=False,
@@ -168,27 +204,68 @@ CHIPS = (
         requant_fusion="",
         small_channel_rollback=False,
         conv3d=True,
-        bfloat16_dequant=False,
+        first_layer=False,
         int4="formats NC1HWC0 and FRACTAL_NZ only, static shapes",
+        switched_off=_COMMON_PASSES,
         source="as 910B, of which it has the architecture",
     ),
     Chip(
         name="950",
         profile="ascend950",
-        other_names=(),
+        other_names=("A5", "950PR", "950DT"),
         isa="V300",
-        soc_versions=("Ascend950PR_9599", "Ascend950PR_9589", "Ascend950PR_957b", "Ascend950DT_9591"),
+        soc_versions=(
+            "Ascend950PR_9599",
+            "Ascend950PR_9589",
+            "Ascend950PR_958b",
+            "Ascend950PR_9579",
+            "Ascend950PR_957b",
+            "Ascend950PR_957c",
+            "Ascend950PR_957d",
+            "Ascend950PR_950z",
+            "Ascend950DT_9591",
+            "Ascend950DT_9581",
+            "Ascend950DT_9571",
+            "Ascend950DT_950x",
+            "Ascend950DT_950y",
+            "Ascend950DT_95A1",
+            "Ascend950DT_95A2",
+        ),
         pattern=r"Ascend950((PR|DT)(_95[0-9][0-9a-z]?|_95a[0-9a-z]?)?)?|Ascend910_95[0-9][0-9a-z]",
+        deq_scale_shape=SKIPPED,
+        float16_deq_scale=False,
+        vector_dequant=False,
+        uint64_deq_scale_only=True,
+        requant_fusion="",
+        small_channel_rollback=False,
+        conv3d=True,
+        first_layer=False,
+        int4="ND as well",
+        switched_off=(),
+        source="ops-nn: quant/ascend_quant/tests/assets/golden.py, op_kernel/arch35, quant/ascend_dequant/op_host/"
+        "ascend_dequant_def.cpp",
+    ),
+    Chip(
+        name="IPV350",
+        # of its arithmetic nothing is public; its architecture skips the checks that 310B skips
+        profile="a2",
+        other_names=(),
+        isa="V350",
+        soc_versions=("IPV350",),
+        pattern=r"(Ascend)?IPV350",
         deq_scale_shape=SKIPPED,
         float16_deq_scale=False,
         vector_dequant=False,
         uint64_deq_scale_only=False,
         requant_fusion="",
         small_channel_rollback=False,
-        conv3d=True,
-        bfloat16_dequant=True,
-        int4="ND as well",
-        source="ops-nn: quant/ascend_quant/tests/assets/golden.py, op_kernel/arch35",
+        conv3d=False,
+        first_layer=False,
+        int4="",
+        switched_off=(),
+        source="CANN documentation of AMCT (quantized layers); ge: graph_fusion.cc (JudgeQuantMode). Its arithmetic is "
+        "not public: that of 310B is assumed",
+        int8_layers=("ConvTranspose",),
     ),
 )
 
@@ -224,7 +301,8 @@ def soc_version_of(name: str) -> str:
         known = next((s for s in chip.soc_versions if s.casefold() == spelled.casefold()), None)
         if known is not None:
             return known
-        if name.casefold() != chip.name.casefold() and re.fullmatch(chip.pattern, spelled, re.IGNORECASE):
+        of_line = chip.name.casefold() in (name.casefold(), name.casefold().removeprefix("ascend"))
+        if not of_line and re.fullmatch(chip.pattern, spelled, re.IGNORECASE):
             return spelled
     return chip.soc_versions[0]
 
@@ -244,7 +322,8 @@ def find_profile(device: str) -> Profile:
 
 
 def _unknown(name: str, profiles: Iterable[str] = ()) -> str:
-    short = [*(n for c in CHIPS for n in (c.name, *c.other_names)), *profiles]
+    names = [*(n for c in CHIPS for n in (c.name, *c.other_names)), *profiles]
+    short = [n for i, n in enumerate(names) if n.casefold() not in (m.casefold() for m in names[:i])]
     known = [*short, *(s for c in CHIPS for s in c.soc_versions)]
     spelled = {n.casefold(): n for n in reversed(known)}
     near = [spelled[n] for n in get_close_matches(name.casefold(), spelled, n=4, cutoff=0.7)]

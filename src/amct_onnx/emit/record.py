@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from amct_onnx.plan.factors import Plan
+
+NUMBER = r"\d\.\d+e[+-]\d+"
+OWN_FORM = re.compile(
+    r'(?:record \{\n  key: "(?:[^"\\\n]|\\.)*"\n  value \{\n'
+    rf"    scale_d: {NUMBER}\n    offset_d: -?\d+\n(?:    scale_w: {NUMBER}\n)+(?:    offset_w: 0\n)+"
+    r"  \}\n\}\n)*\n?"
+)
+"""What ``record_text`` writes. Other tools write other fields, indents or numbers."""
+
+
+def is_own_record(text: str) -> bool:
+    """Whether a text has the form that ``record_text`` gives it, to the letter."""
+    return OWN_FORM.fullmatch(text) is not None
 
 
 def record_text(plan: Plan) -> str:

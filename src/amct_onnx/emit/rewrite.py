@@ -126,7 +126,7 @@ class PlanEmitter(abc.ABC):
             self.graph.replace(old, source)
         elif quantizer.per_tensor_int8:
             quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
-            self.graph.replace(old, self.antiquantize(quantized, quantizer, f"{at.name}.antiquant", at))
+            self.graph.replace(old, self.antiquantize(quantized, quantizer, f"{at.name}.anti_quant", at))
         else:
             self.graph.replace(old, float_chain(self.graph, source, quantizer, f"{at.name}.fakequant", at))
 

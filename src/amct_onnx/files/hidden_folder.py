@@ -1,8 +1,9 @@
 """Hidden folders beside the targets: new outputs are made in them and earlier ones kept. Leftovers of dead runs go.
 
 The name of such a folder states the folder's own inode number. Files that came in an archive, or were planted, cannot
-know the number that they will get, so the name proves that a run made the folder. A run that is alive holds a lock on
-it. Only the user may read it.
+know the number that they will get. Another user of a shared folder can, and can rename a folder of this user; but only
+its owner can give it the unusual mode. So name and mode prove that a run made the folder. A run that is alive holds a
+lock on it. Only the user may read it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ PREFIX = ".amct_"
 NEW, OLD = "new", "old"
 """Kinds of hidden folders: new outputs before they are in place, or earlier ones while they are replaced."""
 NAME = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]+)_[0-9a-f]{{16}}\.({NEW}|{OLD})")
-PRIVATE = 0o700
+MODE = 0o1700
+"""Private, with the sticky bit, which means nothing here and which people give to public folders only."""
+MODE_BITS = 0o1777
+"""Bits that are compared; a folder may inherit the bit of its group."""
 
 
 class HiddenFolder:
@@ -44,7 +48,7 @@ class HiddenFolder:
         Raises:
             OSError: It cannot be made.
         """
-        os.mkdir(self.path, PRIVATE)
+        os.mkdir(self.path, MODE)
         self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         _take(self._handle)
         proven = self._parent / f"{PREFIX}{os.fstat(self._handle).st_ino:x}_{self._token}.{self._kind}"
@@ -167,7 +171,8 @@ def _of_dead_run(path: Path, inode: int) -> Iterator[bool]:
         return
     try:
         status = os.fstat(handle)
-        yield status.st_ino == inode and status.st_uid == os.geteuid() and _take(handle)
+        own = status.st_uid == os.geteuid() and status.st_mode & MODE_BITS == MODE
+        yield own and status.st_ino == inode and _take(handle)
     finally:
         os.close(handle)
 

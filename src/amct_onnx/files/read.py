@@ -14,9 +14,11 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
+from amct_onnx.files.file_kinds import HEAD_BYTES, file_kind
 from amct_onnx.files.file_tensor import FileTensor, SourceFile
 from amct_onnx.files.graph_check import check_graph, graphs_of
 from amct_onnx.files.proto_scan import HERE, graph_without_large_tensors
+from amct_onnx.files.sparse_constants import SparseError, densify_constants
 
 INPUT_FILES = "amct_onnx.input_files"
 """Key in ``model.meta``: (device, inode) of every file that the model was read from."""
@@ -46,13 +48,11 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
         if not path.is_file():
             raise ModelFileError(f"{path}: not a regular file. Give the path of an .onnx model.")
         source = SourceFile(Path(os.path.realpath(path)))
-        model = _parse(path, source)
+        model = _recognised(path, source)
     except OSError as error:
         if isinstance(error, AmctError):
             raise
         raise _as_file_error(path, error) from error
-    if not model.opset_imports or not list(model.graph.outputs):
-        raise ModelFileError(f"{path}: not an ONNX model with a graph and outputs. Export the model again.")
     check_graph(model, path)
     _Tensors(model, path, source).check()
     return model
@@ -81,6 +81,21 @@ def _as_file_error(path: Path, error: OSError) -> ModelFileError:
     return ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.")
 
 
+def _recognised(path: Path, source: SourceFile) -> ir.Model:
+    """The model; of a file that holds none, the error says what it is where its first bytes tell."""
+    try:
+        model = _parse(path, source)
+        if model.opset_imports and list(model.graph.outputs):
+            return model
+        raise ModelFileError(f"{path}: not an ONNX model with a graph and outputs. Export the model again.")
+    except ModelFileError as error:
+        what = file_kind(bytes(source.read(0, min(source.size, HEAD_BYTES))), source.size)
+        if what is None:
+            raise
+        remedy = what.remedy
+        raise ModelFileError(f"{path}: not an ONNX model but {what.name}. {remedy}") from error
+
+
 def _parse(path: Path, source: SourceFile) -> ir.Model:
     content = graph_without_large_tensors(source)
     try:
@@ -90,17 +105,20 @@ def _parse(path: Path, source: SourceFile) -> ir.Model:
             name = proto.graph.sparse_initializer[0].values.name
             raise ModelFileError(f"{path}: tensor '{name}' is sparse. Export the model with dense initializers.")
         _check_names(path, proto.graph)
+        densify_constants(proto.graph)
         model: ir.Model = ir.from_proto(proto)
         return model
     except ModelFileError:
         raise
+    except SparseError as error:
+        raise ModelFileError(f"{path}: {error}. Export the model with dense constants.") from error
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
         if isinstance(root, NotImplementedError):
             raise ModelFileError(
-                f"{path}: holds a sparse tensor in a node, or a map, which are not read. Export the model without them."
+                f"{path}: holds a sparse tensor or a map in a node, which are not read. Export the model without them."
             ) from error
         reason = " ".join(str(root).split())[:200]
         raise ModelFileError(

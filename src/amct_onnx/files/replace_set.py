@@ -166,8 +166,8 @@ def _say_what_is_lost(steps: Sequence[Step], error: BaseException) -> None:
         kept = ", ".join(str(p) for p in dict.fromkeys(s.old.parent for s in lost if s.old is not None))
         where = f"the earlier files are in {kept}" if kept else "it is new"
         raise OutputError(
-            f"{lost[0].target}: cannot be replaced ({reason}), nor can what was done be undone; {where}. Move earlier "
-            "files back, and remove new ones, when the disk works again."
+            f"{lost[0].target}: cannot be replaced ({reason}), and what was done cannot be undone; {where}. Move "
+            "earlier files back, and remove new ones, when the disk works again."
         ) from error
 
 

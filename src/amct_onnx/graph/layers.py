@@ -31,6 +31,7 @@ class LayerKind:
         bias_input: index of the bias; None when a following Add holds it.
         result_axis: axis of the output channels in the result, 1 or -1.
         int8_ranks: ranks of a weight that have an int8 form on a device.
+        integer_operator: ONNX operator that sums its integers exactly; None when there is none.
     """
 
     op_type: str
@@ -41,15 +42,16 @@ class LayerKind:
     bias_input: int | None
     result_axis: int
     int8_ranks: tuple[int, ...]
+    integer_operator: str | None
 
 
 LAYER_KINDS = {
     k.op_type: k
     for k in (
-        LayerKind("Conv", True, 0, 1, False, 2, 1, (3, 4, 5)),
-        LayerKind("ConvTranspose", True, 1, 0, True, 2, 1, (3, 4)),
-        LayerKind("Gemm", False, 1, 0, False, 2, -1, (2,)),
-        LayerKind("MatMul", False, -1, -2, False, None, -1, (2,)),
+        LayerKind("Conv", True, 0, 1, False, 2, 1, (3, 4, 5), "ConvInteger"),
+        LayerKind("ConvTranspose", True, 1, 0, True, 2, 1, (3, 4), None),
+        LayerKind("Gemm", False, 1, 0, False, 2, -1, (2,), "MatMulInteger"),
+        LayerKind("MatMul", False, -1, -2, False, None, -1, (2,), "MatMulInteger"),
     )
 }
 """Operator type -> its entry."""
@@ -124,6 +126,13 @@ def layout_of(node: ir.Node) -> Layout | None:
         return None
     group = attribute(node, "group", 1) if kind.convolution else 1
     return Layout(kind, group, node.op_type == "Gemm" and bool(attribute(node, "transB", 0)))
+
+
+def bias_of(node: ir.Node) -> ir.Value | None:
+    """The bias of a layer; None when it has none or its operator takes none."""
+    kind = LAYER_KINDS.get(node.op_type)
+    index = kind.bias_input if kind is not None else None
+    return node.inputs[index] if index is not None and len(node.inputs) > index else None
 
 
 def along(factor: Array, shape: tuple[int, ...], axis: int | None) -> Array:

@@ -26,12 +26,18 @@ def note_refusal(node: ir.Node, reason: str, detail: str, remedy: str) -> None:
     node.meta.setdefault(KEY, Refusal(reason, detail, remedy))
 
 
+def noted_refusal(node: ir.Node) -> Refusal | None:
+    """What a rule has noted on a layer."""
+    noted: Refusal | None = node.meta.get(KEY)
+    return noted
+
+
 def check_not_refused(node: ir.Node) -> None:
     """Let the plan refuse what a rule has noted.
 
     Raises:
         Refusal: The one that was noted.
     """
-    noted: Refusal | None = node.meta.get(KEY)
+    noted = noted_refusal(node)
     if noted is not None:
         raise Refusal(*noted.args)  # a new one: the traceback of one that is kept would keep the frames alive

@@ -1,4 +1,4 @@
-"""Container repairs: functions inlined, one opset of the default domain, nodes sorted and named."""
+"""Container repairs: functions inlined, one opset, operators and constants that ATC reads, nodes sorted and named."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
-from amct_onnx.graph.model_warnings import take_over_warnings
+from amct_onnx.graph.model_warnings import take_over_warnings, warn
+from amct_onnx.graph.opset import opset_of
+from amct_onnx.normalise.constant_nodes import store_constants
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
+from amct_onnx.normalise.function_opsets import raise_function
 from amct_onnx.normalise.opset import normalise_opset
 
 MAX_NODES = 1_000_000
 """Limit for a model with its functions inlined. The largest real models have some ten thousand nodes."""
 MAX_CALL_DEPTH = 100
 """Limit of functions that call functions."""
+MAX_NAMED = 3
+"""Inputs that a warning names."""
 CONSTANTS_NAME = re.compile(r".*_Initializer_\d+", re.DOTALL)
 """Names of the nodes that ATC's parser makes from initializers: <tensor>_Initializer_<n>."""
 
@@ -35,6 +40,8 @@ def normalise_container(model: ir.Model) -> ir.Model:
         ) from error
     if model.functions:
         _refuse_explosion(model)
+        for function in model.functions.values():
+            raise_function(function, opset_of(model))
         try:
             model = InlinePass()(model).model
         except ValueError as error:  # opsets that differ, attributes that are graphs
@@ -45,6 +52,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
     declared, model = model, normalise_opset(model)
     if declared is not model:
         take_over_warnings(model, declared)
+    store_constants(model)
     # a layer whose result nothing reads is in neither output, and not in the ledger
     RemoveUnusedNodesPass()(model)
     _name_uniquely(model)
@@ -83,8 +91,17 @@ def _name_uniquely(model: ir.Model) -> None:
     Initializers that are also listed as graph inputs are inputs no longer: ATC makes them constants.
     """
     constants = {v.name for v in model.graph.initializers.values()}
+    dropped: list[str] = []
     for value in [v for v in model.graph.inputs if v.name in constants]:
         model.graph.inputs.remove(value)
+        dropped.append(value.name or "")
+    if dropped:
+        named = ", ".join(f"'{n}'" for n in dropped[:MAX_NAMED]) + (", ..." if len(dropped) > MAX_NAMED else "")
+        warn(
+            model,
+            f"{len(dropped)} graph inputs have initializers ({named}): the outputs hold these as constants and take no "
+            "such inputs. Feed the other inputs only.",
+        )
     outer = [*model.graph.inputs, *model.graph.initializers.values(), *(v for n in model.graph for v in n.outputs)]
     values = FreeNames(v.name for v in outer)
     for graph in bodies(model.graph):

@@ -107,7 +107,7 @@ class _Rewriter:
             one = self._constant(node, 1.0)
             zero = _input(node, 3)
             factors = [w, one] if zero is None else [w, one, zero]
-            right = self.edit.node("DequantizeLinear", factors, node, "w.dequantize", self._weight_axis(node, zero))
+            right = self.edit.node("DequantizeLinear", factors, node, "w/dequantize", self._weight_axis(node, zero))
         value = self._product(node, left, right)
         if scale is not None:
             value = self.edit.node("Round", [self._op(node, "Div", value, scale)], node, "integers")
@@ -115,9 +115,34 @@ class _Rewriter:
 
     def integer_to_float(self, node: ir.Node) -> None:
         """MatMulIntegerToFloat: a, b, scale of a, scale of b, zero point of a, zero point of b, bias."""
+        factors = [_required(node, 2), _required(node, 3), _input(node, 4), _input(node, 5)]
+        if all(f is None or self.constants.is_constant(f) for f in factors):
+            self._static_product(node)
+            return
         left = self._centred(node, _required(node, 0), _input(node, 4))
         right = self._centred(node, _required(node, 1), _input(node, 5))
         self._scaled(node, left, right, (_required(node, 2), _required(node, 3)), _input(node, 6))
+
+    def _static_product(self, node: ir.Node) -> None:
+        """With constant scales the integers of a and b are dequantized ones; factors of b belong to its columns."""
+        sides = []
+        for label, value, scale, zero in (("a", 0, 2, 4), ("b", 1, 3, 5)):
+            factors = [_required(node, scale), *([] if _input(node, zero) is None else [_required(node, zero)])]
+            arrays = [np.asarray(self.constants.array(f)) for f in factors]
+            size = max(a.size for a in arrays)
+            if size > 1 or any(a.ndim for a in arrays):
+                shape = (size,) if size > 1 else ()
+                wide = [np.broadcast_to(a.reshape(-1), (size,)).reshape(shape) for a in arrays]
+                factors = [
+                    self.edit.constant(f"{f.name}/wide", np.array(a)) for f, a in zip(factors, wide, strict=True)
+                ]
+            inputs = [_required(node, value), *factors]
+            axis = [ir.AttrInt64("axis", -2 if label == "a" else -1)] if size > 1 else []
+            made = self.edit.node("DequantizeLinear", inputs, node, f"{label}.dequantize", axis)
+            made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), _required(node, value).shape
+            sides.append(made)
+        result, bias = self._product(node, *sides), _input(node, 6)
+        self.edit.replace(node, [result if bias is None else self._op(node, "Add", result, bias)])
 
     def dynamic_matmul(self, node: ir.Node) -> None:
         """DynamicQuantizeMatMul: a (float), b, scale of b, zero point of b, bias."""
@@ -170,7 +195,7 @@ class _Rewriter:
         if own is None or own != other:
             return None
         factors = [x, scale] if own_zero is None else [x, scale, own_zero]
-        value = self.edit.node("DequantizeLinear", factors, node, "x.dequantize")
+        value = self.edit.node("DequantizeLinear", factors, node, "x/dequantize")
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), x.shape
         return value, scale
 

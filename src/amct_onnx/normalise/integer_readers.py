@@ -17,6 +17,7 @@ import onnx_ir as ir
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor
 from amct_onnx.graph.model_warnings import warn
+from amct_onnx.graph.refused import note_refusal
 
 ORDERED = frozenset("ArgMax ArgMin TopK ReduceMax ReduceMin".split())
 """Their first output may be an index; what they select are elements of the first input."""
@@ -173,6 +174,8 @@ class IntegerReaders:
             back = self._edit.node("Cast", [steps], node, "integers", [ir.AttrInt64("to", int(to))])
             back.type, back.shape = ir.TensorType(to), value.shape
             node.replace_input_with(index, back)
+        if node.domain not in ("", "ai.onnx"):
+            note_refusal(node, "foreign-operator", "it reads a quantizer's integers", "Export the model in QDQ format.")
         name = node.name or node.outputs[0].name
         warn(
             self._model,

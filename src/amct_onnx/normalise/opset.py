@@ -19,7 +19,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.defs import OpSchema
-from onnx_ir.passes.common import InlinePass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
@@ -28,6 +27,8 @@ from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.cast_like import spell_out_cast_like
 from amct_onnx.normalise.old_operators import keep_meaning
+from amct_onnx.normalise.operator_bodies import OperatorBodies, schema_of
+from amct_onnx.normalise.unregistered_operators import lower_unregistered
 
 OLDEST_OPSET = 11
 """Oldest opset of the outputs: the fake-quant model needs Clip with three inputs, and Round."""
@@ -37,8 +38,6 @@ NEWEST_OPSET = 18
 """ATC's Conv, ConvTranspose, Gemm and MatMul plugins are registered for opset 8..18; fake-quant needs 11."""
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 """Operators that stay as they are: none is left in the outputs, and the planner knows every version."""
-BODY_DOMAIN = "amct_onnx.body"
-"""Domain of the functions that hold specification bodies until they are inlined."""
 
 
 def normalise_opset(model: ir.Model) -> ir.Model:
@@ -54,9 +53,10 @@ def normalise_opset(model: ir.Model) -> ir.Model:
     model.opset_imports.pop("ai.onnx", None)
     model.opset_imports[""] = version
     if version < OLDEST_OPSET:
-        return _raised(model, version)
-    if version > NEWEST_OPSET:
+        model = _raised(model, version)
+    elif version > NEWEST_OPSET:
         _Lowering(model, version).run()
+    lower_unregistered(model)
     spell_out_cast_like(model)
     return model
 
@@ -76,7 +76,7 @@ def _raised(model: ir.Model, version: int) -> ir.Model:
     for node in nodes_of(result):
         if node.domain != "":
             continue
-        new, old = _schema(node.op_type, RAISED_OPSET), _schema(node.op_type, version)
+        new, old = schema_of(node.op_type, RAISED_OPSET), schema_of(node.op_type, version)
         if old is None and new is None:
             continue  # not an operator of the specification, so it has no opset
         if new is None or new.deprecated or set(node.attributes) - set(new.attributes) or _wrong_count(node, new):
@@ -99,7 +99,7 @@ class _Lowering:
             )
         self._model = model
         self._version = version
-        self._bodies = 0
+        self._bodies = OperatorBodies(model, NEWEST_OPSET)
 
     def run(self) -> None:
         """Rewrite the model in place."""
@@ -111,9 +111,7 @@ class _Lowering:
             infer_shapes(self._model, strict=True)
         self._lower(nodes, self._version)
         self._model.opset_imports[""] = NEWEST_OPSET
-        if self._bodies:
-            InlinePass(lambda function: function.domain == BODY_DOMAIN)(self._model)
-            self._model.opset_imports.pop(BODY_DOMAIN, None)
+        self._bodies.inline()
 
     def _lower(self, nodes: Iterable[ir.Node], version: int) -> None:
         for node in nodes:
@@ -121,7 +119,7 @@ class _Lowering:
                 self._lower_node(node, version)
 
     def _lower_node(self, node: ir.Node, version: int) -> None:
-        new, old = _schema(node.op_type, version), _schema(node.op_type, NEWEST_OPSET)
+        new, old = schema_of(node.op_type, version), schema_of(node.op_type, NEWEST_OPSET)
         if new is None or (old is not None and new.since_version == old.since_version):
             return  # the same operator, or one that is not of the specification
         why = REWRITES[node.op_type](node, self._model) if node.op_type in REWRITES else ""
@@ -134,44 +132,13 @@ class _Lowering:
 
     def _replaced_by_body(self, node: ir.Node, schema: Any, version: int) -> bool:
         """Turn the node into a call of its specification body; False when there is none."""
-        for name, attribute in schema.attributes.items():
-            if name not in node.attributes and attribute.default_value.name:
-                node.attributes[name] = ir.serde.deserialize_attribute(attribute.default_value)
-        proto = _body(node, schema, version)
-        if proto is None:
+        replaced = self._bodies.replace(node, schema, version)
+        if replaced is None:
             return False
-        produced = {o for n in proto.node for o in n.output}
-        wanted = [o for o in proto.output[: len(node.outputs)] if o in produced]
-        if not wanted or len(wanted) < len([v for v in node.outputs if v.name]):
-            return False  # onnx leaves a body empty whose form depends on an unknown type
-        del proto.output[len(wanted) :]
-        node.resize_outputs(len(wanted))
-        self._bodies += 1
-        proto.domain, proto.name = BODY_DOMAIN, f"{node.op_type}_{self._bodies}"
-        imported = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), version)
-        for opset in proto.opset_import:
-            if opset.domain in ("", "ai.onnx"):
-                opset.version = NEWEST_OPSET
-        function = ir.serde.deserialize_function(proto)
-        # the inliner is slow at finding a free name when all bodies use the same ones
-        prefix = f"{node.name or node.op_type}/{self._bodies}"
-        for index, inner in enumerate(ir.traversal.RecursiveGraphIterator(function.graph)):
-            inner.name = f"{prefix}/{inner.op_type}_{index}"
-            for value in inner.outputs:
-                value.name = f"{prefix}/{value.name}" if value.name else value.name
-        node.domain, node.op_type, node.version = BODY_DOMAIN, proto.name, None
-        self._model.functions[function.identifier()] = function
-        self._model.opset_imports[BODY_DOMAIN] = 1
+        inner, imported = replaced
         if imported > NEWEST_OPSET:
-            self._lower(list(ir.traversal.RecursiveGraphIterator(function.graph)), imported)
+            self._lower(inner, imported)
         return True
-
-
-def _schema(op_type: str, version: int) -> OpSchema | None:
-    try:
-        return onnx.defs.get_schema(op_type, version, "")
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _refusal(node: ir.Node, source: int, target: int, why: str) -> UnsupportedModelError:
@@ -222,28 +189,6 @@ def _type_difference(node: ir.Node, old: OpSchema) -> str:
             if f"tensor({value.dtype.name.lower()})" not in allowed.get(kind, [kind]):
                 return f"tensor '{value.name}' of type {value.dtype.name} is not allowed there"
     return ""
-
-
-def _body(node: ir.Node, schema: Any, version: int) -> onnx.FunctionProto | None:
-    """The newest body of the operator that the source's opset may use."""
-    fixed = [v for v in schema.function_opset_versions if v <= version]
-    if fixed:
-        return _parsed(schema.get_function_with_opset_version(max(fixed)))
-    built = [v for v in schema.context_dependent_function_opset_versions if v <= version]
-    if not built:
-        return None
-    types = [b"" if v is None else ir.to_proto(v).type.SerializeToString() for v in node.inputs]
-    content = ir.to_proto(node).SerializeToString()
-    try:
-        return _parsed(schema.get_context_dependent_function_with_opset_version(max(built), content, types))
-    except Exception:  # onnx raises its own classes when a type that the body depends on is unknown
-        return None
-
-
-def _parsed(content: bytes) -> onnx.FunctionProto:
-    proto = onnx.FunctionProto()
-    proto.ParseFromString(content)
-    return proto
 
 
 # -- operators with another form in opset 18; each function returns why it cannot rewrite, or nothing ---------------

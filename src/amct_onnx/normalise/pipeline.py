@@ -9,10 +9,13 @@ import onnx_ir as ir
 from amct_onnx.normalise.constant_splits import slice_split_constants
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
+from amct_onnx.normalise.converted_models import refuse_converted_model
 from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
+from amct_onnx.normalise.foreign_quantizers.written_out import read_written_out_quantizers
+from amct_onnx.normalise.fused_operators import expand_fused_operators
 from amct_onnx.normalise.inference_mode import drop_inference_dropout
 from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
@@ -21,7 +24,10 @@ from amct_onnx.normalise.products import write_products_as_matmul
 from amct_onnx.normalise.qoperator import expand_qoperators
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
+    # in front of the next, which writes what no Q/DQ expresses as the same operators
+    read_written_out_quantizers,
     express_foreign_quantizers,
+    expand_fused_operators,
     expand_qoperators,
     expand_dynamic_quantization,
     drop_inference_dropout,
@@ -43,8 +49,10 @@ def normalise(model: ir.Model) -> ir.Model:
     """Return the model in canonical form: opset 11..18, named and sorted nodes, plain Q/DQ pairs.
 
     Raises:
+        NoQuantizerError: It is an output of a conversion, or quantized dynamically only.
         UnsupportedModelError: See the rules.
     """
+    refuse_converted_model(model)
     model = normalise_container(model)
     for rule in RULES:
         rule(model)

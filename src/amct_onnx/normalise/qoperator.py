@@ -18,35 +18,24 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.shapes import stored_shape
 
 DOMAINS = ("", "com.microsoft")
 
 
 def expand_qoperators(model: ir.Model) -> None:
-    """Rewrite every QLinear operator, QGemm and NhwcMaxPool in place.
+    """Rewrite every QLinear operator, QGemm and NhwcMaxPool in place; others stay, with a line in the ledger.
 
     Raises:
-        UnsupportedModelError: An integer operator is unknown, or its layout cannot be derived.
+        UnsupportedModelError: The layout of an integer operator cannot be derived.
     """
     nodes = [n for n in nodes_of(model) if n.domain in DOMAINS]
-    if not any(n.op_type in RULES or _is_unknown(n) for n in nodes):
+    if not any(n.op_type in RULES for n in nodes):
         return
     rewriter = _Rewriter(model)
     for node in nodes:
         if node.op_type in RULES:
             RULES[node.op_type](rewriter, node)
-        elif _is_unknown(node):
-            raise UnsupportedModelError(
-                f"Node '{node.name}' is a {node.op_type}: this integer operator has no float form here. Export the "
-                "model in QDQ format (QuantizeLinear/DequantizeLinear)."
-            )
-
-
-def _is_unknown(node: ir.Node) -> bool:
-    return node.op_type.startswith(("QLinear", "QOrdered")) or node.op_type in UNKNOWN
-
-
-UNKNOWN = frozenset({"QAttention", "QEmbedLayerNormalization", "MulInteger"})
 
 
 class _Rewriter:
@@ -70,7 +59,7 @@ class _Rewriter:
         if key not in self._floats:
             attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
             inputs = [value, scale] if zero is None else [value, scale, zero]
-            result = self.edit.node("DequantizeLinear", inputs, node, f"{label}.dequantize", attributes)
+            result = self.edit.node("DequantizeLinear", inputs, node, f"{label}/dequantize", attributes)
             result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
             self._floats[key] = result
         return self._floats[key]
@@ -151,7 +140,7 @@ class _Rewriter:
         else:
             attributes, scale = [], scale.reshape(())
         scale_value = self.edit.constant(f"{node.name}/bias_scale", scale)
-        result = self.edit.node("DequantizeLinear", [bias, scale_value], node, "bias.dequantize", attributes)
+        result = self.edit.node("DequantizeLinear", [bias, scale_value], node, "bias/dequantize", attributes)
         result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), bias.shape
         return result
 
@@ -168,6 +157,7 @@ class _Rewriter:
         """QLinearConv, QLinearConvTranspose: x, w, y triples, then the int32 bias."""
         op_type = node.op_type.removeprefix("QLinear")
         rank = self._rank(_input(node, 3), node)
+        _check_channels(node)
         x = self._turned(node, self.dequantize(node, 0, "x"), rank, False)
         w = self.dequantize(node, 3, "w", axis=0 if op_type == "Conv" else 1)
         bias = self._bias(node, 8, (1, 4), np.float32(1))
@@ -276,6 +266,24 @@ class _Rewriter:
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if len(node.inputs) > index else None
+
+
+def _check_channels(node: ir.Node) -> None:
+    """With the channels last, the weight still is [M, C / group, k..]; a weight turned with the input would not run."""
+    x, w, group = node.inputs[0], _input(node, 3), checked_attribute(node, "group", 1)
+    producer = None if x is None else x.producer()
+    if x is not None and x.shape is None and producer is not None and producer.op_type == "QuantizeLinear":
+        x = producer.inputs[0]
+    shape = stored_shape(w)
+    if not checked_attribute(node, "channels_last", 0) or x is None or x.shape is None or shape is None:
+        return
+    channels = x.shape[-1]
+    if node.op_type == "QLinearConv" and isinstance(channels, int) and channels != shape[1] * group:
+        raise UnsupportedModelError(
+            f"Node '{node.name}' ({node.op_type}): its weight of shape {list(shape)} does not fit {channels} input "
+            f"channels in {group} groups; with channels_last it is [M, C / group, k, k] all the same. Export the "
+            "model again."
+        )
 
 
 def _attributes(node: ir.Node) -> Sequence[ir.Attr]:

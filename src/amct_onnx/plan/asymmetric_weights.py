@@ -61,8 +61,8 @@ def shift_into_int8(ends: tuple[Int64, Int64], value: ir.Value, settings: PlanSe
         remedy = "Train with symmetric weights: Ascend requires offset_w = 0."
         raise Refusal(
             "weight-asymmetric",
-            f"its weight '{value.name}' is asymmetric: its integers less their zero point reach from {int(low.min())} "
-            f"to {int(high.max())}, beyond int8",
+            f"its weight '{value.name}' is asymmetric: after subtracting the zero point its integers reach from "
+            f"{int(low.min())} to {int(high.max())}, which does not fit int8",
             f"{remedy} Or convert with asymmetric_weights 'sum'." if fits else remedy,
         )
     return shift

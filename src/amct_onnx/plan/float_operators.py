@@ -14,6 +14,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.graph.refused import noted_refusal
 from amct_onnx.plan.grids import CONDITIONAL, Grids
 from amct_onnx.plan.ledger import REFUSED, FloatOperator, LayerEntry
 
@@ -38,16 +39,22 @@ class QuantizedReaders:
         """Recurrent layers, products written as Einsum, and operators outside of the specification."""
         for node in nodes:
             what = _why_refused(node)
-            read = self._read(node) if what is not None else None
-            if what is None or read is None:
+            if what is None:
                 continue
+            read, note = self._read(node), noted_refusal(node)
             reason, detail = what
+            if read is not None:
+                detail = f"{detail}; it reads the quantized '{read.name}'"
+            elif note is not None:
+                detail = f"{detail}; {note.detail}"
+            else:
+                continue
             yield LayerEntry(
                 name=node.name or "",
                 op_type=node.op_type,
                 verdict=REFUSED,
                 reason=reason,
-                detail=f"{detail}; it reads the quantized '{read.name}'",
+                detail=detail,
                 remedy=KEEP_FLOAT,
                 source_output=next((v.name for v in node.outputs if v.name), ""),
             )

@@ -13,7 +13,7 @@ from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
-from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, layout_of
+from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, bias_of, layout_of
 from amct_onnx.graph.refused import Refusal, check_not_refused
 from amct_onnx.plan.activations import find_quantizer
 from amct_onnx.plan.biases import PlannedBias, plan_bias
@@ -73,8 +73,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
 
 def _own_bias(node: ir.Node, constants: ConstantEvaluator) -> ir.Value | None:
     """The bias input, which must be constant."""
-    index = LAYER_KINDS[node.op_type].bias_input
-    own = node.inputs[index] if index is not None and len(node.inputs) > index else None
+    own = bias_of(node)
     if own is not None and not constants.is_constant(own):
         raise Refusal("bias-not-constant", f"its bias '{own.name}' is not a constant", "Use a constant bias.")
     return own
@@ -151,9 +150,16 @@ def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
 
 
 def _check_rank(node: ir.Node, rank: int) -> None:
-    """Refuse weights of more axes than int8 layers take."""
+    """Refuse weights of more axes than int8 layers take, and a kernel that is dilated in depth."""
     kind = LAYER_KINDS[node.op_type]
     if rank in kind.int8_ranks:
+        dilations = attribute(node, "dilations", ())
+        if rank == 5 and dilations and dilations[0] != 1:
+            raise Refusal(
+                "conv-3d-dilation",
+                f"its dilations are {list(dilations)}, and an int8 3-D Conv takes 1 in depth",
+                "Keep it float, or train it with dilation 1 in depth.",
+            )
         return
     if node.op_type == "ConvTranspose" and rank == 5:
         raise Refusal("conv-transpose-3d", "ConvTranspose with three spatial axes has no int8 form", "Keep it float.")

@@ -17,6 +17,7 @@ from amct_onnx.graph.model_warnings import warnings_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
 from amct_onnx.graph.refused import Refusal
+from amct_onnx.graph.unknown_quantizers import EXPORT_QDQ, no_quantizer, unknown_quantizers
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.float_operators import QuantizedReaders
@@ -42,9 +43,8 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     grids = Grids(constants)
     nodes = nodes_of(model)
     if not any(is_op(n, QUANTIZE, DEQUANTIZE) for n in nodes):
-        raise NoQuantizerError(
-            "The model holds no QuantizeLinear or DequantizeLinear node. Give a QAT model exported with its quantizers."
-        )
+        text = no_quantizer(nodes)
+        raise NoQuantizerError(f"{text}")
     sites, entries = _plan_layers(nodes, grids, constants, settings)
     pairs, lazy = _plan_pairs(nodes, {s.node: s.quantizer for s in sites}, grids, constants)
     outputs = _plan_outputs(nodes, model.graph, constants)
@@ -53,6 +53,9 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         for name, _, q in outputs
         if q.shift == 128
     )
+    unknown = unknown_quantizers(nodes)
+    if unknown:
+        warnings += (f"The model holds {unknown}, which are not known here: they stay as they are. {EXPORT_QDQ}",)
     readers = QuantizedReaders(grids, constants)
     entries += readers.refused_layers(nodes)
     told = {e.name for e in entries} | {name for s in sites for name in s.absorbed}

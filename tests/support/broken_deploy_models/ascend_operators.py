@@ -109,6 +109,11 @@ def _(model: onnx.ModelProto) -> None:
     del node(model, "conv.dequant").input[1]
 
 
+@breaks("ascend-inputs")
+def _(model: onnx.ModelProto) -> None:
+    node(model, "conv.dequant").input.append("conv.b")
+
+
 @breaks("quant-input-type")
 def _(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
@@ -116,7 +121,8 @@ def _(model: onnx.ModelProto) -> None:
 
 @breaks("deq-scale-variable", "deq-scale-variable-unchecked")
 def _(model: onnx.ModelProto) -> None:
-    insert_behind(model, "conv.dequant.param", "Identity")
+    set_initializer(model, "zero", np.zeros(1, np.uint64))
+    insert_behind(model, "conv.dequant.param", "Add", ["zero"])
 
 
 @breaks("deq-scale-rank", "deq-scale-rank-unchecked")

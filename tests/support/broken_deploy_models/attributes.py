@@ -29,6 +29,40 @@ def _(model: onnx.ModelProto) -> None:
     set_attribute(model, "conv", kernel_shape=None)
 
 
+@breaks("conv-axes")
+def _(model: onnx.ModelProto) -> None:
+    _rewrite(model, kernel_shape=[3, 3], strides=[1])
+
+
+@breaks("conv-axes")
+def _(model: onnx.ModelProto) -> None:
+    _rewrite(model, kernel_shape=[3, 3], pads=[1, 1])
+
+
+@breaks("conv-axes")
+def _(model: onnx.ModelProto) -> None:
+    _rewrite(model, kernel_shape=[3, 3, 3, 3], pads=[1, 1, 1, 1])
+
+
+@breaks("conv-axes", "conv-3d")
+def _(model: onnx.ModelProto) -> None:
+    set_initializer(model, "conv.w", np.ones((32, 32, 1, 3, 3), np.int8))
+    _rewrite(model, kernel_shape=[1, 3, 3])
+
+
+def _rewrite(model: onnx.ModelProto, **attributes: list[int]) -> None:
+    """Conv with these attributes alone, in this order."""
+    set_attribute(model, "conv", kernel_shape=None, strides=None, pads=None, dilations=None)
+    for name, value in attributes.items():
+        set_attribute(model, "conv", **{name: value})
+
+
+@breaks("conv-3d-dilation")
+def _(model: onnx.ModelProto) -> None:
+    _as_3d(model, "conv")
+    set_attribute(model, "conv", dilations=[2, 1, 1])
+
+
 @breaks("conv-transpose-kernel-shape")
 def _(model: onnx.ModelProto) -> None:
     set_attribute(model, "deconv", kernel_shape=None)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from support.broken_deploy_models.registry import breaks
-from support.deploy_models import deq_scale, make_external, node, set_initializer
+from support.broken_deploy_models.registry import Break, breaks
+from support.deploy_models import deq_scale, initializer, make_external, node, set_initializer
 
 
 @breaks("no-graph-input")
@@ -43,19 +43,14 @@ def _(model: onnx.ModelProto) -> None:
     model.opset_import[0].domain = "com.example"
 
 
-@breaks("opset-unregistered", "opset-undocumented")
-def _(model: onnx.ModelProto) -> None:
-    model.opset_import[0].version = 19
-
-
 @breaks("opset-undocumented")
 def _(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 10
 
 
-@breaks("opset-unregistered")
+@breaks("opset-twice", "opset-entries")
 def _(model: onnx.ModelProto) -> None:
-    model.opset_import[0].version = 7
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 17))
 
 
 @breaks("local-functions")
@@ -108,7 +103,7 @@ def _(model: onnx.ModelProto) -> None:
     node(model, "sigmoid1").CopyFrom(made)
 
 
-@breaks("external-missing", "external-parameter")
+@breaks("external-missing")
 def _(model: onnx.ModelProto) -> None:
     make_external(model, "conv.w", "absent.bin")
 
@@ -124,17 +119,143 @@ def _(model: onnx.ModelProto) -> None:
     make_external(model, "conv.w", str(Path("weights.bin").resolve()))
 
 
-@breaks("external-parameter")
+@breaks("external-checksum")
 def _(model: onnx.ModelProto) -> None:
     Path("param.bin").write_bytes(deq_scale(32).tobytes())
     make_external(model, "conv.dequant.param", "param.bin")
+    initializer(model, "conv.dequant.param").external_data.add(key="checksum", value="00")
+
+
+@breaks("external-in-branch")
+def _(model: onnx.ModelProto) -> None:
+    branch = _branch("then")
+    Path("branch.bin").write_bytes(np.ones(1, np.float32).tobytes())
+    branch.initializer.append(helper.make_tensor("then.k", TensorProto.FLOAT, [1], [0.0]))
+    held = branch.initializer[0]
+    held.ClearField("float_data")
+    held.data_location = TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="branch.bin")
+    _insert_if(model, branch, _branch("else"))
+
+
+def _branch(name: str, source: str = "conv.dequant.out") -> onnx.GraphProto:
+    """A branch that copies an outer tensor."""
+    return helper.make_graph(
+        [helper.make_node("Identity", [source], [f"{name}.out"], f"{name}.copy")],
+        name,
+        [],
+        [helper.make_tensor_value_info(f"{name}.out", TensorProto.FLOAT, None)],
+    )
+
+
+def _insert_if(
+    model: onnx.ModelProto, then_branch: onnx.GraphProto, else_branch: onnx.GraphProto, **more: object
+) -> None:
+    """Put an If in place of sigmoid1."""
+    model.graph.input.append(helper.make_tensor_value_info("condition", TensorProto.BOOL, []))
+    made = helper.make_node("If", ["condition"], ["s1"], "if", then_branch=then_branch, else_branch=else_branch, **more)
+    node(model, "sigmoid1").CopyFrom(made)
+
+
+@breaks("if-attributes")
+def _(model: onnx.ModelProto) -> None:
+    _insert_if(model, _branch("then"), _branch("else"), is_constant=0)
+
+
+@breaks("branch-output-captured")
+def _(model: onnx.ModelProto) -> None:
+    """A branch without a node, beside one that reads another tensor."""
+    output = [helper.make_tensor_value_info("conv.dequant.out", TensorProto.FLOAT, None)]
+    _insert_if(model, helper.make_graph([], "then", [], output), _branch("else", "x"))
+
+
+@breaks("nested-capture")
+def _(model: onnx.ModelProto) -> None:
+    inner = helper.make_node("If", ["condition"], ["deep"], "inner", then_branch=_branch("a"), else_branch=_branch("b"))
+    outer = helper.make_graph([inner], "then", [], [helper.make_tensor_value_info("deep", TensorProto.FLOAT, None)])
+    _insert_if(model, outer, _branch("else", "x"))
+
+
+def _constant(model: onnx.ModelProto, **attributes: object) -> None:
+    """A Constant node whose content is added to the output of sigmoid1's reader."""
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["k"], "constant", **attributes))
+
+
+for form in (
+    {"value_int": 3},
+    {"value_ints": [3, 4]},
+    {"value_float": 0.5},
+    {"value_floats": [0.5]},
+    {"value_string": "a"},
+    {"value_strings": ["a", "b"]},
+    {
+        "sparse_value": helper.make_sparse_tensor(
+            helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0]), helper.make_tensor("i", 7, [1], [0]), [4]
+        )
+    },
+):
+
+    def _with_constant(model: onnx.ModelProto, form: dict[str, object] = form) -> None:
+        _constant(model, **form)
+
+    breaks("constant-attribute")(_with_constant)
+
+
+@breaks("constant-without-data")
+def _(model: onnx.ModelProto) -> None:
+    initializer(model, "conv.b").ClearField("raw_data")
+
+
+@breaks("constant-output")
+def _(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Abs", ["matmul.w"], ["fixed"], "fixed"))
+    model.graph.output.append(helper.make_tensor_value_info("fixed", TensorProto.INT8, [16, 32]))
+
+
+@breaks("constant-output")
+def _(model: onnx.ModelProto) -> None:
+    """An initializer itself, in front of the output that takes its name."""
+    model.graph.output.insert(0, helper.make_tensor_value_info("matmul.w", TensorProto.INT8, [16, 32]))
 
 
 @breaks("constant-type")
 def _(model: onnx.ModelProto) -> None:
+    _odd_constant(model, TensorProto.UINT4)
+
+
+@breaks("constant-type")
+def _(model: onnx.ModelProto) -> None:
+    _odd_constant(model, TensorProto.FLOAT8E4M3FN)
+
+
+@breaks("constant-int4")
+def _(model: onnx.ModelProto) -> None:
+    _odd_constant(model, TensorProto.INT4)
+
+
+def _odd_constant(model: onnx.ModelProto, kind: int) -> None:
     tensor = model.graph.initializer.add()
-    tensor.name, tensor.data_type, tensor.raw_data = "odd", TensorProto.UINT4, b"\x12"
-    tensor.dims.append(2)
+    tensor.name, tensor.data_type, tensor.raw_data = "odd", kind, b"\x12"
+    tensor.dims.append(1)
+
+
+def _odd_input(kind: int) -> Break:
+    return lambda model: model.graph.input.append(helper.make_tensor_value_info("extra", kind, [2]))
+
+
+for kind in (TensorProto.UINT4, TensorProto.FLOAT8E5M2FNUZ):
+    breaks("input-type")(_odd_input(kind))
+breaks("input-int4")(_odd_input(TensorProto.INT4))
+
+
+@breaks("input-type")
+def _(model: onnx.ModelProto) -> None:
+    model.graph.input.add().name = "extra"
+
+
+@breaks("input-type")
+def _(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_sequence_value_info("extra", TensorProto.FLOAT, None))
 
 
 @breaks("dynamic-input", "unknown-channels")

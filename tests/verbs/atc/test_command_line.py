@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -24,7 +25,8 @@ from amct_onnx.verbs.atc.error_codes import CODE, CODES, codes_in, explain
 from amct_onnx.verbs.atc.options import EXCLUDED, OURS, normalise
 from amct_onnx.verbs.atc.run import run_atc
 from amct_onnx.verbs.check.rules import RULES
-from support.deploy_models import good_model, set_attribute
+from support.deploy_models import good_model, set_attribute, set_initializer
+from support.golden_models import MODEL_CASES, MODELS
 
 SOC = "Ascend310P3"
 
@@ -190,6 +192,119 @@ def test_unknown_product_and_missing_files(command: Command, model: Path) -> Non
         build_command("none.onnx", SOC)
 
 
+# -- what is not a deploy model ---------------------------------------------------------------------------------------
+
+
+def test_qat_model_is_refused(command: Command) -> None:
+    result = command("--model", MODELS / MODEL_CASES[0] / "model.onnx", "--soc_version", SOC)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "not a deploy model" in result.stderr and "amct_onnx convert" in result.stderr
+
+
+def test_float_model_is_warned_of(command: Command) -> None:
+    path = float_model(("a", TensorProto.FLOAT, [1, 10]))
+    result = command("--model", path, "--soc_version", SOC)
+    assert result.returncode == 1
+    assert result.stdout.startswith("atc --framework=5") and "not a deploy model" in result.stderr
+    folder = stand_in(0)
+    result = command("--model", path, "--soc_version", SOC, "--run", path=folder)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "atc was not started" in result.stderr and not (folder / "called.json").exists()
+
+
+def test_soc_version_is_required(command: Command, model: Path) -> None:
+    result = command("--model", model)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--soc_version is missing" in result.stderr
+    result = command("--model", model, "--soc_version", SOC, "--strict")
+    assert result.returncode == 2 and "--om_json" in result.stderr
+
+
+# -- files that options name ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("soc_version", "first", "count"),
+    [
+        ("Ascend310", "V100RequantFusionPass", 13),
+        ("Ascend910A", "V100RequantFusionPass", 13),
+        ("310P", "V200RequantFusionPass", 13),
+        ("910B", "ConvConcatFusionPass", 12),
+        ("310B", "ConvConcatFusionPass", 12),
+        ("A3", "ConvConcatFusionPass", 12),
+    ],
+)
+def test_comparable_dumps(command: Command, model: Path, soc_version: str, first: str, count: int) -> None:
+    result = command("--model", model, "--soc_version", soc_version, "--comparable_dumps")
+    assert result.returncode == 0
+    path = model.with_name("net_deploy_model_fusion_switch.cfg")
+    assert f"--fusion_switch_file={path}" in shlex.split(result.stdout)
+    assert "--quant_dumpable=1" in shlex.split(result.stdout)
+    assert f"wrote {path}" in result.stderr
+    lines = path.read_text().splitlines()
+    assert lines[0] == f"{first}:off" and len(lines) == len(set(lines)) == count
+    assert "TbeConvDequantQuantFusionPass:off" in lines and all(line.endswith("Pass:off") for line in lines)
+
+
+@pytest.mark.parametrize("soc_version", ["950", "IPV350"])
+def test_comparable_dumps_where_no_list_is_public(command: Command, model: Path, soc_version: str) -> None:
+    result = command("--model", model, "--soc_version", soc_version, "--comparable_dumps")
+    assert (result.returncode, result.stdout) == (2, "") and "is not public" in result.stderr
+
+
+def test_depthwise_layer_keeps_the_requant_pass(command: Command, model: Path) -> None:
+    depthwise = good_model()
+    set_initializer(depthwise, "conv.w", np.ones((32, 1, 3, 3), np.int8))
+    set_attribute(depthwise, "conv", group=32)
+    model.write_bytes(depthwise.SerializeToString())
+    result = command("--model", model, "--soc_version", SOC, "--comparable_dumps")
+    lines = model.with_name("net_deploy_model_fusion_switch.cfg").read_text().splitlines()
+    assert len(lines) == 12 and "V200RequantFusionPass:off" not in lines
+    assert "depthwise" in result.stderr
+
+
+def test_file_of_the_user_is_not_replaced(command: Command, model: Path) -> None:
+    path = model.with_name("net_deploy_model_fusion_switch.cfg")
+    path.write_text("mine:off\n")
+    result = command("--model", model, "--soc_version", SOC, "--comparable_dumps")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert path.read_text() == "mine:off\n" and str(path) in result.stderr
+    path.unlink()
+    for _ in range(2):  # the second time it is there already, as it shall be
+        assert command("--model", model, "--soc_version", SOC, "--comparable_dumps").returncode == 0
+
+
+@pytest.mark.parametrize("soc_version", ["Ascend310P3", "Ascend310B1"])
+def test_first_layer(command: Command, model: Path, soc_version: str) -> None:
+    Path("aipp.cfg").write_text("aipp_op {}")
+    more = ["--first_layer", "--insert_op_conf", "aipp.cfg", "--output", "om/net"]
+    result = command("--model", model, "--soc_version", soc_version, *more)
+    assert result.returncode == 0
+    words = shlex.split(result.stdout)
+    assert {"--compression_optimize_conf=om/net_compression_optimize.cfg", "--enable_small_channel=1"} <= set(words)
+    assert Path("om/net_compression_optimize.cfg").read_text() == "enable_first_layer_quantization:true\n"
+    assert "AIPP" in result.stderr
+
+
+def test_first_layer_needs_aipp_and_a_chip_that_can(command: Command, model: Path) -> None:
+    images = good_model()
+    images.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+    model.write_bytes(images.SerializeToString())
+    result = command("--model", model, "--soc_version", SOC, "--first_layer")
+    assert result.returncode == 2
+    assert "--insert_op_conf" in result.stderr and "RGB888_U8" in result.stderr
+    result = command("--model", model, "--soc_version", "910B", "--first_layer")
+    assert result.returncode == 2 and "310P and 310B" in result.stderr
+    assert [p.name for p in model.parent.iterdir() if p.suffix == ".cfg"] == []
+
+
+@pytest.mark.parametrize("name", ["fusion_switch_file", "quant_dumpable"])
+def test_option_that_a_request_writes_is_not_taken_twice(command: Command, model: Path, name: str) -> None:
+    result = command("--model", model, "--soc_version", SOC, "--comparable_dumps", "--", f"--{name}=x")
+    assert result.returncode == 2 and f"--{name}" in result.stderr
+    assert command("--model", model, "--soc_version", SOC, "--", f"--{name}=x").returncode == 0
+
+
 # -- AIPP -----------------------------------------------------------------------------------------------------------
 
 
@@ -293,4 +408,6 @@ def test_codes_and_their_rules() -> None:
         assert entry.meaning and entry.advice.endswith(".")
         assert set(entry.rules) <= known, code
     assert codes_in("x E16002 [EZ9999]: W11001, E123456 NE16002") == ["E16002", "EZ9999", "W11001"]
+    for code in ("E13010", "E16005", "E19999", "E11010", "E10501", "EZ9999"):
+        assert CODES[code].rules and explain(code).startswith(f"{code}: ")
     assert explain("E99999") == ""

@@ -46,8 +46,12 @@ def test_table_prints_the_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_error_is_logged_and_fails_strict(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    finding = Finding("some-rule", ERROR, "A title", "a node", "", "a detail", "why", "source", "Do this.", ("310P",))
-    monkeypatch.setattr(convert_model, "check", lambda model: CheckReport(None, None, ("310P",), (finding,)))
+    finding = Finding(
+        "some-rule", ERROR, "A title", "a node", "", "a detail", "why", "source", "Do this.", ("310P",), ("9.1",)
+    )
+    monkeypatch.setattr(
+        convert_model, "check", lambda model: CheckReport(None, None, ("310P",), ("9.0", "9.1"), (finding,))
+    )
     logger = logging.getLogger("amct_onnx")
     logger.addHandler(caplog.handler)
     try:

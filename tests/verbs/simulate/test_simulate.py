@@ -344,9 +344,22 @@ def test_what_no_simulation_wrote_is_not_replaced(tmp_path: Path, kind: str) -> 
 def test_results_of_another_user_are_not_replaced() -> None:
     np.save("one.npy", feeds_of("qat/net")["x"])
     simulate(NET, "one.npy", "out")
-    os.chown("out/000000", 65534, 65534)
-    with pytest.raises(OutputError, match="000000: belongs to another user"):
-        simulate(NET, "one.npy", "out")
+    for path in ("out/000000", "out/000000/y.npy", "out/simulation.json"):
+        os.chown(path, 65534, 65534)
+        with pytest.raises(OutputError, match=f"{os.path.basename(path)}: belongs to another user"):
+            simulate(NET, "one.npy", "out")
+        os.chown(path, 0, 0)
+
+
+@pytest.mark.parametrize("data", ["out/000000", "out/000000/y.npy", "link"])
+def test_results_that_the_run_reads_are_not_replaced(data: str, tmp_path: Path) -> None:
+    np.save("one.npy", feeds_of("qat/net")["x"])
+    simulate(NET, "one.npy", "out")
+    Path("link").symlink_to("out/000000")
+    before = whole_tree(tmp_path)
+    with pytest.raises(OutputError, match="lies among the earlier results"):
+        simulate(NET, data, "out")
+    assert whole_tree(tmp_path) == before
 
 
 def test_what_comes_while_a_run_goes_on_is_not_replaced() -> None:

@@ -11,7 +11,7 @@ from amct_onnx.device.lowering.kernels import float_kernel, integer_kernel, part
 from amct_onnx.device.lowering.state import Accumulator, Int8Tensor, IntegerLayer, LoweringState
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
-from amct_onnx.graph.layers import CONVOLUTIONS, Layout, layout_of
+from amct_onnx.graph.layers import Layout, bias_of, layout_of
 
 
 def lower_layer(state: LoweringState, node: ir.Node) -> None:
@@ -25,30 +25,30 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
         raise UnsupportedModelError(f"Node '{node.name}' ({node.op_type}) lacks an input. Write the model again.")
     _check_form(state, node, weight)
     int8 = state.held_int8(value, node)
-    array = _constant_weight(state, node, weight)
-    bias = _bias(state, node)
     layout = layout_of(node)
     assert layout is not None  # only operators of the table are lowered here
+    array = _constant_weight(state, node, layout, weight)
+    bias = _bias(state, node)
     layer = _layer_of(node, layout, int8, array, bias)
     state.layers.append(layer)
     state.edit.before(node)
     bound, parts = layer.bound(), None
-    may_be_float = not state.integer_kernels or node.op_type == "ConvTranspose"
+    may_be_float = not state.integer_kernels or layout.kind.integer_operator is None
     in_float = may_be_float and bound is not None and bound <= EXACT_IN_FLOAT32
     if may_be_float and not in_float and array is not None and layer.sums is not None:
         parts = parts_needed(node, layout, array, layer.sums, int8.offset)
     if array is not None and in_float:
-        result = float_kernel(state, node, int8, weight, array, bias)
+        result = float_kernel(state, node, layout, int8, weight, array, bias)
     elif array is not None and parts is not None:
         layer.kernel = "split"
         result = split_kernel(state, node, layout, int8, array, parts, bias)
-    elif node.op_type != "ConvTranspose":
+    elif layout.kind.integer_operator is not None:
         layer.kernel = "integer"
-        result = integer_kernel(state, node, int8, weight, bias, layer.rank)
+        result = integer_kernel(state, node, layout, int8, weight, bias, layer.rank)
     else:
         raise UnsupportedModelError(
             f"Node '{node.name}': the accumulator of a single input channel may exceed 2^24, which no ONNX "
-            "operator computes exactly for ConvTranspose. Use a smaller kernel."
+            f"operator computes exactly for {node.op_type}. Use a smaller kernel."
         )
     summed = Accumulator(result, in_float, layer, layout.kind.result_axis)
     layer.accumulator = summed
@@ -68,11 +68,11 @@ def _check_form(state: LoweringState, node: ir.Node, weight: ir.Value) -> None:
         )
 
 
-def _constant_weight(state: LoweringState, node: ir.Node, weight: ir.Value) -> Array | None:
+def _constant_weight(state: LoweringState, node: ir.Node, layout: Layout, weight: ir.Value) -> Array | None:
     """The weight's integers; None when another operand is computed in its place, as a MatMul may have it."""
     if weight not in state.int8 and state.constants.is_constant(weight):
         return state.constants.array(weight)
-    if node.op_type in CONVOLUTIONS:
+    if layout.kind.convolution:
         raise UnsupportedModelError(
             f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' is not constant, ATC needs an int8 "
             "initializer. Convert the model again."
@@ -87,7 +87,7 @@ def _layer_of(
     sums, rank = None, 2
     if weight is not None:
         rank = weight.ndim
-        if rank < (3 if node.op_type in CONVOLUTIONS else 1) or not weight.size:
+        if rank < (3 if layout.kind.convolution else 1) or not weight.size:
             raise UnsupportedModelError(
                 f"Node '{node.name}' ({node.op_type}): its weight has shape {list(weight.shape)}, which it does "
                 "not take. Write the model again."
@@ -115,7 +115,7 @@ def _warnings(int8: Int8Tensor) -> list[str]:
 
 
 def _bias(state: LoweringState, node: ir.Node) -> Array | None:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    value = bias_of(node)
     if value is None:
         return None
     if not state.constants.is_constant(value):

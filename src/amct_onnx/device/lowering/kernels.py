@@ -12,7 +12,7 @@ from amct_onnx.device.facts import EXACT_IN_FLOAT32, WeightSums, largest_sum, we
 from amct_onnx.device.lowering.blocked_layout import blocked_convolution, blocked_weight
 from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
 from amct_onnx.graph.attributes import attribute
-from amct_onnx.graph.layers import LAYER_KINDS, Layout
+from amct_onnx.graph.layers import Layout
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
@@ -20,6 +20,7 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 def float_kernel(
     state: LoweringState,
     node: ir.Node,
+    layout: Layout,
     int8: Int8Tensor,
     weight: ir.Value,
     integers: Int8,
@@ -37,8 +38,8 @@ def float_kernel(
         state.float_weights[key] = state.edit.cast(weight, ir.DataType.FLOAT)
     node.replace_input_with(0, int8.value)
     node.replace_input_with(1, state.float_weights[key])
-    if addend is not None:
-        node.replace_input_with(2, addend)
+    if addend is not None and layout.kind.bias_input is not None:
+        node.replace_input_with(layout.kind.bias_input, addend)
     return node.outputs[0]
 
 
@@ -55,18 +56,26 @@ def _blocked(
 
 
 def integer_kernel(
-    state: LoweringState, node: ir.Node, int8: Int8Tensor, weight: ir.Value, bias: Array | None, rank: int
+    state: LoweringState,
+    node: ir.Node,
+    layout: Layout,
+    int8: Int8Tensor,
+    weight: ir.Value,
+    bias: Array | None,
+    rank: int,
 ) -> ir.Value:
     """ConvInteger or MatMulInteger on int8 x int8 with the offset as zero point, then the int32 bias.
 
     ConvInteger pads with the zero point. Kernels of mixed signs saturate on some CPUs.
     """
+    operator = layout.kind.integer_operator
+    assert operator is not None  # the caller asks
     zero, q = state.edit.constant(np.int8(int8.offset)), state.integers_of(int8)
     state.edit.before(node)
-    if node.op_type == "Conv":
-        result = state.edit.node("ConvInteger", [q, weight, zero], node.attributes.values())
+    if layout.kind.convolution:
+        result = state.edit.node(operator, [q, weight, zero], node.attributes.values())
         if bias is not None:
-            bias = Layout(LAYER_KINDS["Conv"]).along_result(bias, rank)
+            bias = layout.along_result(bias, rank)
     else:
         factors = [zero]
         if weight in state.int8:
@@ -79,7 +88,7 @@ def integer_kernel(
             q = state.edit.node("Transpose", [q], swap)
         if attribute(node, "transB", 0):
             weight = state.edit.node("Transpose", [weight], swap)
-        result = state.edit.node("MatMulInteger", [q, weight, *factors])
+        result = state.edit.node(operator, [q, weight, *factors])
     if bias is not None:
         result = state.edit.node("Add", [result, state.edit.constant(bias)])
     state.replaced.append(node)

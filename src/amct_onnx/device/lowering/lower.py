@@ -17,6 +17,7 @@ from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.float16_rounding import round_float16_nodes
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.model_kinds import kind_of
 
 ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAntiQuant": lower_antiquant}
 
@@ -49,8 +50,10 @@ def lower(
     for value in [v for v in state.graph.inputs if v.is_initializer()]:
         state.graph.inputs.remove(value)  # ATC makes it a constant
     if not any(n.op_type in ASCEND for n in ir.traversal.RecursiveGraphIterator(state.graph)):
+        kind, _ = kind_of(ir.traversal.RecursiveGraphIterator(state.graph))
+        what = f"it is a {kind}" if kind else "either it is not a deploy model, or all its layers are float"
         state.warnings.append(
-            "The model holds no Ascend operator: either it is not a deploy model, or all its layers are float."
+            f"The model holds no Ascend operator: {what}. To run it as on a device, give the deploy model."
         )
     _walk(state, state.graph)
     for node in reversed(state.replaced):

@@ -6,13 +6,27 @@ import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import nodes_of
-from amct_onnx.normalise.foreign_quantizers import mct, openvino, qonnx
+from amct_onnx.normalise.foreign_quantizers import mct, openvino, qonnx, torch_nodes
+from amct_onnx.normalise.foreign_quantizers.grid import TYPES
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
 
 
 def relabel(_: QuantizerWriter, node: ir.Node) -> None:
-    """com.microsoft QuantizeLinear and DequantizeLinear: the default domain's definition, for more types."""
+    """QuantizeLinear and DequantizeLinear of another domain: the default domain's definition, for more types."""
     node.domain = ""
+
+
+def vitis(writer: QuantizerWriter, node: ir.Node) -> None:
+    """Vitis' and Quark's own pair: the default domain's, where the zero point says the integer type."""
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    kind = None if zero is None else zero.dtype
+    if kind is None and writer.constants.is_constant(zero) and zero is not None:
+        kind = ir.DataType.from_numpy(writer.constants.array(zero).dtype)
+    if kind in TYPES:
+        node.op_type = "DequantizeLinear" if "Dequantize" in node.op_type else "QuantizeLinear"
+        for name in [n for n in node.attributes if n != "axis"]:
+            del node.attributes[name]
+        relabel(writer, node)
 
 
 DOMAINS: dict[str, dict[str, Rule]] = {
@@ -22,13 +36,22 @@ DOMAINS: dict[str, dict[str, Rule]] = {
     "org.openvinotoolkit": openvino.RULES,
     "mct_quantizers": mct.RULES,
     "com.microsoft": {"QuantizeLinear": relabel, "DequantizeLinear": relabel},
+    "com.vai.quantize": {"VitisQuantizeLinear": vitis, "VitisDequantizeLinear": vitis},
+    "com.amd.quark": {"ExtendedQuantizeLinear": vitis, "ExtendedDequantizeLinear": vitis},
 }
 """Domain -> operator -> the rule that reads it."""
+SHARED = ("com.microsoft", "com.vai.quantize", "com.amd.quark")
+"""Of these domains, operators without a rule are no quantizers, or are left as they are."""
+
+
+def rule_for(node: ir.Node) -> Rule | None:
+    """The rule that reads a node, if it is a foreign quantizer."""
+    return DOMAINS.get(node.domain, {}).get(node.op_type) or torch_nodes.rule_for(node)
 
 
 def only_normalised_runs(node: ir.Node) -> bool:
     """Whether a node is a quantizer of these domains that ONNX Runtime does not know."""
-    return node.domain != "com.microsoft" and node.op_type in DOMAINS.get(node.domain, {})
+    return node.domain != "com.microsoft" and rule_for(node) is not None
 
 
 def express_foreign_quantizers(model: ir.Model) -> None:
@@ -39,17 +62,14 @@ def express_foreign_quantizers(model: ir.Model) -> None:
         FactorError: A scale, zero point, range or bit width that is not constant or not usable.
     """
     nodes = nodes_of(model)
-    if not any(n.domain in DOMAINS for n in nodes):
+    if not any(n.domain in DOMAINS or rule_for(n) for n in nodes):
         return
     writer = QuantizerWriter(model)
     for node in nodes:
-        rules = DOMAINS.get(node.domain)
-        if rules is None:
-            continue
-        rule = rules.get(node.op_type)
+        rule = rule_for(node)
         if rule is not None:
             rule(writer, node)
-        elif node.domain != "com.microsoft":
+        elif node.domain in DOMAINS and node.domain not in SHARED:
             raise UnsupportedModelError(
                 f"Node '{node.name}' is a {node.domain}::{node.op_type}, which is not an integer quantization that "
                 "QuantizeLinear can express. Export the model with integer quantizers, in QDQ format."

@@ -37,7 +37,7 @@ class QuantizerWriter:
     def write(self, node: ir.Node, grid: Grid) -> None:
         """Round to a grid."""
         x = tensor_of(node)
-        why = self._obstacle(x, *grid.factors)
+        why = self.obstacle(x, *grid.factors)
         if not why and self.constants.is_constant(x):
             self._write_constant(node, x, grid)
             return
@@ -56,7 +56,7 @@ class QuantizerWriter:
     def write_signs(self, node: ir.Node, scale: Array) -> None:
         """Scale where x >= 0, else -scale."""
         x, zero = tensor_of(node), np.zeros(1)
-        if self.constants.is_constant(x) and not self._obstacle(x, scale, zero):
+        if self.constants.is_constant(x) and not self.obstacle(x, scale, zero):
             signs = np.where(self.constants.array(x) >= 0, 1, -1).astype(np.int8)
             inputs, attributes = self._factors(node, x, scale, zero, ir.DataType.INT8)
             self._dequantize(node, self.edit.constant(f"{x.name}/signs", signs), inputs, attributes)
@@ -133,16 +133,16 @@ class QuantizerWriter:
             inputs.append(self.edit.constant(f"{node.name}/zero_point", flat[1].astype(kind.numpy())))
         if size == 1:
             return inputs, []
-        axis = next(i for i, n in enumerate(spread) if n > 1) + self._rank(x, len(spread)) - len(spread)
+        axis = next(i for i, n in enumerate(spread) if n > 1) + self.rank(x, len(spread)) - len(spread)
         return inputs, [ir.AttrInt64("axis", axis)]
 
-    def _obstacle(self, x: ir.Value, *factors: Array) -> str:
+    def obstacle(self, x: ir.Value, *factors: Array) -> str:
         """Why no Q/DQ has these scales and zero points (in turn), or nothing."""
         try:
             spread = np.broadcast_shapes(*(f.shape for f in factors))
         except ValueError:
             return f"has a scale of shape {list(factors[0].shape)} and a zero point of shape {list(factors[1].shape)}"
-        if sum(n > 1 for n in spread) > 1 or len(spread) > self._rank(x, len(spread)):
+        if sum(n > 1 for n in spread) > 1 or len(spread) > self.rank(x, len(spread)):
             return f"has scales of shape {list(spread)}, which is more than one axis"
         for zero in factors[1::2]:
             fractional = zero[zero != np.rint(zero)].reshape(-1)
@@ -150,7 +150,8 @@ class QuantizerWriter:
                 return f"has the zero point {float(fractional[0]):.6g}, no integer"
         return ""
 
-    def _rank(self, x: ir.Value, default: int) -> int:
+    def rank(self, x: ir.Value, default: int) -> int:
+        """Number of axes of a tensor, or the default where nothing tells it."""
         if x.shape is not None:
             return len(x.shape)
         return len(self._shape(x)) if self.constants.is_constant(x) else default

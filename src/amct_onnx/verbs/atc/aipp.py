@@ -8,9 +8,14 @@ IMAGE_FORMATS = {1: "YUV400_U8", 3: "RGB888_U8"}
 """AIPP's name of a uint8 image by its number of channels."""
 
 
+def is_image(dims: tuple[int, ...]) -> bool:
+    """Whether a shape is that of images: 4-D with one or three channels."""
+    return len(dims) == 4 and dims[1] in IMAGE_FORMATS
+
+
 def aipp_hint(value: ir.Value, dims: tuple[int, ...]) -> str:
     """A paragraph for a 4-D input of one or three channels; "" for anything else."""
-    if len(dims) != 4 or dims[1] not in IMAGE_FORMATS:
+    if not is_image(dims):
         return ""
     if value.dtype == ir.DataType.UINT8:
         return (

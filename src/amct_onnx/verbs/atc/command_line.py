@@ -11,12 +11,16 @@ import onnx_ir as ir
 
 from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.common.plain_text import shown
-from amct_onnx.device.chips import soc_version_of
+from amct_onnx.device.chips import find_chip, soc_version_of
 from amct_onnx.errors import SettingError, UnsupportedModelError
-from amct_onnx.verbs.atc.aipp import aipp_hint
+from amct_onnx.verbs.atc.aipp import aipp_config, aipp_hint, is_image
+from amct_onnx.verbs.atc.first_layer import COMPRESSION_TEXT, SMALL_CHANNEL, check_first_layer
+from amct_onnx.verbs.atc.first_layer import HINT as FIRST_LAYER_HINT
+from amct_onnx.verbs.atc.fusion_switch import fusion_switch_text, passes_to_switch_off
 from amct_onnx.verbs.atc.options import normalise, refuse_excluded
 from amct_onnx.verbs.check.load import load_for_check
-from amct_onnx.verbs.check.model_view import ModelView
+from amct_onnx.verbs.check.model_view import DEFAULT_NAMES, ModelView
+from amct_onnx.verbs.check.rules.operators import LEFTOVERS
 
 ONNX_FRAMEWORK = 5
 FORMATS = {4: "NCHW", 5: "NCDHW"}
@@ -30,12 +34,16 @@ class AtcCommand:
     Attributes:
         words: program and arguments.
         hints: what the user may want to know, one paragraph each.
+        warnings: why the line may not do what the user wants, one paragraph each.
         output: path that ATC appends .om to.
+        files: path -> text of the files that the line names and that ``write_option_file`` must write.
     """
 
     words: tuple[str, ...]
     hints: tuple[str, ...]
+    warnings: tuple[str, ...]
     output: str
+    files: tuple[tuple[Path, str], ...]
 
 
 def build_command(
@@ -46,6 +54,8 @@ def build_command(
     input_shape: str | None = None,
     input_format: str | None = None,
     insert_op_conf: str | None = None,
+    first_layer: bool = False,
+    comparable_dumps: bool = False,
     options: Iterable[str] = (),
 ) -> AtcCommand:
     """The right command line for a deploy model.
@@ -57,17 +67,21 @@ def build_command(
         input_shape: ``name:1,3,224,224;other:1,10``; needed when the file leaves a dimension open.
         input_format: NCHW, NCDHW or ND; by the inputs' rank when None.
         insert_op_conf: AIPP configuration file.
+        first_layer: keep a first convolution of few channels int8.
+        comparable_dumps: switch off the fusions that make dumps incomparable with the model's nodes.
         options: further options of ATC, in either spelling.
 
     Raises:
         ModelFileError, ModelNotFoundError: The model cannot be read.
-        UnsupportedModelError: An input has a name with control characters.
-        SettingError: An option or shape does not fit the model, or is excluded for a quantized model.
+        UnsupportedModelError: It holds ONNX's quantizers, or an input has a name with control characters.
+        SettingError: An option or shape does not fit the model or the chip, or is excluded for a quantized model.
     """
-    soc = soc_version_of(soc_version)
-    model = load_for_check(model_file)
+    soc, chip = soc_version_of(soc_version), find_chip(soc_version)
+    model, _ = load_for_check(model_file)
+    view = ModelView(model)
+    warnings = _not_a_deploy_model(view, model_file)
     more = normalise(options)
-    refuse_excluded(more, ModelView(model).quantized)
+    refuse_excluded(more, view.quantized)
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     shapes = _shapes(inputs, parse_input_shape(input_shape or "", SettingError))
     target = output if output is not None else str(Path(model_file).with_suffix(""))
@@ -86,11 +100,63 @@ def build_command(
             raise SettingError(f"{insert_op_conf}: no such file. Give the AIPP configuration file.")
         words.append(f"--insert_op_conf={insert_op_conf}")
     hints = [] if insert_op_conf is not None else [aipp_hint(v, shapes[v.name or ""]) for v in inputs]
+    files: list[tuple[Path, str]] = []
+    if first_layer:
+        images = [aipp_config(d) for d in shapes.values() if is_image(d)]
+        check_first_layer(chip, insert_op_conf, images[0] if images else "")
+        files.append((Path(f"{target}_compression_optimize.cfg"), COMPRESSION_TEXT))
+        words += [f"--compression_optimize_conf={files[-1][0]}", SMALL_CHANNEL]
+        hints.append(FIRST_LAYER_HINT)
+    if comparable_dumps:
+        passes = passes_to_switch_off(chip, view)
+        files.append((Path(f"{target}_fusion_switch.cfg"), fusion_switch_text(passes)))
+        words += [f"--fusion_switch_file={files[-1][0]}", "--quant_dumpable=1"]
+        if passes != chip.switched_off:
+            hints.append(
+                "The model holds an int8 depthwise Conv, for which ATC's documentation wants the requant pass left on: "
+                "the dumps behind it differ from the model's nodes."
+            )
+    _refuse_twice(words, more)
     if soc.casefold() != soc_version.casefold():
         hints.append(
             f"'{soc_version}' is compiled for as {soc}. Give the name that `npu-smi info` shows for another one."
         )
-    return AtcCommand((*words, *more), tuple(h for h in hints if h), target)
+    return AtcCommand((*words, *more), tuple(h for h in hints if h), warnings, target, tuple(files))
+
+
+def _not_a_deploy_model(view: ModelView, model_file: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Warnings on a model that is not a deploy model.
+
+    Raises:
+        UnsupportedModelError: It holds ONNX's quantizers, which ATC does not know.
+    """
+    leftovers = [n for n in view.names if n.op_type in LEFTOVERS and n.domain in DEFAULT_NAMES]
+    if leftovers:
+        raise UnsupportedModelError(
+            f"{os.fspath(model_file)}: node '{view.names[leftovers[0]]}' is a {leftovers[0].op_type}, which ATC does "
+            f"not "
+            "know: this is a quantized ONNX model, not a deploy model. Run 'amct_onnx convert' and give the file "
+            "..._deploy_model.onnx."
+        )
+    if not view.quantized:
+        return (
+            f"{os.fspath(model_file)}: holds no AscendQuant and no int8 layer: it is not a deploy model, and ATC will "
+            "compile it as a float model. Give the file ..._deploy_model.onnx that 'amct_onnx convert' wrote.",
+        )
+    return ()
+
+
+def _refuse_twice(words: list[str], more: tuple[str, ...]) -> None:
+    """An option that this line writes and that the user gave as well.
+
+    Raises:
+        SettingError: There is one.
+    """
+    ours = {w.partition("=")[0] for w in words}
+    for option in more:
+        name = option.partition("=")[0]
+        if name in ours:
+            raise SettingError(f"{name} is written by --first_layer or --comparable_dumps. Give one of the two.")
 
 
 def _format(shapes: dict[str, tuple[int, ...]]) -> str:

@@ -50,24 +50,49 @@ CODES: dict[str, ErrorCode] = {
     "E10054": ErrorCode("a required option is empty", "Quote values that hold ';' or ':'."),
     "E10501": ErrorCode(
         "no operator prototype is registered",
-        "Source the set_env.sh of CANN (ASCEND_OPP_PATH), and install the operator package of the product.",
-        ("unknown-operator",),
+        "The parser knew the ONNX operator, but not the operator that it makes of it. Source the set_env.sh of CANN "
+        "(ASCEND_OPP_PATH), and install the operator package of the product; a plugin of an experimental folder "
+        "brings its own prototype.",
+        ("operator-unproven",),
     ),
     "E11010": ErrorCode(
-        "the plugin of an operator refused its attributes",
-        "The message names the node: look at its attributes.",
-        ("conv-geometry", "conv-transpose-kernel-shape", "odd-pads", "conv-auto-pad-3d", "empty-input"),
+        "an operator's parameters cannot be parsed",
+        "The message names the node; one called <tensor>_Initializer_<n> or of type Constant or Input is a tensor "
+        "whose element type the parser does not read. Otherwise the plugin refused the node's attributes.",
+        (
+            "constant-type",
+            "constant-int4",
+            "input-type",
+            "input-int4",
+            "constant-without-data",
+            "conv-geometry",
+            "conv-transpose-kernel-shape",
+            "odd-pads",
+            "conv-auto-pad-3d",
+            "empty-input",
+        ),
     ),
     "E13000": ErrorCode("a path does not exist", "Check --model, --output and --insert_op_conf."),
     "E13001": ErrorCode("a file cannot be opened", "Check its path and permissions."),
-    "E13005": ErrorCode("the model cannot be parsed", "The file is no valid ONNX model, or was cut off while copying."),
+    "E13005": ErrorCode(
+        "the model cannot be parsed", "The file is not a valid ONNX model, or was cut off while copying."
+    ),
     "E13009": ErrorCode(
         "two nodes have one name", "Rename one of them; inputs and constants count as well.", ("duplicate-name",)
     ),
     "E13010": ErrorCode(
-        "no plugin is registered for an operator",
-        "Convert leftover quantizers with `amct_onnx convert`.",
-        ("leftover-quantizer", "no-plugin", "unknown-operator"),
+        "no plugin is registered for domain::version::operator",
+        "Read the three parts of the type: another domain than ai.onnx, a version outside of 11 to 18, a leftover "
+        "quantizer, or an operator that ATC does not have at this version. Convert the QAT model with `amct_onnx "
+        "convert`, which also rewrites operators that the specification gives a body for.",
+        (
+            "operator-not-registered",
+            "operator-newer",
+            "foreign-domain",
+            "leftover-quantizer",
+            "no-plugin",
+            "local-functions",
+        ),
     ),
     "E14001": ErrorCode(
         "an operator's arguments do not fit it",
@@ -79,23 +104,49 @@ CODES: dict[str, ErrorCode] = {
     ),
     "E16002": ErrorCode(
         "no ONNX plugin is registered for domain::version::operator",
-        "Read the three parts: another domain than ai.onnx, a version outside 11 to 18, or a leftover quantizer.",
-        ("foreign-domain", "opset-unregistered", "leftover-quantizer", "local-functions", "unknown-operator"),
+        "As E13010, which comes first in current versions: read the three parts.",
+        ("operator-not-registered", "operator-newer", "foreign-domain", "leftover-quantizer", "local-functions"),
     ),
-    "E16004": ErrorCode("the model has no graph", "The file is no model, or was cut off while copying."),
+    "E16004": ErrorCode("the model has no graph", "The file is not a model, or was cut off while copying."),
     "E16005": ErrorCode(
-        "the model has several opset_import entries", "Keep that of the default domain only.", ("opset-entries",)
+        "the model has several opset_import entries",
+        "Releases up to CANN 9.1 take one entry, used or not. Keep that of the default domain only.",
+        ("opset-entries", "domain-newer"),
     ),
     "E19999": ErrorCode(
         "an inner error",
-        "Read the lines above and the log that --log=debug writes; `amct_onnx check` finds the usual causes.",
-        ("opset-missing", "output-not-produced", "input-not-produced", "cycle", "deq-scale-rank", "deq-scale-variable"),
+        "The text behind it tells: 'data_type ... not support' or 'is undefined' is a tensor's element type; 'Resolve "
+        "operator IO name failed' is an input or output too many; 'Model parse to graph failed' only says that an "
+        "error above it stopped the parser. Else read the log that --log=debug writes.",
+        (
+            "constant-type",
+            "input-type",
+            "constant-without-data",
+            "input-count",
+            "output-count",
+            "ascend-inputs",
+            "if-attributes",
+            "branch-output-captured",
+            "opset-missing",
+            "output-not-produced",
+            "input-not-produced",
+            "cycle",
+            "deq-scale-rank",
+            "deq-scale-variable",
+        ),
     ),
     "EZ3003": ErrorCode(
         "no kernel of the product takes an operator with these types and shapes",
         "The message names the node. Install the operator package of exactly this product; an int8 node has no kernel "
         "when its chain is broken or the product has no int8 form of it.",
         ("conv-3d", "conv-transpose-3d", "chain", "chain-offset", "int8-reader", "weight-type", "bias-type"),
+    ),
+    "EZ9999": ErrorCode(
+        "an inner error while operators are selected or compiled",
+        "The lines around it name the operator, often with a TBE or Python traceback. First check that CANN's Python "
+        "packages and set_env.sh belong to one version and to the product of --soc_version; then whether the named "
+        "operator is an int8 layer whose chain is broken. --log=debug and --op_debug_level=1 show its arguments.",
+        ("conv-axes", "conv-3d", "conv-3d-dilation", "chain", "chain-offset", "weight-type", "bias-type"),
     ),
 }
 

@@ -53,14 +53,14 @@ def normalise(words: Iterable[str]) -> tuple[str, ...]:
     """Options in the form ``--name=value``; ``--name value`` and ``--name-with-dashes=value`` are taken as well.
 
     Raises:
-        SettingError: A word is no option.
+        SettingError: A word is not an option.
     """
     found: list[str] = []
     waiting = list(words)
     while waiting:
         word = waiting.pop(0)
         if not word.startswith("--") or len(word) == 2:
-            raise SettingError(f"'{word}' is no option of ATC. Write options as --name=value behind a lone --.")
+            raise SettingError(f"'{word}' is not an option of ATC. Write options as --name=value behind a lone --.")
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not waiting or waiting[0].startswith("--"):

@@ -1,4 +1,4 @@
-"""check: every rule on one model, for one product or for all."""
+"""check: every rule on one model, for one product and CANN version or for all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from amct_onnx.device.chips import CHIPS, Chip, find_chip
+from amct_onnx.verbs.check.cann_versions import versions_of
 from amct_onnx.verbs.check.load import load_for_check
 from amct_onnx.verbs.check.model_view import ModelView
 from amct_onnx.verbs.check.report import SEVERITIES, CheckReport, Finding
@@ -15,34 +16,46 @@ from amct_onnx.verbs.check.rule import Find, Hit
 from amct_onnx.verbs.check.rules import RULES
 
 
-def check(model: str | os.PathLike[str] | ir.Model, soc_version: str | None = None) -> CheckReport:
-    """Say whether ATC would take a deploy model, whoever wrote it.
+def check(
+    model: str | os.PathLike[str] | ir.Model, soc_version: str | None = None, cann: str | None = None
+) -> CheckReport:
+    """Tell whether ATC will accept a deploy model, from this tool or any other.
 
     Args:
         model: path of the .onnx file, or a model in memory; it is not modified and its weights are not read.
         soc_version: value of ATC's ``--soc_version``; None checks for every known product.
+        cann: "8.5", "9.0", "9.1" or "master"; None checks for all of them.
 
     Returns:
-        The findings, the gravest first; each names the products for which it holds.
+        The findings, the gravest first; each names the products and CANN versions for which it holds.
 
     Raises:
         ModelNotFoundError: The file does not exist.
-        ModelFileError: The file is no ONNX model.
-        SettingError: ``soc_version`` is of no known product.
+        ModelFileError: The file is not an ONNX model.
+        SettingError: Unknown ``soc_version`` or ``cann``.
     """
     products = CHIPS if soc_version is None else (find_chip(soc_version),)
+    versions = versions_of(cann)
     if isinstance(model, ir.Model):
-        return _check(ModelView(model), None, soc_version, products)
-    view = ModelView(load_for_check(model), Path(model).resolve().parent)
-    return _check(view, os.fspath(model), soc_version, products)
+        return _check(ModelView(model), None, soc_version, products, versions)
+    loaded, facts = load_for_check(model)
+    view = ModelView(loaded, Path(model).resolve().parent, facts)
+    return _check(view, os.fspath(model), soc_version, products, versions)
 
 
-def _check(view: ModelView, model_file: str | None, soc_version: str | None, products: tuple[Chip, ...]) -> CheckReport:
+def _check(
+    view: ModelView,
+    model_file: str | None,
+    soc_version: str | None,
+    products: tuple[Chip, ...],
+    versions: tuple[str, ...],
+) -> CheckReport:
     hits: dict[Find, list[Hit]] = {}
     findings: list[Finding] = []
     for rule in RULES:
         affected = tuple(p.name for p in products if rule.chips(p))
-        if not affected:
+        compilers = tuple(v for v in versions if v in rule.versions)
+        if not affected or not compilers:
             continue
         if rule.find not in hits:
             hits[rule.find] = list(rule.find(view))
@@ -58,8 +71,9 @@ def _check(view: ModelView, model_file: str | None, soc_version: str | None, pro
                 source=rule.source,
                 remedy=rule.remedy,
                 products=affected,
+                cann=compilers,
             )
             for hit in hits[rule.find]
         ]
     findings.sort(key=lambda f: SEVERITIES.index(f.severity))
-    return CheckReport(model_file, soc_version, tuple(p.name for p in products), tuple(findings))
+    return CheckReport(model_file, soc_version, tuple(p.name for p in products), versions, tuple(findings))

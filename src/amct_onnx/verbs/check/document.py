@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from amct_onnx.device.chips import CHIPS, Chip
+from amct_onnx.verbs.check.cann_versions import CANN_VERSIONS
 from amct_onnx.verbs.check.report import SEVERITIES
 from amct_onnx.verbs.check.rule import Rule
 from amct_onnx.verbs.check.rules import RULES
@@ -21,8 +22,8 @@ def rules_table() -> str:
         parts += [
             f"### {severity.capitalize()}s",
             "",
-            "| rule | products | why | remedy | source |",
-            "|---|---|---|---|---|",
+            "| rule | products | CANN | why | remedy | source |",
+            "|---|---|---|---|---|---|",
         ]
         parts += [_rule_row(rule) for rule in RULES if rule.severity == severity]
         parts.append("")
@@ -32,7 +33,8 @@ def rules_table() -> str:
 def _rule_row(rule: Rule) -> str:
     names = [p.name for p in CHIPS if rule.chips(p)]
     where = "all" if len(names) == len(CHIPS) else ", ".join(names)
-    cells = (f"`{rule.id}`: {rule.title}", where, rule.why, rule.remedy, rule.source)
+    versions = "all" if rule.versions == CANN_VERSIONS else ", ".join(rule.versions)
+    cells = (f"`{rule.id}`: {rule.title}", where, versions, rule.why, rule.remedy, rule.source)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -40,8 +42,8 @@ def products_table() -> str:
     """The products as Markdown."""
     rows = [
         "| product | `--soc_version`, for example | architecture | quantizes in | deq_scale checked | AscendDequant → "
-        "AscendQuant | Conv of ≤ 16 channels | int8 Conv 3-D | int4 | source |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "AscendQuant | Conv of ≤ 16 channels | int8 Conv 3-D | int4 | float16 deq_scale | source |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows += ["| " + " | ".join(_product_cells(p)) + " |" for p in CHIPS]
     return "\n".join(rows) + "\n"
@@ -55,11 +57,17 @@ def _product_cells(product: Chip) -> tuple[str, ...]:
         "float16" if product.float16_chain else "float32",
         product.deq_scale_shape,
         product.requant_fusion or "left alone",
-        "rolled back to float" if product.small_channel_rollback else "not established",
+        _few_channels(product),
         "listed" if product.conv3d else "not established",
         product.int4 or "not established",
+        "refused" if product.uint64_deq_scale_only else "taken" if product.float16_deq_scale else "not established",
         product.source,
     )
+
+
+def _few_channels(product: Chip) -> str:
+    seen = "rolled back to float" if product.small_channel_rollback else "not established"
+    return f"{seen}; the first one can stay int8" if product.first_layer else seen
 
 
 SECTIONS = {"rules": rules_table, "products": products_table}

@@ -1,4 +1,4 @@
-"""Read a model for checking: unlike a conversion, missing data or outputs are findings here and no reason to stop."""
+"""Read a model for checking: unlike in a conversion, missing data or outputs are findings and not a reason to stop."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
+from amct_onnx.files.file_kinds import HEAD_BYTES, file_kind
+from amct_onnx.verbs.check.file_facts import FileFacts, drop_sparse_values, facts_of
 
 
-def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
-    """Load a model without touching its external data.
+def load_for_check(model_file: str | os.PathLike[str]) -> tuple[ir.Model, FileFacts]:
+    """Load a model without touching its external data, and read what its file says beyond it.
 
     Raises:
         ModelNotFoundError: The file does not exist.
-        ModelFileError: The file is no ONNX model.
+        ModelFileError: The file is not an ONNX model.
     """
     path = Path(model_file)
     try:
@@ -27,12 +30,13 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
         if not path.is_file():
             raise ModelFileError(f"{path}: not a regular file. Give the path of the .onnx model to check.")
         with _quiet():
-            model = ir.load(path)
+            model, facts = _parse(path)
     except AmctError:
         raise
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     except Exception as error:  # protobuf and onnx-ir raise many classes on malformed bytes
+        _refuse_other_files(path)
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -40,15 +44,34 @@ def load_for_check(model_file: str | os.PathLike[str]) -> ir.Model:
             f"{path}: not a valid ONNX model ({type(cause).__name__}: {cause}). Export or download the model again."
         ) from error
     if not all(isinstance(text, str) for text in _texts(model)):
-        raise ModelFileError(f"{path}: a name in it is no UTF-8 text. Export or download the model again.")
+        raise ModelFileError(f"{path}: a name in it is not UTF-8 text. Export or download the model again.")
     for tensor in _tensors(model):
         if tensor.dtype == ir.DataType.UNDEFINED:
             raise ModelFileError(
                 f"{path}: tensor '{tensor.name}' has no element type. Export or download the model again."
             )
     if not model.opset_imports and not len(model.graph):
+        _refuse_other_files(path)
         raise ModelFileError(f"{path}: not an ONNX model with a graph. Export or download the model again.")
-    return model
+    return model, facts
+
+
+def _parse(path: Path) -> tuple[ir.Model, FileFacts]:
+    proto = onnx.load(str(path), load_external_data=False)
+    facts = facts_of(proto)
+    drop_sparse_values(proto.graph)
+    model: ir.Model = ir.from_proto(proto)
+    for graph in [model.graph, *model.graph.subgraphs()]:
+        ir.external_data.set_base_dir(graph, path.parent)
+    return model, facts
+
+
+def _refuse_other_files(path: Path) -> None:
+    with path.open("rb") as file:
+        what = file_kind(file.read(HEAD_BYTES), path.stat().st_size)
+    if what is not None:
+        remedy = what.remedy
+        raise ModelFileError(f"{path}: not an ONNX model but {what.name}. {remedy}")
 
 
 def _texts(model: ir.Model) -> Iterator[object]:

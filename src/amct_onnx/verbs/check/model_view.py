@@ -6,7 +6,6 @@ Nothing here computes or copies weights; tensors are read only by rules that ask
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.graph.attributes import attribute
-from amct_onnx.graph.layers import LAYER_KINDS, PRODUCTS, layout_of
+from amct_onnx.graph.layers import LAYER_KINDS, PRODUCTS, bias_of, layout_of
+from amct_onnx.verbs.check.file_facts import FileFacts
+from amct_onnx.verbs.check.scopes import Scope, scopes_of
 
 Stored = TypeVar("Stored", float, int, str, tuple[int, ...])
 
@@ -27,6 +28,8 @@ POOL = "AveragePool"
 """The vendor's tool quantizes it like a layer without a weight."""
 QUANT, DEQUANT, ANTIQUANT = "AscendQuant", "AscendDequant", "AscendAntiQuant"
 ASCEND = (QUANT, DEQUANT, ANTIQUANT)
+DEFAULT_NAMES = ("", "ai.onnx")
+"""Names of the default domain."""
 INTEGER_WEIGHTS = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4)
 MOVES = frozenset(
     {
@@ -53,15 +56,6 @@ STEPS = 32
 
 
 @dataclass(frozen=True)
-class Scope:
-    """A graph, and the node whose attribute holds it (None for the root)."""
-
-    graph: ir.Graph
-    holder: ir.Node | None
-    outer: Scope | None
-
-
-@dataclass(frozen=True)
 class IntegerLayer:
     """An int8 layer with its surroundings, as far as they could be followed.
 
@@ -69,7 +63,7 @@ class IntegerLayer:
         node: the layer.
         quants: AscendQuant of the first and (for a MatMul of two activations) second input.
         before: operators between the first AscendQuant and the layer, nearest to the layer first.
-        weight: the weight tensor; None when it is no constant.
+        weight: the weight tensor; None when it is not a constant.
         weight_moves: operators between the weight's constant and the layer.
         bias: third input, or the other input of ``add``.
         add: the Add behind a MatMul or Gemm that reads its int32 result.
@@ -159,6 +153,24 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     return _held(node)
 
 
+def folded(value: ir.Value | None) -> tuple[ir.TensorProtocol, tuple[ir.Node, ...]] | None:
+    """The constant that reaches value through operators with no other input, and those operators, last one first.
+
+    The compiler computes such a chain before its quantization passes run.
+    """
+    passed: list[ir.Node] = []
+    while value is not None and len(passed) < STEPS:
+        tensor = constant(value)
+        if tensor is not None:
+            return tensor, tuple(passed)
+        node = value.producer()
+        if node is None or node.domain not in DEFAULT_NAMES or len(node.inputs) != 1 or node.op_type in ASCEND:
+            return None
+        passed.append(node)
+        value = node.inputs[0]
+    return None
+
+
 def array(tensor: ir.TensorProtocol | None, most: int = 1 << 22) -> npt.NDArray[Any] | None:
     """The numbers of a tensor of at most ``most`` elements; None when they are missing, too many or malformed."""
     if tensor is None or (isinstance(tensor, ir.ExternalTensor) and not os.path.isfile(tensor.path)):
@@ -199,16 +211,19 @@ class ModelView:
     Attributes:
         model: the model.
         folder: the folder of its file, against which external data is resolved; None in memory.
+        facts: what the file says beyond the model.
         scopes: the root graph and all nested ones, breadth first as ATC's parser visits them.
         names: the name that ATC gives to each node: its own, or OpType_<n> for the n-th unnamed one.
     """
 
-    def __init__(self, model: ir.Model, folder: Path | None = None) -> None:
+    def __init__(self, model: ir.Model, folder: Path | None = None, facts: FileFacts | None = None) -> None:
         self.model = model
         self.folder = folder
-        self.scopes = tuple(_scopes(model.graph))
+        self.facts = facts or FileFacts(tuple(model.opset_imports.items()), (), ())
+        self.scopes = tuple(scopes_of(model.graph))
         self.names: dict[ir.Node, str] = {}
         self._by_type: dict[str, list[ir.Node]] = {}
+        self._defined: dict[ir.Graph, frozenset[str]] = {}
         unnamed = 0
         for scope in self.scopes:
             for node in scope.graph:
@@ -222,18 +237,18 @@ class ModelView:
         if not op_types:
             yield from self.names
         for op_type in op_types:
-            yield from (n for n in self._by_type.get(op_type, ()) if not n.domain)
+            yield from (n for n in self._by_type.get(op_type, ()) if n.domain in DEFAULT_NAMES)
 
     def cubes(self, *op_types: str) -> Iterator[IntegerLayer]:
         """int8 layers of one of the types; all that run on the matrix unit when none is given."""
         yield from (layer for layer in self.layers if layer.node.op_type in (op_types or CUBE))
 
     def deq_scales(self) -> Iterator[tuple[ir.Node, ir.TensorProtocol]]:
-        """Every AscendDequant whose deq_scale is a constant, and that constant."""
+        """Every AscendDequant whose deq_scale is a constant, also behind Identity, and that constant."""
         for node in self.nodes(DEQUANT):
-            tensor = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-            if tensor is not None:
-                yield node, tensor
+            found = folded(node.inputs[1]) if len(node.inputs) > 1 else None
+            if found is not None and all(n.op_type == "Identity" for n in found[1]):
+                yield node, found[0]
 
     def op_types(self) -> dict[tuple[str, str], list[ir.Node]]:
         """Nodes by (domain, type)."""
@@ -254,6 +269,23 @@ class ModelView:
             if found is not None:
                 yield (node.outputs[0].name or "" if node.outputs else ""), found, node
 
+    def defined(self, graph: ir.Graph) -> frozenset[str]:
+        """Names that a graph itself gives: inputs, initializers, results."""
+        if graph not in self._defined:
+            results = (v.name for node in graph for v in node.outputs)
+            names = {*(v.name for v in graph.inputs), *graph.initializers, *results}
+            self._defined[graph] = frozenset(n for n in names if n)
+        return self._defined[graph]
+
+    def is_outer(self, name: str, scope: Scope) -> bool:
+        """Whether a graph around ``scope`` gives this name."""
+        outer = scope.outer
+        while outer is not None:
+            if name in self.defined(outer.graph):
+                return True
+            outer = outer.outer
+        return False
+
     @property
     def quantized(self) -> bool:
         """Whether any Ascend operator or int8 layer is there."""
@@ -262,8 +294,13 @@ class ModelView:
     @property
     def opset(self) -> int | None:
         """Version of the default domain; None when it is not imported."""
-        found = [v for d, v in self.model.opset_imports.items() if d in ("", "ai.onnx")]
-        return found[0] if found else None
+        return self.version_of("")
+
+    def version_of(self, domain: str) -> int | None:
+        """Version of a domain, the last one when the file names it twice, as the parser keeps it; None without one."""
+        names = DEFAULT_NAMES if domain in DEFAULT_NAMES else (domain,)
+        found = [v for d, v in self.facts.opsets if d in names]
+        return found[-1] if found else None
 
     def _layers(self) -> Iterator[IntegerLayer]:
         for node in self.nodes(*CUBE, POOL):
@@ -290,7 +327,7 @@ class ModelView:
         weight: ir.TensorProtocol | None,
         moves: tuple[ir.Node, ...],
     ) -> IntegerLayer:
-        bias = node.inputs[2] if node.op_type != POOL and len(node.inputs) > 2 else None
+        bias = bias_of(node)
         add: ir.Node | None = None
         after: list[ir.Node] = []
         result = node.outputs[0] if node.outputs else None
@@ -342,18 +379,3 @@ def _reaches_dequant(node: ir.Node) -> bool:
             return False
         node = uses[0].node
     return False
-
-
-def _scopes(root: ir.Graph) -> Iterator[Scope]:
-    waiting = deque([Scope(root, None, None)])
-    while waiting:
-        scope = waiting.popleft()
-        yield scope
-        for node in scope.graph:
-            for item in node.attributes.values():
-                if item.is_ref():
-                    continue
-                if item.type == ir.AttributeType.GRAPH:
-                    waiting.append(Scope(item.as_graph(), node, scope))
-                elif item.type == ir.AttributeType.GRAPHS:
-                    waiting.extend(Scope(g, node, scope) for g in item.as_graphs())

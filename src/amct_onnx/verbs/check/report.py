@@ -29,6 +29,7 @@ class Finding:
         source: where that rule was read.
         remedy: what to do.
         products: names of the products for which the finding holds.
+        cann: CANN versions for which it holds.
     """
 
     rule: str
@@ -41,6 +42,7 @@ class Finding:
     source: str
     remedy: str
     products: tuple[str, ...]
+    cann: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class CheckReport(JsonReport):
         model_file: path of the model; None for a model in memory.
         soc_version: what was checked for; None for every product.
         products: names of the products that were checked for.
+        cann: CANN versions that were checked for.
         findings: see Finding.
     """
 
@@ -60,6 +63,7 @@ class CheckReport(JsonReport):
     model_file: str | None
     soc_version: str | None
     products: tuple[str, ...]
+    cann: tuple[str, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -80,5 +84,7 @@ class CheckReport(JsonReport):
     def summary(self) -> str:
         """One line: the counts, and for which products."""
         target = self.soc_version or ", ".join(self.products)
+        if len(self.cann) == 1:
+            target += f" with CANN {self.cann[0]}"
         parts = [f"{n} {s}{'' if n == 1 else 's'}" for s, n in self.counts.items() if n]
         return f"Check for {target}: {', '.join(parts) if parts else 'nothing found'}."

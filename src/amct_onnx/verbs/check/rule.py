@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from amct_onnx.device.chips import Chip
+from amct_onnx.verbs.check.cann_versions import CANN_VERSIONS
 from amct_onnx.verbs.check.model_view import ModelView
 
 
@@ -46,6 +47,7 @@ class Rule:
         remedy: what to do.
         find: yields the places; called once for a model, whatever the chips.
         chips: those on which the rule holds.
+        versions: CANN versions in which it holds.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Rule:
     remedy: str
     find: Find
     chips: Callable[[Chip], bool] = every_chip
+    versions: tuple[str, ...] = CANN_VERSIONS
 
 
 _RULES: dict[Find, list[Rule]] = {}
@@ -71,6 +74,7 @@ def rule(
     source: str,
     remedy: str,
     chips: Callable[[Chip], bool] = every_chip,
+    versions: tuple[str, ...] = CANN_VERSIONS,
 ) -> Callable[[Find], Find]:
     """Make a rule of the function below: what it finds breaks the rule. The arguments are those of ``Rule``.
 
@@ -78,7 +82,7 @@ def rule(
     """
 
     def declare(find: Find) -> Find:
-        _RULES.setdefault(find, []).insert(0, Rule(id, severity, title, why, source, remedy, find, chips))
+        _RULES.setdefault(find, []).insert(0, Rule(id, severity, title, why, source, remedy, find, chips, versions))
         return find
 
     return declare

@@ -16,7 +16,9 @@ def print_check(report: CheckReport, file: TextIO) -> None:
     """Print one row for each finding, each rule's reason and remedy once, and the summary line."""
     console = console_for(file)
     if report.findings:
-        table = Table("Severity", "Rule", "Node", "Tensor", "Finding", "Products")
+        # a column of nothing but "all" would tell nothing
+        partly = any(f.cann != report.cann for f in report.findings)
+        table = Table("Severity", "Rule", "Node", "Tensor", "Finding", "Products", *(["CANN"] if partly else []))
         for finding in report.findings:
             table.add_row(
                 Text(finding.severity, style=STYLES[finding.severity]),
@@ -25,6 +27,7 @@ def print_check(report: CheckReport, file: TextIO) -> None:
                 Text(finding.tensor or "-", overflow="fold"),
                 Text(finding.detail, overflow="fold"),
                 "all" if finding.products == report.products else ", ".join(finding.products),
+                *(["all" if finding.cann == report.cann else ", ".join(finding.cann)] if partly else []),
             )
         console.print(table)
     for severity in SEVERITIES:

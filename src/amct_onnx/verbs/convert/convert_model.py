@@ -17,13 +17,14 @@ from amct_onnx.common.log import start_log
 from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
-from amct_onnx.emit.record import record_text
+from amct_onnx.emit.record import is_own_record, record_text
 from amct_onnx.emit.rewrite import PlanEmitter
-from amct_onnx.errors import SettingError
+from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.compose import Composition, compose, data_path
-from amct_onnx.files.output_files import check_targets, in_real_folder, output_files
+from amct_onnx.files.output_files import check_targets, identities, in_real_folder, output_files
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
+from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Plan
@@ -31,8 +32,10 @@ from amct_onnx.plan.ledger import ResidualEntry
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.verbs.check.checker import check
+from amct_onnx.verbs.convert.datadump_graph import datadump_graph
 from amct_onnx.verbs.convert.log_report import log_report
 from amct_onnx.verbs.convert.overflow import overflow_warnings
+from amct_onnx.verbs.convert.recorded_factors import insert_recorded_quantizers
 from amct_onnx.verbs.convert.report import ConversionReport, Origin
 
 Verdict = TypeVar("Verdict")
@@ -55,7 +58,8 @@ def convert_qat_model(
     Args:
         model_file: the .onnx file.
         save_path: folder and name prefix; with a trailing slash the files get no prefix.
-        record_file: path of the factor record to write; none is written when None.
+        record_file: path of the factor record to write; none is written when None. Of files that are there, only a
+            record that a conversion wrote is replaced.
         grid_weights: convert float weights without Q/DQ whose values lie on an int8 grid (TensorFlow QAT through
             tf2onnx).
         gemm_per_channel: what a Gemm or MatMul with one weight scale per output channel becomes: "mul" (one
@@ -75,48 +79,114 @@ def convert_qat_model(
     Raises:
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
-    if fake_quant_weights not in FAKE_QUANT_WEIGHTS:
-        raise SettingError(f"fake_quant_weights is '{fake_quant_weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
     settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights)
+    return _run(_Request(model_file, save_path, record_file, None, settings, fake_quant_weights, progress))
+
+
+def convert_model(
+    model_file: str | os.PathLike[str],
+    scale_offset_record_file: str | os.PathLike[str],
+    save_path: str | os.PathLike[str],
+    *,
+    gemm_per_channel: str = "mul",
+    keep_conv1d: bool = False,
+    fake_quant_weights: str = INT8_WEIGHTS,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConversionReport:
+    """Convert a float model and a record of quantization factors, as the vendor's other tools and PPQ write them.
+
+    The result is that of a QAT model whose Q/DQ nodes hold these factors.
+
+    Args:
+        model_file: the float .onnx file.
+        scale_offset_record_file: the record, protobuf text; its keys are names of nodes. It is only read.
+        save_path: as ``convert_qat_model`` takes it.
+        gemm_per_channel: as there.
+        keep_conv1d: as there.
+        fake_quant_weights: as there.
+        progress: as there.
+
+    Returns:
+        The verdict on every candidate layer, and the files written.
+
+    Raises:
+        FactorError: A layer of the record is not in the model, or its factors do not fit it.
+        AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
+    """
+    settings = PlanSettings(False, gemm_per_channel, keep_conv1d, "refuse")
+    factors = os.fspath(scale_offset_record_file)
+    return _run(_Request(model_file, save_path, None, factors, settings, fake_quant_weights, progress))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of a conversion."""
+
+    model_file: str | os.PathLike[str]
+    save_path: str | os.PathLike[str]
+    record_file: str | os.PathLike[str] | None
+    factors_file: str | None
+    settings: PlanSettings
+    fake_quant_weights: str
+    progress: Callable[[int, int], None] | None
+
+
+def _run(request: _Request) -> ConversionReport:
+    weights = request.fake_quant_weights
+    if weights not in FAKE_QUANT_WEIGHTS:
+        raise SettingError(f"fake_quant_weights is '{weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
     start_log()
     with _collector_paused():
-        report, replaced = _convert(model_file, save_path, record_file, settings, fake_quant_weights, progress)
+        report, replaced = _convert(request)
     log_report(report, replaced)
     return report
 
 
-def _convert(
-    model_file: str | os.PathLike[str],
-    save_path: str | os.PathLike[str],
-    record_file: str | os.PathLike[str] | None,
-    settings: PlanSettings,
-    fake_quant_weights: str,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[ConversionReport, list[Path]]:
+def _read(request: _Request) -> ir.Model:
+    """The source; a float model gets the quantizers that its record tells of."""
+    model = read_model(request.model_file)
+    if request.factors_file is not None:
+        from amct_onnx.files.read_record import read_record  # imports msgspec, which a QAT model does not need
+
+        insert_recorded_quantizers(model, read_record(request.factors_file), request.factors_file)
+    return model
+
+
+def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     """The report, and the files that were there before."""
-    _, paths = output_files(os.fspath(save_path))
-    record = None if record_file is None else in_real_folder(record_file)
-    model = read_model(model_file)
-    inputs = model.meta[INPUT_FILES]
-    origin = _origin(model, settings, fake_quant_weights)
+    model_file = request.model_file
+    _, paths = output_files(os.fspath(request.save_path))
+    record = None if request.record_file is None else in_real_folder(request.record_file)
+    model = _read(request)
+    origin = _origin(model, request)
+    inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
+    names = frozenset(n.name for n in nodes_of(model) if n.name)
     model = normalise(model)
-    plan = make_plan(model, settings)
+    plan = make_plan(model, request.settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
     replaced = check_targets(targets, model_file, inputs)
+    if record in replaced:
+        _check_own(record)
     _free_garbage()
     integers = frozenset(s.weight.name for s in plan.sites)
-    deploy = _emitted(DeployEmitter(model, plan), plan, paths[0], integers, check)
+    deploy = _emitted(
+        DeployEmitter(model, plan),
+        plan,
+        paths[0],
+        integers,
+        lambda made, nodes: (check(made), datadump_graph(made, plan, nodes, names)),
+    )
     _free_garbage()
-    emitter = FakeQuantEmitter(model, plan, fake_quant_weights)
-    fake_quant = _emitted(emitter, plan, paths[1], frozenset(), lambda _: None)
+    emitter = FakeQuantEmitter(model, plan, request.fake_quant_weights)
+    fake_quant = _emitted(emitter, plan, paths[1], frozenset(), lambda *_: None)
     del model, emitter
     _free_garbage()
     warnings = plan.warnings + overflow_warnings(plan)
     if integers & deploy.composition.external_names:
         warnings += (
             "The int8 weights exceed what one ONNX file can hold: they are in "
-            f"'{deploy.composition.data_path.name}', which must be in the folder of the deploy model. ATC may "
-            "not recognise quantized layers whose weights are external.",
+            f"'{deploy.composition.data_path.name}', which must be in the folder of the deploy model "
+            "when ATC compiles it.",
         )
     report = ConversionReport(
         model_file=os.fsencode(model_file).decode(errors="backslashreplace"),
@@ -135,25 +205,50 @@ def _convert(
         residuals=_residuals(plan),
         float_operators=plan.float_operators,
         warnings=warnings,
-        check=deploy.verdict,
+        check=deploy.verdict[0],
+        graph=deploy.verdict[1],
         origin=origin,
     )
     texts = {paths[2]: json_text(report.to_dict())}
     if record is not None:
         texts[record] = record_text(plan)
-    write_outputs([deploy.composition, fake_quant.composition], texts, progress)
+    write_outputs([deploy.composition, fake_quant.composition], texts, request.progress)
     return report, replaced
 
 
-def _origin(source: ir.Model, settings: PlanSettings, fake_quant_weights: str) -> Origin:
+def _origin(source: ir.Model, request: _Request) -> Origin | None:
+    """None for a float model with a record: the source alone does not give the outputs again."""
+    if request.factors_file is not None:
+        return None
     versions = deciding_versions()
     return Origin(
         version=versions["amct_onnx"],
         code=versions[CODE],
         source_digest=model_digest(source),
-        **asdict(settings),
-        fake_quant_weights=fake_quant_weights,
+        **asdict(request.settings),
+        fake_quant_weights=request.fake_quant_weights,
     )
+
+
+def _check_own(record: Path) -> None:
+    """A record of another tool is its user's work: it is never replaced.
+
+    Raises:
+        OutputError: The file is no record that a conversion wrote.
+    """
+    from amct_onnx.common.typed_json import read_bounded  # imports msgspec, which a first conversion does not need
+
+    try:
+        own = is_own_record(read_bounded(record).decode())
+    except FileNotFoundError:
+        return  # a link to nothing
+    except (OSError, ValueError):
+        own = False
+    if not own:
+        raise OutputError(
+            f"{record}: exists and was not written by a conversion, so it is not overwritten. "
+            "Give --record_file another path. To convert a float model with these factors, use --from_record."
+        )
 
 
 @dataclass(frozen=True)
@@ -172,12 +267,16 @@ class _Emitted(Generic[Verdict]):
 
 
 def _emitted(
-    emitter: PlanEmitter, plan: Plan, path: Path, inline: frozenset[str], examine: Callable[[ir.Model], Verdict]
+    emitter: PlanEmitter,
+    plan: Plan,
+    path: Path,
+    inline: frozenset[str],
+    examine: Callable[[ir.Model, dict[str, tuple[str, ...]]], Verdict],
 ) -> _Emitted[Verdict]:
     """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
     model = emitter.rewrite()
-    verdict = examine(model)
     nodes = {entry.name: emitter.nodes_of(entry.name) for entry in plan.entries}
+    verdict = examine(model, nodes)
     return _Emitted(compose(model, path, inline), nodes, verdict)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -91,6 +91,7 @@ class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: Text
     remedy: Text
     products: Names
+    cann: Names
 
 
 class CountsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +109,7 @@ class CheckContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_file: Text | None
     soc_version: Text | None
     products: Names
+    cann: Names
     findings: tuple[FindingContent, ...]
     counts: CountsContent
     passed: bool
@@ -127,6 +129,24 @@ class OriginContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fake_quant_weights: Literal["int8", "float32"]
 
 
+class OpContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One node of ``datadump_graph``."""
+
+    name: Text
+    type: Name
+    id: Count
+    input: tuple[Text, ...]
+    attr: tuple[dict[str, Any], ...]
+    output_desc: tuple[dict[str, Any], ...]
+
+
+class GraphContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``datadump_graph``: it is for another program, and not used here."""
+
+    name: Text
+    op: tuple[OpContent, ...]
+
+
 class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of ``<prefix>_quant.json``."""
 
@@ -142,6 +162,8 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warnings: tuple[Text, ...]
     check: CheckContent | None
     origin: OriginContent | None
+
+    graph: tuple[GraphContent, ...]
     summary: Text
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
@@ -15,7 +16,7 @@ REASONS = frozenset(
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
     "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
-    "deq-scale-range padding-unknown conv-transpose-3d conv-rank "
+    "deq-scale-range padding-unknown conv-transpose-3d conv-3d-dilation conv-rank "
     "recurrent-layer einsum foreign-operator".split()
 )
 """Why a layer stays float; docs/ledger.md lists them."""
@@ -73,6 +74,7 @@ class ConversionReport(JsonReport):
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
     origin: Origin | None = None
+    graph: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
     @property
     def converted(self) -> tuple[LayerEntry, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich.table import Table
 
@@ -12,30 +12,19 @@ from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.convert.report import ConversionReport
 
-if TYPE_CHECKING:
-    pass
+WIDE = 100
+"""Columns from which on a row has room for all digits of a scale and for the granularity."""
 
 
 def print_report(report: ConversionReport, file: TextIO) -> None:
     """Print one row per candidate layer, the remaining quantizers, warnings and the summary line."""
     console = console_for(file)
-    table = Table("Layer", "Operator", "Granularity", "scale_d", "offset_d", "Verdict")
-    for entry in report.layers:
-        converted = entry.verdict == CONVERTED
-        table.add_row(
-            Text(entry.name, overflow="fold"),
-            entry.op_type,
-            entry.granularity or "-",
-            f"{entry.scale_d:.9g}" if entry.scale_d is not None else "-",
-            str(entry.offset_d) if entry.offset_d is not None else "-",
-            Text("int8" if converted else f"float: {entry.reason}", style="green" if converted else "yellow"),
-        )
-    console.print(table)
+    console.print(_layers(report, wide=console.width >= WIDE))
     for entry in report.refused:
         console.print(Text(f"{entry.name}: {entry.detail}. {entry.remedy}"), soft_wrap=True)
     actions = Counter(r.action for r in report.residuals)
     if actions:
-        console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())))
+        console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())), soft_wrap=True)
     kinds = Counter(f.op_type for f in report.float_operators)
     if kinds:
         console.print("Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items()))
@@ -53,3 +42,20 @@ def print_report(report: ConversionReport, file: TextIO) -> None:
         if rules:
             console.print("Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()), soft_wrap=True)
     console.print(Text(report.summary()), soft_wrap=True)
+
+
+def _layers(report: ConversionReport, *, wide: bool) -> Table:
+    """One row per candidate layer; a verdict is never cut, or two would look alike."""
+    table = Table("Layer", "Operator", *(["Granularity"] if wide else []), "scale_d", "offset_d")
+    table.add_column("Verdict", no_wrap=True)
+    for entry in report.layers:
+        converted = entry.verdict == CONVERTED
+        table.add_row(
+            Text(entry.name, overflow="fold"),
+            entry.op_type,
+            *([entry.granularity or "-"] if wide else []),
+            "-" if entry.scale_d is None else f"{entry.scale_d:.9g}" if wide else f"{entry.scale_d:.4g}",
+            str(entry.offset_d) if entry.offset_d is not None else "-",
+            Text("int8" if converted else f"float: {entry.reason}", style="green" if converted else "yellow"),
+        )
+    return table

@@ -26,6 +26,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.model_kinds import kind_of
 from amct_onnx.graph.quantizer_nodes import integer_type, is_op
 from amct_onnx.normalise.foreign_quantizers.rewrite import only_normalised_runs
 from amct_onnx.normalise.pipeline import normalise
@@ -33,6 +34,7 @@ from amct_onnx.plan.quantizers import RANGES, raw_factors
 from amct_onnx.verbs.doctor.cpu import cpu_facts
 from amct_onnx.verbs.doctor.exact_reference import make_exact
 from amct_onnx.verbs.doctor.output_errors import measure, result_of
+from amct_onnx.verbs.doctor.plain_quantizers import write_plain_quantizers
 from amct_onnx.verbs.doctor.report import DoctorReport
 from amct_onnx.verbs.doctor.sample_model import sample_model
 from amct_onnx.verbs.doctor.settings import PINNED, SETTINGS
@@ -76,6 +78,7 @@ def doctor(
     source = ir.from_proto(sample_model()) if model is None else read_model(str(content))
     _check_quantizers(source, os.fspath(model or BUILT_IN))
     source = normalise(source)
+    write_plain_quantizers(source)
     _check(source)
     ranges, steps = _input_ranges(source), _output_steps(source)
     as_written = source.clone()
@@ -137,14 +140,20 @@ def _expected(reference: ort.InferenceSession, names: list[str], batches: list[d
 
 def _check_quantizers(model: ir.Model, name: str) -> None:
     """Refuse a model without quantizers, or with quantizers that ONNX Runtime does not know."""
-    foreign = Counter(f"{n.domain}::{n.op_type}" for n in nodes_of(model) if only_normalised_runs(n))
+    nodes = [*nodes_of(model), *(n for function in model.functions.values() for n in function)]
+    foreign = Counter(f"{n.domain}::{n.op_type}" for n in nodes if only_normalised_runs(n))
     if foreign:
         counts = ", ".join(f"{count} x {kind}" for kind, count in foreign.items())
         raise UnsupportedModelError(
             f"{name}: holds {counts}, which ONNX Runtime cannot run under any setting. Convert the model and run its "
             "fake-quant model under AMCT_SO; `amct_onnx compare` compares it with what these quantizers should compute."
         )
-    if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes_of(model)):
+    if not any(is_op(n, "QuantizeLinear", "DequantizeLinear") or "Linear" in n.op_type for n in nodes):
+        kind, node = kind_of(nodes)
+        if kind:
+            raise NoQuantizerError(
+                f"{name}: is a {kind} (see its node '{node}'). Give the QAT model that it was made of."
+            )
         raise NoQuantizerError(
             f"{name}: holds no QuantizeLinear or DequantizeLinear, so that no setting can change its int8 numbers. "
             "Give the QAT model."

@@ -23,7 +23,7 @@ from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.float_types import float_type_of
-from amct_onnx.graph.layers import Layout, layout_of
+from amct_onnx.graph.layers import Layout, bias_of, layout_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
 from amct_onnx.plan.quantizers import RANGES, raw_factors
 
@@ -219,7 +219,7 @@ def _rewrite(node: ir.Node, layout: Layout, left: _Operand, right: _Operand, edi
         total = _in_parts(halves(x), halves(w), layer, make, number)
     alpha = attribute(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
     value = make("Mul", total, number(left.scale * right.scale * alpha, np.float64))
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = bias_of(node)
     if bias is not None:
         wide = make("Cast", bias, attributes=_cast(ir.DataType.DOUBLE))
         if node.op_type == "Gemm":

@@ -9,6 +9,7 @@ import numpy as np
 
 from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.common.onnxruntime_session import open_session
+from amct_onnx.common.text_codes import without_texts
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.verbs.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, SettingResult
 from amct_onnx.verbs.doctor.settings import Setting
@@ -90,8 +91,8 @@ def _errors_of(name: str, got: list[Array], expected: list[Array], step: float |
 
 
 def _numbers(array: Array) -> Float64:
-    """float64, which holds every float16, float32 and 32-bit integer."""
-    return np.asarray(array).astype(np.float64)
+    """float64, which holds every float16, float32 and 32-bit integer; texts by ``without_texts``."""
+    return without_texts(np.asarray(array)).astype(np.float64)
 
 
 def result_of(setting: Setting, errors: OutputErrors | str, floor: OutputErrors | str) -> SettingResult:

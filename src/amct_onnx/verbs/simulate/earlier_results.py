@@ -102,6 +102,8 @@ class EarlierResults:
             return
         if not stat.S_ISREG(status.st_mode):
             raise self._refusal(path, "is not a regular file")
+        if status.st_uid != os.geteuid():
+            raise self._refusal(path, "belongs to another user")
         if status.st_size != size or self._digest(path) != digest:
             raise self._refusal(path, "is not what the simulation wrote")
         self._seen[name, digest] = seen

@@ -37,6 +37,7 @@ class ResultFolder:
         self._folder = Path(os.path.realpath(folder))
         self._transaction = Transaction()
         self._earlier = EarlierResults(self._folder)
+        self._replaced: list[str] = []
         self._written: list[Path] = []
         self._listed: list[dict[str, Any]] = []
         self._feeds = 0
@@ -48,7 +49,7 @@ class ResultFolder:
             OutputError: They are not what their list says, or have none.
         """
         with self._output_errors():
-            self._earlier.verify()
+            self._replaced = self._earlier.verify()
         return self
 
     def __exit__(
@@ -56,6 +57,19 @@ class ResultFolder:
     ) -> None:
         """Remove what was not committed."""
         self._transaction.__exit__(kind, error, trace)
+
+    def refuse_input(self, path: str | os.PathLike[str]) -> None:
+        """Check that the run does not read what it replaces.
+
+        Raises:
+            OutputError: The path lies among the earlier results.
+        """
+        real = Path(os.path.realpath(path))
+        if any(self._folder / name in (real, *real.parents) for name in self._replaced):
+            raise OutputError(
+                f"{os.fspath(path)}: lies among the earlier results in {self._folder}, which this run replaces. Choose "
+                "another save_path."
+            )
 
     def add(self, files: Sequence[tuple[str, Array]], file_format: str) -> None:
         """Write the next feed.
@@ -131,6 +145,8 @@ class ResultFolder:
 
 
 def _content(array: Array, file_format: str) -> list[bytes | memoryview]:
+    if array.dtype.kind == "O":  # texts: numpy would write objects as a pickle
+        array = array.astype(np.str_)
     plain = np.ascontiguousarray(array)
     numbers = plain.reshape(-1).view(np.uint8).data
     if file_format == "bin":

@@ -98,6 +98,7 @@ def simulate(
     done = 0
     profile = find_profile(device)
     with ResultFolder(folder) as results, DeploySession(model, device=profile.name, collect=collect) as session:
+        results.refuse_input(data)
         names = [o.name for o in session.get_outputs()]
         source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
         for feeds in source:

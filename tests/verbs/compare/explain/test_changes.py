@@ -88,9 +88,9 @@ def test_file_that_no_session_opens_names_the_change(digits: Case) -> None:
 def test_tensors_that_can_no_longer_be_shown_leave_the_outputs(tmp_path: Path) -> None:
     """Without its AscendAntiQuant a tensor holds an average of integers, which no output of a session can be."""
     case = converted("ort_mbv3_qdq_dedicated", tmp_path, 2)
-    remove(case.deploy, "/Add_output_0_DequantizeLinear.antiquant")
+    remove(case.deploy, "/Add_output_0_DequantizeLinear.anti_quant")
     found = said(case, "deploy@reference")
-    assert found.node == "/Add_output_0_DequantizeLinear.antiquant" and found.cause == "node-missing"
+    assert found.node == "/Add_output_0_DequantizeLinear.anti_quant" and found.cause == "node-missing"
 
 
 def test_another_version_of_the_source_is_refused(digits: Case, tmp_path: Path) -> None:

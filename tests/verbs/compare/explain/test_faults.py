@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
+import amct_onnx
 from amct_onnx.verbs.compare.explain import default_settings
 from amct_onnx.verbs.compare.report import Divergence
 from support import comparison_cases as cases
 from support.comparison_cases import DIGITS, Case, converted
+from support.small_models import qdq_model
 
 
 def _fault(case: Case, *devices: str) -> dict[str, tuple[str, str]]:
@@ -69,6 +72,24 @@ def test_one_wrong_bias_is_named_with_its_channel(digits: Case, by: int, cause: 
     found = _named(digits)
     assert (found.layer, found.cause) == (layer, cause)
     assert "in channel 7 (1 of 16 channels is wrong)" in found.text
+
+
+def test_sum_that_wraps_is_named(tmp_path: Path) -> None:
+    """The sum of each channel with a bias near 2^31 wraps; it was taken for a wrong bias."""
+    model = onnx.load(qdq_model(tmp_path))
+    constants = {t.name: t for t in model.graph.initializer}
+    step = numpy_helper.to_array(constants["s"]) * 0.5 * numpy_helper.to_array(constants["sw"])
+    bias = ((2**31 - 2000) * step.astype(np.float64) / 2).astype(np.float32)  # beta is 2
+    constants["b"].CopyFrom(numpy_helper.from_array(bias[None], "b"))
+    constants["w"].CopyFrom(numpy_helper.from_array(np.full((3, 5), 100, np.int8), "w"))
+    onnx.save(model, tmp_path / "big.onnx")
+    amct_onnx.convert_qat_model(tmp_path / "big.onnx", tmp_path / "m")
+    for value, level in ((0.1, False), (12.0, True)):
+        np.savez(tmp_path / "data.npz", x=np.full((4, 3), value, np.float32))
+        found = amct_onnx.compare(tmp_path / "big.onnx", tmp_path / "m", tmp_path / "data.npz", devices=["reference"])
+        named = [d for d in found.divergences if d.model == "deploy@reference" and d.is_fault]
+        assert [(d.layer, d.cause) for d in named] == [("gemm", "accumulator-overflow")] * level
+        assert not level or "should reach 2.148e+09, beyond 2^31 - 1" in named[0].text
 
 
 @pytest.mark.parametrize("by", [-1, 20])

@@ -20,11 +20,13 @@ from amct_onnx.verbs.check.model_view import (
 )
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.check.rule import Hit, rule
-from amct_onnx.verbs.check.rules.sources import ANTIQUANT_PLUGIN, HOST_OPS
+from amct_onnx.verbs.check.rules.sources import ANTIQUANT_PLUGIN, HOST_OPS, PARSER
 
 QUANT_PLUGIN = "ops-nn: quant/ascend_quant/framework/ascend_quant_onnx_plugin.cpp"
 DEQUANT_PLUGIN = "ops-nn: quant/ascend_dequant/framework/ascend_dequant_onnx_plugin.cpp"
 DST_TYPES = ("INT8", "INT4", "INT16")
+MEANT_AS_INT8 = ("", "INT8")
+"""In any case of letters: what the plugin makes of them is what they mean."""
 GE_FLOAT, GE_FLOAT16, GE_BFLOAT16 = 0, 1, 27
 OPTIONS = {
     QUANT: {"round_mode": ir.AttributeType.STRING, "sqrt_mode": ir.AttributeType.INT},
@@ -127,14 +129,14 @@ def scale_range(view: ModelView) -> Iterator[Hit]:
 @rule(
     id="quant-offset-value",
     severity=ERROR,
-    title="Offset that is no int8 integer",
+    title="Offset that is not an int8 integer",
     why="The quantization passes copy the offset to the layer as int8; a fraction or a larger number is lost there "
     "while AscendQuant itself uses it in full.",
     source="older fusion engine: BiasOptimizeQuantRollbackBase (SetQuantParameters)",
     remedy="Write the zero point in int8 range (a uint8 zero point minus 128).",
 )
 def offset_value(view: ModelView) -> Iterator[Hit]:
-    """Offset that is no integer of the int8 range."""
+    """Offset that is not an integer of the int8 range."""
     for node in view.nodes(QUANT, ANTIQUANT):
         offset = float_attribute(node, "offset")
         if offset is None or _dst_type(node) == "INT16":
@@ -148,8 +150,8 @@ def offset_value(view: ModelView) -> Iterator[Hit]:
     id="quant-dst-type",
     severity=ERROR,
     title="dst_type that the plugin does not know",
-    why="Only the strings INT16 and INT4 are recognised; everything else, UINT8 and int4 included, silently "
-    "means INT8.",
+    why="Only the strings INT16 and INT4 are recognised; everything else silently means INT8, also UINT8 and int4, "
+    "which mean something else.",
     source=QUANT_PLUGIN,
     remedy="Write dst_type='INT8' and shift unsigned factors by -128.",
 )
@@ -161,7 +163,7 @@ def dst_type_unknown(view: ModelView) -> Iterator[Hit]:
             continue
         if kind != ir.AttributeType.STRING:
             yield Hit(f"its dst_type is stored as {kind.name}", view.names[node])
-        elif _dst_type(node) not in DST_TYPES:
+        elif _dst_type(node) not in DST_TYPES and _dst_type(node).upper() not in MEANT_AS_INT8:
             yield Hit(f"its dst_type is '{attribute(node, 'dst_type', '')}'", view.names[node])
 
 
@@ -204,8 +206,8 @@ def int4(view: ModelView) -> Iterator[Hit]:
     id="compiler-flag",
     severity=WARNING,
     title="sqrt_mode or relu_flag in the file",
-    why="GE's passes set these flags themselves; in the file sqrt_mode applies the scale twice and relu_flag "
-    "adds a Relu.",
+    why="GE's passes set these flags themselves. In the file sqrt_mode applies the scale twice, where a pass does not "
+    "overwrite it, and a negative scale becomes NaN; relu_flag adds a Relu.",
     source=HOST_OPS,
     remedy="Leave the attribute out; keep Relu as a node.",
 )
@@ -270,13 +272,13 @@ def option_lost(view: ModelView) -> Iterator[Hit]:
 @rule(
     id="result-type",
     severity=ERROR,
-    title="dtype that GE does not mean",
+    title="dtype of another table than GE's",
     why="dtype is an INT of GE's own table (0 float, 1 float16, 27 bfloat16), not of ONNX, where float16 is 10.",
     source=f"{DEQUANT_PLUGIN}; {ANTIQUANT_PLUGIN}",
     remedy="Write dtype=0 for float32 or 1 for float16.",
 )
 def result_type(view: ModelView) -> Iterator[Hit]:
-    """A dtype that is no number of GE's table, or is not stored as INT."""
+    """A dtype that is not a number of GE's table, or not stored as INT."""
     for node in view.nodes(DEQUANT, ANTIQUANT):
         kind = attribute_type(node, "dtype")
         if kind is None:
@@ -293,10 +295,11 @@ def result_type(view: ModelView) -> Iterator[Hit]:
     id="result-bfloat16",
     severity=WARNING,
     title="AscendDequant to bfloat16",
-    why="The product's AscendDequant writes float16.",
-    source="ge: tests/.../aic-ascend910b-ops-info-legacy.json; ops-nn: quant/ascend_dequant",
+    why="AscendDequant writes float16 on every product, also on 950; that a cast to bfloat16 is put behind it is not "
+    "established.",
+    source="ops-nn: quant/ascend_dequant/op_host/ascend_dequant_def.cpp; ge: tests/.../"
+    "aic-ascend910b-ops-info-legacy.json",
     remedy="Write dtype=0 or 1.",
-    chips=lambda p: not p.bfloat16_dequant,
 )
 def result_bfloat16(view: ModelView) -> Iterator[Hit]:
     """AscendDequant to bfloat16."""
@@ -309,8 +312,9 @@ def result_bfloat16(view: ModelView) -> Iterator[Hit]:
     id="ascend-inputs",
     severity=ERROR,
     title="Ascend operator with wrong inputs",
-    why="AscendQuant and AscendAntiQuant have one input, AscendDequant has two: the int32 result and deq_scale.",
-    source="ops-nn: quant/*/op_graph",
+    why="AscendQuant and AscendAntiQuant have one input, AscendDequant has two: the int32 result and deq_scale. At an "
+    "input too many the parser stops since 2026-08-19 (E19999); 9.1 and earlier drop it without a message.",
+    source=f"ops-nn: quant/*/op_graph; {PARSER} (SetOperatorInputs)",
     remedy="Write the inputs that the operator has.",
 )
 def input_count(view: ModelView) -> Iterator[Hit]:
@@ -327,7 +331,7 @@ def input_count(view: ModelView) -> Iterator[Hit]:
 @rule(
     id="quant-input-type",
     severity=ERROR,
-    title="AscendQuant of something that is no float",
+    title="AscendQuant of a tensor that is not float",
     why="The operator takes float32 and float16.",
     source="ops-nn: quant/ascend_quant/op_graph/ascend_quant_proto.h",
     remedy="Cast the tensor to float32 in front.",

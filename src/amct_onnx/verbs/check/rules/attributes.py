@@ -6,29 +6,18 @@ import math
 from collections.abc import Iterator
 
 import onnx
-import onnx_ir as ir
 
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import CONVOLUTIONS
 from amct_onnx.verbs.check.model_view import CUBE, IntegerLayer, ModelView
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.check.rule import Hit, rule
-from amct_onnx.verbs.check.rules.sources import LIMITS
+from amct_onnx.verbs.check.rules.conv_axes import spatial_axes
+from amct_onnx.verbs.check.rules.sources import CONV_PLUGIN, LIMITS
 
-CONV_PLUGIN = "ops-nn: common/src/framework/conv_onnx_plugin.cpp"
 TRANSPOSE_PLUGIN = "ops-nn: common/src/framework/conv_transpose_onnx_plugin.cpp"
 GEMM_PLUGIN = "ops-nn: common/src/framework/gemm_onnx_plugin.cpp"
-GEOMETRY = ("kernel_shape", "strides", "pads", "dilations")
 FREE_PADDING = ("NOTSET", "VALID")
-
-
-def _kernel_rank(node: ir.Node) -> int | None:
-    """Number of spatial axes, from kernel_shape or the weight; None when neither tells."""
-    kernel = attribute(node, "kernel_shape", ())
-    if kernel:
-        return len(kernel)
-    weight = node.inputs[1] if len(node.inputs) > 1 else None
-    return len(weight.shape) - 2 if weight is not None and weight.shape is not None else None
 
 
 @rule(
@@ -50,37 +39,6 @@ def mistyped(view: ModelView) -> Iterator[Hit]:
                 expected = str(schema.attributes[name].type).rsplit(".", 1)[-1]
                 if found.type.name != expected:
                     yield Hit(f"its {name} is stored as {found.type.name}, not {expected}", view.names[node])
-
-
-@rule(
-    id="conv-geometry",
-    severity=ERROR,
-    title="Conv without any geometry",
-    why="The plugin stops unless at least one of kernel_shape, strides, pads and dilations is written.",
-    source=CONV_PLUGIN,
-    remedy="Write kernel_shape, strides, pads, dilations and group.",
-)
-def conv_without_geometry(view: ModelView) -> Iterator[Hit]:
-    """Conv with none of kernel_shape, strides, pads, dilations."""
-    for node in view.nodes("Conv"):
-        if not any(name in node.attributes for name in GEOMETRY):
-            yield Hit("it has none of kernel_shape, strides, pads, dilations", view.names[node])
-
-
-@rule(
-    id="conv-kernel-shape",
-    severity=WARNING,
-    title="Conv without kernel_shape",
-    why="The plugin then guesses between 2-D and 3-D from the lengths of the other lists, and reads a list of one "
-    "element as a sign of 1-D.",
-    source=CONV_PLUGIN,
-    remedy="Write kernel_shape.",
-)
-def conv_kernel_shape(view: ModelView) -> Iterator[Hit]:
-    """Conv without kernel_shape, but with another list."""
-    for node in view.nodes("Conv"):
-        if "kernel_shape" not in node.attributes and any(name in node.attributes for name in GEOMETRY):
-            yield Hit("it has no kernel_shape", view.names[node])
 
 
 @rule(
@@ -126,7 +84,7 @@ def auto_pad_3d(view: ModelView) -> Iterator[Hit]:
     """Conv over three axes with auto_pad SAME."""
     for node in view.nodes("Conv"):
         mode = attribute(node, "auto_pad", "NOTSET")
-        if mode not in FREE_PADDING and _kernel_rank(node) == 3:
+        if mode not in FREE_PADDING and spatial_axes(node) == 3:
             yield Hit(f"its auto_pad is {mode}", view.names[node])
 
 
@@ -143,7 +101,7 @@ def auto_pad(view: ModelView) -> Iterator[Hit]:
     """Another convolution with auto_pad SAME."""
     for node in view.nodes(*CONVOLUTIONS):
         mode = attribute(node, "auto_pad", "NOTSET")
-        if mode not in FREE_PADDING and not (node.op_type == "Conv" and _kernel_rank(node) == 3):
+        if mode not in FREE_PADDING and not (node.op_type == "Conv" and spatial_axes(node) == 3):
             yield Hit(f"its auto_pad is {mode}", view.names[node])
 
 

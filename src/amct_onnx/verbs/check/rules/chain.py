@@ -141,7 +141,7 @@ def dequant_without_layer(view: ModelView) -> Iterator[Hit]:
     remedy="Put AscendAntiQuant in between.",
 )
 def int8_reader(view: ModelView) -> Iterator[Hit]:
-    """An int8 tensor that reaches an operator which is no int8 layer."""
+    """An int8 tensor that reaches an operator which is not an int8 layer."""
     allowed = {*MOVES, *CUBE, ANTIQUANT, POOL}
     for quant in view.nodes(QUANT):
         for value in quant.outputs:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY
 from amct_onnx.device.chips import CHECKED, Chip
-from amct_onnx.verbs.check.model_view import DEQUANT, ModelView, array, constant
+from amct_onnx.verbs.check.model_view import DEQUANT, ModelView, array, constant, folded
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import HOST_OPS
@@ -19,7 +19,8 @@ from amct_onnx.verbs.check.rules.sources import HOST_OPS
 SQUARE_ROOT_TINY = FLOAT16_TINY**2
 """Below it even the square root leaves float16's normal range."""
 _SHAPE_WHY = (
-    "JudgeQuantMode wants a 1-D constant directly at the operator and stops the compile with a parameter error."
+    "JudgeQuantMode wants a 1-D constant and stops the compile with a parameter error. Operators whose only input is a "
+    "constant are computed before."
 )
 _SHAPE_WHY_NOT = (
     "The current compiler does not check this on the product, older ones did on every product, and the quantization "
@@ -54,7 +55,7 @@ def _shape_unchecked(product: Chip) -> bool:
 @rule(
     id="deq-scale-variable",
     severity=ERROR,
-    title="deq_scale that is no constant",
+    title="deq_scale that is not a constant",
     why=_SHAPE_WHY,
     source=_SHAPE_SOURCE,
     remedy=_SHAPE_REMEDY,
@@ -63,7 +64,7 @@ def _shape_unchecked(product: Chip) -> bool:
 @rule(
     id="deq-scale-variable-unchecked",
     severity=WARNING,
-    title="deq_scale that is no constant",
+    title="deq_scale that is not a constant",
     why=_SHAPE_WHY_NOT,
     source=_SHAPE_SOURCE,
     remedy=_SHAPE_REMEDY,
@@ -72,7 +73,7 @@ def _shape_unchecked(product: Chip) -> bool:
 def deq_scale_variable(view: ModelView) -> Iterator[Hit]:
     """deq_scale fed by a node."""
     for node in view.nodes(DEQUANT):
-        if len(node.inputs) > 1 and node.inputs[1] is not None and constant(node.inputs[1]) is None:
+        if len(node.inputs) > 1 and node.inputs[1] is not None and folded(node.inputs[1]) is None:
             producer = node.inputs[1].producer()
             what = producer.op_type if producer is not None else "a graph input"
             yield Hit(f"its deq_scale comes from {what}", view.names[node], node.inputs[1].name or "")
@@ -143,8 +144,10 @@ def deq_scale_type(view: ModelView) -> Iterator[Hit]:
     id="deq-scale-float16",
     severity=ERROR,
     title="float16 deq_scale",
-    why="The operator list of the product has AscendDequant with a uint64 deq_scale only.",
-    source="ge: tests/.../aic-ascend910b-ops-info-legacy.json",
+    why="910B, A3 and 950 list AscendDequant with a uint64 deq_scale only; on 310P JudgeQuantMode reads it as uint64, "
+    "past the end of a float16 constant.",
+    source="ge: tests/.../aic-ascend910b-ops-info-legacy.json, graph_fusion.cc (JudgeQuantMode); ops-nn: "
+    "quant/ascend_dequant/op_host/ascend_dequant_def.cpp",
     remedy="Store the float32 bits of each scale, zero-extended to UINT64.",
     chips=lambda p: p.uint64_deq_scale_only,
 )
@@ -182,7 +185,7 @@ def deq_scale_bits(view: ModelView) -> Iterator[Hit]:
     id="deq-scale-value",
     severity=ERROR,
     title="Unusable deq_scale",
-    why="The low 32 bits are read as a float32 scale; zero, infinity, NaN and negative numbers are no scale.",
+    why="The low 32 bits are read as a float32 scale; zero, infinity, NaN and negative numbers are not scales.",
     source="ge: quant_pass/quant_host_cpu_op_common.h",
     remedy="Store the float32 bits of scale_d * scale_w; calibrate again when that product is zero or infinite.",
 )

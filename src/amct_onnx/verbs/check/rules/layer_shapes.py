@@ -6,11 +6,21 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from amct_onnx.device.chips import LAYERS
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import CONVOLUTIONS
-from amct_onnx.verbs.check.model_view import DEQUANT, QUANT, IntegerLayer, ModelView, static_shape, weight_shape
+from amct_onnx.verbs.check.model_view import (
+    ANTIQUANT,
+    DEQUANT,
+    QUANT,
+    IntegerLayer,
+    ModelView,
+    static_shape,
+    weight_shape,
+)
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from amct_onnx.verbs.check.rule import Hit, rule
+from amct_onnx.verbs.check.rules.sources import LIMITS
 
 SMALL_CHANNELS = 16
 """Input channels up to which a Conv is rolled back to float: the block of float16 channels."""
@@ -26,7 +36,11 @@ _ROLLBACK_WHY = (
     "A Conv of at most 16 input channels gets its weight and bias dequantized and runs in float16: its activation "
     "is then not quantized, and the result differs from int8."
 )
-_ROLLBACK_REMEDY = "Keep the layer float in training, or accept that it runs in float16."
+_ROLLBACK_REMEDY = (
+    "Keep the layer float in training, or accept that it runs in float16. On 310P and 310B the model's first layer "
+    "stays int8 with a static AIPP, enable_first_layer_quantization: true in --compression_optimize_conf, and "
+    "--enable_small_channel=1: `amct_onnx atc --first_layer` writes all three."
+)
 
 
 def _spatial(layer: IntegerLayer) -> int | None:
@@ -66,6 +80,60 @@ def conv_3d(view: ModelView) -> Iterator[Hit]:
     for layer in view.cubes("Conv"):
         if _spatial(layer) == 3:
             yield Hit("it has three spatial axes", view.names[layer.node])
+
+
+@rule(
+    id="conv-3d-dilation",
+    severity=ERROR,
+    title="int8 Conv dilated in depth",
+    why="The int8 form of Conv3D takes dilation 1 in depth only.",
+    source="ops-nn: conv/conv3d_v2; CANN documentation of AMCT: restrictions on quantized layers",
+    remedy="Keep the layer float.",
+)
+def conv_3d_dilation(view: ModelView) -> Iterator[Hit]:
+    """int8 Conv over three axes whose dilation in depth is not 1."""
+    for layer in view.cubes("Conv"):
+        dilations = attribute(layer.node, "dilations", ())
+        if _spatial(layer) == 3 and dilations and dilations[0] != 1:
+            yield Hit(f"its dilations are {list(dilations)}", view.names[layer.node])
+
+
+@rule(
+    id="layer-undocumented",
+    severity=NOTE,
+    title="int8 layer that the product's documentation does not name",
+    why="Of quantized layers the documentation names ConvTranspose alone for this product.",
+    source=LIMITS,
+    remedy="Keep the layers float, or try them on the device.",
+    chips=lambda p: p.int8_layers != LAYERS,
+)
+def layer_undocumented(view: ModelView) -> Iterator[Hit]:
+    """int8 layers other than ConvTranspose, one finding for the model."""
+    found = [layer.node for layer in view.cubes() if layer.node.op_type != "ConvTranspose"]
+    if found:
+        yield Hit(f"{len(found)} int8 layers of other operators; the first is this one", view.names[found[0]])
+
+
+@rule(
+    id="add-undocumented",
+    severity=NOTE,
+    title="Add of two quantized inputs",
+    why="For this product the documentation allows one quantized input of an Add.",
+    source=LIMITS,
+    remedy="Quantize one input of the Add only.",
+    chips=lambda p: p.int8_layers != LAYERS,
+)
+def add_undocumented(view: ModelView) -> Iterator[Hit]:
+    """An Add both of whose inputs come from AscendAntiQuant, one finding for the model."""
+    found = [node for node in view.nodes("Add") if _both_quantized(node)]
+    if found:
+        detail = f"both inputs of {len(found)} Add nodes come from AscendAntiQuant; the first is this one"
+        yield Hit(detail, view.names[found[0]])
+
+
+def _both_quantized(node: ir.Node) -> bool:
+    producers = [v.producer() for v in node.inputs if v is not None]
+    return len(producers) == 2 and all(p is not None and p.op_type == ANTIQUANT for p in producers)
 
 
 @rule(
@@ -132,7 +200,8 @@ def small_channels(view: ModelView) -> Iterator[Hit]:
     why="On 310 and 910 the next quantizer's scale is multiplied into deq_scale, on 310P both operators become one "
     "AscendRequant: a default build is not numerically equal to node-by-node evaluation.",
     source="older fusion engine: V100RequantFusionPass, V200RequantFusionPass",
-    remedy="To compare layer by layer, switch the passes off with --fusion_switch_file and set --quant_dumpable=1.",
+    remedy="To compare layer by layer, switch the passes off: `amct_onnx atc --comparable_dumps` writes the file for "
+    "--fusion_switch_file and sets --quant_dumpable=1.",
     chips=lambda p: bool(p.requant_fusion),
 )
 def requant(view: ModelView) -> Iterator[Hit]:

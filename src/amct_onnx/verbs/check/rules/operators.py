@@ -1,14 +1,26 @@
-"""Rules on which operators may stand in the file."""
+"""Rules on which operators may stand in the file, and on how many inputs and outputs they have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import onnx
+import onnx_ir as ir
+from onnx.defs import OpSchema
 
-from amct_onnx.verbs.check.model_view import ASCEND, ModelView
+from amct_onnx.graph.atc_operators import (
+    EXPERIMENTAL,
+    MASTER,
+    UNPROVEN,
+    Registration,
+    registration,
+    registrations,
+)
+from amct_onnx.verbs.check.cann_versions import RELEASES
+from amct_onnx.verbs.check.model_view import ASCEND, DEFAULT_NAMES, ModelView
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.check.rule import Hit, rule
+from amct_onnx.verbs.check.rules.sources import PARSER, REGISTRATIONS
 
 LEFTOVERS = (
     "QuantizeLinear",
@@ -21,22 +33,8 @@ LEFTOVERS = (
 )
 WITHOUT_PLUGIN = ("AscendWeightQuant", "QuantBiasOptimization", "QuantWeightRollBack", "QuantBiasRollBack")
 MADE_BY_GE = ("AscendRequant", "AscendRequantS16", "AscendDequantS16")
-WITH_PLUGIN = frozenset(
-    {
-        *ASCEND,
-        *WITHOUT_PLUGIN,
-        *MADE_BY_GE,
-        "Int8Quantize",
-        "Int8Dequantize",
-        "Int8Conv",
-        "Int8ConvRelu",
-        "Int8FC",
-        "NPUQuantize",
-        "NPUAntiQuant",
-        "NPUAscendQuantV2",
-    }
-)
-"""Operators beyond ONNX that the compiler's sources register, or that another rule reports."""
+DOMAINS = frozenset(domain for domain, _ in registrations()) | {""}
+"""Domains of which the parser knows operators."""
 
 
 def _found(view: ModelView, *op_types: str) -> Iterator[Hit]:
@@ -45,21 +43,120 @@ def _found(view: ModelView, *op_types: str) -> Iterator[Hit]:
             yield Hit(f"the operator is {op_type}", view.names[node])
 
 
+def _types(view: ModelView) -> Iterator[tuple[str, str, list[ir.Node]]]:
+    """Domain, type and nodes of every operator that is neither a function's call nor reported by name."""
+    functions = {(key[0], key[1]) for key in view.model.functions}
+    for (domain, op_type), nodes in view.op_types().items():
+        named = domain in DEFAULT_NAMES and op_type in (*LEFTOVERS, *WITHOUT_PLUGIN)
+        if (domain, op_type) not in functions and not named:
+            yield domain, op_type, nodes
+
+
+def _entry(view: ModelView, domain: str, op_type: str) -> Registration | None:
+    """The registration that holds for the model's version of the domain."""
+    entry, version = registration(domain, op_type), view.version_of(domain)
+    return entry if entry is not None and version in entry.versions else None
+
+
 @rule(
     id="foreign-domain",
     severity=ERROR,
     title="Operator of another domain",
-    why="An operator is looked up under its domain; the Ascend operators and those of ONNX are registered in the "
-    "default domain alone, so that any other is unknown (E16002) unless you registered a plugin for it.",
-    source="ge: parser/parser/onnx/onnx_parser.cc",
+    why="An operator is looked up under its domain. The Ascend operators and those of ONNX are registered in the "
+    "default domain alone, and of other domains only npu and mmdeploy have any: every other one is unknown (E13010, or "
+    "E19999 without an opset_import entry) unless you registered a plugin for it.",
+    source=f"{PARSER}; {REGISTRATIONS}",
     remedy="Export without custom operators; Ascend operators belong to the domain ''.",
 )
 def foreign_domain(view: ModelView) -> Iterator[Hit]:
-    """Operators outside the default domain, one finding for each type."""
-    functions = {(key[0], key[1]) for key in view.model.functions}
-    for (domain, op_type), nodes in view.op_types().items():
-        if domain and (domain, op_type) not in functions:
-            yield Hit(f"{op_type} of domain '{domain}' ({len(nodes)} nodes)", view.names[nodes[0]])
+    """Operators of a domain that the parser does not know, one finding for each type."""
+    for domain, op_type, nodes in _types(view):
+        if domain not in DOMAINS:
+            yield Hit(f"{op_type} of domain '{domain}' ({_counted(nodes)})", view.names[nodes[0]])
+
+
+@rule(
+    id="operator-not-registered",
+    severity=ERROR,
+    title="Operator without a plugin at this opset",
+    why="The parser looks up domain::version::type and takes the exact version, with no fallback to an earlier one. "
+    "Without an entry it stops with E13010; a domain without an opset_import entry is E19999.",
+    source=f"{PARSER}; {REGISTRATIONS}",
+    remedy="Export with opset 11 to 18 and without this operator; `amct_onnx convert` rewrites operators that the "
+    "specification gives a body for. A plugin of your own settles it too.",
+)
+def operator_not_registered(view: ModelView) -> Iterator[Hit]:
+    """Operators that the parser does not know at the model's opset, one finding for each type."""
+    for domain, op_type, nodes in _types(view):
+        version = view.version_of(domain)
+        if domain not in DOMAINS or (version is None and domain in DEFAULT_NAMES):
+            continue  # reported by foreign-domain and opset-missing
+        entry = registration(domain, op_type)
+        place = f" of domain '{domain}'" if domain not in DEFAULT_NAMES else ""
+        if version is None:
+            what = f"there is no opset_import entry for domain '{domain}'"
+        elif entry is None:
+            what = "it is not registered for any opset"
+        elif version not in entry.versions:
+            what = f"it is registered for opset {entry.span()}, not {version}"
+        else:
+            continue
+        yield Hit(f"{op_type}{place} ({_counted(nodes)}): {what}", view.names[nodes[0]])
+
+
+def _counted(nodes: list[ir.Node]) -> str:
+    return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}"
+
+
+@rule(
+    id="operator-newer",
+    severity=ERROR,
+    title="Operator whose plugin is newer than CANN 9.1",
+    why="Releases up to 9.1 have no plugin for it: E13010.",
+    source=REGISTRATIONS,
+    remedy="Compile with a newer CANN, or write the operator in others; `amct_onnx convert` does so.",
+    versions=RELEASES,
+)
+def operator_newer(view: ModelView) -> Iterator[Hit]:
+    """Operators that only the newest parser knows."""
+    for domain, op_type, nodes in _types(view):
+        entry = _entry(view, domain, op_type)
+        if entry is not None and entry.mark == MASTER:
+            yield Hit(f"{op_type} ({_counted(nodes)})", view.names[nodes[0]])
+
+
+@rule(
+    id="domain-newer",
+    severity=ERROR,
+    title="Operator of the domain npu or mmdeploy",
+    why="Such an operator needs an opset_import entry of its own beside that of the default domain, which compilers up "
+    "to 9.1 refuse (E16005).",
+    source=f"{PARSER}; {REGISTRATIONS}",
+    remedy="Write the operator in the default domain: the NPU operators are registered there for opset 11 to 18.",
+    versions=RELEASES,
+)
+def domain_newer(view: ModelView) -> Iterator[Hit]:
+    """Registered operators of another domain than the default one."""
+    for domain, op_type, nodes in _types(view):
+        if domain not in DEFAULT_NAMES and _entry(view, domain, op_type) is not None:
+            yield Hit(f"{op_type} of domain '{domain}' ({_counted(nodes)})", view.names[nodes[0]])
+
+
+@rule(
+    id="operator-unproven",
+    severity=WARNING,
+    title="Operator that the compiler may not know",
+    why="The parser has a plugin for it, but either the plugin lies in a folder of experiments or the operator that it "
+    "makes has its prototype in no public repository.",
+    source=REGISTRATIONS,
+    remedy="Write the operator in others, as `amct_onnx convert` does with HardSwish, or try it with your CANN.",
+)
+def operator_unproven(view: ModelView) -> Iterator[Hit]:
+    """Operators whose registration does not settle that they compile."""
+    for domain, op_type, nodes in _types(view):
+        entry = _entry(view, domain, op_type)
+        if entry is not None and entry.mark in (EXPERIMENTAL, UNPROVEN):
+            yield Hit(f"{op_type} ({_counted(nodes)})", view.names[nodes[0]])
 
 
 @rule(
@@ -67,8 +164,8 @@ def foreign_domain(view: ModelView) -> Iterator[Hit]:
     severity=ERROR,
     title="ONNX quantization operator",
     why="No plugin is registered for QuantizeLinear, DequantizeLinear, QLinear*, *Integer and "
-    "DynamicQuantizeLinear (E16002).",
-    source="ops-nn and ge: no registration of these names",
+    "DynamicQuantizeLinear (E13010).",
+    source=REGISTRATIONS,
     remedy="Convert the QAT model with `amct_onnx convert`.",
 )
 def leftover_quantizer(view: ModelView) -> Iterator[Hit]:
@@ -80,8 +177,8 @@ def leftover_quantizer(view: ModelView) -> Iterator[Hit]:
     id="no-plugin",
     severity=ERROR,
     title="Operator of the compiler's inside",
-    why="The operator exists in GE's graphs but has no ONNX plugin (E16002).",
-    source="ops-nn: common/src/framework, quant/",
+    why="The operator exists in GE's graphs but has no ONNX plugin (E13010).",
+    source=REGISTRATIONS,
     remedy="Store int8 weights and int32 biases as initializers instead.",
 )
 def without_plugin(view: ModelView) -> Iterator[Hit]:
@@ -103,27 +200,57 @@ def made_by_compiler(view: ModelView) -> Iterator[Hit]:
     yield from _found(view, *MADE_BY_GE)
 
 
-@rule(
-    id="unknown-operator",
-    severity=WARNING,
-    title="Operator unknown to ONNX",
-    why="Neither ONNX defines it in this opset nor do the compiler's public sources register it: without a "
-    "plugin of your own ATC stops with E16002.",
-    source="ONNX operator schemas; ops-nn: common/src/framework",
-    remedy="Replace the operator, or register its plugin.",
-)
-def unknown_operator(view: ModelView) -> Iterator[Hit]:
-    """Operators that neither ONNX nor the compiler defines, one finding for each type."""
+def _schemas(view: ModelView) -> Iterator[tuple[ir.Node, OpSchema]]:
+    """The nodes whose operator ONNX defines, with its schema; empty optional inputs are another rule's."""
     version = view.opset
-    if version is None:
+    if version is None or version < 1:
         return
-    version = max(1, min(version, onnx.defs.onnx_opset_version()))
+    version = min(version, onnx.defs.onnx_opset_version())
     for (domain, op_type), nodes in view.op_types().items():
-        if domain or op_type in WITH_PLUGIN:
+        if domain not in DEFAULT_NAMES or op_type in ASCEND:
             continue
         try:
-            known = not onnx.defs.get_schema(op_type, version, "").deprecated
+            schema = onnx.defs.get_schema(op_type, version, "")
         except onnx.defs.SchemaError:
-            known = False
-        if not known:
-            yield Hit(f"{op_type} ({len(nodes)} nodes) is no operator of opset {version}", view.names[nodes[0]])
+            continue
+        yield from ((node, schema) for node in nodes)
+
+
+@rule(
+    id="input-count",
+    severity=ERROR,
+    title="Operator with more or fewer inputs than it has",
+    why="At an input too many the parser stops since 2026-08-19 (E19999); 9.1 and earlier drop it without a message. "
+    "An input too few stops the compile when shapes are inferred.",
+    source=f"{PARSER} (SetOperatorInputs); ONNX operator schemas",
+    remedy="Write the inputs that the operator has in this opset.",
+)
+def input_count(view: ModelView) -> Iterator[Hit]:
+    """An operator of ONNX with another number of inputs than its schema allows."""
+    for node, schema in _schemas(view):
+        given = len(node.inputs)
+        while given and node.inputs[given - 1] is None:
+            given -= 1
+        if not schema.min_input <= given <= schema.max_input:
+            yield Hit(f"{node.op_type} has {given} inputs, {_expected(schema)}", view.names[node])
+
+
+def _expected(schema: OpSchema) -> str:
+    low, high = schema.min_input, schema.max_input
+    return f"{low} expected" if low == high else f"{low} to {high} expected"
+
+
+@rule(
+    id="output-count",
+    severity=ERROR,
+    title="Operator with more outputs than it has",
+    why="The parser finds no output of that number (E19999) and goes on without it: what reads it is lost.",
+    source=f"{PARSER} (SetOperatorInputs, GetGraphOutputs); ONNX operator schemas",
+    remedy="Write the outputs that the operator has in this opset.",
+)
+def output_count(view: ModelView) -> Iterator[Hit]:
+    """An operator of ONNX with more outputs than its schema allows."""
+    for node, schema in _schemas(view):
+        if len(node.outputs) > schema.max_output:
+            detail = f"{node.op_type} has {len(node.outputs)} outputs, at most {schema.max_output} expected"
+            yield Hit(detail, view.names[node])

@@ -30,7 +30,7 @@ ADD_FUSION = "ops-nn: matmul/mat_mul_v3/op_graph/fusion_pass/matmul_biasadd_fusi
     remedy="Store the weight as an int8 initializer.",
 )
 def weight_variable(view: ModelView) -> Iterator[Hit]:
-    """An int8 Conv, ConvTranspose or Gemm whose weight is no constant."""
+    """An int8 Conv, ConvTranspose or Gemm whose weight is not a constant."""
     for layer in view.cubes(*CONVOLUTIONS, "Gemm"):
         if layer.weight is None:
             yield Hit("its weight is not a constant", view.names[layer.node])
@@ -141,13 +141,13 @@ def bias_type(view: ModelView) -> Iterator[Hit]:
 @rule(
     id="bias-variable",
     severity=ERROR,
-    title="Bias that is no constant",
+    title="Bias that is not a constant",
     why="The passes put a host operator between the bias's constant and the layer.",
     source=PASSES,
     remedy="Store the bias as an int32 initializer.",
 )
 def bias_variable(view: ModelView) -> Iterator[Hit]:
-    """A bias that is no constant."""
+    """A bias that is not a constant."""
     for layer in view.cubes():
         if layer.bias is not None and constant(layer.bias) is None and not _cast_for_int4(layer):
             yield Hit("its bias is not a constant", view.names[layer.node], layer.bias.name or "")
@@ -184,23 +184,6 @@ def bias_shape(view: ModelView) -> Iterator[Hit]:
             expected = "output channels" if channels is None else channels
             detail = f"its bias has shape {list(tensor.shape)}, [{expected}] is meant"
             yield Hit(detail, view.names[layer.node], tensor.name or "")
-
-
-@rule(
-    id="bias-shared",
-    severity=WARNING,
-    title="Gemm or MatMul bias with several readers",
-    why="The Add is folded only when the bias has one reader; otherwise it stays between MatMul and AscendDequant.",
-    source=ADD_FUSION,
-    remedy="Give every layer a bias initializer of its own.",
-)
-def bias_shared(view: ModelView) -> Iterator[Hit]:
-    """A Gemm or MatMul bias with several readers."""
-    for layer in view.cubes(*PRODUCTS):
-        if layer.bias is not None and constant(layer.bias) is not None:
-            readers = len(list(layer.bias.uses()))
-            if readers > 1:
-                yield Hit(f"its bias has {readers} readers", view.names[layer.node], layer.bias.name or "")
 
 
 @rule(

@@ -55,6 +55,8 @@ class CutSource:
         values = tensors_of(model)
         self._feeds: dict[str, str] = {}
         for name in dict.fromkeys(t.source for t in job.tracked):
+            if name not in values:  # an output that is an initializer: nothing is computed from it
+                continue
             value = values[name]
             dtype = source[name].dtype
             if value.is_graph_input() or dtype.kind != "f" or not value.uses():

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT32_MAX
-from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.graph.layers import along
+from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.cut_source import Segment
 from amct_onnx.verbs.compare.explain.error_shape import look
 from amct_onnx.verbs.compare.explain.local_errors import BEFORE, Piece
@@ -35,6 +37,7 @@ NAMED_NODES = 4
 NOT_FINITE_ADVICE = (
     "float16 ends at 65504 and float32 at 3.4e38: look at the values in front of the layer, and scale them down."
 )
+OVERFLOW_ADVICE = "Use larger scales in that layer, and calibrate again."
 CONVERT_AGAIN = "Convert the source again, and use the models as they were written."
 
 
@@ -77,11 +80,25 @@ def told_by_counts(counts: QuantizerStatistics | None, extra_saturation: float) 
     """Cause, its figures and advice, where what the quantizer and the accumulator met tells it; else three ""."""
     if counts is not None and counts.largest_accumulator > INT32_MAX:
         why = f"Its accumulator reaches {counts.largest_accumulator}, beyond 2^31 - 1."
-        return "accumulator-overflow", why, "Use larger scales in that layer, and calibrate again."
+        return "accumulator-overflow", why, OVERFLOW_ADVICE
     if extra_saturation > SATURATES:
         why = f"{extra_saturation:.1%} more of its inputs saturate than in the source."
         return "saturation", why, "Check the factors of the quantizer in front of it, widen it, and convert again."
     return "", "", ""
+
+
+def _largest_sum(piece: Piece, entry: LayerEntry) -> float:
+    """Largest absolute accumulator in the wrong channels, from what the source makes of the same input.
+
+    A wrapped sum fits int32 again, so that the sums that were met do not tell.
+    """
+    if entry.scale_d is None or piece.axis is None and len(entry.scale_w) > 1:
+        return 0.0
+    step = along(entry.scale_d * np.asarray(entry.scale_w), piece.own.shape, piece.axis if entry.scale_w[1:] else None)
+    sums = np.where(piece.finite, np.abs(piece.own), 0.0) / step
+    if piece.axis is not None:
+        sums = np.compress(piece.wrong, sums, axis=piece.axis)
+    return float(sums.max(initial=0.0))
 
 
 def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
@@ -99,8 +116,12 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
     )
     kind, stated = quantizer_contradiction(place.members, entry)
     cause, why, advice = told_by_counts(place.counts, place.extra_saturation)
+    largest = _largest_sum(piece, entry) if place.members and not cause else 0.0
     if cause:
         why += f" {stated}" if kind == "scale" else ""
+    elif largest > INT32_MAX:
+        cause, advice = "accumulator-overflow", OVERFLOW_ADVICE
+        why = f"Its accumulator should reach {largest:.4g}, beyond 2^31 - 1, and wraps."
     elif kind == "zero point":
         cause, why, advice = "zero-point-fault", stated, CONVERT_AGAIN
     elif seen.constant > SIMPLE and kind != "scale":

@@ -22,7 +22,7 @@ from amct_onnx.verbs.compare.measure.sessions import ModelBytes, tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 
 PAIR = "DequantizeLinear"
-ANTIQUANT = ".antiquant"
+ANTIQUANT = ".anti_quant"
 
 
 def finer(job: Job, layers: Sequence[Paired]) -> Job:

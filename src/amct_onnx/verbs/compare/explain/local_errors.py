@@ -16,6 +16,7 @@ import numpy as np
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array, Bool, Float64
+from amct_onnx.common.text_codes import without_texts
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.noise import FLOAT32_NOISE, HALF_ULP16
@@ -138,12 +139,12 @@ def pieces(
     found = []
     for t in job.tracked:
         kind, index = t.key.kind, t.key.index
-        a = own[t.source]
+        a = without_texts(own[t.source])
         place = positions.get(t.source, -1)
         if kind == NODE or (kind == OUTPUT and a.dtype.kind == "f" and t.source not in made_by_layers):
             found.append(_of_node(t, a, other, model, by_source, grids.get(t.source), place, half=halves))
             continue
-        b = np.asarray(other[t.others[model]].reshape(a.shape), np.float64)
+        b = np.asarray(without_texts(other[t.others[model]]).reshape(a.shape), np.float64)
         half = a.dtype == np.float16
         mine = np.asarray(a, np.float64) - t.shift
         if kind == LAYER and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:

@@ -105,7 +105,7 @@ def read_body(path: str | os.PathLike[str]) -> dict[str, Any]:
         if header.schema_version != STATE_SCHEMA_VERSION:
             raise ContentError(f"$.schema_version: {header.schema_version}")
         if content.pop("checksum") != checksum(content):
-            raise ContentError("$.checksum: is another than that of the content")
+            raise ContentError("$.checksum: does not match the content")
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file; there is nothing to resume. Run without --resume.") from error
     except (OSError, ContentError, RecursionError) as error:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.text_codes import without_texts
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.report import Difference
 
@@ -137,7 +138,8 @@ def _sum(values: Array) -> float:
 
 
 def as_float(values: Array) -> Array:
-    """Contiguous float32, or float64 for what float32 does not hold (int32, int64, double)."""
+    """Contiguous float32, or float64 for what float32 does not hold (int32, int64, double); texts as their codes."""
+    values = without_texts(values)
     kind = np.float32 if values.dtype in (np.float32, np.float16, np.int8, np.uint8, np.bool_) else np.float64
     return np.ascontiguousarray(values, kind)
 

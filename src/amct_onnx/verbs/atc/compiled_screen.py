@@ -1,0 +1,38 @@
+"""What became of each layer in the compiled model, as a table on the screen."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.table import Table
+
+from amct_onnx.common.console import Text, console_for
+from amct_onnx.verbs.atc.compiled_layers import CompiledReport
+
+REMEDY = (
+    "A Conv of at most 16 input channels goes back to float by design; see small-channels in docs/check.md. Another "
+    "layer lost its chain AscendQuant, layer, AscendDequant: run 'amct_onnx check' on the deploy model."
+)
+
+
+def print_compiled(report: CompiledReport, file: TextIO) -> None:
+    """Print one row for each layer, and the summary line."""
+    console = console_for(file)
+    table = Table("Layer", "Operator", "Deploy model", "Compiled", "Compiled as", "Fused with")
+    for layer in report.layers:
+        style = "green" if layer.as_intended else "red"
+        table.add_row(
+            Text(layer.name, overflow="fold"),
+            layer.op_type,
+            layer.intended,
+            Text(layer.compiled, style=style),
+            Text(", ".join(layer.types) or "-", overflow="fold"),
+            Text(", ".join(layer.fused_with) or "-", overflow="fold"),
+        )
+    console.print(table)
+    for layer in report.layers:
+        if not layer.as_intended:
+            console.print(Text(f"{layer.name}: {layer.detail}."), soft_wrap=True)
+    if not report.passed:
+        console.print(REMEDY, soft_wrap=True)
+    console.print(Text(report.summary()), soft_wrap=True)

@@ -1,0 +1,23 @@
+"""The compiler versions that rules tell apart."""
+
+from __future__ import annotations
+
+from amct_onnx.errors import SettingError
+
+MASTER = "master"
+"""The open repositories of CANN as of 2026-08-22."""
+CANN_VERSIONS = ("8.5", "9.0", "9.1", MASTER)
+RELEASES = CANN_VERSIONS[:-1]
+
+
+def versions_of(cann: str | None) -> tuple[str, ...]:
+    """The versions to check for: the one asked for, or all.
+
+    Raises:
+        SettingError: Unknown version.
+    """
+    if cann is None:
+        return CANN_VERSIONS
+    if cann not in CANN_VERSIONS:
+        raise SettingError(f"Unknown CANN version '{cann}'. Use one of {', '.join(CANN_VERSIONS)}, or leave it out.")
+    return (cann,)
