@@ -158,9 +158,9 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     _, paths = output_files(os.fspath(request.save_path))
     record = None if request.record_file is None else in_real_folder(request.record_file)
     model = _read(request)
+    origin = _origin(model, request)
     inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
     names = frozenset(n.name for n in nodes_of(model) if n.name)
-    origin = None if request.factors_file else _origin(model, request.settings, request.fake_quant_weights)
     model = normalise(model)
     plan = make_plan(model, request.settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
@@ -216,6 +216,20 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     return report, replaced
 
 
+def _origin(source: ir.Model, request: _Request) -> Origin | None:
+    """None for a float model with a record: the source alone does not give the outputs again."""
+    if request.factors_file is not None:
+        return None
+    versions = deciding_versions()
+    return Origin(
+        version=versions["amct_onnx"],
+        code=versions[CODE],
+        source_digest=model_digest(source),
+        **asdict(request.settings),
+        fake_quant_weights=request.fake_quant_weights,
+    )
+
+
 def _check_own(record: Path) -> None:
     """A record of another tool is its user's work: it is never replaced.
 
@@ -235,17 +249,6 @@ def _check_own(record: Path) -> None:
             f"{record}: exists and was not written by a conversion, so it is not overwritten. "
             "Give --record_file another path. To convert a float model with these factors, use --from_record."
         )
-
-
-def _origin(source: ir.Model, settings: PlanSettings, fake_quant_weights: str) -> Origin:
-    versions = deciding_versions()
-    return Origin(
-        version=versions["amct_onnx"],
-        code=versions[CODE],
-        source_digest=model_digest(source),
-        **asdict(settings),
-        fake_quant_weights=fake_quant_weights,
-    )
 
 
 @dataclass(frozen=True)
