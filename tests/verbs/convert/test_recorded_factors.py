@@ -106,3 +106,10 @@ def test_name_of_the_package_is_a_function_and_a_module() -> None:
 def test_functions_that_quantize_say_what_to_do(name: str) -> None:
     with pytest.raises(AmctError, match="does not quantize float models"):
         getattr(amct_onnx, name)("model.onnx")
+
+
+def test_compare_takes_no_float_source(tmp_path: Path) -> None:
+    """It would call the quantization of the weights a fault."""
+    convert_model(CASE / "model.onnx", CASE / "record.txt", tmp_path / "m")
+    with pytest.raises(ModelFileError, match="made from a float model and a record of factors.*needs a QAT model"):
+        amct_onnx.compare(CASE / "model.onnx", tmp_path / "m", CASE / "inputs.npz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,17 @@ def test_healthy_conversion_has_no_change(name: str, tmp_path: Path) -> None:
     case = converted(name, tmp_path, 2)
     found = examine_files(case.source, read_ledger(case.prefix))
     assert not found.changed and not found.not_judged
+
+
+def test_files_of_other_code_are_said_to_be_judged_by_numbers_only(tmp_path: Path) -> None:
+    case = converted(DIGITS, tmp_path, 2)
+    path = read_ledger(case.prefix).path
+    ledger = json.loads(path.read_bytes())
+    ledger["origin"]["code"] = "0" * len(ledger["origin"]["code"])
+    path.write_text(json.dumps(ledger), encoding="utf-8")
+    found = case.compare().verdict
+    assert found.level == "noise" and found.brief[0] == found.sentences[0]
+    assert found.brief[0].startswith("Judged by numbers only: the files were not held against the conversion")
 
 
 @pytest.mark.parametrize(("model", "key"), [("deploy", "deploy@reference"), ("fake_quant", "fake-quant")])

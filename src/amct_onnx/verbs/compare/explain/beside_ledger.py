@@ -61,14 +61,15 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
         ledger: of the conversion.
 
     Raises:
-        ModelFileError: The ledger is of another source.
+        ModelFileError: The ledger is of another source, or of a float model and a record.
         AmctError: A file cannot be read.
     """
     origin = ledger.origin
     if origin is None:
-        return Beside(
-            normalise(read_model(model_file)),
-            not_judged="the ledger does not tell the options of the conversion, as after --from_record",
+        raise ModelFileError(
+            f"{ledger.path}: these files were made from a float model and a record of factors. Its numbers differ from "
+            "theirs by the quantization itself, which compare would call a fault: it needs a QAT model. Run both "
+            "models with ONNX Runtime and amct_onnx.DeploySession, and compare their accuracy."
         )
     if model_digest(read_model(model_file)) != origin.source_digest:
         raise ModelFileError(
@@ -79,8 +80,7 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
     if origin.code != deciding_versions()[CODE]:
         return Beside(
             normalise(read_model(model_file)),
-            not_judged=f"the files were written by another version of this program ({origin.version}); convert again "
-            "to have each of their nodes judged",
+            not_judged=f"they were written by other code of this program, version {origin.version}: convert again",
         )
     source, fake_quant, deploy = written_again(model_file, origin)
     return Beside(

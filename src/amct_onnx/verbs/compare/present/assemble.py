@@ -97,7 +97,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
                 divergences=divergences,
                 layers=run.ledger.layers,
                 accuracy=results.accuracy,
-                warnings=data_warnings(job, run.layers, results),
+                warnings=(*_unverified(run.beside), *data_warnings(job, run.layers, results)),
                 witness=witness,
                 complete=run.complete,
                 board=run.board,
@@ -118,6 +118,16 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         board=run.board,
         not_judged=not_judged,
     )
+
+
+def _unverified(beside: Beside) -> list[str]:
+    """What the verdict rests on when the files could not be held against the conversion."""
+    if not beside.not_judged:
+        return []
+    return [
+        "Judged by numbers only: the files were not held against the conversion, so a change that this data does not "
+        f"show stays unseen ({beside.not_judged})."
+    ]
 
 
 def _outputs(job: Job) -> tuple[Tracked, ...]:
