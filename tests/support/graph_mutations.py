@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -235,6 +236,71 @@ def insert_dropout(model: onnx.ModelProto, chance: random.Random) -> None:
     model.graph.node.insert(index, made)
 
 
+def write_out_quantizer(model: onnx.ModelProto, chance: random.Random) -> None:
+    """A quantizer pair of an activation becomes Div, Round, Add, Clip, Sub and Mul."""
+    graph = model.graph
+    constants = _constants(graph)
+    makers = {o: n for n in graph.node for o in n.output}
+    read_once = _read_once(graph)
+    pairs = [
+        (makers[n.input[0]], n)
+        for n in graph.node
+        if n.op_type == "DequantizeLinear" and len(n.input) == 3 and n.input[0] in makers and n.input[0] in read_once
+    ]
+    pairs = [
+        (q, dq)
+        for q, dq in pairs
+        if q.op_type == "QuantizeLinear"
+        and list(q.input[1:]) == list(dq.input[1:])
+        and q.input[0] not in constants
+        and all(name in constants and constants[name].size == 1 for name in q.input[1:])
+        and constants[q.input[1]].dtype == np.float32
+    ]
+    if not pairs:
+        return
+    q, dq = chance.choice(pairs)
+    scale, zero = constants[q.input[1]].reshape(()), constants[q.input[2]].reshape(())
+    limits = np.iinfo(zero.dtype)
+    prefix = _fresh(model, chance)
+    numbers = {"scale": scale, "zero": zero.astype(np.float32), "low": limits.min, "high": limits.max}
+    for key, number in numbers.items():
+        graph.initializer.append(numpy_helper.from_array(np.asarray(number, np.float32), f"{prefix}.{key}"))
+    value, at = q.input[0], list(graph.node).index(dq)
+    made = []
+    for kind, read in (("Div", ["scale"]), ("Round", []), ("Add", ["zero"]), ("Clip", ["low", "high"])):
+        inputs = [value, *(f"{prefix}.{key}" for key in read)]
+        value = f"{prefix}.{kind}"
+        made.append(helper.make_node(kind, inputs, [value], f"{value}.node"))
+    made.append(helper.make_node("Sub", [value, f"{prefix}.zero"], [f"{prefix}.Sub"], f"{prefix}.Sub.node"))
+    made.append(helper.make_node("Mul", [f"{prefix}.Sub", f"{prefix}.scale"], list(dq.output), f"{prefix}.Mul.node"))
+    nodes = [*graph.node[:at], *made, *graph.node[at + 1 :]]
+    nodes.remove(q)
+    _set_nodes(graph, nodes)
+
+
+def fuse_operators(model: onnx.ModelProto, chance: random.Random) -> None:
+    """A layer becomes what onnxruntime's optimiser makes of it: with its Relu, where that alone reads it."""
+    graph = model.graph
+    read_once = _read_once(graph)
+    relus = {n.input[0]: n for n in graph.node if n.op_type == "Relu" and n.input[0] in read_once}
+    layers = [
+        n for n in graph.node if n.op_type == "MatMul" or (n.op_type in ("Conv", "Gemm") and n.output[0] in relus)
+    ]
+    if not layers:
+        return
+    layer = chance.choice(layers)
+    if layer.op_type == "MatMul":
+        layer.attribute.append(helper.make_attribute("alpha", 1.0))
+    else:
+        relu = relus[layer.output[0]]
+        layer.attribute.append(helper.make_attribute("activation", "Relu"))
+        layer.output[0] = relu.output[0]
+        graph.node.remove(relu)
+    layer.op_type, layer.domain = f"Fused{layer.op_type}", "com.microsoft"
+    if "com.microsoft" not in {o.domain for o in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
 KEEP_MEANING: tuple[Mutation, ...] = (
     rename_tensors,
     shuffle_nodes,
@@ -252,6 +318,8 @@ KEEP_MEANING: tuple[Mutation, ...] = (
     swap_addends,
     declare_false_shapes,
     insert_dropout,
+    write_out_quantizer,
+    fuse_operators,
 )
 
 
@@ -338,6 +406,26 @@ def _edge(model: onnx.ModelProto, chance: random.Random) -> tuple[int, onnx.Node
     """A node that reads, its place, and the position of one of its inputs."""
     edges = [(i, n, p) for i, n in enumerate(model.graph.node) for p, name in enumerate(n.input) if name]
     return chance.choice(edges)
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    found = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return found
+
+
+def _read_once(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that one node reads, in no body, and that are no graph outputs."""
+    count = Counter(name for node in graph.node for name in reads(node))
+    return {name for name, times in count.items() if times == 1} - {o.name for o in graph.output}
+
+
+def _set_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _fresh(model: onnx.ModelProto, chance: random.Random) -> str:
