@@ -95,6 +95,10 @@ class FileTensor(ir.LazyTensor):
         self.source, self.offset = source, offset
         self.key = id(self)
 
+    def read(self, start: int, length: int) -> bytes:
+        """Some of the content as bytes."""
+        return bytes(self.source.read(self.offset + start, length))
+
     def blocks(self) -> Iterator[npt.NDArray[np.uint8]]:
         """The content as bytes, block by block; a block is overwritten by the next one."""
         buffer = np.empty(min(self.nbytes, BLOCK_BYTES), np.uint8)

@@ -165,7 +165,7 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     plan = make_plan(model, request.settings)
     targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
     replaced = check_targets(targets, model_file, inputs)
-    if record in replaced:
+    if record in replaced and not record.is_symlink():  # a link is replaced, and what it points to stays
         _check_own(record)
     _free_garbage()
     integers = frozenset(s.weight.name for s in plan.sites)
@@ -240,14 +240,12 @@ def _check_own(record: Path) -> None:
 
     try:
         own = is_own_record(read_bounded(record).decode())
-    except FileNotFoundError:
-        return  # a link to nothing
     except (OSError, ValueError):
         own = False
     if not own:
         raise OutputError(
-            f"{record}: exists and was not written by a conversion, so it is not overwritten. "
-            "Give --record_file another path. To convert a float model with these factors, use --from_record."
+            f"{record}: exists and was not written by a conversion, so it is not overwritten (--from_record is what "
+            "reads factors). Give --record_file another path."
         )
 
 
