@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -33,6 +33,7 @@ from amct_onnx.verbs.compare.measure.sessions import ModelBytes
 from amct_onnx.verbs.compare.measure.state_file import read_state
 from amct_onnx.verbs.compare.measure.state_place import check_free, default_path, find_state, run_key
 from amct_onnx.verbs.compare.measure.stop_request import stop_request
+from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.assemble import Run, assemble
 from amct_onnx.verbs.compare.present.html.write_html import render_html
 from amct_onnx.verbs.compare.report import CompareReport
@@ -106,10 +107,7 @@ def compare(
         KeyboardInterrupt: Ctrl-C before the first batch was done, or twice.
     """
     start_log()
-    if max_drop is not None and not max_drop >= 0:
-        raise SettingError("max_drop is negative or no number. Give the points that may be lost, 0 or more.")
-    if not devices or batch_size < 0 or (threads is not None and threads < 1):
-        raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
+    _check_settings(devices, batch_size, threads, max_drop)
     ledger = read_ledger(save_path)
     if threads is None:
         threads = 1 if dask else cpu_count()
@@ -118,15 +116,7 @@ def compare(
     made = partial(
         make_job, model, ledger, devices, threads=threads, evaluator=text, evaluator_file=file, changed=beside.changed
     )
-    with _named(beside):
-        try:
-            job, layers = made()
-            runner = Runner(job)
-        except AmctError:
-            if not beside.changed:
-                raise
-            job, layers = made(outputs_only=True)
-            runner = Runner(job)
+    job, layers, runner = _opened(beside, made)
     inputs = specs_of(runner.source)
     source = data
     if not isinstance(source, DataSource):
@@ -186,6 +176,28 @@ def compare(
     if complete:
         kept.discard()
     return found
+
+
+def _check_settings(devices: Sequence[str], batch_size: int, threads: int | None, max_drop: float | None) -> None:
+    if max_drop is not None and not max_drop >= 0:
+        raise SettingError("max_drop is negative or no number. Give the points that may be lost, 0 or more.")
+    if not devices or batch_size < 0 or (threads is not None and threads < 1):
+        raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
+
+
+def _opened(
+    beside: Beside, made: Callable[..., tuple[Job, tuple[Paired, ...]]]
+) -> tuple[Job, tuple[Paired, ...], Runner]:
+    """The sessions; of files that were changed only the outputs, when their layers cannot be shown."""
+    with _named(beside):
+        try:
+            job, layers = made()
+            return job, layers, Runner(job)
+        except AmctError:
+            if not beside.changed:
+                raise
+            job, layers = made(outputs_only=True)
+            return job, layers, Runner(job)
 
 
 def write_reports(
