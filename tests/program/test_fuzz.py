@@ -17,14 +17,14 @@ FUZZ = Path(__file__).parents[2] / "fuzz"
     [
         *(
             ("convert", 50),
-            ("numbers", 60),
+            ("numbers", 40),
             ("deploy", 30),
-            ("surroundings", 100),
-            ("ledger", 40),
-            ("state", 40),
-            ("board", 40),
+            ("surroundings", 30),
+            ("ledger", 20),
+            ("state", 20),
+            ("board", 20),
         ),
-        *(("data", 60), ("labels", 40), ("evaluator", 40), ("feeds", 40)),
+        *(("data", 30), ("labels", 20), ("evaluator", 20), ("feeds", 20)),
     ],
 )
 def test_mutated_inputs(target: str, inputs: int) -> None:

@@ -59,6 +59,7 @@ def grown(work: str, warm: int, count: int, *, collects: bool) -> tuple[int, flo
     return objects, pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
+@pytest.mark.slow
 def test_conversions_leave_nothing_to_the_collector() -> None:
     """One conversion of this model makes 1,367 objects in cycles, and half a megabyte."""
     objects, mebibytes = grown("convert", 10, 40, collects=False)

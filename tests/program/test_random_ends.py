@@ -220,7 +220,7 @@ def end_on_both_disks(disks: Disks, number: str, rounds: int) -> None:
     print(number, "small disk:", end_at_random(*disks.small, number, rounds, old=False))
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", ["SIGKILL"])
 def test_a_few_moments(disks: Disks, number: str) -> None:
     end_on_both_disks(disks, number, 1)
 

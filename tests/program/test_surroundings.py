@@ -85,7 +85,7 @@ def test_planted_files_stay(verb: str, tmp_path: Path, monkeypatch: pytest.Monke
     judge(root, verb, before, leftovers=False, failed=False)
 
 
-@pytest.mark.parametrize("for_good", [False, True])
+@pytest.mark.parametrize("for_good", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("verb", WRITERS)
 def test_planted_files_stay_whatever_call_fails(
     verb: str, for_good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -93,6 +93,7 @@ def process_of_one(cluster: distributed.LocalCluster) -> int:
         return int(next(iter(client.run(os.getpid).values())))
 
 
+@pytest.mark.slow
 def test_frozen_worker_is_given_up_and_its_batches_go_to_others(
     digits: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

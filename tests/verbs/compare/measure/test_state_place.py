@@ -42,7 +42,7 @@ def contents(case: Case) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "names",
     [
-        ["plain", "same beginning, then others", "device", "evaluator"],
+        ["plain", "device"],
         pytest.param(
             ["plain", "data backwards", "same beginning, then others", "fewer", "device", "batch size", "labels"]
             + ["evaluator"],
