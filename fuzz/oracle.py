@@ -25,6 +25,11 @@ ADDRESS_SPACE = 8 << 30
 IN_OPEN = 0x20
 SECRET = "secret"
 OLD = b"an earlier output"
+EARLIER_RECORD = (
+    b'record {\n  key: "earlier"\n  value {\n'
+    b"    scale_d: 1.0e+00\n    offset_d: 0\n    scale_w: 1.0e+00\n    offset_w: 0\n  }\n}\n"
+)
+"""In the form that a conversion writes: one of another form is never replaced."""
 OUTPUTS = ("m_deploy_model.onnx", "m_fake_quant_model.onnx", "m_quant.json", "record.txt")
 
 
@@ -111,7 +116,7 @@ class Sandbox:
         (self.source / "folder").symlink_to(self.outside)
         os.mkfifo(self.source / "pipe")
         for name in OUTPUTS:
-            (self.target / name).write_bytes(OLD)
+            (self.target / name).write_bytes(EARLIER_RECORD if name == "record.txt" else OLD)
         self.outputs, self.together, self.may_go = {f"out/{name}" for name in OUTPUTS}, True, set()
 
     def may_read(self, folder: Path) -> None:

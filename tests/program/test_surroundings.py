@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from amct_onnx.errors import AmctError, OutputError
-from oracle import LOG_FOLDER, OLD, OUTPUTS, snapshot
+from oracle import EARLIER_RECORD, LOG_FOLDER, OLD, OUTPUTS, snapshot
 from support.fault_injection import fail_at, faults
 from surroundings import inputs_and_results, put, tag_of, verbs
 
@@ -52,8 +52,7 @@ def prepare(root: Path, plants: list[dict[str, Any]]) -> None:
     for name, content in inputs_and_results()[0].items():
         (root / name).write_bytes(content)
     for name in OUTPUTS:
-        # a record is replaced when a conversion wrote it: one of no layers
-        (root / "out" / name).write_bytes(b"\n" if name == "record.txt" else OLD)
+        (root / "out" / name).write_bytes(EARLIER_RECORD if name == "record.txt" else OLD)
     (root / SECRET).write_bytes(b"private")
     for plant in plants:
         put(root, plant)
