@@ -58,8 +58,9 @@ def attention(parts: Parts, node: ir.Node) -> ir.Value | None:
 
 
 def _dequantized(parts: Parts, node: ir.Node, value: ir.Value, scale: int, zero: int, label: str) -> ir.Value:
-    inputs = [value, required(node, scale), *([] if given(node, zero) is None else [given(node, zero)])]
-    per_channel = parts.constants.is_constant(inputs[1]) and np.size(parts.constants.array(inputs[1])) > 1  # type: ignore[arg-type]
+    factor = required(node, scale)
+    inputs = [value, factor, *([] if given(node, zero) is None else [given(node, zero)])]
+    per_channel = parts.constants.is_constant(factor) and np.size(parts.constants.array(factor)) > 1
     attributes = [ir.AttrInt64("axis", 1)] if per_channel else []
     result = parts.op(node, "DequantizeLinear", inputs, f"{label}.dequantize", attributes)
     result.shape = value.shape

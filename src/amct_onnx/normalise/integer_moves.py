@@ -65,12 +65,10 @@ def _per_tensor(node: ir.Node, constants: ConstantEvaluator) -> Factors | None:
 def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEvaluator, editor: GraphEditor) -> bool:
     """Whether the node only moves integers of one quantizer, and moves their floats now."""
     positions = (0,) if interpolates(node) else data_inputs(node)
-    values = [node.inputs[i] for i in positions]
-    if not values or not all(v in factors for v in values):
+    known = [factors[v] for i in positions if (v := node.inputs[i]) is not None and v in factors]
+    if not known or len(known) != len(positions) or any(f.numbers != known[0].numbers for f in known):
         return False
-    scale, zero, numbers = vars(factors[values[0]]).values()  # type: ignore[index]
-    if any(factors[v].numbers != numbers for v in values):  # type: ignore[index]
-        return False
+    scale, zero, numbers = known[0].scale, known[0].zero, known[0].numbers
     inputs = list(node.inputs)
     dequantized: dict[ir.Value, ir.Value] = {}
     for position in positions:
@@ -95,7 +93,7 @@ def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEv
     for moved, old in zip(mover.outputs, node.outputs, strict=True):
         moved.type, moved.shape = ir.TensorType(scale.dtype or ir.DataType.FLOAT), old.shape
         result = editor.node("QuantizeLinear", [moved, scale, zero], node, "quantize", like=old)
-        factors[result] = factors[values[0]]  # type: ignore[index]
+        factors[result] = known[0]
         results.append(result)
     editor.replace(node, results)
     return True
