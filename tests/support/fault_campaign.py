@@ -180,8 +180,8 @@ def _main() -> int:
     arguments = parser.parse_args()
     onnxruntime.set_default_logger_severity(4)
     if arguments.by_numbers:
-        compare_module: Any = importlib.import_module("amct_onnx.verbs.compare.compare")
-        compare_module.examine_files = lambda model, ledger: Beside(normalise(read_model(model)))
+        running: Any = importlib.import_module("amct_onnx.verbs.compare.run_comparison")
+        running.examine_files = lambda model, ledger: Beside(normalise(read_model(model)))
     total = Tally()
     each = -(-arguments.count // len(arguments.models))
     for number, name in enumerate(arguments.models):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import onnx_ir as ir
 
@@ -18,27 +17,23 @@ from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
 from amct_onnx.emit.record import is_own_record, record_text
-from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.errors import OutputError, SettingError
-from amct_onnx.files.compose import Composition, compose, data_path
+from amct_onnx.files.compose import data_path
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder, output_files
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.factors import Pair, Plan
-from amct_onnx.plan.ledger import ResidualEntry
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.verbs.check.checker import check
+from amct_onnx.verbs.convert.assemble_report import Targets, assemble_report, int8_weights
 from amct_onnx.verbs.convert.datadump_graph import datadump_graph
+from amct_onnx.verbs.convert.emitted import emitted
 from amct_onnx.verbs.convert.log_report import log_report
-from amct_onnx.verbs.convert.overflow import overflow_warnings
 from amct_onnx.verbs.convert.recorded_factors import insert_recorded_quantizers
 from amct_onnx.verbs.convert.report import ConversionReport, Origin
-
-Verdict = TypeVar("Verdict")
 
 
 def convert_qat_model(
@@ -152,66 +147,70 @@ def _read(request: _Request) -> ir.Model:
     return model
 
 
-def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
-    """The report, and the files that were there before."""
-    model_file = request.model_file
-    _, paths = output_files(os.fspath(request.save_path))
-    record = None if request.record_file is None else in_real_folder(request.record_file)
+@dataclass(frozen=True)
+class _Source:
+    """The normalised source, and what is known of the model as the user gave it.
+
+    Attributes:
+        model: the normalised graph.
+        origin: what a conversion of the same bytes is recognised by.
+        inputs: identities of the files that were read.
+        names: names of the user's nodes.
+    """
+
+    model: ir.Model
+    origin: Origin | None
+    inputs: Set[tuple[int, int]]
+    names: frozenset[str]
+
+
+def _source(request: _Request) -> _Source:
     model = _read(request)
     origin = _origin(model, request)
     inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
     names = frozenset(n.name for n in nodes_of(model) if n.name)
-    model = normalise(model)
-    plan = make_plan(model, request.settings)
-    targets = [*paths, *(data_path(p) for p in paths[:2]), *([record] if record else [])]
-    replaced = check_targets(targets, model_file, inputs)
+    return _Source(normalise(model), origin, inputs, names)
+
+
+def _check_free(targets: Targets, request: _Request, inputs: Set[tuple[int, int]]) -> list[Path]:
+    """The files that were there before.
+
+    Raises:
+        OutputError: A target is an input, cannot be written, or is a record that no conversion wrote.
+    """
+    record = targets.record
+    files = [*targets.paths, *(data_path(p) for p in targets.paths[:2]), *([record] if record else [])]
+    replaced = check_targets(files, request.model_file, inputs)
     if record in replaced and not record.is_symlink():  # a link is replaced, and what it points to stays
         _check_own(record)
+    return replaced
+
+
+def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
+    """The report, and the files that were there before."""
+    _, paths = output_files(os.fspath(request.save_path))
+    targets = Targets(tuple(paths), None if request.record_file is None else in_real_folder(request.record_file))
+    source = _source(request)
+    plan = make_plan(source.model, request.settings)
+    replaced = _check_free(targets, request, source.inputs)
     _free_garbage()
-    integers = frozenset(s.weight.name for s in plan.sites)
-    deploy = _emitted(
-        DeployEmitter(model, plan),
+    origin, names = source.origin, source.names
+    deploy = emitted(
+        DeployEmitter(source.model, plan),
         plan,
         paths[0],
-        integers,
+        int8_weights(plan),
         lambda made, nodes: (check(made), datadump_graph(made, plan, nodes, names)),
     )
     _free_garbage()
-    emitter = FakeQuantEmitter(model, plan, request.fake_quant_weights)
-    fake_quant = _emitted(emitter, plan, paths[1], frozenset(), lambda *_: None)
-    del model, emitter
+    emitter = FakeQuantEmitter(source.model, plan, request.fake_quant_weights)
+    fake_quant = emitted(emitter, plan, paths[1], frozenset(), lambda *_: None)
+    del source, emitter
     _free_garbage()
-    warnings = plan.warnings + overflow_warnings(plan)
-    if integers & deploy.composition.external_names:
-        warnings += (
-            "The int8 weights exceed what one ONNX file can hold: they are in "
-            f"'{deploy.composition.data_path.name}', which must be in the folder of the deploy model "
-            "when ATC compiles it.",
-        )
-    report = ConversionReport(
-        model_file=os.fsencode(model_file).decode(errors="backslashreplace"),
-        deploy_model=str(paths[0]),
-        fake_quant_model=str(paths[1]),
-        ledger_file=str(paths[2]),
-        record_file=None if record is None else str(record),
-        layers=tuple(
-            replace(
-                entry,
-                deploy_nodes=deploy.nodes[entry.name],
-                fake_quant_nodes=fake_quant.nodes[entry.name],
-            )
-            for entry in plan.entries
-        ),
-        residuals=_residuals(plan),
-        float_operators=plan.float_operators,
-        warnings=warnings,
-        check=deploy.verdict[0],
-        graph=deploy.verdict[1],
-        origin=origin,
-    )
+    report = assemble_report(request.model_file, targets, plan, origin, deploy, fake_quant)
     texts = {paths[2]: json_text(report.to_dict())}
-    if record is not None:
-        texts[record] = record_text(plan)
+    if targets.record is not None:
+        texts[targets.record] = record_text(plan)
     write_outputs([deploy.composition, fake_quant.composition], texts, request.progress)
     return report, replaced
 
@@ -249,35 +248,6 @@ def _check_own(record: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Emitted(Generic[Verdict]):
-    """What remains of an output model after its graph is freed.
-
-    Attributes:
-        composition: what is written.
-        nodes: name of a candidate layer -> names of the nodes that stand for it.
-        verdict: what was found in the graph.
-    """
-
-    composition: Composition
-    nodes: dict[str, tuple[str, ...]]
-    verdict: Verdict
-
-
-def _emitted(
-    emitter: PlanEmitter,
-    plan: Plan,
-    path: Path,
-    inline: frozenset[str],
-    examine: Callable[[ir.Model, dict[str, tuple[str, ...]]], Verdict],
-) -> _Emitted[Verdict]:
-    """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
-    model = emitter.rewrite()
-    nodes = {entry.name: emitter.nodes_of(entry.name) for entry in plan.entries}
-    verdict = examine(model, nodes)
-    return _Emitted(compose(model, path, inline), nodes, verdict)
-
-
 def _free_garbage() -> None:
     """Free the graphs that ended since the last call: their nodes and values refer to each other.
 
@@ -303,21 +273,3 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
-    consumed = {s.source for s in plan.sites}
-
-    def entry(pair: Pair) -> ResidualEntry:
-        if pair.elided:
-            return ResidualEntry(
-                pair.source, "elided", "its readers quantize with the same factors: removing it is exact"
-            )
-        if pair.quantizer is not None and pair.quantizer.per_tensor_int8 and pair.source:
-            detail = "shared with an int8 layer" if pair.source in consumed else ""
-            return ResidualEntry(pair.source, "anti-quant", detail)
-        return ResidualEntry(pair.source or pair.output, "float-chain", "its factors do not fit one AscendQuant")
-
-    entries = [entry(p) for p in plan.pairs]
-    entries += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
-    return tuple(entries)

@@ -190,7 +190,7 @@ def test_run_whose_state_cannot_be_written_warns_once_and_ends_with_its_report(
     monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(progress, "write_state", fail)
     if when == "from the beginning":
-        monkeypatch.setattr("amct_onnx.verbs.compare.compare.check_writable", fail)
+        monkeypatch.setattr("amct_onnx.verbs.compare.run_comparison.check_writable", fail)
     amct_onnx.set_logging_level("warning", "error")
     page = tmp_path / "r.html"
     line = [*digits.arguments, *OPTIONS, "--report", str(page)]

@@ -1,0 +1,55 @@
+"""What a comparison is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.source import DataSource
+from amct_onnx.verbs.compare.measure.progress import Tell
+from amct_onnx.verbs.convert.read_ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of a comparison; ``reports`` are the files to write, in their real folders."""
+
+    model: str | os.PathLike[str]
+    save_path: str | os.PathLike[str]
+    data: str | os.PathLike[str] | DataSource
+    labels: str | os.PathLike[str] | None
+    evaluator: str | os.PathLike[str] | None
+    devices: tuple[str, ...]
+    input_shape: str
+    input_type: str
+    images: ImageOptions | None
+    batch_size: int
+    threads: int
+    reports: tuple[Path, ...]
+    resume: bool
+    state_file: str | os.PathLike[str] | None
+    dask: str | None
+    board: str | os.PathLike[str] | None
+    progress: Tell
+    max_drop: float | None
+
+    def settings(self, devices: Sequence[str]) -> dict[str, str]:
+        """What the user set, as printed; ``devices`` under the names that this package gives them."""
+        return {
+            "devices": ", ".join(devices),
+            "batch_size": str(self.batch_size),
+            "threads": str(self.threads),
+            "labels": os.fspath(self.labels) if self.labels is not None else "none",
+            "evaluator": os.fspath(self.evaluator) if self.evaluator is not None else "none",
+            "input_shape": self.input_shape or "the model's",
+            "input_type": self.input_type or "the model's",
+            "images": "default" if self.images in (None, ImageOptions()) else str(self.images),
+        }
+
+    def read_files(self, ledger: Ledger) -> list[str | os.PathLike[str]]:
+        """The files and folders that the comparison reads, beside the models."""
+        data = None if isinstance(self.data, DataSource) else self.data
+        return [p for p in (ledger.path, self.labels, self.evaluator, self.board, data) if p is not None]

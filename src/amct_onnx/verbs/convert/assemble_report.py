@@ -1,0 +1,96 @@
+"""The report of a conversion, from its plan and what was emitted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from amct_onnx.plan.factors import Pair, Plan
+from amct_onnx.plan.ledger import ResidualEntry
+from amct_onnx.verbs.check.report import CheckReport
+from amct_onnx.verbs.convert.datadump_graph import Graph
+from amct_onnx.verbs.convert.emitted import Emitted
+from amct_onnx.verbs.convert.overflow import overflow_warnings
+from amct_onnx.verbs.convert.report import ConversionReport, Origin
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The files to write: deploy model, fake-quant model and ledger; the record, if asked for."""
+
+    paths: tuple[Path, ...]
+    record: Path | None
+
+
+def int8_weights(plan: Plan) -> frozenset[str]:
+    """Names of the initializers that hold the layers' int8 weights."""
+    return frozenset(s.weight.name for s in plan.sites)
+
+
+def assemble_report(
+    model_file: str | os.PathLike[str],
+    targets: Targets,
+    plan: Plan,
+    origin: Origin | None,
+    deploy: Emitted[tuple[CheckReport, tuple[Graph, ...]]],
+    fake_quant: Emitted[None],
+) -> ConversionReport:
+    """The report of one conversion.
+
+    Args:
+        model_file: the source, as the user named it.
+        targets: the files that will be written.
+        plan: of the conversion.
+        origin: what a later conversion of the same source is recognised by; None when the source alone does not give
+            the outputs again.
+        deploy: the deploy model, with the check's findings and its graph for the vendor's dump comparison.
+        fake_quant: the fake-quant model.
+    """
+    warnings = plan.warnings + overflow_warnings(plan)
+    if int8_weights(plan) & deploy.composition.external_names:
+        warnings += (
+            "The int8 weights exceed what one ONNX file can hold: they are in "
+            f"'{deploy.composition.data_path.name}', which must be in the folder of the deploy model "
+            "when ATC compiles it.",
+        )
+    paths, record = targets.paths, targets.record
+    return ConversionReport(
+        model_file=os.fsencode(model_file).decode(errors="backslashreplace"),
+        deploy_model=str(paths[0]),
+        fake_quant_model=str(paths[1]),
+        ledger_file=str(paths[2]),
+        record_file=None if record is None else str(record),
+        layers=tuple(
+            replace(
+                entry,
+                deploy_nodes=deploy.nodes[entry.name],
+                fake_quant_nodes=fake_quant.nodes[entry.name],
+            )
+            for entry in plan.entries
+        ),
+        residuals=_residuals(plan),
+        float_operators=plan.float_operators,
+        warnings=warnings,
+        check=deploy.verdict[0],
+        graph=deploy.verdict[1],
+        origin=origin,
+    )
+
+
+def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
+    consumed = {s.source for s in plan.sites}
+
+    def entry(pair: Pair) -> ResidualEntry:
+        if pair.elided:
+            return ResidualEntry(
+                pair.source, "elided", "its readers quantize with the same factors: removing it is exact"
+            )
+        if pair.quantizer is not None and pair.quantizer.per_tensor_int8 and pair.source:
+            detail = "shared with an int8 layer" if pair.source in consumed else ""
+            return ResidualEntry(pair.source, "anti-quant", detail)
+        return ResidualEntry(pair.source or pair.output, "float-chain", "its factors do not fit one AscendQuant")
+
+    entries = [entry(p) for p in plan.pairs]
+    entries += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
+    return tuple(entries)

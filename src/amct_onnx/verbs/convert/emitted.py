@@ -1,0 +1,45 @@
+"""One output model: rewritten, examined, serialised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import onnx_ir as ir
+
+from amct_onnx.emit.rewrite import PlanEmitter
+from amct_onnx.files.compose import Composition, compose
+from amct_onnx.plan.factors import Plan
+
+Verdict = TypeVar("Verdict")
+
+
+@dataclass(frozen=True)
+class Emitted(Generic[Verdict]):
+    """What remains of an output model after its graph is freed.
+
+    Attributes:
+        composition: what is written.
+        nodes: name of a candidate layer -> names of the nodes that stand for it.
+        verdict: what was found in the graph.
+    """
+
+    composition: Composition
+    nodes: dict[str, tuple[str, ...]]
+    verdict: Verdict
+
+
+def emitted(
+    emitter: PlanEmitter,
+    plan: Plan,
+    path: Path,
+    inline: frozenset[str],
+    examine: Callable[[ir.Model, dict[str, tuple[str, ...]]], Verdict],
+) -> Emitted[Verdict]:
+    """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
+    model = emitter.rewrite()
+    nodes = {entry.name: emitter.nodes_of(entry.name) for entry in plan.entries}
+    verdict = examine(model, nodes)
+    return Emitted(compose(model, path, inline), nodes, verdict)
