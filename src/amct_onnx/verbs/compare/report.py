@@ -39,12 +39,19 @@ class Metric:
         name: ``top-1``, ``top-5``, or a key of what the evaluator returned.
         value: the figure; a share for top-1 and top-5.
         right, total: counts behind a share; None for the evaluator's figures.
+        low, high: of a share, the 95 % interval of Clopper and Pearson; None for the evaluator's figures.
+        least_loss, most_loss: of top-1 of a model but the source: the 95 % interval of the share of answers that it
+            loses against the source, see ``chance.loss_interval``; None of every other figure.
     """
 
     name: str
     value: float
     right: int | None = None
     total: int | None = None
+    low: float | None = None
+    high: float | None = None
+    least_loss: float | None = None
+    most_loss: float | None = None
 
 
 @dataclass(frozen=True)

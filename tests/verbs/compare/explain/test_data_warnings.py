@@ -55,4 +55,21 @@ def test_loss_beyond_max_drop_diverges(digits: Case, sign: int) -> None:
 def test_healthy_verdict_names_models_and_accuracy(digits: Case) -> None:
     found = digits.compare(labels=digits.labels)
     assert found.verdict.headline.startswith("No fault found. fake-quant and deploy@a2 follow the source as closely as")
-    assert ": top-1 " in found.verdict.headline and " → " in found.verdict.headline and not found.verdict.brief
+    assert ": top-1 " in found.verdict.headline and " → " in found.verdict.headline
+
+
+def test_few_samples_are_said_with_their_interval(digits: Case) -> None:
+    """64 samples without a changed answer: 1 - (0.05 / 4)^(1 / 64) = 6.62 %; 437 bound the loss to 1 point."""
+    found = digits.compare(labels=digits.labels)
+    bounds = "(95 % intervals: fake-quant and deploy@a2 lose -6.62 to 6.62 points). About 440 would do."
+    (told,) = found.verdict.brief
+    assert told == f"64 samples are too few to tell a loss of 1 point of top-1 {bounds}"
+    assert told in found.verdict.sentences
+    for model in found.to_dict()["models"]:
+        metric = model["metrics"][0]
+        assert 0 < metric["low"] < metric["value"] <= metric["high"] <= 1
+        loss = None if model["key"] == "source" else pytest.approx(0.0662, abs=1e-4)
+        assert metric["most_loss"] == loss
+    assert not digits.compare(labels=digits.labels, max_drop=7).verdict.brief
+    (told,) = digits.compare(labels=digits.labels, max_drop=0.5).verdict.brief
+    assert "too few to tell a loss of 0.5 points" in told and "About 870 would do" in told

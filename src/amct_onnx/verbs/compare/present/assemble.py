@@ -10,12 +10,13 @@ from functools import cache
 from amct_onnx.common.versions import library_versions
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
+from amct_onnx.verbs.compare.explain.chance import loss_interval, share_interval
 from amct_onnx.verbs.compare.explain.data_warnings import data_warnings
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
-from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Results, Runner
+from amct_onnx.verbs.compare.measure.batch import TOP, Accuracy, Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.sessions import pinned_settings
 from amct_onnx.verbs.compare.pairing import Paired
@@ -187,7 +188,7 @@ def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
 
     def metrics(key: str) -> tuple[Metric, ...]:
         accuracy = run.results.accuracy.get(key, Accuracy())
-        made = [Metric(n, right / accuracy.samples, right, accuracy.samples) for n, right in accuracy.right.items()]
+        made = [_share(n, right, accuracy, key) for n, right in accuracy.right.items()]
         if evaluator is not None and accuracy.sums:
             sums = {n: s.value for n, s in accuracy.sums.items()}
             made += [Metric(n, v) for n, v in evaluator.finish(sums, accuracy.samples).items()]
@@ -203,3 +204,12 @@ def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
         settings = {**session.pinned, "intra_op_num_threads": str(job.threads)}
         deploy.append(ModelEntry(key, job.deploy.label, device, settings=settings, metrics=metrics(key), notes=notes))
     return (source, fake_quant, *deploy)
+
+
+def _share(name: str, right: int, accuracy: Accuracy, model: str) -> Metric:
+    """A share of right answers, and how far so many samples bound it."""
+    samples = accuracy.samples
+    loss: tuple[float | None, float | None] = (None, None)
+    if name == f"top-{TOP[0]}" and model != SOURCE:
+        loss = loss_interval(accuracy.lost, accuracy.gained, samples)
+    return Metric(name, right / samples, right, samples, *share_interval(right, samples), *loss)

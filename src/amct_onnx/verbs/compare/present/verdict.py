@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import erfc, sqrt
 
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
+from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
 from amct_onnx.verbs.compare.explain.data_warnings import GUESSES
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.batch import Accuracy
@@ -34,27 +34,12 @@ MAX_BRIEF = 5
 """Lines below the headline on a terminal."""
 NAMED = 5
 """Refused layers named in the verdict."""
+DEFAULT_POINTS = 1.0
+"""Loss of right answers, in points, that the samples should bound when no ``max_drop`` says otherwise."""
+SMALLEST_MARGIN = 1e-4
+"""Share: a loss as large as ``max_drop`` would need any number of samples."""
 SIGNIFICANT = 0.05
 """Below this probability of chance, a loss of right answers is called real."""
-EXACT_CHANGES = 1 << 14
-"""Changed answers whose binomial coefficients are added up, in milliseconds; the time grows with the square."""
-
-
-def by_chance(lost: int, gained: int) -> float:
-    """Two-sided sign test (McNemar's exact test): the probability of so uneven a split of the changed answers.
-
-    Up to ``EXACT_CHANGES`` changed answers it is counted out in integers. Beyond, the binomial distribution is taken as
-    normal with Yates's continuity correction: ``erfc((|lost - gained| - 1) / sqrt(2 * changed))``. There the error is
-    below 1e-5, and below 1% of the probability while that exceeds 1e-9.
-    """
-    changed, smaller = lost + gained, min(lost, gained)
-    if changed > EXACT_CHANGES:
-        return erfc(max(0, abs(lost - gained) - 1) / sqrt(2 * changed))
-    tail = ways = 1
-    for k in range(1, smaller + 1):
-        ways = ways * (changed - k + 1) // k
-        tail += ways
-    return min(1.0, float(2 * tail / 2**changed))
 
 
 @dataclass(frozen=True)
@@ -100,6 +85,8 @@ def verdict(found: Found) -> Verdict:
     noise = [d for d in found.divergences if not d.is_fault]
     sentences = [*found.warnings]
     sentences += [_figures(m, found.accuracy.get(m.key)) for m in found.models if m.metrics]
+    few = _too_few(found)
+    sentences += [few]
     sentences += [f"{_models(who)}: {d.text}" for d, who in _grouped(found.faults)]
     sentences += [d.text for d in noise]
     advice = [f"{_models(who)}: {d.advice}" for d, who in _grouped(found.faults) if d.advice]
@@ -115,8 +102,8 @@ def verdict(found: Found) -> Verdict:
     refused = [e for e in found.layers if e.verdict == REFUSED]
     if refused:
         sentences.append(_stay_float(refused))
-    brief = [*found.warnings, *brief][:MAX_BRIEF]
-    return Verdict(level, headline, tuple(sentences), tuple(dict.fromkeys(filter(None, advice))), tuple(brief))
+    brief = [*found.warnings, *brief, few][:MAX_BRIEF]
+    return Verdict(level, headline, tuple(filter(None, sentences)), tuple(dict.fromkeys(filter(None, advice))), tuple(filter(None, brief)))
 
 
 def _headline(found: Found) -> tuple[str, str, list[str]]:
@@ -201,6 +188,41 @@ def _too_large(found: Found) -> list[str]:
     return lost
 
 
+def _too_few(found: Found) -> str:
+    """What so many samples leave open of the loss of right answers; "" when they bound it well enough."""
+    limit = DEFAULT_POINTS if found.max_drop is None else found.max_drop
+    open_losses: dict[tuple[float, float], list[str]] = {}
+    needed = samples = 0
+    for model in found.models[1:]:
+        metric, accuracy = next(iter(model.metrics), None), found.accuracy.get(model.key)
+        if metric is None or accuracy is None or metric.least_loss is None or metric.most_loss is None:
+            continue
+        measured = (accuracy.lost - accuracy.gained) / accuracy.samples
+        if found.max_drop is None:
+            decided = _drops(accuracy) or 100 * (metric.most_loss - measured) <= limit
+            margin = limit / 100
+        else:
+            decided = not 100 * metric.least_loss <= limit < 100 * metric.most_loss
+            margin = abs(limit / 100 - measured)
+        if decided:
+            continue
+        open_losses.setdefault((metric.least_loss, metric.most_loss), []).append(model.key)
+        samples = accuracy.samples
+        needed = max(needed, samples_for(accuracy.lost, accuracy.gained, samples, max(margin, SMALLEST_MARGIN)))
+    if not open_losses:
+        return ""
+    bounds = "; ".join(
+        f"{_models(who)} {'loses' if len(who) == 1 else 'lose'} {100 * low:.3g} to {100 * high:.3g} points"
+        for (low, high), who in open_losses.items()
+    )
+    points = "point" if limit == 1 else "points"
+    noun = "sample is" if samples == 1 else "samples are"
+    return (
+        f"{samples:,} {noun} too few to tell a loss of {limit:g} {points} of top-1 (95 % intervals: {bounds}). "
+        f"About {float(f'{needed:.1e}'):,.0f} would do."
+    )
+
+
 def _drops(found: Accuracy) -> bool:
     return found.lost > found.gained and by_chance(found.lost, found.gained) < SIGNIFICANT
 
@@ -208,7 +230,9 @@ def _drops(found: Accuracy) -> bool:
 def _figures(model: ModelEntry, found: Accuracy | None) -> str:
     """The metrics of a model, and which of the source's right answers it changes."""
     figures = ", ".join(
-        f"{m.name} {m.value:.2%} ({m.right} of {m.total})" if m.total else f"{m.name} {m.value:.6g}"
+        f"{m.name} {m.value:.2%} ({m.right} of {m.total}; 95 % interval {m.low:.2%} to {m.high:.2%})"
+        if m.total
+        else f"{m.name} {m.value:.6g}"
         for m in model.metrics
     )
     if model.key == SOURCE or found is None or not found.right:
