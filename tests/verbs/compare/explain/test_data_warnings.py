@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from math import comb
-
 import numpy as np
 import pytest
 
-from amct_onnx.verbs.compare.explain.data_warnings import by_guessing
 from support.comparison_cases import Case
-
-
-@pytest.mark.parametrize(("right", "samples", "classes"), [(0, 30, 10), (3, 30, 10), (9, 30, 10), (30, 30, 2)])
-def test_chance_is_the_binomial_tail(right: int, samples: int, classes: int) -> None:
-    ways = sum(comb(samples, k) * (classes - 1) ** (samples - k) for k in range(right, samples + 1))
-    assert by_guessing(right, samples, classes) == pytest.approx(ways / classes**samples, rel=1e-9)
 
 
 def test_shifted_labels_are_said_first(digits: Case) -> None:
@@ -72,4 +63,4 @@ def test_few_samples_are_said_with_their_interval(digits: Case) -> None:
         assert metric["most_loss"] == loss
     assert not digits.compare(labels=digits.labels, max_drop=7).verdict.brief
     (told,) = digits.compare(labels=digits.labels, max_drop=0.5).verdict.brief
-    assert "too few to tell a loss of 0.5 points" in told and "About 870 would do" in told
+    assert "too few to tell a loss of 0.5 points" in told and "About 880 would do" in told

@@ -20,10 +20,10 @@ def at_least(count: int, samples: int, share: float) -> float:
 
     The binomial tail, summed from its largest term on; relative error below 1e-6 for up to 10^9 samples (lgamma's).
     """
-    if count <= 0 or share >= 1:
-        return 1.0
-    if count > samples or share <= 0:
-        return 0.0
+    if count <= 0 or count > samples:
+        return float(count <= 0)
+    if share in (0, 1):
+        return float(share)
     if count > samples * share:
         return min(1.0, _tail(count, samples, share))
     return max(0.0, 1.0 - _tail(samples - count + 1, samples, 1 - share))

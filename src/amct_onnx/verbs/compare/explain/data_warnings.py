@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, fsum, lgamma, log, log1p
 
+from amct_onnx.verbs.compare.explain.chance import at_least
 from amct_onnx.verbs.compare.job import SOURCE, Job
 from amct_onnx.verbs.compare.key import OUTPUT
 from amct_onnx.verbs.compare.measure.batch import Results
@@ -38,23 +38,12 @@ def _guesses(job: Job, results: Results) -> str:
     outputs = [results.tensors[t.key, model] for t in job.tracked if t.key.kind == OUTPUT]
     classes = next((o.count // o.samples for o in outputs if o.samples == found.samples), 0)
     right = found.right["top-1"]
-    if classes < 2 or by_guessing(right, found.samples, classes) < LIKELY:
+    if classes < 2 or at_least(right, found.samples, 1 / classes) < LIKELY:
         return ""
     return (
         f"{GUESSES}: {right} of {found.samples} right among {classes} classes. Are "
         "the labels in the order of the samples and of this model's classes, and is the preprocessing that of training?"
     )
-
-
-def by_guessing(right: int, samples: int, classes: int) -> float:
-    """The probability of at least so many right answers when each is right with 1 / classes (binomial; float64)."""
-    hit, miss = -log(classes), log1p(-1 / classes)
-    constant = lgamma(samples + 1)
-    terms = (
-        exp(constant - lgamma(k + 1) - lgamma(samples - k + 1) + k * hit + (samples - k) * miss)
-        for k in range(right, samples + 1)
-    )
-    return min(1.0, fsum(terms))
 
 
 def _outside(job: Job, layers: Sequence[Paired], results: Results) -> str:

@@ -103,7 +103,13 @@ def verdict(found: Found) -> Verdict:
     if refused:
         sentences.append(_stay_float(refused))
     brief = [*found.warnings, *brief, few][:MAX_BRIEF]
-    return Verdict(level, headline, tuple(filter(None, sentences)), tuple(dict.fromkeys(filter(None, advice))), tuple(filter(None, brief)))
+    return Verdict(
+        level,
+        headline,
+        tuple(filter(None, sentences)),
+        tuple(dict.fromkeys(filter(None, advice))),
+        tuple(filter(None, brief)),
+    )
 
 
 def _headline(found: Found) -> tuple[str, str, list[str]]:
