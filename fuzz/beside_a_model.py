@@ -25,7 +25,8 @@ from amct_onnx.verbs.compare.compare import compare
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
 from amct_onnx.verbs.compare.job import Job, layer_lsb, make_job
-from amct_onnx.verbs.compare.measure.batch import Accuracy, Batch, Runner
+from amct_onnx.verbs.compare.measure.accuracy import Accuracy
+from amct_onnx.verbs.compare.measure.batch import Batch, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.state_file import DataDigest, State, checksum, read_state, write_state

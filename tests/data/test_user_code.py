@@ -13,7 +13,7 @@ from amct_onnx.data.python_feeds import PythonFeeds
 from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.user_code import read_code
 from amct_onnx.errors import DataError
-from amct_onnx.verbs.compare.measure.batch import Accuracy
+from amct_onnx.verbs.compare.measure.accuracy import Accuracy
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator, read_evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from support.comparison_cases import converted

@@ -103,6 +103,11 @@ class Job:
         """Keys of the models that are compared with the source."""
         return (FAKE_QUANT, *(deploy_key(d) for d in self.devices))
 
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """Keys of the models whose answers are kept, the source first, then those that are compared with it."""
+        return (SOURCE, *self.models)
+
 
 def deploy_key(device: str) -> str:
     """The key of a deploy session."""

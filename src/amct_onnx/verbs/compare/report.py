@@ -284,6 +284,34 @@ class BoardResult:
 
 
 @dataclass(frozen=True)
+class FlippedSample:
+    """A sample that a model answers otherwise than the source.
+
+    Attributes:
+        index: of the sample in the data, from 0.
+        label: its class.
+        answers: the class of the largest score by model.
+    """
+
+    index: int
+    label: int
+    answers: dict[str, int]
+
+
+@dataclass(frozen=True)
+class FlippedSamples:
+    """The samples with changed answers.
+
+    Attributes:
+        count: of all of them.
+        samples: the first hundred at most, in the order of the data.
+    """
+
+    count: int
+    samples: tuple[FlippedSample, ...]
+
+
+@dataclass(frozen=True)
 class CompareReport(JsonReport):
     """The result of a comparison.
 
@@ -304,6 +332,7 @@ class CompareReport(JsonReport):
         versions: of this package, Python, numpy, onnx, onnxruntime, and the machine.
         board: what a board's dumps gave; None without them.
         not_judged: parts of the models that nothing could be said of, with the reason.
+        flips: samples that a model answers otherwise than the source; None without labels of classes.
         state_file: of an interrupted run, what ``resume`` continues; None of a complete one, or when it could not be
             written.
     """
@@ -332,3 +361,4 @@ class CompareReport(JsonReport):
     board: BoardResult | None = None
     state_file: str | None = None
     not_judged: tuple[str, ...] = ()
+    flips: FlippedSamples | None = None

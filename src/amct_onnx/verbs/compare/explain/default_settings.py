@@ -10,7 +10,8 @@ import numpy as np
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.verbs.compare.job import Tracked
-from amct_onnx.verbs.compare.measure.batch import Batch, is_classifier, ranks
+from amct_onnx.verbs.compare.measure.accuracy import is_classifier, ranks
+from amct_onnx.verbs.compare.measure.batch import Batch
 from amct_onnx.verbs.compare.measure.sessions import open_default
 from amct_onnx.verbs.compare.measure.statistics import SourceTensor
 from amct_onnx.verbs.compare.present.figures import figure
@@ -47,7 +48,7 @@ def default_settings_witness(
         size = f"{figure(figures.max_lsb)} LSB" if figures.max_lsb is not None else figure(figures.max_abs or 0.0)
         off = f", {figures.share_lsb:.2%} of the values by 1 LSB or more" if figures.share_lsb is not None else ""
         answers = ""
-        if is_classifier(right, batch) and batch.labels is not None:
+        if is_classifier(right, batch.labels) and batch.labels is not None:
             labels = batch.labels.reshape(-1)
             with_default, with_pins = (int(np.count_nonzero(ranks(v, labels) == 0)) for v in (seen, right))
             if with_default != with_pins:

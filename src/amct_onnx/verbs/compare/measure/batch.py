@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amct_onnx.common.arrays import Array, Int64
+from amct_onnx.common.arrays import Array
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
 from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
+from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy, Flips, find_flips, is_classifier, ranks
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, run_named
@@ -22,37 +23,6 @@ from amct_onnx.verbs.compare.measure.statistics import (
     TensorStatistics,
     as_float,
 )
-
-TOP = (1, 5)
-
-
-@dataclass
-class Accuracy:
-    """Of one model: right answers, the samples that only it or only the source has right, the evaluator's sums."""
-
-    samples: int = 0
-    right: dict[str, int] = field(default_factory=dict)
-    gained: int = 0
-    lost: int = 0
-    sums: dict[str, ExactSum] = field(default_factory=dict)
-
-    def merge(self, other: Accuracy) -> None:
-        """Add other batches.
-
-        Raises:
-            DataError: The evaluator gave other metrics there: a mean over all samples needs each for every sample.
-        """
-        if self.samples and other.samples and (changed := sorted(self.sums.keys() ^ other.sums.keys())):
-            raise DataError(
-                f"The evaluator gives a metric '{changed[0]}' for some batches only. Return the same metrics always."
-            )
-        self.samples += other.samples
-        self.gained += other.gained
-        self.lost += other.lost
-        for name, number in other.right.items():
-            self.right[name] = self.right.get(name, 0) + number
-        for name, total in other.sums.items():
-            self.sums.setdefault(name, ExactSum()).merge(total)
 
 
 @dataclass
@@ -65,6 +35,7 @@ class Results:
         tensors: by (key of ``Tracked``, model).
         quantizers: by (number of the layer, model); the source's have no ties.
         accuracy: by model.
+        flips: samples with changed answers.
     """
 
     batches: int = 0
@@ -72,9 +43,11 @@ class Results:
     tensors: dict[tuple[Key, str], TensorStatistics] = field(default_factory=dict)
     quantizers: dict[tuple[int, str], QuantizerStatistics] = field(default_factory=dict)
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
+    flips: Flips = field(default_factory=Flips)
 
     def merge(self, other: Results) -> None:
-        """Add other batches."""
+        """Add the batches that follow."""
+        self.flips.merge(other.flips, self.samples)
         self.batches += other.batches
         self.samples += other.samples
         for key, tensor in other.tensors.items():
@@ -126,7 +99,7 @@ class Runner:
     def classifies(self, batch: Batch) -> bool:
         """Whether an output of the source holds one row of scores for each label of the batch."""
         names = [t.source for t in self.job.tracked if t.key.kind == OUTPUT]
-        return any(is_classifier(v, batch) for v in self._outputs(names, batch).values())
+        return any(is_classifier(v, batch.labels) for v in self._outputs(names, batch).values())
 
     def _outputs(self, names: list[str], batch: Batch) -> dict[str, Array]:
         try:
@@ -184,49 +157,34 @@ class Runner:
         answers: dict[str, dict[str, Array]] = {SOURCE: {t.source: found[SOURCE][t.source] for t in outputs}}
         for key in self.job.models:
             answers[key] = {t.source: found[key][t.others[key]] for t in outputs}
-        right_source: Array | None = None
+        classified: dict[str, Array] = {}
         for key, named in answers.items():
             accuracy = made.accuracy.setdefault(key, Accuracy(batch.samples))
             if self._evaluator is not None:
                 for name, numbers in self._evaluator.evaluate(named, batch.feeds, batch.labels, batch.samples).items():
                     accuracy.sums[name] = ExactSum()
                     accuracy.sums[name].add_all(numbers.tolist())
-            scores = next((v for v in named.values() if is_classifier(v, batch)), None)
-            if scores is None or batch.labels is None:
-                continue
-            rank = ranks(scores, batch.labels.reshape(-1))
+            scores = next((v for v in named.values() if is_classifier(v, batch.labels)), None)
+            if scores is not None:
+                classified[key] = scores
+        if batch.labels is not None and len(classified) == len(answers):
+            self._classify(batch.labels.reshape(-1), classified, made)
+
+    def _classify(self, labels: Array, scores: Mapping[str, Array], made: Results) -> None:
+        """Right and changed answers of one batch."""
+        right_source: Array | None = None
+        for key, values in scores.items():
+            rank, accuracy = ranks(values, labels), made.accuracy[key]
             for top in TOP:
-                if scores.shape[1] > top:
+                if values.shape[1] > top:
                     accuracy.right[f"top-{top}"] = int(np.count_nonzero(rank < top))
             right = rank == 0
             if right_source is None:
                 right_source = right
             accuracy.gained = int(np.count_nonzero(right & ~right_source))
             accuracy.lost = int(np.count_nonzero(right_source & ~right))
+        made.flips = find_flips(scores, labels, len(self.job.models))
 
 
 def _cannot_run(batch: Batch, error: Exception) -> DataError:
     return DataError(f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data.")
-
-
-def ranks(scores: Array, labels: Array) -> Int64:
-    """How many classes score above each row's label; of equal scores the first class comes first, NaN comes last.
-
-    Raises:
-        DataError: A label is no class.
-    """
-    if labels.min(initial=0) < 0 or labels.max(initial=0) >= scores.shape[1]:
-        wrong = labels[(labels < 0) | (labels >= scores.shape[1])][0]
-        raise DataError(f"A label is {wrong}; the output has the classes 0 to {scores.shape[1] - 1}. Correct it.")
-    values = np.where(np.isnan(scores), -np.inf, scores) if scores.dtype.kind == "f" else scores
-    own = np.take_along_axis(values, labels[:, None], axis=1)
-    before = np.arange(scores.shape[1]) < labels[:, None]
-    return np.asarray((values > own).sum(axis=1) + ((values == own) & before).sum(axis=1), np.int64)
-
-
-def is_classifier(values: Array, batch: Batch) -> bool:
-    """Whether an output holds one row of scores for each label."""
-    labels = batch.labels
-    if labels is None or labels.dtype.kind not in "iu" or values.ndim != 2:
-        return False
-    return bool(values.shape[0] == labels.size and values.shape[1] > 1)

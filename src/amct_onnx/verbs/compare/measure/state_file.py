@@ -23,7 +23,7 @@ from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.batch import Batch, Results
 from amct_onnx.verbs.compare.measure.state_schema import Header, StateContent, results_of
 
-STATE_SCHEMA_VERSION = 2
+STATE_SCHEMA_VERSION = 3
 
 
 class DataDigest:
@@ -86,6 +86,7 @@ def write_state(
         "tensors": [[key, model, value] for (key, model), value in results.tensors.items()],
         "quantizers": [[layer, model, value] for (layer, model), value in results.quantizers.items()],
         "accuracy": [[model, value] for model, value in results.accuracy.items()],
+        "flips": {"count": results.flips.count, "first": [[f.index, f.label, f.answers] for f in results.flips.first]},
     }
     body = plain(content)
     text = json.dumps({**body, "checksum": checksum(body)})

@@ -17,7 +17,8 @@ from msgspec import Meta
 from amct_onnx.common.typed_json import ContentError
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job
 from amct_onnx.verbs.compare.key import INPUT, Key
-from amct_onnx.verbs.compare.measure.batch import TOP, Accuracy, Results
+from amct_onnx.verbs.compare.measure.accuracy import MAX_FLIPS, TOP, Accuracy, Flip, Flips
+from amct_onnx.verbs.compare.measure.batch import Results
 from amct_onnx.verbs.compare.measure.evaluator import LONGEST_NAME, METRIC_LIMIT
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics, TensorStatistics
@@ -71,6 +72,13 @@ class AccuracyContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sums: Sums
 
 
+class FlipsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``Flips``: each of the first samples as index, label, answers."""
+
+    count: Samples
+    first: Annotated[list[tuple[Samples, Samples, list[Samples]]], Meta(max_length=MAX_FLIPS)]
+
+
 class StateContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of the file but its checksum."""
 
@@ -84,6 +92,7 @@ class StateContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensors: list[tuple[Label, Label, TensorContent]]
     quantizers: list[tuple[Samples, Label, QuantizerContent]]
     accuracy: list[tuple[Label, AccuracyContent]]
+    flips: FlipsContent
     run: Annotated[str, Meta(max_length=1 << 10)] = ""
 
 
@@ -118,6 +127,7 @@ def results_of(content: StateContent, job: Job) -> Results:
         made.accuracy[model] = _accuracy(accuracy, f"$.accuracy[{number}][1]", made.samples, job)
     _check_models(made, job)
     _check_changes(made.accuracy)
+    made.flips = _flips(content.flips, made, job)
     return made
 
 
@@ -195,6 +205,24 @@ def _accuracy(content: AccuracyContent, place: str, samples: int, job: Job) -> A
         ),
     )
     return Accuracy(content.samples, dict(content.right), content.gained, content.lost, sums)
+
+
+def _flips(content: FlipsContent, made: Results, job: Job) -> Flips:
+    indices = [index for index, _, _ in content.first]
+    compared = len(job.models)
+    changed = [a.gained + a.lost for m, a in made.accuracy.items() if m in job.models]
+    classified = any(a.right for a in made.accuracy.values())
+    _hold(
+        "$.flips",
+        (
+            ("count", max(changed, default=0) <= content.count <= (made.samples if classified else 0)),
+            ("first", len(indices) == min(content.count, MAX_FLIPS)),
+            ("first", indices == sorted(set(indices)) and all(i < made.samples for i in indices)),
+            ("first", all(len(answers) == len(job.answering) for _, _, answers in content.first)),
+            ("first", all(len(set(answers[: compared + 1])) > 1 for _, _, answers in content.first)),
+        ),
+    )
+    return Flips(content.count, [Flip(index, label, tuple(answers)) for index, label, answers in content.first])
 
 
 def _check_models(made: Results, job: Job) -> None:

@@ -16,7 +16,8 @@ from amct_onnx.verbs.compare.explain.default_settings import default_settings_wi
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
-from amct_onnx.verbs.compare.measure.batch import TOP, Accuracy, Batch, Results, Runner
+from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy
+from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.sessions import pinned_settings
 from amct_onnx.verbs.compare.pairing import Paired
@@ -25,6 +26,8 @@ from amct_onnx.verbs.compare.present.verdict import Found, verdict
 from amct_onnx.verbs.compare.report import (
     BoardResult,
     CompareReport,
+    FlippedSample,
+    FlippedSamples,
     LayerResult,
     Metric,
     ModelEntry,
@@ -118,7 +121,17 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         versions=library_versions(),
         board=run.board,
         not_judged=not_judged,
+        flips=_flips(job, results),
     )
+
+
+def _flips(job: Job, results: Results) -> FlippedSamples | None:
+    """None when nothing was classified."""
+    if not any(a.right for a in results.accuracy.values()):
+        return None
+    found = results.flips
+    listed = (FlippedSample(f.index, f.label, dict(zip(job.answering, f.answers, strict=True))) for f in found.first)
+    return FlippedSamples(found.count, tuple(listed))
 
 
 def _unverified(beside: Beside) -> list[str]:

@@ -17,6 +17,7 @@ from amct_onnx.verbs.compare.report import (
     BoardResult,
     CompareReport,
     Difference,
+    FlippedSamples,
     Metric,
 )
 
@@ -24,6 +25,8 @@ STYLES = {EQUAL: "bold green", NOISE: "bold green", INCOMPLETE: "bold yellow", D
 NOTHING = "-"
 COLUMNS = ("Max error", "Max LSB", "Mean LSB", "Off by 1 LSB", "Cosine", "SQNR dB")
 NARROW_COLUMNS = ("Mean LSB", "Off by 1 LSB", "SQNR dB")
+NAMED_FLIPS = 3
+"""Samples with changed answers told on the screen; the reports list a hundred."""
 WIDE = 130
 """Columns of a terminal from which on all figures of a row stay legible."""
 
@@ -44,6 +47,8 @@ def print_comparison(report: CompareReport, file: TextIO, *, verbose: bool = Fal
     console.print(_layers(report, wide=wide))
     if report.board is not None:
         console.print(_board(report.board, wide=wide))
+    if report.flips is not None and report.flips.count:
+        console.print(Text(_changed_answers(report.flips)), soft_wrap=True)
     if verbose:
         for line in _details(report):
             console.print(Text(line), soft_wrap=True)
@@ -56,6 +61,17 @@ def print_comparison(report: CompareReport, file: TextIO, *, verbose: bool = Fal
     console.print(Text(report.verdict.headline, style=STYLES[report.verdict.level]), soft_wrap=True)
     for line in report.verdict.brief:
         console.print(Text(line), soft_wrap=True)
+
+
+def _changed_answers(flips: FlippedSamples) -> str:
+    """How many answers changed, and the first of them."""
+    named = "; ".join(
+        f"sample {s.index} (label {s.label}): " + ", ".join(f"{m} {a}" for m, a in s.answers.items())
+        for s in flips.samples[:NAMED_FLIPS]
+    )
+    more = "; ..." if flips.count > NAMED_FLIPS else ""
+    noun = "sample changes its" if flips.count == 1 else "samples change their"
+    return f"{flips.count:,} {noun} answer: {named}{more}."
 
 
 def _details(report: CompareReport) -> list[str]:

@@ -9,7 +9,7 @@ from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
 from amct_onnx.verbs.compare.explain.data_warnings import GUESSES
 from amct_onnx.verbs.compare.job import SOURCE
-from amct_onnx.verbs.compare.measure.batch import Accuracy
+from amct_onnx.verbs.compare.measure.accuracy import Accuracy
 from amct_onnx.verbs.compare.report import (
     DIVERGES,
     EQUAL,
