@@ -22,7 +22,7 @@ from amct_onnx.files import replace_set as replace_set_module
 from amct_onnx.files.hidden_folder import locked, write_fully
 from amct_onnx.files.transaction import Transaction
 from support.data_files import external
-from support.fault_injection import fail_at, faults, hidden, kill_at, leftovers, settled, visible, whole_tree
+from support.fault_injection import each_call, fail_at, faults, hidden, kill_at, leftovers, settled, visible, whole_tree
 from support.killed_child import in_killed_child
 from support.small_models import qdq_model
 
@@ -416,7 +416,8 @@ def convert(model: Path, folder: Path) -> dict[str, bytes]:
     return visible(folder)
 
 
-def test_conversion_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_call
+def test_conversion_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     external(monkeypatch)
     one, two = models(tmp_path)
     folder = tmp_path / "out"
@@ -425,7 +426,7 @@ def test_conversion_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.Monk
         old = convert(one, folder)
     assert {n.rpartition("_")[2] for n in old} >= {"model.onnx.data", "model.onnx", "quant.json", "record.txt"}
     assert old != new
-    for number in range(1, len(made) + 1):
+    for number in range(1, len(made) + 1, step):
         with faults(fail_at(number)):
             try:
                 convert(two, folder)

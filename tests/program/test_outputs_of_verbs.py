@@ -21,7 +21,7 @@ from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.simulate.result_folder import ResultFolder
 from support.comparison_cases import Case, converted
 from support.data_files import external
-from support.fault_injection import fail_at, faults, hidden, kill_at, leftovers, settled, visible
+from support.fault_injection import each_call, fail_at, faults, hidden, kill_at, leftovers, settled, visible
 from support.killed_child import in_killed_child
 from support.small_models import qdq_model
 
@@ -42,8 +42,8 @@ def write_results(folder: Path, feeds: int, *, value: int) -> None:
         results.commit({"feeds": feeds, "value": value})
 
 
-def all_or_nothing(tmp_path: Path, write_old: Write, write_new: Write) -> None:
-    """Every call fails once, and every third one from there on, over earlier outputs."""
+def all_or_nothing(tmp_path: Path, write_old: Write, write_new: Write, step: int) -> None:
+    """Calls that lie ``step`` apart fail once, and every third of them from there on, over earlier outputs."""
     (tmp_path / "old").mkdir()
     write_old(tmp_path / "old")
     counted = shutil.copytree(tmp_path / "old", tmp_path / "count")
@@ -52,8 +52,8 @@ def all_or_nothing(tmp_path: Path, write_old: Write, write_new: Write) -> None:
         write_new(counted)
     new = visible(counted)
     assert len(made) > 10 and new != old and not hidden(counted)
-    for number in range(1, len(made) + 1):
-        for code, for_good in ((errno.ENOSPC, False), (errno.EIO, True))[: 1 + (number % 3 == 0)]:
+    for number in range(1, len(made) + 1, step):
+        for code, for_good in ((errno.ENOSPC, False), (errno.EIO, True))[: 1 + (number // step % 3 == 0)]:
             folder = shutil.copytree(tmp_path / "old", tmp_path / f"{number}_{code}")
             raised = False
             with faults(fail_at(number, for_good=for_good, code=code)):
@@ -76,7 +76,8 @@ def all_or_nothing(tmp_path: Path, write_old: Write, write_new: Write) -> None:
             assert not [n for n in leftovers(folder) if not n.endswith(".old")], number
 
 
-def test_bias_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_call
+def test_bias_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     external(monkeypatch)
     for name, scale in (("one", 0.1), ("two", 0.2)):
         (tmp_path / name).mkdir()
@@ -85,30 +86,33 @@ def test_bias_fails_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def write(name: str) -> Write:
         return lambda folder: amct_onnx.quantize_bias(tmp_path / name / "source.onnx", folder / "b.onnx") and None
 
-    all_or_nothing(tmp_path, write("one"), write("two"))
+    all_or_nothing(tmp_path, write("one"), write("two"), step)
 
 
-def test_reports_of_compare_fail_at_every_call(tmp_path: Path) -> None:
+@each_call
+def test_reports_of_compare_fail_at_every_call(tmp_path: Path, step: int) -> None:
     """Reports and state are written by ``write_texts``."""
 
     def write(text: str) -> Write:
         return lambda folder: write_texts({folder / "page.html": text, folder / "report.json": f"[{text}]"})
 
-    all_or_nothing(tmp_path, write("1"), write("2"))
+    all_or_nothing(tmp_path, write("1"), write("2"), step)
 
 
-def test_results_of_simulate_fail_at_every_call(tmp_path: Path) -> None:
-    all_or_nothing(tmp_path, lambda f: write_results(f, 1, value=1), lambda f: write_results(f, 2, value=2))
+@each_call
+def test_results_of_simulate_fail_at_every_call(tmp_path: Path, step: int) -> None:
+    all_or_nothing(tmp_path, lambda f: write_results(f, 1, value=1), lambda f: write_results(f, 2, value=2), step)
 
 
-def test_results_of_simulate_killed_at_every_call(tmp_path: Path) -> None:
+@each_call
+def test_results_of_simulate_killed_at_every_call(tmp_path: Path, step: int) -> None:
     write_results(tmp_path / "old", 2, value=1)
     counted = shutil.copytree(tmp_path / "old", tmp_path / "count")
     old = visible(counted)
     with faults(lambda count: None) as made:
         write_results(counted, 1, value=2)
     new, outcomes = visible(counted), set()
-    for number in range(1, len(made) + 1):
+    for number in range(1, len(made) + 1, step):
         folder = shutil.copytree(tmp_path / "old", tmp_path / str(number))
 
         def run(number: int = number, folder: Path = folder) -> None:

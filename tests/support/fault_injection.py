@@ -14,12 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from amct_onnx.files.hidden_folder import locked
 
 CALLS = ("open", "pwrite", "fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
 """Functions of ``os`` by which the writer changes the disk; os.open counts only where it may create."""
 
 
+CALLS_APART = 3
+each_call = pytest.mark.parametrize("step", [CALLS_APART, pytest.param(1, marks=pytest.mark.slow)])
+"""Every call is hit by the slow tests, every third one by default: one run for each call is what costs."""
 SHARED_BYTES = 1 << 20
 """Number and kinds of the calls so far, one byte each: the process that puts outputs in place counts on."""
 

@@ -126,7 +126,7 @@ FORMS = st.fixed_dictionaries(
 RANGES = st.sampled_from([(-128, 127), (0, 255), (-127, 127), (0, 15), (-8, 7)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     form=FORMS,
     weight_form=FORMS,
