@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.onnxruntime_session import open_session, session_options
-from amct_onnx.errors import FactorError, UnsupportedModelError
+from amct_onnx.common.small_floats import SMALL_FLOATS
+from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.constant_quantizers import COMPUTED_TYPES, dequantize_constant, quantize_constant, quantized_type
 
 COMPUTED = frozenset(
     """
@@ -38,6 +40,8 @@ NOT_LARGER = ("NonZero", "Compress")
 """Operators whose result size depends on the content: at most one index per axis for each input element."""
 IR_VERSION = 10
 """IR version of the one-node models that compute a constant; every supported onnxruntime reads it."""
+SMALL_TYPES_OPSET = 25
+"""Opset whose data movement takes all types of 2 and 4 bits."""
 QDQ_OPSET = 21
 """Opset for computing a QuantizeLinear or DequantizeLinear; it accepts what earlier versions accept."""
 
@@ -132,6 +136,11 @@ class ConstantEvaluator:
             return inputs[0]
         if node.op_type == "DequantizeLinear" and inputs[0] is not None and inputs[1] is not None:
             return dequantize_constant(node, inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None)
+        if node.op_type == "QuantizeLinear" and inputs[0] is not None and inputs[1] is not None:
+            zero = inputs[2] if len(inputs) > 2 else None
+            kind = quantized_type(node, zero)
+            if kind not in COMPUTED_TYPES:
+                return quantize_constant(node, inputs[0], inputs[1], zero, kind)
         if node.op_type == "Cast" and inputs[0] is not None:
             to = ir.DataType(node.attributes["to"].as_int())
             if _casts_alike(inputs[0], to):
@@ -146,6 +155,8 @@ class ConstantEvaluator:
         # per-channel factors and 4- and 16-bit integers are newer than the opsets in which models hold them
         opset = QDQ_OPSET if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
         self._spend(node, _output_bytes(node, feeds, opset))
+        if any(_is_small(array) for array in feeds.values()):
+            return _run_in_python(node, feeds, opset)
         options = session_options(threads=1)  # a pool of threads costs more than one node of constants
         try:
             content = _one_node(node, feeds, {}, opset).SerializeToString()
@@ -178,6 +189,24 @@ def _not_computed(node: ir.Node, why: str) -> UnsupportedModelError:
         f"Node '{node.name}' ({node.op_type}): the constant '{node.outputs[0].name}' cannot be computed: {why}. Export "
         "the model with constants folded."
     )
+
+
+def _is_small(array: Array) -> bool:
+    """Whether onnxruntime takes no array of this type: float8, float4, integers of 4 or 2 bits."""
+    stored = ir.DataType.from_numpy(array.dtype)
+    return stored.bitwidth < 8 or stored.name in SMALL_FLOATS
+
+
+def _run_in_python(node: ir.Node, feeds: dict[str, Array], opset: int) -> Array:
+    """One node by onnx's own evaluator."""
+    from onnx.reference import ReferenceEvaluator  # its import takes long, and few models need it
+
+    try:
+        model = _one_node(node, feeds, {}, max(opset, SMALL_TYPES_OPSET))
+        (result,) = ReferenceEvaluator(model).run(None, feeds)
+        return np.asarray(result)
+    except Exception as error:  # it raises what numpy and its operators raise
+        raise _not_computed(node, " ".join(str(error).split())[:300]) from error
 
 
 def _one_node(node: ir.Node, inputs: dict[str, Array], constants: dict[str, Array], opset: int) -> onnx.ModelProto:
@@ -215,6 +244,8 @@ def _output_bytes(node: ir.Node, feeds: dict[str, Array], opset: int) -> int | N
 def _casts_alike(array: Array, to: ir.DataType) -> bool:
     """Whether numpy and ONNX agree on a Cast of these values: to a wider type, or of integers that fit."""
     stored = ir.DataType.from_numpy(array.dtype)
+    if _is_small(array):
+        return to in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
     # onnxruntime takes no array of bfloat16
     if stored != ir.DataType.BFLOAT16 and (array.dtype.kind not in "fiub" or stored == ir.DataType.DOUBLE):
         return False
@@ -224,43 +255,6 @@ def _casts_alike(array: Array, to: ir.DataType) -> bool:
         return False
     limits = np.iinfo(to.numpy())
     return bool(array.min() >= limits.min and array.max() <= limits.max)
-
-
-def dequantize_constant(
-    node: ir.Node,
-    integers: Array,
-    scale: Array,
-    zero_point: Array | None,
-) -> Array:
-    """DequantizeLinear: (integers - zero_point) * scale, in the type of scale, of integers' shape.
-
-    Per-tensor, per-channel along ``axis`` and blockwise along ``axis`` (``block_size``), as in ONNX opset 21.
-
-    Raises:
-        FactorError: Factors that fit neither the tensor nor its axis.
-    """
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    block = node.attributes["block_size"].as_int() if "block_size" in node.attributes else 0
-
-    def spread(factor: Array) -> Array:
-        if factor.size == 1:
-            return factor.reshape([1] * integers.ndim)
-        if block:
-            return np.take(np.repeat(factor, block, axis=axis), range(integers.shape[axis]), axis=axis)
-        layout = [1] * integers.ndim
-        layout[axis] = -1
-        return factor.reshape(layout)
-
-    try:
-        values = integers.astype(np.int64 if integers.dtype.itemsize > 2 else np.int32)
-        if zero_point is not None:
-            values = values - spread(np.asarray(zero_point).astype(values.dtype))
-        return np.asarray((values.astype(np.float32) * spread(scale).astype(np.float32)).astype(scale.dtype))
-    except (ValueError, IndexError) as error:
-        raise FactorError(
-            f"Node '{node.name}': scale of shape {list(scale.shape)} fits no axis {axis} of a tensor of shape "
-            f"{list(integers.shape)}. Export the model again."
-        ) from error
 
 
 def _typed(name: str, array: Array) -> onnx.ValueInfoProto:

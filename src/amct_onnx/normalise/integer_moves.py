@@ -17,6 +17,7 @@ from amct_onnx.graph.moves import data_inputs, fills, interpolates
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import integer_type
 from amct_onnx.normalise.integer_readers import FLOATS, Factors, IntegerReaders
+from amct_onnx.normalise.small_types import is_small
 
 PASSED_BY = ("Identity", "Clip", "Cast")
 """Operators that may stand between Q and DQ: the plan looks through them."""
@@ -31,7 +32,7 @@ def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
     for node in nodes_of(model):
         value = node.inputs[0] if node.inputs else None
         if node.op_type == "QuantizeLinear" and node.domain == "" and value is not None:
-            pair = _per_tensor(node, constants)
+            pair = _per_tensor(node, constants, editor)
             if pair is not None and not constants.is_constant(value):
                 factors[node.outputs[0]] = pair
         elif not any(v in factors for v in node.inputs):
@@ -39,7 +40,8 @@ def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
         elif node.op_type in PASSED_BY and node.domain == "" and value in factors and _keeps_integers(node):
             factors[node.outputs[0]] = factors[value]
         elif node.op_type != "DequantizeLinear" and not _move(node, factors, constants, editor):
-            readers.rewrite(node)
+            if not any(is_small(v) for v in node.inputs):  # of these, a later rule names the node
+                readers.rewrite(node)
 
 
 def _keeps_integers(node: ir.Node) -> bool:
@@ -47,7 +49,7 @@ def _keeps_integers(node: ir.Node) -> bool:
     return node.op_type != "Cast" or node.attributes["to"].as_int() not in FLOATS
 
 
-def _per_tensor(node: ir.Node, constants: ConstantEvaluator) -> Factors | None:
+def _per_tensor(node: ir.Node, constants: ConstantEvaluator, editor: GraphEditor) -> Factors | None:
     scale = node.inputs[1]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     if scale is None or not constants.is_constant(scale) or np.asarray(constants.array(scale)).size != 1:
@@ -56,9 +58,9 @@ def _per_tensor(node: ir.Node, constants: ConstantEvaluator) -> Factors | None:
         return None
     number = float(np.asarray(constants.array(scale)).reshape(-1)[0])
     kind = integer_type(node, constants)
-    if kind.bitwidth < 8:  # numpy has no such type: a plain Q/DQ pair is all that is taken
-        return None
     offset = 0 if zero is None else int(np.asarray(constants.array(zero)).reshape(-1)[0])
+    if zero is None and kind != ir.DataType.UINT8:  # the quantizers that are written have no attribute for it
+        zero = editor.constant(f"{node.name}/zero_point", np.zeros((), kind.numpy()))
     return Factors(scale, zero, (number, offset, kind.numpy()))
 
 
@@ -106,5 +108,5 @@ def _fill(
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     if fill is not None and not constants.is_constant(fill):
         return None
-    integer = 0 if fill is None else int(np.asarray(constants.array(fill)).reshape(-1)[0])
+    integer = 0.0 if fill is None else float(np.asarray(constants.array(fill)).reshape(-1)[0])
     return float(np.float32(integer - numbers[1]) * np.float32(numbers[0]))

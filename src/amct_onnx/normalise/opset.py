@@ -28,6 +28,7 @@ from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.cast_like import spell_out_cast_like
 from amct_onnx.normalise.old_operators import keep_meaning
 from amct_onnx.normalise.operator_bodies import OperatorBodies, schema_of
+from amct_onnx.normalise.small_types import is_small, may_stay_small, write_casts_as_quantizers
 from amct_onnx.normalise.unregistered_operators import lower_unregistered
 
 OLDEST_OPSET = 11
@@ -100,6 +101,7 @@ class _Lowering:
         self._model = model
         self._version = version
         self._bodies = OperatorBodies(model, NEWEST_OPSET)
+        self._constants = ConstantEvaluator(version)
 
     def run(self) -> None:
         """Rewrite the model in place."""
@@ -109,7 +111,8 @@ class _Lowering:
         if silent and all(v.type is not None for v in self._model.graph.inputs):
             # whether opset 18 takes a node may depend on a type or rank that the model does not state
             infer_shapes(self._model, strict=True)
-        self._lower(nodes, self._version)
+        write_casts_as_quantizers(self._model)
+        self._lower(nodes_of(self._model), self._version)
         self._model.opset_imports[""] = NEWEST_OPSET
         self._bodies.inline()
 
@@ -126,9 +129,14 @@ class _Lowering:
         if old is None:
             why = "it does not exist there"
         elif not why:
-            why = _difference(node, new, old)
+            why = _difference(node, new, old) or ("" if self._is_led_back(node) else _type_difference(node, old))
         if why and not self._replaced_by_body(node, new, version):
             raise _refusal(node, version, NEWEST_OPSET, why)
+
+    def _is_led_back(self, node: ir.Node) -> bool:
+        """Whether nothing but types of 4 or 8 bits is new, and a later rule leads them back to floats."""
+        small = any(is_small(v) for v in (*node.inputs, *node.outputs))
+        return small and may_stay_small(node, self._constants)
 
     def _replaced_by_body(self, node: ir.Node, schema: Any, version: int) -> bool:
         """Turn the node into a call of its specification body; False when there is none."""
@@ -142,8 +150,9 @@ class _Lowering:
 
 
 def _refusal(node: ir.Node, source: int, target: int, why: str) -> UnsupportedModelError:
+    where = f"Node '{node.name}'" if node.name else f"The node that makes '{node.outputs[0].name}'"
     return UnsupportedModelError(
-        f"Node '{node.name}': operator {node.op_type} of opset {source} has no form in opset {target}, that of the "
+        f"{where}: operator {node.op_type} of opset {source} has no form in opset {target}, that of the "
         f"output models: {why}. Export the model with opset {NEWEST_OPSET} or lower, or without this operator."
     )
 
@@ -161,7 +170,7 @@ def _difference(node: ir.Node, new: OpSchema, old: OpSchema) -> str:
                 return f"'{a.name}' is another parameter there"
     if len(node.inputs) > old.max_input or len(node.outputs) > old.max_output:
         return "it has more inputs or outputs than there"
-    return _attribute_difference(node, new, old) or _type_difference(node, old)
+    return _attribute_difference(node, new, old)
 
 
 def _attribute_difference(node: ir.Node, new: OpSchema, old: OpSchema) -> str:

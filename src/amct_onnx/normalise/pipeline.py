@@ -22,6 +22,7 @@ from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_mov
 from amct_onnx.normalise.missing_shapes import infer_missing_shapes
 from amct_onnx.normalise.products import write_products_as_matmul
 from amct_onnx.normalise.qoperator import expand_qoperators
+from amct_onnx.normalise.small_types import refuse_small_types
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
     # in front of the next, which writes what no Q/DQ expresses as the same operators
@@ -41,6 +42,8 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     move_quantizers_behind_integer_moves,
     # integers that no rule before it led back to a QuantizeLinear
     quantize_integer_inputs,
+    # what the rules before it have left
+    refuse_small_types,
 )
 """Each rewrites the graph in place and leaves float tensor -> QuantizeLinear -> DequantizeLinear behind."""
 

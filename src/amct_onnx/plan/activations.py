@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NoReturn
 
 import onnx_ir as ir
 
@@ -13,21 +14,47 @@ from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.grids import Grids
 
 
-def _why_not(value: ir.Value | None, grids: Grids) -> tuple[str, str]:
-    """Detail and remedy where no quantizer is in front of a layer: it may be there, and an operator leaves its grid."""
+def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
+    """Say why no quantizer is in front of a layer: it may be there, and an operator leaves its grid."""
     name = value.name if value is not None else ""
     node = value.producer() if value is not None else None
-    on_grid = [v for v in (node.inputs if node is not None else ()) if grids.of(v) is not None]
+    on_grid = [(v, q) for v in (node.inputs if node is not None else ()) if v and (q := grids.of(v)) is not None]
     if node is not None and on_grid and node.op_type not in LAYER_KINDS:
-        return (
-            f"its input '{name}' is made by {node.op_type} '{node.name}', whose results do not lie on the grid of the "
-            f"quantizer of '{on_grid[0].name if on_grid[0] else ''}'",
+        source, quantizer = on_grid[0]
+        made = f"its input '{name}' is made by {node.op_type} '{node.name}'"
+        _check_integers(quantizer, f"{made} of '{source.name}', which")
+        raise Refusal(
+            "activation-not-quantized",
+            f"{made}, whose results do not lie on the grid of the quantizer of '{source.name}'",
             f"Quantize the output of '{node.name}'.",
         )
-    return (
+    raise Refusal(
+        "activation-not-quantized",
         f"its input '{name}' has no QuantizeLinear/DequantizeLinear",
         "Train the layer with an activation quantizer.",
     )
+
+
+def _check_integers(quantizer: Quantizer, what: str) -> None:
+    """Refuse numbers that one AscendQuant cannot make: not integers of 8 bits, or of more than one scale."""
+    if quantizer.blocks is not None:
+        raise Refusal(
+            "activation-blockwise",
+            f"{what} is quantized with one scale per block of {quantizer.blocks.size} elements",
+            "Quantize the activation per tensor.",
+        )
+    if quantizer.axis is not None:
+        raise Refusal(
+            "activation-per-channel", f"{what} is quantized per channel", "Quantize the activation per tensor."
+        )
+    if quantizer.small_float is not None:
+        raise Refusal(
+            "quantizer-not-integer",
+            f"{what} is quantized to {quantizer.small_float.name}",
+            "Quantize the activation to int8 or uint8.",
+        )
+    if quantizer.bits != 8:
+        raise Refusal("activation-16-bit", f"{what} is quantized to 16 bits", "Quantize the activation to 8 bits.")
 
 
 def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quantizer]:
@@ -41,22 +68,8 @@ def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quan
     pair = grids.pair(value.producer()) if value is not None else None
     quantizer = pair[1] if pair is not None else grids.of(value)
     if value is None or quantizer is None:
-        raise Refusal(
-            "activation-not-quantized",
-            *_why_not(value, grids),
-        )
-    if quantizer.axis is not None:
-        raise Refusal(
-            "activation-per-channel",
-            f"its input '{value.name}' is quantized per channel",
-            "Quantize the activation per tensor.",
-        )
-    if quantizer.bits != 8:
-        raise Refusal(
-            "activation-16-bit",
-            f"its input '{value.name}' is quantized to 16 bits",
-            "Quantize the activation to 8 bits.",
-        )
+        _refuse_unquantized(value, grids)
+    _check_integers(quantizer, f"its input '{value.name}'")
     source = pair[0] if pair is not None else value
     kind = float_type_of(source)
     quantizer = dataclasses.replace(quantizer, float_type=kind)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import reciprocal
 from amct_onnx.common.arrays import Float32, Float64, Int8
+from amct_onnx.common.small_floats import SmallFloat
 from amct_onnx.plan.ledger import FloatOperator, LayerEntry
 
 ANTI_QUANT = ".anti_quant"
@@ -18,17 +19,32 @@ ANTI_QUANT = ".anti_quant"
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """One scale for each block of elements along an axis.
+
+    Attributes:
+        shape: shape of the scales: that of the tensor, but along the axis the number of blocks.
+        size: elements of a block; the last one may have fewer.
+    """
+
+    shape: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True)
 class Quantizer:
     """An activation quantizer; integers of unsigned types are already shifted into the signed range.
 
     Attributes:
-        scale: float32, shape [] or [channels].
+        scale: float32, shape [] or [channels]; of blocks in row-major order.
         zero_point: int64, shape of scale.
         low, high: smallest and largest integer that the quantizer yields.
-        axis: channel axis when scale is not a scalar.
+        axis: channel axis, or that of the blocks, when scale is not a scalar.
         bits: 8 or 16.
         shift: what was subtracted from the source's integers (128 for uint8, 0 for int8).
         float_type: element type of the float tensor, FLOAT or FLOAT16.
+        blocks: layout of the scales when there is one per block.
+        small_float: the type to whose numbers it rounds; None for integers.
     """
 
     scale: tuple[float, ...]
@@ -39,17 +55,21 @@ class Quantizer:
     bits: int = 8
     shift: int = 0
     float_type: ir.DataType = ir.DataType.FLOAT
+    blocks: Blocks | None = None
+    small_float: SmallFloat | None = None
 
     @property
     def per_tensor_int8(self) -> bool:
         """Whether one AscendQuant can hold it. Its scale attribute is the reciprocal, which must be finite."""
         supported_type = self.float_type in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-        return self.axis is None and self.bits == 8 and supported_type and bool(np.isfinite(reciprocal(self.scale_d)))
+        integers = self.axis is None and self.bits == 8 and self.small_float is None
+        return integers and supported_type and bool(np.isfinite(reciprocal(self.scale_d)))
 
     def same_grid(self, other: Quantizer) -> bool:
         """Whether both yield the same integers for every float."""
-        mine = (self.scale, self.zero_point, self.low, self.high, self.axis)
-        return mine == (other.scale, other.zero_point, other.low, other.high, other.axis)
+        mine = (self.scale, self.zero_point, self.low, self.high, self.axis, self.blocks, self.small_float)
+        theirs = (other.scale, other.zero_point, other.low, other.high, other.axis, other.blocks, other.small_float)
+        return mine == theirs
 
     @property
     def scale_d(self) -> np.float32:

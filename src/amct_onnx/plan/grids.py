@@ -48,6 +48,8 @@ def _ends(quantizer: Quantizer) -> tuple[np.float32, np.float32]:
 def on_grid(number: float, quantizer: Quantizer) -> bool:
     """Whether a number is exactly one of the quantizer's values."""
     lowest, highest = _ends(quantizer)
+    if quantizer.small_float is not None:
+        return number == 0.0
     if not lowest <= number <= highest:
         return False
     steps = np.rint(np.float32(number) / quantizer.scale_d)
@@ -141,7 +143,7 @@ class Grids:
         return first if moved_inputs(node, first, self._constants) else None
 
     def _constant_on_grid(self, value: ir.Value, quantizer: Quantizer) -> bool:
-        if not self._constants.is_constant(value):
+        if not self._constants.is_constant(value) or quantizer.small_float is not None:
             return False
         numbers = np.unique(np.asarray(self._constants.array(value)))
         if numbers.size > GRID_SIZE or numbers.dtype.kind != "f":

@@ -25,7 +25,7 @@ from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import plan_layer
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
-from amct_onnx.plan.quantizers import RANGES, raw_factors
+from amct_onnx.plan.quantizers import RANGES, blocks_of, raw_factors
 from amct_onnx.plan.settings import PlanSettings
 
 
@@ -182,4 +182,5 @@ def _dequantized(value: ir.Value, constants: ConstantEvaluator) -> Callable[[], 
 def _without_quantize(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
     """Factors of a DequantizeLinear whose input is integer by itself."""
     scale, zero, axis = raw_factors(node, constants)
-    return Quantizer(tuple(scale.tolist()), tuple(zero.tolist()), -(2**31), 2**31 - 1, axis, 32)
+    blocks = blocks_of(node, constants)
+    return Quantizer(tuple(scale.tolist()), tuple(zero.tolist()), -(2**31), 2**31 - 1, axis, 32, blocks=blocks)

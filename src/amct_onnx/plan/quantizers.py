@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array, Float32
+from amct_onnx.common.small_floats import SMALL_FLOATS, SmallFloat
 from amct_onnx.errors import FactorError, UnsupportedModelError
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.quantizer_nodes import BETWEEN, QUANTIZE, integer_type, is_op
-from amct_onnx.plan.factors import Quantizer
+from amct_onnx.plan.factors import Blocks, Quantizer
 
 RANGES = {
     ir.DataType.INT8: (-128, 127, 0, 8),
@@ -33,6 +36,8 @@ RawFactors = tuple[Float32, Array, int | None]
 
 def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, zero_scales: bool = False) -> RawFactors:
     """Scale (float32, flat), zero point (flat, same length) and axis (None when per-tensor) of a Q or DQ node.
+
+    The scales of blocks come in row-major order, with the axis of the blocks: see ``blocks_of``.
 
     Args:
         node: QuantizeLinear or DequantizeLinear.
@@ -72,24 +77,28 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, zero_scales: boo
         zero = np.broadcast_to(zero, scale.shape).copy()
     if scale.size == 1:
         return scale, zero, None
-    if (
-        scale_array.ndim > 1
-        and max(scale_array.shape) != scale.size
-        or "block_size" in node.attributes
-        and (node.attributes["block_size"].as_int() > 0)
-    ):
+    if scale_array.ndim > 1 and max(scale_array.shape) != scale.size and not attribute(node, "block_size", 0):
         raise FactorError(
-            f"Node '{node.name}': blockwise scales are not supported. Use per-tensor or per-channel scales."
+            f"Node '{node.name}': scales of shape {list(scale_array.shape)} need the attribute block_size. Use "
+            "per-tensor or per-channel scales, or say the size of the blocks."
         )
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    return scale, zero, axis
+    return scale, zero, attribute(node, "axis", 1)
+
+
+def blocks_of(node: ir.Node, constants: ConstantEvaluator) -> Blocks | None:
+    """The layout of a Q or DQ node's scales when there is one per block, else None."""
+    size, scale = attribute(node, "block_size", 0), node.inputs[1]
+    if size < 1 or scale is None:
+        return None
+    shape = tuple(constants.array(scale).shape)
+    return Blocks(shape, size) if np.prod(shape) > 1 else None
 
 
 def _check_length(node: ir.Node, source: ir.Value, scale: Float32, axis: int | None) -> None:
     """Raise FactorError where the tensor's declared shape has no axis of as many elements as there are scales."""
     shape = source.shape
-    if axis is None or shape is None:
-        return
+    if axis is None or shape is None or attribute(node, "block_size", 0):
+        return  # of blocks, the emitter looks: it needs the length of the axis
     length = shape[axis] if -len(shape) <= axis < len(shape) else None
     if length is None or (isinstance(length, int) and length != scale.size):
         raise FactorError(
@@ -131,7 +140,7 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
 
     Raises:
         FactorError: The Q and the DQ of the pair have different factors.
-        UnsupportedModelError: An integer type without a known range.
+        UnsupportedModelError: A type without a known range.
     """
     scale, zero, axis = raw_factors(dq, constants)
     clips = []
@@ -144,7 +153,9 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     if not is_op(node, QUANTIZE) or node is None or node.inputs[0] is None:
         return None
     q_scale, q_zero, q_axis = raw_factors(node, constants)
-    if not (np.array_equal(scale, q_scale) and np.array_equal(zero, q_zero) and axis == q_axis):
+    blocks = blocks_of(dq, constants)
+    same = np.array_equal(scale, q_scale) and np.array_equal(zero, q_zero)
+    if not (same and axis == q_axis and blocks == blocks_of(node, constants)):
         raise FactorError(
             f"QuantizeLinear '{node.name}' has scale {q_scale[:4].tolist()} and zero point {q_zero[:4].tolist()}, its "
             f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. Export the model "
@@ -152,15 +163,43 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
         )
     _check_length(node, node.inputs[0], scale, axis)
     if axis is not None and np.all(scale == scale[0]) and np.all(zero == zero[0]):
-        scale, zero, axis = scale[:1], zero[:1], None  # equal factors on any axis are those of the whole tensor
-    kind = integer_type(node, constants)
-    if kind not in RANGES:
-        raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes to {kind.name}, which is not an integer type of 2, 4, 8 or 16 bits. "
-            "Use int8 or uint8."
-        )
-    low, high, shift, bits = RANGES[kind]
+        # equal factors on any axis are those of the whole tensor
+        scale, zero, axis, blocks = scale[:1], zero[:1], None, None
+    small = _small_float(node, zero, constants)
+    low, high, shift, bits = _range(node, constants) if small is None else (-small.largest, small.largest, 0, 8)
     low, high = clipped(low, high, clips, shift)
     source = node.inputs[0]
     zero_point = tuple(int(z) - shift for z in zero)
-    return source, Quantizer(tuple(scale.tolist()), zero_point, low, high, axis, bits, shift, float_type_of(source))
+    return source, Quantizer(
+        *(tuple(scale.tolist()), zero_point, low, high, axis, bits, shift),
+        *(float_type_of(source), blocks, small),
+    )
+
+
+def _range(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, int, int, int]:
+    """See RANGES.
+
+    Raises:
+        UnsupportedModelError: The type has no entry.
+    """
+    kind = integer_type(node, constants)
+    if kind not in RANGES:
+        raise UnsupportedModelError(
+            f"Node '{node.name}' quantizes to {kind.name}, which is not an integer type of 2, 4, 8 or 16 bits, and "
+            "not a type of float8 or float4. Use int8 or uint8."
+        )
+    return RANGES[kind]
+
+
+def _small_float(node: ir.Node, zero: Array, constants: ConstantEvaluator) -> SmallFloat | None:
+    """The type of float8 or float4 to which a QuantizeLinear rounds; None for integers.
+
+    Raises:
+        FactorError: It has a zero point, which such types have not.
+    """
+    small = SMALL_FLOATS.get(integer_type(node, constants).name)
+    if small is not None and np.any(zero):
+        raise FactorError(
+            f"Node '{node.name}' quantizes to {small.name} with a zero point that is not 0. Use the zero point 0."
+        )
+    return None if small is None else dataclasses.replace(small, saturates=bool(attribute(node, "saturate", 1)))

@@ -89,7 +89,9 @@ def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
         if pair.quantizer is not None and pair.quantizer.per_tensor_int8 and pair.source:
             detail = "shared with an int8 layer" if pair.source in consumed else ""
             return ResidualEntry(pair.source, "anti-quant", detail)
-        return ResidualEntry(pair.source or pair.output, "float-chain", "its factors do not fit one AscendQuant")
+        small = pair.quantizer.small_float if pair.quantizer is not None else None
+        detail = f"it rounds to {small.name}" if small is not None else "its factors do not fit one AscendQuant"
+        return ResidualEntry(pair.source or pair.output, "float-chain", detail)
 
     entries = [entry(p) for p in plan.pairs]
     entries += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]

@@ -25,7 +25,7 @@ from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import Layout, bias_of, layout_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
-from amct_onnx.plan.quantizers import RANGES, raw_factors
+from amct_onnx.plan.quantizers import RANGES, blocks_of, raw_factors
 
 PART = 16
 """int8 and uint8 numbers are 16 * high + low with -16 <= high < 16 and 0 <= low < 16."""
@@ -111,6 +111,8 @@ def _operand(node: ir.Node, layout: Layout, index: int, constants: ConstantEvalu
     if kind not in RANGES or RANGES[kind][3] != 8:
         return None
     scale, zero, axis = raw_factors(dq, constants)
+    if blocks_of(dq, constants) is not None:
+        return None
     weight = np.asarray(constants.array(dq.inputs[0])) if constants.is_constant(dq.inputs[0]) else None
     if axis is None:
         zero_shaped, scale_shaped = zero.reshape(()), scale.reshape(())

@@ -68,7 +68,7 @@ def source_grids(source: ir.Model, shown: ir.Model) -> dict[str, Grid]:
                 quantizer, pair = grids.of(value), grids.pair(node)
             except FactorError:  # it belongs to nothing that is converted
                 continue
-            if quantizer is not None and quantizer.axis is None and len(quantizer.scale) == 1:
+            if quantizer is not None and quantizer.axis is None and quantizer.small_float is None:
                 grid = _grid(quantizer, (pair[0].name or "") if pair is not None else "")
                 found[value.name or ""] = grid
                 found[names.get((node.name or "", index), "")] = grid

@@ -1,0 +1,151 @@
+"""float8 and integers of 4 and 2 bits in one corner of a model: their layer stays float, the others become int8."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from amct_onnx import UnsupportedModelError, convert_qat_model
+from support.written_models import Array, convert_and_compare, write_model
+
+RNG = np.random.default_rng(0)
+CONSTANTS: dict[str, Array] = {
+    "s": np.float32(0.05),
+    "z": np.int8(0),
+    "w": RNG.integers(-127, 128, (8, 8)).astype(np.int8),
+    "sw": np.float32(0.0237),
+    "s4": np.float32(0.137),
+    "v": np.linspace(0.01, 0.1, 8).astype(np.float32),
+    "b": np.linspace(0.01, 0.1, 16).reshape(2, 8).astype(np.float32),
+    "k": np.linspace(0.01, 0.1, 32).reshape(4, 8).astype(np.float32),
+    "shape": np.array([2, 8], np.int64),
+    "floats": RNG.normal(size=(8, 8)).astype(np.float32),
+    "int4s": RNG.integers(-8, 8, (8, 8)).astype(ir.DataType.INT4.numpy()),
+    "float8s": RNG.normal(size=(8, 8)).astype(ir.DataType.FLOAT8E4M3FN.numpy()),
+}
+FIRST = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear(w, sw) y = MatMul(d, wd)"
+LAST = "t = QuantizeLinear(m, s, z) l = DequantizeLinear(t, s, z) o = MatMul(l, wd)"
+E4M3, E5M2, INT4, INT8, INT16, UINT16 = 17, 19, 22, 3, 5, 4
+
+
+def activation(kind: int, scale: str = "s", layout: str = "", between: str = "", behind: str = "") -> str:
+    """A layer whose activation has a pair of this type, with nodes from i to j and from f to e."""
+    stated = f"<output_dtype = {kind}{layout and ', ' + layout}>"
+    integers = f"i = QuantizeLinear {stated} (y, {scale}) {between}"
+    floats = f"f = DequantizeLinear {layout and '<' + layout + '>'} ({'j' if between else 'i'}, {scale}) {behind}"
+    return f"{integers} {floats} m = MatMul({'e' if behind else 'f'}, wd)"
+
+
+def weight(nodes: str) -> str:
+    """A layer whose weight u these nodes make."""
+    return f"p = QuantizeLinear(y, s, z) e = DequantizeLinear(p, s, z) {nodes} m = MatMul(e, u)"
+
+
+def quantized(kind: int, scale: str, layout: str = "") -> str:
+    """The weight "floats" behind a Q/DQ pair."""
+    stated = f"<output_dtype = {kind}{layout and ', ' + layout}>"
+    pair = f"i = QuantizeLinear {stated} (floats, {scale})"
+    return weight(f"{pair} u = DequantizeLinear {layout and '<' + layout + '>'} (i, {scale})")
+
+
+REFUSED = {
+    "float8": (activation(E4M3), "quantizer-not-integer", "'f' is quantized to FLOAT8E4M3FN"),
+    "float8 per channel": (activation(E4M3, "v", "axis = 1"), "activation-per-channel", "'f' is quantized per channel"),
+    "float8 and Relu": (
+        activation(E5M2, behind="e = Relu(f)"),
+        "quantizer-not-integer",
+        "'e' is quantized to FLOAT8E5M2",
+    ),
+    "float8, moved": (
+        activation(E5M2, between="j = Reshape(i, shape)"),
+        "quantizer-not-integer",
+        "'f' is quantized to FLOAT8E5M2",
+    ),
+    "float8 as two Casts": (
+        f"i = Cast <to = {E4M3}> (y) f = Cast <to = 1> (i) m = MatMul(f, wd)",
+        "quantizer-not-integer",
+        "'f' is quantized",
+    ),
+    "int16, moved": (activation(INT16, between="j = Reshape(i, shape)"), "activation-16-bit", "'f' is quantized to 16"),
+    "per channel and Relu": (
+        activation(INT4, "v", "axis = 1", behind="e = Relu(f)"),
+        "activation-per-channel",
+        "Relu '.*' of 'f', which is",
+    ),
+    "blocks": (
+        activation(INT8, "b", "axis = 0, block_size = 1"),
+        "activation-blockwise",
+        "one scale per block of 1 elements",
+    ),
+    "blocks of uint16": (
+        activation(UINT16, "k", "axis = 0, block_size = 2")
+        .replace("y,", "y8,")
+        .replace("i =", "y8 = Concat <axis = 0> (y, y, y, y) i =", 1),
+        "activation-blockwise",
+        "one scale per block of 2 elements",
+    ),
+    "weight of float8": (quantized(E4M3, "s"), "weight-type", "'u' is of type FLOAT8E4M3FN"),
+    "stored weight of float8": (weight("u = DequantizeLinear(float8s, s)"), "weight-type", "of type FLOAT8E4M3FN"),
+    "stored weight of float8, moved": (
+        weight("i = Transpose(float8s) u = DequantizeLinear(i, s)"),
+        "weight-type",
+        "of type FLOAT8E4M3FN",
+    ),
+    "stored weight of float8 behind a Cast": (
+        weight("u = Cast <to = 1> (float8s)"),
+        "weight-type",
+        "of type FLOAT8E4M3FN",
+    ),
+    "weight of int4 in blocks": (
+        quantized(INT4, "k", "axis = 0, block_size = 2"),
+        "weight-blockwise",
+        "per block of 2",
+    ),
+}
+CONVERTED = {
+    "int4": activation(INT4),
+    "int8, stated by the attribute and moved": activation(INT8, between="j = Reshape(i, shape)"),
+    "weight of int4": quantized(INT4, "s4"),
+    "weight of int4 per channel": quantized(INT4, "v", "axis = 1"),
+    "stored weight of int4, moved": weight("i = Transpose(int4s) u = DequantizeLinear <axis = 1> (i, v)"),
+    "stored weight of int4 behind a Cast": weight("u = Cast <to = 1> (int4s)"),
+}
+FEEDS = {"x": np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32) * 3}
+
+
+def model_with(corner: str, folder: Path) -> Path:
+    """An int8 layer, the corner from y to m, another int8 layer."""
+    text = f"g (float[2, 8] x) => (float[n, k] o) {{ {FIRST} {corner} {LAST} }}"
+    return write_model(folder / "m.onnx", text, CONSTANTS, opset=21)
+
+
+@pytest.mark.parametrize(("corner", "reason", "detail"), REFUSED.values(), ids=REFUSED)
+def test_the_layer_is_refused_and_the_others_are_not(corner: str, reason: str, detail: str, tmp_path: Path) -> None:
+    report, _ = convert_and_compare(model_with(corner, tmp_path), FEEDS, units=0)
+    assert len(report.converted) == 2
+    (refused,) = report.refused
+    assert refused.reason == reason
+    assert re.search(detail, refused.detail)
+
+
+@pytest.mark.parametrize("corner", CONVERTED.values(), ids=CONVERTED)
+def test_integers_of_4_bits_widen(corner: str, tmp_path: Path) -> None:
+    report, _ = convert_and_compare(model_with(corner, tmp_path), FEEDS, units=0)
+    assert len(report.converted) == 3
+
+
+def test_an_input_of_such_a_type_is_refused_by_name(tmp_path: Path) -> None:
+    text = f"g (float[2, 8] x, int4[2, 8] j) => (float[n, k] o) {{ {FIRST} e = DequantizeLinear(j, s) o = Add(y, e) }}"
+    source = write_model(tmp_path / "m.onnx", text, CONSTANTS, opset=21)
+    with pytest.raises(UnsupportedModelError, match="Graph input 'j' is of type INT4"):
+        convert_qat_model(source, tmp_path / "out")
+
+
+def test_another_reader_is_refused_by_name(tmp_path: Path) -> None:
+    corner = f"i = QuantizeLinear <output_dtype = {INT4}> (y, s) n = Shape(i) m = Expand(y, n)"
+    with pytest.raises(UnsupportedModelError, match=r"makes 'n': operator Shape .* tensor 'i' of type INT4"):
+        convert_qat_model(model_with(corner, tmp_path), tmp_path / "out")
