@@ -11,19 +11,18 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
-from amct_onnx.common.arrays import Array, Float32, Int8, Int64
-from amct_onnx.errors import FactorError, UnsupportedModelError
+from amct_onnx.common.arrays import Float32, Int8, Int64
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
-from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.layers import Layout, along, part_of
-from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
 from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.asymmetric_weights import MOVED, SHIFTED, Blocks, ends_of, shift_into_int8, shifted
 from amct_onnx.plan.factors import Weight
 from amct_onnx.plan.grid_weights import recover_grid
-from amct_onnx.plan.quantizers import RANGES, RawFactors, clip_bounds, clipped, raw_factors
 from amct_onnx.plan.settings import PlanSettings
+from amct_onnx.plan.stored_weights import integers_of, stored_weight
 
 MAX_UINT8 = 255
 """Largest magnitude of an 8-bit integer minus its zero point."""
@@ -86,85 +85,19 @@ def resolve_weight(
 def _behind_dequantize(
     dq: ir.Node, value: ir.Value, constants: ConstantEvaluator, settings: PlanSettings
 ) -> ResolvedWeight:
-    scale, zero, axis, kind = _eight_bit_factors(dq, value, constants)
-    low, high, shift, _ = RANGES[kind]
-    source, quantizer, clips = _quantized_source(dq, constants)
-    if quantizer is not None and not _equal_factors(
-        raw_factors(quantizer, constants, zero_scales=True), (scale, zero, axis)
-    ):
-        raise Refusal(
-            "weight-factors-differ",
-            f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
-            "Export the model again with equal factors.",
-        )
-    tensor = constants.tensor(source)
-    shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
-    if axis is not None:
-        axis = _axis_from_front(axis, scale.size, shape, f"Node '{dq.name}'", f"the weight '{source.name}'")
-    low, high = clipped(low, high, clips, shift)
-    zero = zero - shift
-    asymmetric = bool(np.any(zero))
-    dead = scale == 0
-    scale = np.where(dead, NO_SCALE, scale)
-    wide_scale, wide_zero = along(scale, shape, axis), along(zero, shape, axis)
-    alive = along(~dead, shape, axis) if np.any(dead) else None
-
-    as_stored = quantizer is None and kind == ir.DataType.INT8 and not clips and not asymmetric and alive is None
-
-    def numbers() -> Blocks:
-        """Integers minus their zero point, as int16 where they may not fit int8."""
-        scratch = QuantizationScratch(np.int16 if asymmetric else np.int8)
-        for index, array in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(source))):
-            offset = part_of(wide_zero, index) if asymmetric else 0
-            if as_stored:
-                yield index, array
-                continue
-            if quantizer is None:
-                integers = np.clip(array.astype(np.int16) - shift, low, high) - offset
-                yield index, integers if alive is None else integers * part_of(alive, index)
-                continue
-            try:
-                # a scale of 0 makes 0 of every element
-                floats = array if alive is None else array * part_of(alive, index)
-                yield index, quantize_weight(floats, part_of(wide_scale, index), low - offset, high - offset, scratch)
-            except ValueError as error:
-                raise UnsupportedModelError(
-                    f"Tensor '{source.name}': {error}. Train or export the model again."
-                ) from error
-
+    stored = stored_weight(dq, value, constants)
+    axis, shape, dead = stored.axis, stored.shape, stored.scale == 0
+    scale = np.where(dead, NO_SCALE, stored.scale)
+    numbers = integers_of(stored, scale, dead, constants)
     beyond, detail = None, ""
-    if asymmetric:
+    if np.any(stored.zero):
         beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
         detail = MOVED if beyond is None else SHIFTED
     blocks = shifted(numbers, beyond, shape, axis)
     if axis is not None and beyond is None and (np.any(dead) or scale.min() < DEAD_RATIO * scale.max()):
         scale = scales_of_the_living(np.where(dead, np.float32(0), scale), axis, numbers())
-    key = (source.name, scale.tobytes(), zero.tobytes(), axis, low, high)
-    return _weight_of(blocks, shape, scale, source, key, axis=axis, detail=detail, shift=beyond)
-
-
-def _eight_bit_factors(
-    dq: ir.Node, value: ir.Value, constants: ConstantEvaluator
-) -> tuple[Float32, Array, int | None, ir.DataType]:
-    """Scale, zero point, axis and type of a weight's DequantizeLinear.
-
-    Raises:
-        Refusal: Scales of blocks, or integers of another size.
-    """
-    block = attribute(dq, "block_size", 0)
-    if block > 0:
-        raise Refusal(
-            "weight-blockwise",
-            f"its weight '{value.name}' has one scale per block of {block} elements",
-            "Quantize the weight per tensor or per output channel.",
-        )
-    factors = raw_factors(dq, constants, zero_scales=True)
-    kind = integer_type(dq, constants)
-    if kind not in RANGES or RANGES[kind][3] != 8:
-        raise Refusal(
-            "weight-type", f"its weight '{value.name}' is of type {kind.name}", "Quantize the weight to 8 bits."
-        )
-    return (*factors, kind)
+    key = (stored.source.name, scale.tobytes(), stored.zero.tobytes(), axis, stored.low, stored.high)
+    return _weight_of(blocks, shape, scale, stored.source, key, axis=axis, detail=detail, shift=beyond)
 
 
 def scales_of_the_living(scale: Float32, axis: int, blocks: Blocks) -> Float32:
@@ -186,30 +119,6 @@ def scales_of_the_living(scale: Float32, axis: int, blocks: Blocks) -> Float32:
     return np.where(alive, scale, np.maximum(scale, floor)).astype(np.float32)
 
 
-def _equal_factors(one: RawFactors, other: RawFactors) -> bool:
-    return np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]) and one[2] == other[2]
-
-
-def _axis_from_front(axis: int, scales: int, shape: tuple[int, ...], node: str, weight: str) -> int:
-    """The axis counted from the front.
-
-    Raises:
-        FactorError: The weight has no such axis, or one of another length than there are scales.
-    """
-    tensor = f"{weight} of shape {list(shape)}"
-    if not -len(shape) <= axis < len(shape):
-        raise FactorError(f"{node}: axis {axis} does not exist in {tensor}. Export the model again.")
-    axis %= len(shape)
-    if scales != shape[axis] and not _fits_groups(scales, shape, axis):
-        raise FactorError(f"{node}: {scales} scales do not fit axis {axis} of {tensor}. Export the model again.")
-    return axis
-
-
-def _fits_groups(size: int, shape: tuple[int, ...], axis: int) -> bool:
-    """Whether there is one factor per output channel of a grouped ConvTranspose, whose axis 1 counts one group."""
-    return axis > 0 and shape[axis] > 0 and size % shape[axis] == 0 and shape[0] % (size // shape[axis]) == 0
-
-
 def _assembled(blocks: Iterator[Int8], shape: tuple[int, ...]) -> Int8:
     result = np.empty(shape, np.int8)
     flat, done = result.reshape(-1), 0
@@ -217,24 +126,6 @@ def _assembled(blocks: Iterator[Int8], shape: tuple[int, ...]) -> Int8:
         flat[done : done + part.size] = part.reshape(-1)
         done += part.size
     return result
-
-
-def _quantized_source(
-    dq: ir.Node, constants: ConstantEvaluator
-) -> tuple[ir.Value, ir.Node | None, list[tuple[float, float]]]:
-    """The constant behind a DQ, the QuantizeLinear over it (None for integers) and the bounds of Clips between."""
-    assert dq.inputs[0] is not None
-    source = dq.inputs[0]
-    clips: list[tuple[float, float]] = []
-    while True:
-        producer = source.producer()
-        if producer is None or not is_op(producer, "Identity", "Cast", "Clip", QUANTIZE) or producer.inputs[0] is None:
-            return source, None, clips
-        if producer.op_type == QUANTIZE:
-            return producer.inputs[0], producer, clips
-        if producer.op_type == "Clip":
-            clips.append(clip_bounds(producer, constants))
-        source = producer.inputs[0]
 
 
 def _rearranged(weight: ResolvedWeight, chain: list[ir.Node], constants: ConstantEvaluator) -> ResolvedWeight:
