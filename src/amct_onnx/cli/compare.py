@@ -35,6 +35,13 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         metavar="DEVICE[,DEVICE...]",
         help=f"arithmetic of the deploy model: {DEVICE_NAMES} (default: a2)",
     )
+    add_option(
+        parser,
+        "--float",
+        dest="float_model",
+        metavar="FLOAT.onnx",
+        help="the float model before quantization: its accuracy stands beside the others'",
+    )
     add_option(parser, "--batch_size", type=int, default=32, help="samples run at once (default: 32; 0: feeds as is)")
     add_option(parser, "--threads", type=int, help="threads of each session (default: all CPUs; 1 with --dask)")
     add_option(parser, "--convert", action="store_true", help="convert first, with default settings")
@@ -102,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
             dask=arguments.dask,
             board=arguments.board,
             max_drop=arguments.max_drop,
+            float_model=arguments.float_model,
             progress=progress,
         )
     try:

@@ -43,6 +43,7 @@ def compare(
     board: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
     max_drop: float | None = None,
+    float_model: str | os.PathLike[str] | None = None,
 ) -> CompareReport:
     """Compare source, fake-quant and deploy model over a data set.
 
@@ -69,6 +70,8 @@ def compare(
         max_drop: what the first metric may lose against the source before the models count as diverged: percentage
             points of top-1, else in the unit of the evaluator's first metric, of which more is better. None: as much as
             chance explains.
+        float_model: the float model before quantization; its accuracy and outputs stand beside the others', and judge
+            nothing. Its inputs and outputs are found by name, else by their order.
         progress: called with samples done and of all (None when unknown).
 
     Returns:
@@ -99,6 +102,7 @@ def compare(
             board,
             progress or (lambda done, of: None),
             max_drop,
+            float_model,
         ),
         partial(write_reports, report=report, json_report=json_report),
     )

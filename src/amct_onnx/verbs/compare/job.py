@@ -19,6 +19,7 @@ from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.plan.output_scales import own_scale
+from amct_onnx.verbs.compare.float_model import FLOAT, FloatModel, read_float_model
 from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, show, tensors_of
 from amct_onnx.verbs.compare.pairing import Paired, check_source, pair_layers
@@ -82,6 +83,7 @@ class Job:
         threads: of each session: another number may add float32 in another order.
         evaluator: source text of the user's evaluator, or "".
         evaluator_file: its path, for messages.
+        float_model: the float model before quantization, which is measured and judges nothing; None without one.
     """
 
     source: ModelBytes
@@ -96,6 +98,7 @@ class Job:
     threads: int = 1
     evaluator: str = ""
     evaluator_file: str = ""
+    float_model: FloatModel | None = None
     key: str = field(default="", compare=False)
 
     @property
@@ -104,9 +107,15 @@ class Job:
         return (FAKE_QUANT, *(deploy_key(d) for d in self.devices))
 
     @property
+    def read(self) -> tuple[ModelBytes, ...]:
+        """All models that are read."""
+        held = (self.float_model.model,) if self.float_model is not None else ()
+        return (self.source, self.fake_quant, self.deploy, *held)
+
+    @property
     def answering(self) -> tuple[str, ...]:
-        """Keys of the models whose answers are kept, the source first, then those that are compared with it."""
-        return (SOURCE, *self.models)
+        """Keys of the models whose answers are kept: the source, those that are compared with it, the float model."""
+        return (SOURCE, *self.models, *((FLOAT,) if self.float_model is not None else ()))
 
 
 def deploy_key(device: str) -> str:
@@ -122,10 +131,11 @@ def make_job(
     threads: int = 1,
     evaluator: str = "",
     evaluator_file: str = "",
+    float_model: str | os.PathLike[str] | None = None,
     changed: bool = False,
     outputs_only: bool = False,
 ) -> tuple[Job, tuple[Paired, ...]]:
-    """Read the three models, pair their layers, and choose what is tracked.
+    """Read the models, pair their layers, and choose what is tracked.
 
     ``changed`` is that of ``pair_layers``; ``outputs_only`` tracks no layer, for a model that can show none any more.
 
@@ -151,8 +161,9 @@ def make_job(
     fake_bytes = show(fake_quant, ledger.fake_quant_model, [t.others[FAKE_QUANT] for t in tracked])
     deploy_names = [t.others[deploy_key(devices[0])] for t in tracked] if devices else []
     deploy_bytes = show(deploy, ledger.deploy_model, deploy_names)
+    held = read_float_model(float_model, read_model(model_file), outputs) if float_model is not None else None
     digest = hashlib.sha256()
-    for content in (source, fake_bytes, deploy_bytes):
+    for content in (source, fake_bytes, deploy_bytes, *((held.model,) if held is not None else ())):
         digest.update(content.content)
     digest.update(repr((devices, threads, evaluator)).encode())
     job = Job(
@@ -168,6 +179,7 @@ def make_job(
         threads=threads,
         evaluator=evaluator,
         evaluator_file=evaluator_file,
+        float_model=held,
         key=digest.hexdigest(),
     )
     return job, layers

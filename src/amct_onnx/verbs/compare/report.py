@@ -59,7 +59,8 @@ class ModelEntry:
     """One model that was run.
 
     Attributes:
-        key: what ``Difference.model`` refers to: ``source``, ``fake-quant``, ``deploy@<device>`` or ``board``.
+        key: what ``Difference.model`` refers to: ``source``, ``fake-quant``, ``deploy@<device>``, ``float`` or
+            ``board``.
         file: path of the model, or the folder of a board's dumps.
         device: arithmetic profile; None for source and fake-quant.
         form: ``as given``, or ``normalised`` when ONNX Runtime cannot run or show the source as it is.

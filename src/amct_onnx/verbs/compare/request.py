@@ -35,6 +35,7 @@ class Request:
     board: str | os.PathLike[str] | None
     progress: Tell
     max_drop: float | None
+    float_model: str | os.PathLike[str] | None = None
 
     def settings(self, devices: Sequence[str]) -> dict[str, str]:
         """What the user set, as printed; ``devices`` under the names that this package gives them."""
@@ -43,6 +44,7 @@ class Request:
             "batch_size": str(self.batch_size),
             "threads": str(self.threads),
             "labels": os.fspath(self.labels) if self.labels is not None else "none",
+            "float_model": os.fspath(self.float_model) if self.float_model is not None else "none",
             "evaluator": os.fspath(self.evaluator) if self.evaluator is not None else "none",
             "input_shape": self.input_shape or "the model's",
             "input_type": self.input_type or "the model's",

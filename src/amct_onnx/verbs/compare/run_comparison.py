@@ -105,8 +105,18 @@ def _open(request: Request) -> _Opened:
     file = request.evaluator
     text, name = (read_evaluator(file), os.fspath(file)) if file is not None else ("", "")
     beside = examine_files(request.model, ledger)
-    made = partial(make_job, request.model, ledger, request.devices, threads=request.threads)
-    job, layers, runner = _sessions(beside, partial(made, evaluator=text, evaluator_file=name, changed=beside.changed))
+    made = partial(
+        make_job,
+        request.model,
+        ledger,
+        request.devices,
+        threads=request.threads,
+        evaluator=text,
+        evaluator_file=name,
+        float_model=request.float_model,
+        changed=beside.changed,
+    )
+    job, layers, runner = _sessions(beside, made)
     inputs = specs_of(runner.source)
     source = request.data
     if not isinstance(source, DataSource):
@@ -271,7 +281,7 @@ def _refuse_inputs(request: Request, ledger: Ledger, job: Job, targets: Sequence
         OutputError: A target cannot be written, or is an input.
     """
     read = request.read_files(ledger)
-    files = identities(read).union(*(m.files for m in (job.source, job.fake_quant, job.deploy)))
+    files = identities(read).union(*(m.files for m in job.read))
     folders = {Path(p).resolve() for p in read if Path(p).is_dir()}
     for target in check_targets(targets, request.model, files):
         if folders & set(target.parents) and target.suffix not in REPORT_SUFFIXES:

@@ -253,4 +253,4 @@ def _with_reference(job: Job) -> Job:
         replace(t, others={FAKE_QUANT: t.others[FAKE_QUANT], deploy_key(REFERENCE): t.others[name]})
         for t in job.tracked
     )
-    return replace(job, devices=(REFERENCE,), tracked=tracked, evaluator="")
+    return replace(job, devices=(REFERENCE,), tracked=tracked, evaluator="", float_model=None)

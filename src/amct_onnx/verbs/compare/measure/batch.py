@@ -10,6 +10,7 @@ import numpy as np
 from amct_onnx.common.arrays import Array
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
+from amct_onnx.verbs.compare.float_model import FLOAT, feeds_of
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
 from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy, Flips, find_flips, is_classifier, ranks
@@ -75,6 +76,7 @@ class Runner:
         self.job = job
         self.source = open_reference(job.source, job.threads)
         self.fake_quant = open_reference(job.fake_quant, job.threads)
+        self.float_model = open_reference(job.float_model.model, job.threads) if job.float_model is not None else None
         options = pinned_options(job.threads)
         self.deploy = {
             deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices
@@ -96,6 +98,20 @@ class Runner:
             raise _cannot_run(batch, error) from error
         return found
 
+    def _of_float_model(self, batch: Batch) -> dict[str, Array]:
+        """The float model's outputs under the names of the source's."""
+        model = self.job.float_model
+        if model is None or self.float_model is None:
+            return {}
+        try:
+            found = run_named(self.float_model, model.outputs, feeds_of(model, batch.feeds))
+        except Exception as error:  # onnxruntime's classes share no base
+            raise DataError(
+                f"{model.model.label}: the float model cannot run batch {batch.number} ({error}). Give one that takes "
+                "the source's shapes, or the --batch_size that it takes."
+            ) from error
+        return {name: found[own] for name, own in zip(self.job.outputs, model.outputs, strict=True)}
+
     def classifies(self, batch: Batch) -> bool:
         """Whether an output of the source holds one row of scores for each label of the batch."""
         names = [t.source for t in self.job.tracked if t.key.kind == OUTPUT]
@@ -111,7 +127,7 @@ class Runner:
         """The statistics of one batch; nothing else of it is kept."""
         for session in self.deploy.values():
             session.clear_counts()
-        found = self.tensors(batch)
+        found = {**self.tensors(batch), FLOAT: self._of_float_model(batch)}
         made = Results(1, batch.samples)
         ranges: dict[str, tuple[float, float]] = {}
         for tracked in self.job.tracked:
@@ -119,7 +135,10 @@ class Runner:
             if tracked.shift:
                 values = values.astype(np.int32) - tracked.shift
             source = SourceTensor(values, self._scratch)
-            for key, name in tracked.others.items():
+            others = tracked.others
+            if tracked.key.kind == OUTPUT and _both_float(values, found[FLOAT].get(tracked.source)):
+                others = {**others, FLOAT: tracked.source}
+            for key, name in others.items():
                 other = found[key][name]
                 if other.size != values.size:
                     raise DataError(
@@ -157,6 +176,8 @@ class Runner:
         answers: dict[str, dict[str, Array]] = {SOURCE: {t.source: found[SOURCE][t.source] for t in outputs}}
         for key in self.job.models:
             answers[key] = {t.source: found[key][t.others[key]] for t in outputs}
+        if self.job.float_model is not None:
+            answers[FLOAT] = {t.source: found[FLOAT][t.source] for t in outputs}
         classified: dict[str, Array] = {}
         for key, named in answers.items():
             accuracy = made.accuracy.setdefault(key, Accuracy(batch.samples))
@@ -184,6 +205,11 @@ class Runner:
             accuracy.gained = int(np.count_nonzero(right & ~right_source))
             accuracy.lost = int(np.count_nonzero(right_source & ~right))
         made.flips = find_flips(scores, labels, len(self.job.models))
+
+
+def _both_float(values: Array, other: Array | None) -> bool:
+    """Whether two tensors hold numbers of one kind; a source may give the integers that a quantizer makes."""
+    return other is not None and values.dtype.kind == other.dtype.kind == "f"
 
 
 def _cannot_run(batch: Batch, error: Exception) -> DataError:

@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Meta
 
 from amct_onnx.common.typed_json import ContentError
+from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job
-from amct_onnx.verbs.compare.key import INPUT, Key
+from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.accuracy import MAX_FLIPS, TOP, Accuracy, Flip, Flips
 from amct_onnx.verbs.compare.measure.batch import Results
 from amct_onnx.verbs.compare.measure.evaluator import LONGEST_NAME, METRIC_LIMIT
@@ -228,7 +229,8 @@ def _flips(content: FlipsContent, made: Results, job: Job) -> Flips:
 def _check_models(made: Results, job: Job) -> None:
     """All that is compared has figures, and nothing else; all models were held against the same elements."""
     wanted = {(t.key, m) for t in job.tracked for m in t.others}
-    if set(made.tensors) != (wanted if made.batches else set()):
+    beside = {(t.key, FLOAT) for t in job.tracked if t.key.kind == OUTPUT and job.float_model is not None}
+    if set(made.tensors) - beside != (wanted if made.batches else set()):
         raise ContentError("$.tensors: are not those of the models")
     counts: dict[Key, tuple[int, int]] = {}
     squares: dict[Key, ExactSum] = {}
@@ -249,7 +251,7 @@ def _check_models(made: Results, job: Job) -> None:
         raise ContentError("$.quantizers: are not those of the models")
     if any(q.ties or q.largest_accumulator for (_, m), q in made.quantizers.items() if m == SOURCE):
         raise ContentError(f"$.quantizers: '{SOURCE}' has ties or accumulators")
-    if set(made.accuracy) not in (set(), set(models)):
+    if set(made.accuracy) not in (set(), set(job.answering)):
         raise ContentError("$.accuracy: is not that of all models")
 
 

@@ -14,6 +14,7 @@ from amct_onnx.verbs.compare.explain.chance import loss_interval, share_interval
 from amct_onnx.verbs.compare.explain.data_warnings import data_warnings
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
+from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy
@@ -96,12 +97,13 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         seconds=run.seconds,
         verdict=verdict(
             Found(
-                models=models,
+                models=[m for m in models if m.key != FLOAT],
+                float_model=next((m for m in models if m.key == FLOAT), None),
                 outputs=outputs,
                 divergences=divergences,
                 layers=run.ledger.layers,
                 accuracy=results.accuracy,
-                warnings=(*_unverified(run.beside), *data_warnings(job, run.layers, results)),
+                warnings=(*_unverified(run.beside), *_doubts(job), *data_warnings(job, run.layers, results)),
                 witness=witness,
                 complete=run.complete,
                 board=run.board,
@@ -144,6 +146,11 @@ def _unverified(beside: Beside) -> list[str]:
     ]
 
 
+def _doubts(job: Job) -> list[str]:
+    """What speaks against the float model, or tells how it was matched."""
+    return [f"Float model: {note}" for note in job.float_model.notes] if job.float_model is not None else []
+
+
 def _outputs(job: Job) -> tuple[Tracked, ...]:
     return tuple(t for t in job.tracked if t.key.kind == OUTPUT)
 
@@ -151,7 +158,11 @@ def _outputs(job: Job) -> tuple[Tracked, ...]:
 def _output_entries(run: Run) -> tuple[OutputEntry, ...]:
     tensors = run.results.tensors
     return tuple(
-        OutputEntry(t.source, t.lsb, tuple(tensors[t.key, m].difference(m, t.lsb) for m in t.others))
+        OutputEntry(
+            t.source,
+            t.lsb,
+            tuple(tensors[t.key, m].difference(m, t.lsb) for m in (*t.others, FLOAT) if (t.key, m) in tensors),
+        )
         for t in _outputs(run.job)
     )
 
@@ -216,6 +227,9 @@ def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
         notes = (*session.warnings, *PROFILES[device].undecided)
         settings = {**session.pinned, "intra_op_num_threads": str(job.threads)}
         deploy.append(ModelEntry(key, job.deploy.label, device, settings=settings, metrics=metrics(key), notes=notes))
+    if job.float_model is not None:
+        held = job.float_model
+        deploy.append(ModelEntry(FLOAT, held.model.label, settings=pins, metrics=metrics(FLOAT), notes=held.notes))
     return (source, fake_quant, *deploy)
 
 

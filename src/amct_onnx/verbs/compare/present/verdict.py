@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
 from amct_onnx.verbs.compare.explain.data_warnings import GUESSES
+from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
 from amct_onnx.verbs.compare.report import (
@@ -55,6 +56,7 @@ class Found:
         complete: False for a partial run.
         board: what a board's dumps gave, or None.
         not_judged: parts of the models that nothing could be said of.
+        float_model: the float model before quantization, which is measured and not judged, or None.
         max_drop: what the first metric may lose, in points (1 point is 1 % of a share, else 1); None to leave that to
             chance.
     """
@@ -70,6 +72,7 @@ class Found:
     board: BoardResult | None = None
     not_judged: Sequence[str] = ()
     max_drop: float | None = None
+    float_model: ModelEntry | None = None
 
     @property
     def faults(self) -> list[Divergence]:
@@ -84,7 +87,8 @@ def verdict(found: Found) -> Verdict:
         headline = f"(Partial run.) {headline}"
     noise = [d for d in found.divergences if not d.is_fault]
     sentences = [*found.warnings]
-    sentences += [_figures(m, found.accuracy.get(m.key)) for m in found.models if m.metrics]
+    measured = [m for m in (found.float_model, *found.models) if m is not None]
+    sentences += [_figures(m, found.accuracy.get(m.key)) for m in measured if m.metrics]
     few = _too_few(found)
     sentences += [few]
     sentences += [f"{_models(who)}: {d.text}" for d, who in _grouped(found.faults)]
@@ -133,7 +137,7 @@ def _headline(found: Found) -> tuple[str, str, list[str]]:
     who = _models([m.key for m in found.models[1:]])
     one = len(found.models) == 2
     kept = _kept(found.models)
-    differences = [d for o in found.outputs for d in o.differences if not d.exact]
+    differences = [d for o in found.outputs for d in o.differences if not d.exact and d.model != FLOAT]
     if any(d.sqnr_db is None or d.sqnr_db < FLOAT_ROUNDING_DB for d in differences):
         arithmetic = "its int8 arithmetic allows" if one else "their int8 arithmetic allows"
         follow = "follows" if one else "follow"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from amct_onnx.verbs.compare.float_model import FLOAT
+
 WIDTH = 760
 LEFT, RIGHT, TOP = 52, 18, 34
 PANEL_HEIGHT, LABELS_HEIGHT = 170, 30
@@ -193,7 +195,7 @@ def _panel(
 
     every = max(1, math.ceil(26 / step))
     columns = [Tick(middle(i), str(span[i] + 1)) for i in range(0, len(layers), every)]
-    models = [m["key"] for m in report["models"][1:]]
+    models = [m["key"] for m in report["models"][1:] if m["key"] != FLOAT]
     series = tuple(_series(number, model, layers, span, mark, middle) for number, model in enumerate(models))
     first = {d["index"] - span.start: d["layer"] for d in report["divergences"] if d["index"] in span}
     names = _names({middle(i): f"first: {span[i] + 1} {_short(name)}" for i, name in sorted(first.items())}, width)

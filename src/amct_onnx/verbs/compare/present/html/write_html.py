@@ -10,6 +10,7 @@ from typing import Any
 
 from amct_onnx.common.plain_text import shown
 from amct_onnx.files.write import write_texts
+from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.html.charts import histogram, layer_panels
 
@@ -55,7 +56,7 @@ def render_html(report: dict[str, Any]) -> str:
     layers = report["layers"]
     return environment.get_template("report.html").render(
         r=report,
-        others=report["models"][1:],
+        others=[m for m in report["models"][1:] if m["key"] != FLOAT],
         metrics=_distinct(m["name"] for model in report["models"] for m in model["metrics"]),
         pins=_distinct(k for model in report["models"] for k in model["settings"] or {}),
         panels=layer_panels(report),
