@@ -144,6 +144,9 @@ def test_state_of_another_run_or_a_hostile_one_is_refused(
         lambda content: content["tensors"][0][2].__setitem__("not_finite", content["tensors"][0][2]["count"] + 1),
         lambda content: content["tensors"].append(content["tensors"][0]),
         lambda content: content["quantizers"][0][2].__setitem__("saturated", 2**61),
+        lambda content: content["quantizers"][0][2].__setitem__("bins", []),
+        lambda content: content["quantizers"][0][2].__setitem__("bins", [1] * 66),
+        lambda content: content["quantizers"][-1][2].__setitem__("bins", [0] * 66),  # a device has none
         put("accuracy", [["source", {"samples": 2**60, "right": {}, "gained": 2**59, "lost": 0, "sums": {}}]]),
         put("accuracy", [["source", {"samples": 1, "right": {"top-1": 2}, "gained": 0, "lost": 0, "sums": {}}]]),
         put("samples", 2**50),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy, Flips, find_flips, is_classifier, ranks
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
+from amct_onnx.verbs.compare.measure.input_histogram import input_bins
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, run_named
 from amct_onnx.verbs.compare.measure.statistics import (
     QuantizerStatistics,
@@ -34,7 +35,7 @@ class Results:
         batches: how many.
         samples: in them.
         tensors: by (key of ``Tracked``, model).
-        quantizers: by (number of the layer, model); the source's have no ties.
+        quantizers: by (number of the layer, model); the source's have no ties, the others' no bins.
         accuracy: by model.
         flips: samples with changed answers.
     """
@@ -129,7 +130,6 @@ class Runner:
             session.clear_counts()
         found = {**self.tensors(batch), FLOAT: self._of_float_model(batch)}
         made = Results(1, batch.samples)
-        ranges: dict[str, tuple[float, float]] = {}
         for tracked in self.job.tracked:
             values = found[SOURCE][tracked.source]
             if tracked.shift:
@@ -150,16 +150,14 @@ class Runner:
                     continue
                 output = tracked.key.kind == OUTPUT
                 made.tensors[tracked.key, key] = source.compare(other, tracked.lsb, output=output)
+        inputs: dict[tuple[str, float, int], QuantizerStatistics] = {}
         for quantizer in self.job.quantizers:
-            values = as_float(found[SOURCE][quantizer.tensor])
-            if quantizer.tensor not in ranges:
-                ranges[quantizer.tensor] = (float(values.min(initial=np.inf)), float(values.max(initial=-np.inf)))
-            low, high = ranges[quantizer.tensor]
-            clipped = 0
-            if not (low >= quantizer.low and high < quantizer.high):  # NaN counts as clipped
-                inside = (values >= np.float32(quantizer.low)) & (values < np.float32(quantizer.high))
-                clipped = values.size - int(np.count_nonzero(inside))
-            made.quantizers[quantizer.layer, SOURCE] = QuantizerStatistics(values.size, clipped)
+            same = (quantizer.tensor, quantizer.scale, quantizer.offset)
+            if same not in inputs:
+                values = as_float(found[SOURCE][quantizer.tensor])
+                bins, clipped = input_bins(values, quantizer)
+                inputs[same] = QuantizerStatistics(values.size, clipped, bins=bins)
+            made.quantizers[quantizer.layer, SOURCE] = replace(inputs[same])
         for key, session in self.deploy.items():
             for count in session.counts():
                 if count.name in self._layers:

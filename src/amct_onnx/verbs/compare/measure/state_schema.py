@@ -22,6 +22,7 @@ from amct_onnx.verbs.compare.measure.accuracy import MAX_FLIPS, TOP, Accuracy, F
 from amct_onnx.verbs.compare.measure.batch import Results
 from amct_onnx.verbs.compare.measure.evaluator import LONGEST_NAME, METRIC_LIMIT
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
+from amct_onnx.verbs.compare.measure.input_histogram import BINS, INSIDE, OUTSIDE
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics, TensorStatistics
 
 MAX_ERROR = 1.4e154
@@ -61,6 +62,7 @@ class QuantizerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     saturated: Count
     ties: Count
     largest_accumulator: Count
+    bins: Annotated[tuple[Count, ...], Meta(max_length=BINS)]
 
 
 class AccuracyContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -188,7 +190,17 @@ def _tensor(content: TensorContent, place: str, key: Key, samples: int) -> Tenso
 
 def _quantizer(content: QuantizerContent, place: str) -> QuantizerStatistics:
     made = QuantizerStatistics(**msgspec.structs.asdict(content))
-    _hold(place, (("saturated", made.saturated <= made.values), ("ties", made.ties <= made.values)))
+    # what is in no bin is NaN, which saturates
+    numbers, inside = sum(made.bins), sum(made.bins[OUTSIDE : OUTSIDE + INSIDE])
+    _hold(
+        place,
+        (
+            ("saturated", made.saturated <= made.values),
+            ("ties", made.ties <= made.values),
+            ("bins", len(made.bins) in (0, BINS)),
+            ("bins", not made.bins or numbers <= made.values and inside == made.values - made.saturated),
+        ),
+    )
     return made
 
 
@@ -251,6 +263,8 @@ def _check_models(made: Results, job: Job) -> None:
         raise ContentError("$.quantizers: are not those of the models")
     if any(q.ties or q.largest_accumulator for (_, m), q in made.quantizers.items() if m == SOURCE):
         raise ContentError(f"$.quantizers: '{SOURCE}' has ties or accumulators")
+    if any(bool(q.bins) != (m == SOURCE) for (_, m), q in made.quantizers.items()):
+        raise ContentError(f"$.quantizers: bins are not those of '{SOURCE}' alone")
     if set(made.accuracy) not in (set(), set(job.answering)):
         raise ContentError("$.accuracy: is not that of all models")
 

@@ -232,12 +232,16 @@ class SourceTensor:
 
 @dataclass
 class QuantizerStatistics:
-    """What a quantizer met: elements, clipped ones, exact ties, and the largest accumulator behind it."""
+    """What a quantizer met: elements, clipped ones, exact ties, the largest accumulator behind it, see ``input_bins``.
+
+    The tuple is replaced, never changed: quantizers of one tensor share their first batch's.
+    """
 
     values: int = 0
     saturated: int = 0
     ties: int = 0
     largest_accumulator: int = 0
+    bins: tuple[int, ...] = ()
 
     def merge(self, other: QuantizerStatistics) -> None:
         """Add other batches."""
@@ -245,3 +249,7 @@ class QuantizerStatistics:
         self.saturated += other.saturated
         self.ties += other.ties
         self.largest_accumulator = max(self.largest_accumulator, other.largest_accumulator)
+        if self.bins and other.bins:
+            self.bins = tuple(a + b for a, b in zip(self.bins, other.bins, strict=True))
+        else:
+            self.bins = self.bins or other.bins
