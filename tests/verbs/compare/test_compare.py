@@ -67,9 +67,35 @@ def test_statistics_are_those_of_the_models_run_by_hand(digits: Case) -> None:
         10 * np.log10((source.astype(np.float64) ** 2).sum() / (error**2).sum()), abs=0.01
     )
     assert difference.top1_agreement == np.mean(deploy.argmax(axis=1) == source.argmax(axis=1))
+    _first_layer_reads_the_input(found, x[x.files[0]])
     for entry, scores in ((found.models[0], source), (found.models[2], deploy)):
         right = int((scores.argmax(axis=1) == labels).sum())
         assert [(m.name, m.right) for m in entry.metrics if m.name == "top-1"] == [("top-1", right)]
+
+
+def _first_layer_reads_the_input(found: amct_onnx.CompareReport, x: np.ndarray) -> None:
+    first = found.layers[0]
+    assert first.input is not None and first.scale_d is not None and first.offset_d is not None
+    integers = np.rint(x / np.float32(first.scale_d)) + first.offset_d
+    counts = np.bincount(((integers.clip(-128, 127) + 128) // 8).astype(int).reshape(-1), minlength=32)
+    # a pixel of one half lies on the edge of two bins, in either by rounding
+    assert first.input.counts[17:32] == tuple(counts[:15]) and first.input.counts[34:49] == tuple(counts[17:])
+    assert sum(first.input.counts) == x.size and not any(first.input.counts[:17] + first.input.counts[49:])
+    assert [(n.op_type, n.own) for n in first.deploy_nodes] == [
+        ("AscendQuant", True),
+        ("Conv", True),
+        ("AscendDequant", True),
+        ("Relu", False),
+        ("AscendQuant", False),
+    ]
+    assert [n.op_type for n in first.source_nodes] == [
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Conv",
+        "Relu",
+        "QuantizeLinear",
+    ]
+    assert [n.reads for n in first.source_nodes] == [(), (0,), (1,), (2,), (3,)]
 
 
 def test_refused_layers_are_named_with_their_reason(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from amct_onnx.common.json_values import JsonReport
 from amct_onnx.plan.ledger import BiasError, ResidualEntry
+from amct_onnx.verbs.compare.layer_details import ChannelErrors, GraphNode, InputHistogram
 
 EQUAL, NOISE, INCOMPLETE, DIVERGES = "equal", "noise", "incomplete", "diverges"
 """Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; no fault found, but
@@ -155,6 +156,9 @@ class LayerResult:
         counts: one for each model that tells.
         bias_error: None without a bias or when refused.
         kernel_bound: largest possible |accumulator|; None when refused.
+        input: what the quantizer of its input met; None when nothing shows it.
+        channels: one entry for each model but the source; empty for a layer without channels, or not compared.
+        source_nodes, deploy_nodes: the layer and its neighbours in both models, in network order.
     """
 
     name: str
@@ -174,6 +178,10 @@ class LayerResult:
     counts: tuple[QuantizerCounts, ...] = ()
     bias_error: BiasError | None = None
     kernel_bound: int | None = None
+    input: InputHistogram | None = None
+    channels: tuple[ChannelErrors, ...] = ()
+    source_nodes: tuple[GraphNode, ...] = ()
+    deploy_nodes: tuple[GraphNode, ...] = ()
 
 
 NOISE_CAUSES = frozenset({"bias-rounding", "ties", "device-arithmetic", "refused-layer", "inherited"})

@@ -7,22 +7,27 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.versions import library_versions
 from amct_onnx.device.profiles import PROFILES
+from amct_onnx.files.read import read_model
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.chance import loss_interval, share_interval
 from amct_onnx.verbs.compare.explain.data_warnings import data_warnings
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.float_model import FLOAT
-from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, Tracked, deploy_key, layer_lsb
+from amct_onnx.verbs.compare.job import AS_GIVEN, FAKE_QUANT, SOURCE, Job, Quantized, Tracked, deploy_key, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
+from amct_onnx.verbs.compare.layer_details import InputHistogram
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.sessions import pinned_settings
 from amct_onnx.verbs.compare.pairing import Paired
+from amct_onnx.verbs.compare.present.channels import channel_errors
 from amct_onnx.verbs.compare.present.histograms import histograms
+from amct_onnx.verbs.compare.present.surroundings import Surroundings
 from amct_onnx.verbs.compare.present.verdict import Found, verdict
 from amct_onnx.verbs.compare.report import (
     BoardResult,
@@ -82,7 +87,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     job, results = run.job, run.results
     tensors = cache(lambda: run.runner.tensors(run.first))
     divergences, not_judged = find_divergences(job, run.layers, run.ledger, results, run.first, tensors, run.beside)
-    outputs, layers = _output_entries(run), _layers(run)
+    outputs, layers = _output_entries(run), _layers(run, model, tensors())
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
@@ -167,8 +172,12 @@ def _output_entries(run: Run) -> tuple[OutputEntry, ...]:
     )
 
 
-def _layers(run: Run) -> tuple[LayerResult, ...]:
+def _layers(run: Run, model: str, tensors: Mapping[str, Mapping[str, Array]]) -> tuple[LayerResult, ...]:
     made = []
+    source = Surroundings(read_model(model) if run.job.form == AS_GIVEN else run.beside.source)
+    deploy = Surroundings(read_model(run.ledger.deploy_model))
+    channels = channel_errors(run.job, run.layers, tensors)
+    inputs = {q.layer: q for q in run.job.quantizers}
     kernel_bounds = {f.name: f.worst_accumulator for s in list(run.runner.deploy.values())[:1] for f in s.facts}
     for index, pair in enumerate(run.layers):
         entry = pair.entry
@@ -201,9 +210,20 @@ def _layers(run: Run) -> tuple[LayerResult, ...]:
                 counts=counts,
                 bias_error=entry.bias_error,
                 kernel_bound=kernel_bounds.get(entry.name),
+                input=_input(inputs.get(index), run.results),
+                channels=channels.get(index, ()),
+                source_nodes=source.of_source(pair),
+                deploy_nodes=deploy.of_deploy(pair),
             )
         )
     return tuple(made)
+
+
+def _input(quantizer: Quantized | None, results: Results) -> InputHistogram | None:
+    met = results.quantizers.get((quantizer.layer, SOURCE)) if quantizer is not None else None
+    if quantizer is None or met is None:
+        return None
+    return InputHistogram(quantizer.low, quantizer.high, met.bins)
 
 
 def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from amct_onnx.verbs.compare.float_model import FLOAT
+from amct_onnx.verbs.compare.present.html.short_names import middle_out
+from amct_onnx.verbs.compare.report import NOISE_CAUSES
 
 WIDTH = 760
 LEFT, RIGHT, TOP = 52, 18, 34
@@ -195,10 +197,9 @@ def _panel(
 
     every = max(1, math.ceil(26 / step))
     columns = [Tick(middle(i), str(span[i] + 1)) for i in range(0, len(layers), every)]
-    models = [m["key"] for m in report["models"][1:] if m["key"] != FLOAT]
+    models = compared_models(report)
     series = tuple(_series(number, model, layers, span, mark, middle) for number, model in enumerate(models))
-    first = {d["index"] - span.start: d["layer"] for d in report["divergences"] if d["index"] in span}
-    names = _names({middle(i): f"first: {span[i] + 1} {_short(name)}" for i, name in sorted(first.items())}, width)
+    names = _names({middle(i - span.start): label for i, label in fault_labels(report).items() if i in span}, width)
     return Panel(
         title=title,
         width=round(width, 2),
@@ -256,9 +257,25 @@ def _names(labels: dict[float, str], width: float) -> tuple[Name, ...]:
     return tuple(made)
 
 
-def _short(name: str) -> str:
-    """The end of a long name, where names differ."""
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+def compared_models(report: Mapping[str, Any]) -> list[str]:
+    """Keys of the models that are held against the source layer by layer; their places give the marks."""
+    return [m["key"] for m in report["models"][1:] if m["key"] != FLOAT]
+
+
+def fault_models(divergences: Sequence[Mapping[str, Any]]) -> str:
+    """The models that have a fault there, "" for noise."""
+    return ", ".join(dict.fromkeys(d["model"] for d in divergences if d["cause"] not in NOISE_CAUSES))
+
+
+def fault_labels(report: Mapping[str, Any]) -> dict[int, str]:
+    """By number of the layer, rising: the models whose first fault is there, and where that is."""
+    labels = {}
+    for index in sorted({d["index"] for d in report["divergences"]}):
+        here = [d for d in report["divergences"] if d["index"] == index and d["cause"] not in NOISE_CAUSES]
+        if here:
+            name = middle_out(here[0]["layer"], LONGEST_NAME)
+            labels[index] = f"{fault_models(here)}: {here[0]['place']} {index + 1} {name}"
+    return labels
 
 
 def histogram(entry: dict[str, Any]) -> Bars:

@@ -10,9 +10,17 @@ from typing import Any
 
 from amct_onnx.common.plain_text import shown
 from amct_onnx.files.write import write_texts
-from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.present.figures import figure
-from amct_onnx.verbs.compare.present.html.charts import histogram, layer_panels
+from amct_onnx.verbs.compare.present.html.charts import (
+    compared_models,
+    fault_labels,
+    fault_models,
+    histogram,
+    layer_panels,
+)
+from amct_onnx.verbs.compare.present.html.csv_text import layers_csv
+from amct_onnx.verbs.compare.present.html.details import detail
+from amct_onnx.verbs.compare.present.html.short_names import pieces
 
 NOTHING = "–"
 VERDICT_WORDS = {
@@ -22,6 +30,13 @@ VERDICT_WORDS = {
     "diverges": "A real difference",
 }
 SIGNS = {"equal": "✓", "noise": "≈", "incomplete": "?", "diverges": "!"}
+SCRIPTS = ("filters.js", "tables.js", "details.js")
+LEDGER_COLUMNS, LAST_COLUMNS = ("layer", "verdict", "scale_d", "output LSB"), ("saturated", "bias error")
+"""By which the ledger is sorted where its head is hidden: those before and behind the models'."""
+LONG_LEDGER, WORST = 60, 20
+"""More rows than this are shown on demand; of the others those with the largest errors are shown at once."""
+DETAILS_SIZE = 4 << 20
+"""Characters that the layers' details may have together."""
 MARKS = 6
 """Colours, shapes and dashes that tell models apart: of the fake-quant model and a deploy model on every device."""
 
@@ -51,12 +66,13 @@ def render_html(report: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, share=share, whole=whole, points=points)
-    script = environment.get_template("filters.js").render()
+    environment.filters.update(number=number, share=share, whole=whole, points=points, pieces=pieces)
+    script = "\n".join(environment.get_template(name).render() for name in SCRIPTS)
     layers = report["layers"]
+    faults = fault_labels(report)
     return environment.get_template("report.html").render(
         r=report,
-        others=[m for m in report["models"][1:] if m["key"] != FLOAT],
+        others=[m for m in report["models"] if m["key"] in compared_models(report)],
         metrics=_distinct(m["name"] for model in report["models"] for m in model["metrics"]),
         pins=_distinct(k for model in report["models"] for k in model["settings"] or {}),
         panels=layer_panels(report),
@@ -66,7 +82,12 @@ def render_html(report: dict[str, Any]) -> str:
             "op_type": _distinct(layer["op_type"] for layer in layers),
             "reason": _distinct(layer["reason"] for layer in layers if layer["reason"]),
         },
-        first={d["index"] for d in report["divergences"]},
+        faults=faults,
+        rest=_rest(report, faults),
+        is_fault=lambda d: bool(fault_models([d])),
+        details=_details(environment.get_template("details.html").module, report, faults),
+        columns=[*LEDGER_COLUMNS, *compared_models(report), *LAST_COLUMNS],
+        csv=layers_csv(report),
         word=VERDICT_WORDS.get(report["verdict"]["level"], report["verdict"]["level"]),
         sign=SIGNS.get(report["verdict"]["level"], "?"),
         kinds=MARKS,
@@ -74,6 +95,37 @@ def render_html(report: dict[str, Any]) -> str:
         # the page says itself which script may run: nothing that a name of the model could smuggle in
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _worst_first(report: dict[str, Any]) -> list[int]:
+    """The layers by their largest mean error in LSB."""
+
+    def error(layer: dict[str, Any]) -> float:
+        return max((d["mean_lsb"] or 0.0 for d in layer["differences"]), default=0.0)
+
+    return sorted(range(len(report["layers"])), key=lambda i: error(report["layers"][i]), reverse=True)
+
+
+def _rest(report: dict[str, Any], faults: Iterable[int]) -> set[int]:
+    """The layers of a long ledger that a screen shows on demand: neither faulty nor float nor among the worst."""
+    layers = report["layers"]
+    if len(layers) <= LONG_LEDGER:
+        return set()
+    refused = {i for i, layer in enumerate(layers) if layer["verdict"] == "refused"}
+    return set(range(len(layers))) - refused - set(faults) - set(_worst_first(report)[:WORST])
+
+
+def _details(template: Any, report: dict[str, Any], faults: Iterable[int]) -> dict[int, str]:
+    """Of each layer by number; when all are too much for a page, of those with faults and large errors."""
+    made: dict[int, str] = {}
+    size = 0
+    for index in dict.fromkeys([*faults, *_worst_first(report)]):
+        text = template.layer_detail(report, index, detail(report, index), MARKS)
+        size += len(text)
+        if size > DETAILS_SIZE:
+            break
+        made[index] = text
+    return dict(sorted(made.items()))
 
 
 def _shown(value: Any) -> Any:

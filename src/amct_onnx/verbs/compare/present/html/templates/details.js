@@ -1,0 +1,34 @@
+// names that can be copied; a link to a layer's details opens them
+(function () {
+  document.querySelectorAll(".netron").forEach(function (line) {
+    var field = line.querySelector("input");
+    var button = line.querySelector("button");
+    var label = button.firstChild;
+    button.hidden = false;
+    field.addEventListener("focus", function () { field.select(); });
+    button.addEventListener("click", function () {
+      field.select();
+      var done = document.execCommand("copy");
+      button.focus();
+      label.data = done ? "Copied" : "Press Ctrl+C";
+      if (!done) field.select();
+      setTimeout(function () { label.data = "Copy"; }, 2000);
+    });
+  });
+  var all = document.getElementById("open-all");
+  if (all) {
+    all.hidden = false;
+    all.addEventListener("click", function () {
+      var open = all.getAttribute("aria-pressed") !== "true";
+      all.setAttribute("aria-pressed", String(open));
+      all.textContent = open ? "Fold all" : "Open all";
+      document.querySelectorAll(".detail").forEach(function (one) { one.open = open; });
+    });
+  }
+  function reveal() {
+    var target = location.hash && document.getElementById(location.hash.slice(1));
+    if (target && target.tagName === "DETAILS") target.open = true;
+  }
+  window.addEventListener("hashchange", reveal);
+  reveal();
+})();

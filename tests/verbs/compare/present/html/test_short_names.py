@@ -1,0 +1,22 @@
+"""Long names keep their beginning and end, and nothing of a text is lost."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amct_onnx.verbs.compare.present.html.short_names import LIMIT, middle_out, pieces
+
+
+def test_the_middle_of_a_long_name_is_left_out() -> None:
+    name = "/model/" + "layer/" * 60 + "Conv_17"
+    assert middle_out(name) == "/model/layer/layer/…" + name[-40:] and len(middle_out(name)) == LIMIT
+    assert middle_out("/c1/Conv") == "/c1/Conv"
+
+
+@given(st.lists(st.text("ab/ '\n", max_size=3 * LIMIT), max_size=3).map(" ".join))
+def test_only_long_words_are_shortened_and_their_whole_is_kept(text: str) -> None:
+    found = pieces(text)
+    assert "".join(whole or shown for shown, whole in found) == text
+    assert all(len(shown) <= LIMIT for shown, whole in found if whole)
+    assert max((len(word) for shown, _ in found for word in shown.split()), default=0) <= LIMIT
