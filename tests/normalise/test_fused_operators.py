@@ -217,50 +217,6 @@ def test_simplified_layer_normalization_of_the_default_domain() -> None:
     hold(model.proto(y), 1, 1, random.normal(size=(BATCH, 5, WIDTH)).astype(np.float32), BIAS)
 
 
-def attention_model(random: np.random.Generator, *, mask: bool = False) -> Model:
-    model = Model([BATCH, 5, WIDTH])
-    x, w = model.quantized("x"), model.weight(random, [WIDTH, 3 * UNITS], 1)
-    inputs = [x, w, model.constant(random.normal(size=3 * UNITS))]
-    if mask:
-        inputs.append(model.constant(np.ones((BATCH, 5)), np.int32))
-    model.add("Attention", *inputs, domain=MICROSOFT, num_heads=2)
-    return model
-
-
-def test_attention_is_expanded_and_a_mask_keeps_it() -> None:
-    random = np.random.default_rng(4)
-    x = random.normal(size=(BATCH, 5, WIDTH)).astype(np.float32)
-    model = attention_model(random)
-    with TemporaryDirectory() as folder:
-        report = convert(model.proto(model.nodes[-1].name), folder)
-        assert len(report.converted) == 1
-        source = run(model.proto(model.nodes[-1].name).SerializeToString(), x)
-        np.testing.assert_allclose(run(report.fake_quant_model, x), source, rtol=0, atol=2 * BIAS)
-    model = attention_model(random, mask=True)
-    hold(model.proto(model.nodes[-1].name), 0, 1, x)
-
-
-@pytest.mark.parametrize("mask", [False, True])
-def test_quantized_attention(mask: bool) -> None:
-    """Without a mask its products are int8; with one it is a line in the ledger, and gets the integers it reads."""
-    random, model = np.random.default_rng(5), Model([BATCH, 5, WIDTH])
-    zero = model.constant(120, np.uint8)
-    scale = model.constant(SCALE)
-    x = model.add("QuantizeLinear", "x", scale, zero)
-    w = model.constant(random.integers(-127, 128, (WIDTH, 3 * UNITS)), np.int8)
-    lengths = model.constant([4] * BATCH, np.int32) if mask else ""
-    factors = [scale, model.constant(0.01), lengths, zero, model.constant(0, np.int8)]
-    bias = model.constant(random.normal(size=3 * UNITS))
-    y = model.add("QAttention", x, w, bias, *factors, domain=MICROSOFT, num_heads=2)
-    feed = random.normal(size=(BATCH, 5, WIDTH)).astype(np.float32)
-    with TemporaryDirectory() as folder:
-        report = convert(model.proto(y), folder)
-        assert len(report.converted) == int(not mask)
-        assert [e.reason for e in report.refused if e.op_type == "QAttention"] == ["foreign-operator"] * int(mask)
-        source = run(model.proto(y).SerializeToString(), feed)
-        np.testing.assert_allclose(run(report.fake_quant_model, feed), source, rtol=0, atol=2 * BIAS)
-
-
 def test_an_integer_operator_that_nothing_defines_is_a_line_in_the_ledger(tmp_path: Path) -> None:
     model = Model([BATCH, WIDTH])
     scale, zero = model.constant(SCALE), model.constant(0, np.int8)

@@ -16,12 +16,19 @@ from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.opset import opset_of
-from amct_onnx.normalise.fused_attention import attention
-from amct_onnx.normalise.fused_parts import Parts, given, required
+from amct_onnx.graph.shapes import infer_shapes
+from amct_onnx.normalise.fused_attention import attention, multi_head_attention
+from amct_onnx.normalise.fused_normalisations import (
+    bias_softmax,
+    group_norm,
+    simplified,
+    skip_layer_normalization,
+    skip_simplified,
+)
+from amct_onnx.normalise.fused_parts import Parts, given, plus, required
 
 SQRT_2_OVER_PI, CUBIC = 0.7978845608028654, 0.044715
 """Of FastGelu: 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))."""
-LAYER_NORMALIZATION_OPSET = 17
 NHWC = "com.ms.internal.nhwc"
 
 
@@ -32,13 +39,19 @@ def expand_fused_operators(model: ir.Model) -> None:
         UnsupportedModelError: A node lacks an input, or its weight fits no layout of its input.
     """
     parts: Parts | None = None
+    inferred = False
     for node in nodes_of(model):
         rule = RULES.get((node.domain, node.op_type))
         if rule is None:
             continue
         parts = parts or Parts(GraphEditor(model), ConstantEvaluator(opset_of(model)), opset_of(model))
         result = rule(parts, node)
+        if result is None and not inferred:
+            # shapes that nothing declares: now that what is in front of the node is written out, inference knows them
+            infer_shapes(model, strict=False)
+            inferred, result = True, rule(parts, node)
         if result is not None:
+            inferred = False
             _replace(parts, node, result)
 
 
@@ -49,17 +62,13 @@ def _replace(parts: Parts, node: ir.Node, result: ir.Value) -> None:
     parts.edit.replace(node, [result])
 
 
-def _only_first_is_read(node: ir.Node) -> bool:
-    return not any(v.uses() or v.is_graph_output() for v in node.outputs[1:])
-
-
 # -- products ----------------------------------------------------------------------------------------------------------
 
 
 def fused_conv(parts: Parts, node: ir.Node) -> ir.Value | None:
     """FusedConv: activation(Conv(x, w, b) + z)."""
     value = parts.op(node, "Conv", _conv_inputs(node), "", _without_activation(node))
-    return _activated(parts, node, _plus(parts, node, value, given(node, 3)))
+    return _activated(parts, node, plus(parts, node, value, given(node, 3)))
 
 
 def nhwc_conv(parts: Parts, node: ir.Node) -> ir.Value | None:
@@ -76,7 +85,7 @@ def nhwc_conv(parts: Parts, node: ir.Node) -> ir.Value | None:
     value = parts.op(node, "Transpose", [x], "channels_first", [ir.AttrInt64s("perm", [0, last, *first])])
     value = parts.op(node, "Conv", [value, w, *bias], "", _without_activation(node))
     value = parts.op(node, "Transpose", [value], "channels_last", [ir.AttrInt64s("perm", [0, *range(2, last + 1), 1])])
-    return _activated(parts, node, _plus(parts, node, value, given(node, 3)))
+    return _activated(parts, node, plus(parts, node, value, given(node, 3)))
 
 
 def _weight_channels_last(node: ir.Node, shape: Sequence[int], channels: object) -> bool:
@@ -129,16 +138,12 @@ def fused_matmul(parts: Parts, node: ir.Node) -> ir.Value | None:
 def gemm_fast_gelu(parts: Parts, node: ir.Node) -> ir.Value | None:
     """GemmFastGelu: FastGelu(x w + bias)."""
     value = parts.op(node, "MatMul", [required(node, 0), required(node, 1)], "")
-    return _fast_gelu(parts, node, _plus(parts, node, value, given(node, 2)))
+    return _fast_gelu(parts, node, plus(parts, node, value, given(node, 2)))
 
 
 def _conv_inputs(node: ir.Node) -> list[ir.Value]:
     bias = given(node, 2)
     return [required(node, 0), required(node, 1), *([] if bias is None else [bias])]
-
-
-def _plus(parts: Parts, node: ir.Node, value: ir.Value, more: ir.Value | None) -> ir.Value:
-    return value if more is None else parts.op(node, "Add", [value, more], "add")
 
 
 def _without_activation(node: ir.Node) -> list[ir.Attr]:
@@ -181,7 +186,7 @@ def _activated(parts: Parts, node: ir.Node, value: ir.Value) -> ir.Value:
 
 def gelu(parts: Parts, node: ir.Node) -> ir.Value | None:
     """Gelu, BiasGelu: 0.5 * x * (1 + erf(x / sqrt(2))), of x plus the bias."""
-    x = _plus(parts, node, required(node, 0), given(node, 1))
+    x = plus(parts, node, required(node, 0), given(node, 1))
     value = parts.binary(node, "Mul", x, math.sqrt(0.5), "scaled")
     value = parts.binary(node, "Add", parts.op(node, "Erf", [value], "erf"), 1.0, "one")
     value = parts.op(node, "Mul", [x, value], "product")
@@ -190,7 +195,7 @@ def gelu(parts: Parts, node: ir.Node) -> ir.Value | None:
 
 def fast_gelu(parts: Parts, node: ir.Node) -> ir.Value | None:
     """FastGelu: the approximation by tanh, of x plus the bias."""
-    return _fast_gelu(parts, node, _plus(parts, node, required(node, 0), given(node, 1)))
+    return _fast_gelu(parts, node, plus(parts, node, required(node, 0), given(node, 1)))
 
 
 def _fast_gelu(parts: Parts, node: ir.Node, x: ir.Value) -> ir.Value:
@@ -216,61 +221,6 @@ def bias_add(parts: Parts, node: ir.Node) -> ir.Value | None:
     )
 
 
-# -- normalisations ----------------------------------------------------------------------------------------------------
-
-
-def skip_layer_normalization(parts: Parts, node: ir.Node) -> ir.Value | None:
-    """SkipLayerNormalization: input, skip, gamma, beta, bias; the sum may be an output of its own."""
-    total = _skip_sum(parts, node, bias=4)
-    if total is None:
-        return None
-    gamma, beta = required(node, 2), given(node, 3)
-    if parts.opset >= LAYER_NORMALIZATION_OPSET:
-        attributes = [ir.AttrInt64("axis", -1), ir.AttrFloat32("epsilon", checked_attribute(node, "epsilon", 1e-12))]
-        inputs = [total, gamma] if beta is None else [total, gamma, beta]
-        return parts.op(node, "LayerNormalization", inputs, "", attributes)
-    centred = parts.op(node, "Sub", [total, parts.mean(node, total, "mean")], "centred")
-    return _plus(parts, node, _over_root_of_mean_square(parts, node, centred, gamma, 1e-12), beta)
-
-
-def skip_simplified(parts: Parts, node: ir.Node) -> ir.Value | None:
-    """SkipSimplifiedLayerNormalization: input, skip, gamma, bias."""
-    total = _skip_sum(parts, node, bias=3)
-    return None if total is None else _over_root_of_mean_square(parts, node, total, required(node, 2), 1e-12)
-
-
-def simplified(parts: Parts, node: ir.Node) -> ir.Value | None:
-    """SimplifiedLayerNormalization: x, scale; along the last axis."""
-    rank = parts.rank(required(node, 0))
-    axis = checked_attribute(node, "axis", -1)
-    if not _only_first_is_read(node) or (axis != -1 and (rank is None or axis != rank - 1)):
-        return None
-    return _over_root_of_mean_square(parts, node, required(node, 0), required(node, 1), 1e-5)
-
-
-def _skip_sum(parts: Parts, node: ir.Node, bias: int) -> ir.Value | None:
-    """Input + skip + bias, which readers of output 3 get; None where the training pass' outputs are read."""
-    if any(v.uses() or v.is_graph_output() for v in node.outputs[1:3]):
-        return None
-    total = parts.op(node, "Add", [required(node, 0), required(node, 1)], "skip")
-    if given(node, bias) is not None:
-        total = parts.op(node, "Add", [total, required(node, bias)], "bias")
-    if len(node.outputs) > 3:
-        old = node.outputs[3]
-        total.name, old.name = old.name or total.name, None
-        total.type, total.shape = old.type, old.shape
-        ir.convenience.replace_all_uses_with(old, total, replace_graph_outputs=True)
-    return total
-
-
-def _over_root_of_mean_square(parts: Parts, node: ir.Node, x: ir.Value, gamma: ir.Value, epsilon: float) -> ir.Value:
-    """X / sqrt(mean(x^2) + epsilon) * gamma."""
-    value = parts.mean(node, parts.op(node, "Mul", [x, x], "square"), "variance")
-    value = parts.binary(node, "Add", value, checked_attribute(node, "epsilon", epsilon), "epsilon")
-    value = parts.op(node, "Div", [x, parts.op(node, "Sqrt", [value], "root")], "normalised")
-    return parts.op(node, "Mul", [value, gamma], "gamma")
-
-
 FusedRule = Callable[[Parts, ir.Node], "ir.Value | None"]
 MICROSOFT: dict[str, FusedRule] = {
     "FusedConv": fused_conv,
@@ -291,6 +241,9 @@ MICROSOFT: dict[str, FusedRule] = {
     "SimplifiedLayerNormalization": simplified,
     "Attention": attention,
     "QAttention": attention,
+    "MultiHeadAttention": multi_head_attention,
+    "BiasSoftmax": bias_softmax,
+    "GroupNorm": group_norm,
 }
 RULES: dict[tuple[str, str], FusedRule] = {
     **{("com.microsoft", op_type): rule for op_type, rule in MICROSOFT.items()},

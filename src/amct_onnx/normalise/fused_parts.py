@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor
@@ -14,6 +15,8 @@ from amct_onnx.graph.shapes import KEEP_SHAPE
 
 AXES_INPUT_OPSET = 18
 """From which on ReduceMean takes its axes as an input."""
+UNSQUEEZE_INPUT_OPSET = 13
+"""From which on Unsqueeze does."""
 
 
 class Parts:
@@ -33,11 +36,13 @@ class Parts:
         inputs: Sequence[ir.Value | None],
         label: str,
         attributes: Iterable[ir.Attr] = (),
+        kind: ir.DataType | None = None,
     ) -> ir.Value:
-        """One operator; without a label it takes over the node's name."""
+        """One operator; without a label it takes over the node's name, without a kind the type of its result."""
         value = self.edit.node(op_type, inputs, node, label, attributes)
-        kind = next((v.type for v in node.outputs if v.type is not None), None)
-        value.type = kind
+        value.type = next((v.type for v in node.outputs if v.type is not None), None)
+        if kind is not None:
+            value.type = ir.TensorType(kind)
         return value
 
     def binary(self, node: ir.Node, op_type: str, value: ir.Value, number: float, label: str) -> ir.Value:
@@ -46,9 +51,22 @@ class Parts:
 
     def number(self, node: ir.Node, label: str, number: float) -> ir.Value:
         """A scalar of the node's float type."""
+        return self.like(node, label, np.asarray(number, np.float32))
+
+    def like(self, node: ir.Node, label: str, numbers: Array) -> ir.Value:
+        """A constant of the node's float type; what exceeds float16 becomes its largest number."""
         half = ir.DataType.FLOAT16 in (v.dtype for v in (*node.inputs, *node.outputs) if v is not None)
-        content = np.asarray(number, np.float16 if half else np.float32)
-        return self.edit.constant(f"{node.name}/{label}/constant", content)
+        if half:
+            largest = float(np.finfo(np.float16).max)
+            numbers = np.clip(numbers, -largest, largest)
+        return self.edit.constant(f"{node.name}/{label}/constant", numbers.astype(np.float16 if half else np.float32))
+
+    def unsqueezed(self, node: ir.Node, value: ir.Value, axes: Sequence[int], label: str) -> ir.Value:
+        """The value with axes of size 1 inserted."""
+        inputs, attributes = [value], [ir.AttrInt64s("axes", axes)]
+        if self.opset >= UNSQUEEZE_INPUT_OPSET:
+            inputs, attributes = [value, self.integers(node, label, axes)], []
+        return self.op(node, "Unsqueeze", inputs, label, attributes, value.dtype)
 
     def integers(self, node: ir.Node, label: str, numbers: Sequence[int] | int) -> ir.Value:
         """An int64 constant."""
@@ -95,3 +113,8 @@ def required(node: ir.Node, index: int) -> ir.Value:
             f"Node '{node.name}' ({node.op_type}) lacks its input {index}. Export the model again."
         )
     return value
+
+
+def plus(parts: Parts, node: ir.Node, value: ir.Value, more: ir.Value | None) -> ir.Value:
+    """The sum, where there is something to add."""
+    return value if more is None else parts.op(node, "Add", [value, more], "add")
