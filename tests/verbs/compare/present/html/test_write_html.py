@@ -129,9 +129,13 @@ def test_only_faults_are_red_and_name_their_model() -> None:
     assert page.count("badge diverges") == 2
     for divergence in report["divergences"]:
         divergence["cause"] = "ties"
-    report["verdict"]["level"] = "noise"
+    report["verdict"].update(
+        level="noise", sentences=["Something else.", f"deploy@a2: {report['divergences'][0]['text']}"]
+    )
     calm = render_html(report)
     body = calm[calm.index("<body>") :]
+    assert body.count("Something else.") == 1 and "Where rounding begins to show" in body
+    assert "<p>deploy@a2: " not in body, "what a divergence says is said once"
     assert not re.search(r'class="[^"]*\b(?:wrong|diverges|name|firstline|first)\b', body)
     source = body[body.index('id="accuracy"') :].split("</tr>")[1]
     assert "points" not in source and "points" in body[body.index('id="accuracy"') :].split("</tr>")[2]
@@ -449,6 +453,8 @@ def test_prints(name: str, browser: Browser, pages: dict[str, Path]) -> None:
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert browser.script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert min(ratio for ratio, _ in browser.contrasts()) >= READABLE
+    heads = "return [...document.querySelectorAll('thead th')].filter(e => !e.innerText.trim()).length"
+    assert browser.script(heads) == 0
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 

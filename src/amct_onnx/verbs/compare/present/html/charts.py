@@ -246,6 +246,7 @@ def _names(labels: dict[float, str], width: float) -> tuple[Name, ...]:
     taken: list[list[tuple[float, float]]] = []
     for at, label in labels.items():
         before = at > width / 2
+        label = middle_out(label, int((at if before else width - at) / BOLD))
         size = BOLD * len(label)
         left, right = (at - size, at) if before else (at, at + size)
         clear = (i for i, row in enumerate(taken) if all(right < a or left > b for a, b in row))

@@ -83,6 +83,9 @@ def render_html(report: dict[str, Any]) -> str:
             "reason": _distinct(layer["reason"] for layer in layers if layer["reason"]),
         },
         faults=faults,
+        divergences=sorted(report["divergences"], key=lambda d: (not fault_models([d]), d["index"])),
+        sentences=_beyond(report, report["verdict"]["sentences"], "text"),
+        advice=_beyond(report, report["verdict"]["advice"], "advice"),
         rest=_rest(report, faults),
         is_fault=lambda d: bool(fault_models([d])),
         details=_details(environment.get_template("details.html").module, report, faults),
@@ -95,6 +98,12 @@ def render_html(report: dict[str, Any]) -> str:
         # the page says itself which script may run: nothing that a name of the model could smuggle in
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _beyond(report: dict[str, Any], texts: Iterable[str], field: str) -> list[str]:
+    """What neither the beginning of the page nor a divergence says."""
+    said = [d[field] for d in report["divergences"] if d[field]] + [f"Not judged: {t}" for t in report["not_judged"]]
+    return [t for t in texts if t not in report["verdict"]["brief"] and not any(s in t for s in said)]
 
 
 def _worst_first(report: dict[str, Any]) -> list[int]:

@@ -19,8 +19,7 @@
   if (all) {
     all.hidden = false;
     all.addEventListener("click", function () {
-      var open = all.getAttribute("aria-pressed") !== "true";
-      all.setAttribute("aria-pressed", String(open));
+      var open = all.textContent === "Open all";
       all.textContent = open ? "Fold all" : "Open all";
       document.querySelectorAll(".detail").forEach(function (one) { one.open = open; });
     });
