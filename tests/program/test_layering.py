@@ -25,7 +25,7 @@ IMPORTS: dict[str, set[str]] = {
     "verbs/simulate": {"errors", "common", "data", "files", "device"},
     "emit": {"errors", "common", "graph", "plan"},
     "verbs/bias": {"common", "files", "graph", "normalise", "plan"},
-    "verbs/doctor": {"errors", "common", "data", "files", "graph", "device", "normalise", "plan"},
+    "verbs/doctor": {"errors", "common", "data", "files", "graph", "device", "normalise", "plan", "emit"},
     "verbs/atc": {"errors", "common", "graph", "device", "verbs/check"},
     "verbs/convert": {
         "errors",

@@ -28,6 +28,13 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
             f"{made}, whose results do not lie on the grid of the quantizer of '{source.name}'",
             f"Quantize the output of '{node.name}'.",
         )
+    if node is not None and node.domain not in ("", "ai.onnx"):
+        raise Refusal(
+            "activation-not-quantized",
+            f"its input '{name}' is made by {node.op_type} '{node.name}' of domain '{node.domain}', which is not known "
+            "here as a quantizer of 8 bits",
+            "Export the model in QDQ format (QuantizeLinear and DequantizeLinear nodes).",
+        )
     raise Refusal(
         "activation-not-quantized",
         f"its input '{name}' has no QuantizeLinear/DequantizeLinear",

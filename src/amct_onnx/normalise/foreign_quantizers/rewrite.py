@@ -6,27 +6,13 @@ import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import nodes_of
-from amct_onnx.normalise.foreign_quantizers import mct, openvino, qonnx, torch_nodes
-from amct_onnx.normalise.foreign_quantizers.grid import TYPES
+from amct_onnx.normalise.foreign_quantizers import mct, openvino, qonnx, torch_nodes, vitis
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter, Rule
 
 
 def relabel(_: QuantizerWriter, node: ir.Node) -> None:
     """QuantizeLinear and DequantizeLinear of another domain: the default domain's definition, for more types."""
     node.domain = ""
-
-
-def vitis(writer: QuantizerWriter, node: ir.Node) -> None:
-    """Vitis' and Quark's own pair: the default domain's, where the zero point says the integer type."""
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    kind = None if zero is None else zero.dtype
-    if kind is None and writer.constants.is_constant(zero) and zero is not None:
-        kind = ir.DataType.from_numpy(writer.constants.array(zero).dtype)
-    if kind in TYPES:
-        node.op_type = "DequantizeLinear" if "Dequantize" in node.op_type else "QuantizeLinear"
-        for name in [n for n in node.attributes if n != "axis"]:
-            del node.attributes[name]
-        relabel(writer, node)
 
 
 DOMAINS: dict[str, dict[str, Rule]] = {
@@ -36,17 +22,16 @@ DOMAINS: dict[str, dict[str, Rule]] = {
     "org.openvinotoolkit": openvino.RULES,
     "mct_quantizers": mct.RULES,
     "com.microsoft": {"QuantizeLinear": relabel, "DequantizeLinear": relabel},
-    "com.vai.quantize": {"VitisQuantizeLinear": vitis, "VitisDequantizeLinear": vitis},
-    "com.amd.quark": {"ExtendedQuantizeLinear": vitis, "ExtendedDequantizeLinear": vitis},
 }
 """Domain -> operator -> the rule that reads it."""
-SHARED = ("com.microsoft", "com.vai.quantize", "com.amd.quark")
+SHARED = ("com.microsoft",)
 """Of these domains, operators without a rule are no quantizers, or are left as they are."""
 
 
 def rule_for(node: ir.Node) -> Rule | None:
     """The rule that reads a node, if it is a foreign quantizer."""
-    return DOMAINS.get(node.domain, {}).get(node.op_type) or torch_nodes.rule_for(node)
+    own = vitis.RULES.get(node.op_type) if node.domain else None
+    return DOMAINS.get(node.domain, {}).get(node.op_type) or own or torch_nodes.rule_for(node)
 
 
 def only_normalised_runs(node: ir.Node) -> bool:
