@@ -250,6 +250,18 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
     return array.reshape((size // one * rows, *shape[1:])) if shape else array.reshape(())
 
 
+def _axes_advice(spec: InputSpec, shape: Sequence[int]) -> str:
+    """Images in the other layout need other axes; a reshape would mix their pixels without a word."""
+    moves = ((3, 1, "NHWC to NCHW: x.transpose(0, 3, 1, 2)"), (1, 3, "NCHW to NHWC: x.transpose(0, 2, 3, 1)"))
+    for source, target, text in moves:
+        moved = list(shape)
+        if len(shape) == 4:
+            moved.insert(target, moved.pop(source))
+            if spec.fits(moved):
+                return f"Transpose it ({text}); do not reshape it."
+    return "Reshape it."
+
+
 def _batches(
     arrays: dict[str, Array],
     inputs: Sequence[InputSpec],
@@ -269,7 +281,7 @@ def _batches(
             option = f", --input_shape says {list(given.shape)} for each feed" if given.shape else ""
             raise DataError(
                 f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                f"{list(spec.shape)}{option}. Reshape it."
+                f"{list(spec.shape)}{option}. {_axes_advice(spec, whole)}"
             )
         counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
     cut = {c for c in counts.values() if c is not None}

@@ -166,6 +166,7 @@ def _assembled(
         opened.runner,
         kept.results,
         opened.first,
+        opened.samples.batches if complete else lambda: (opened.first,),  # a run that was stopped reads no more
         complete,
         opened.samples.total,
         kept.seconds,

@@ -125,7 +125,8 @@ def _open(model: str | bytes, label: str, options: ort.SessionOptions) -> ort.In
 def run_named(session: Any, names: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Run for the named outputs; a name that is a graph input is answered with what was fed."""
     asked = [n for n in names if n not in feeds]
+    made = session.run(asked, dict(feeds)) if asked else []  # an empty list would ask for all
     return {
-        **dict(zip(asked, session.run(asked, dict(feeds)), strict=True)),
+        **dict(zip(asked, made, strict=True)),
         **{n: feeds[n] for n in names if n in feeds},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
@@ -16,6 +16,7 @@ from amct_onnx.verbs.compare.explain.chance import loss_interval, share_interval
 from amct_onnx.verbs.compare.explain.data_warnings import data_warnings
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
+from amct_onnx.verbs.compare.explain.preprocessing import preprocessing_hints
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import AS_GIVEN, FAKE_QUANT, SOURCE, Job, Quantized, Tracked, deploy_key, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
@@ -52,6 +53,7 @@ class Run:
         runner: with the sessions of this process.
         results: of all batches so far.
         first: the first batch, for a closer look.
+        again: gives the batches once more, from the first on.
         complete: whether there are no more batches.
         total: samples in the data set, None when unknown.
         seconds: of running.
@@ -66,6 +68,7 @@ class Run:
     runner: Runner
     results: Results
     first: Batch
+    again: Callable[[], Iterable[Batch]]
     complete: bool
     total: int | None
     seconds: float
@@ -108,7 +111,12 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
                 divergences=divergences,
                 layers=run.ledger.layers,
                 accuracy=results.accuracy,
-                warnings=(*_unverified(run.beside), *_doubts(job), *data_warnings(job, run.layers, results)),
+                warnings=(
+                    *preprocessing_hints(job, results, run.runner, run.first, run.again),
+                    *data_warnings(job, run.layers, results),
+                    *_unverified(run.beside),
+                    *_doubts(job),
+                ),
                 witness=witness,
                 complete=run.complete,
                 board=run.board,
