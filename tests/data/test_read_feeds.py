@@ -15,8 +15,8 @@ from amct_onnx.errors import DataError
 @pytest.mark.parametrize(
     ("held", "wanted", "words"),
     [
-        ((4, 8, 9, 3), ("N", 3, 8, 9), r"Transpose it \(NHWC to NCHW: x.transpose\(0, 3, 1, 2\)\); do not reshape it"),
-        ((4, 3, 8, 9), (1, 8, 9, 3), r"Transpose it \(NCHW to NHWC: x.transpose\(0, 2, 3, 1\)\); do not reshape it"),
+        ((4, 8, 9, 3), ("N", 3, 8, 9), r"Move its axes \(NHWC to NCHW: x.transpose\(0, 3, 1, 2\)\); do not reshape it"),
+        ((4, 3, 8, 9), (1, 8, 9, 3), r"Move its axes \(NCHW to NHWC: x.transpose\(0, 2, 3, 1\)\); do not reshape it"),
         ((4, 8, 9), ("N", 3, 8, 9), "Reshape it"),
         ((4, 5, 8, 9), ("N", 3, 8, 9), "Reshape it"),
     ],

@@ -250,16 +250,16 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
     return array.reshape((size // one * rows, *shape[1:])) if shape else array.reshape(())
 
 
-def _axes_advice(spec: InputSpec, shape: Sequence[int]) -> str:
-    """Images in the other layout need other axes; a reshape would mix their pixels without a word."""
+def _other_axes(spec: InputSpec, shape: Sequence[int]) -> str:
+    """How images in the other layout become the input's; "" when that does not fit either."""
     moves = ((3, 1, "NHWC to NCHW: x.transpose(0, 3, 1, 2)"), (1, 3, "NCHW to NHWC: x.transpose(0, 2, 3, 1)"))
     for source, target, text in moves:
         moved = list(shape)
         if len(shape) == 4:
             moved.insert(target, moved.pop(source))
             if spec.fits(moved):
-                return f"Transpose it ({text}); do not reshape it."
-    return "Reshape it."
+                return text
+    return ""
 
 
 def _batches(
@@ -279,9 +279,14 @@ def _batches(
         cuts = size is None or not array.ndim or (array.shape[0] and not array.shape[0] % size)
         if not spec.fits(whole) or not given.fits(whole) or not cuts:
             option = f", --input_shape says {list(given.shape)} for each feed" if given.shape else ""
+            if axes := _other_axes(spec, whole):  # a reshape would mix their pixels without a word
+                raise DataError(
+                    f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
+                    f"{list(spec.shape)}{option}. Move its axes ({axes}); do not reshape it."
+                )
             raise DataError(
                 f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                f"{list(spec.shape)}{option}. {_axes_advice(spec, whole)}"
+                f"{list(spec.shape)}{option}. Reshape it."
             )
         counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
     cut = {c for c in counts.values() if c is not None}

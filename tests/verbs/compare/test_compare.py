@@ -19,6 +19,7 @@ EVERY_DEVICE = ("reference", "ascend950", "a2", "310p", "310")
 HEALTHY = (
     "torchfx_digitstf_u8_op17",
     "torchfx_digitsae_i8sym_op13",
+    "torchfx_mlp3d_i8sym_op13",  # the largest pixel lies half a step outside the first quantizer
     # layers that follow one another enlarge an error by more than their mean weights tell
     "brevitas_mlp3d_pc_qonnx_op13",
     "modelopt_mlp3d_int8_op17",
@@ -45,6 +46,7 @@ def _healthy(name: str, folder: Path, devices: tuple[str, ...]) -> None:
     found = case.compare(devices=devices)
     assert found.complete
     assert found.verdict.level != "diverges", found.verdict
+    assert not found.verdict.brief or found.verdict.level == "incomplete"  # no hint at other data
     assert len(found.models) == 2 + len(devices)
     assert all(layer.compared for layer in found.layers if layer.verdict == "converted")
     json.dumps(found.to_dict(), allow_nan=False)

@@ -11,12 +11,13 @@ import pytest
 
 import amct_onnx
 from amct_onnx.verbs.compare.explain.preprocessing import MEAN, STD, preprocessing_hints
-from amct_onnx.verbs.compare.job import Job, make_job
+from amct_onnx.verbs.compare.job import make_job
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support.comparison_cases import Case
 from support.qdq_builder import Array, QdqBuilder
 
+OUTSIDE_RANGE = " of the input lies outside the range of the first quantizer ("
 CLASSES, SIZE, SAMPLES = 6, 8, 256
 PREPARATIONS: dict[str, Callable[[Array], Array]] = {
     "unit": lambda v: v,
@@ -69,7 +70,7 @@ class Prepared:
         g.output(g.node("Flatten", [g.node("Conv", [value, kernel, bias])], output="scores"), shape=["N", CLASSES])
         source = g.save(folder)
         amct_onnx.convert_qat_model(source, folder / "m")
-        self.job: Job = make_job(source, read_ledger(folder / "m"), ("reference",))[0]
+        self.job, self.layers = make_job(source, read_ledger(folder / "m"), ("reference",))
         self.runner = Runner(self.job)
 
     def hints(self, values: Array, labels: Array | None) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ class Prepared:
         results = Results()
         for batch in batches:
             results.merge(self.runner.run(batch))
-        return preprocessing_hints(self.job, results, self.runner, batches[0], lambda: batches)
+        return preprocessing_hints(self.job, self.layers, results, self.runner, batches[0], lambda: batches)
 
     def laid(self, values: Array) -> Array:
         """Images in the model's layout."""
@@ -130,7 +131,8 @@ def test_wrong_preparation_is_named_with_its_figures(
     models: Models, name: str, layout: str, wrong: Callable[[Array], Array], words: str
 ) -> None:
     model, (x, labels) = models(name, layout), images()
-    (told,) = model.hints(model.laid(wrong(x)), labels)
+    told, *beside = model.hints(model.laid(wrong(x)), labels)
+    assert all(OUTSIDE_RANGE in more for more in beside)
     assert f" {words}" in told and told.startswith("The source has ") and " of the first 32 samples right as" in told
     assert "(p = " in told
 
@@ -140,7 +142,12 @@ def test_wrong_preparation_is_named_with_its_figures(
     [
         ("unit", "NCHW", lambda v: v * 255, "goes from 0 to 255 in the first 32 samples, the first quantizer covers"),
         ("imagenet", "NHWC", lambda v: v * 255, "were pixels of 0 to 255 not scaled"),
-        ("imagenet", "NHWC", lambda v: 12 * v - 6, " lie outside. Is the preprocessing that of training?"),
+        (
+            "imagenet",
+            "NHWC",
+            lambda v: 12 * v - 6,
+            "outside the range of the first quantizer (-2.1",
+        ),
         ("pixels", "NCHW", lambda v: v, "so that it fills 1.0 of 256 steps"),
         ("imagenet", "NCHW", lambda v: v, "goes from 0 to 1 in the first 32 samples, the first quantizer covers -2.1"),
         ("unit", "NCHW", _reshaped, "look like NHWC that was reshaped to NCHW: neighbouring pixels differ by "),
@@ -150,8 +157,8 @@ def test_ranges_and_neighbours_tell_without_labels(
     models: Models, name: str, layout: str, wrong: Callable[[Array], Array], words: str
 ) -> None:
     model, (x, _) = models(name, layout), images()
-    (told,) = model.hints(model.laid(wrong(x)), None)
-    assert words in told
+    told = model.hints(model.laid(wrong(x)), None)
+    assert words in told[0] and all(OUTSIDE_RANGE in more for more in told[1:])
 
 
 @pytest.mark.parametrize(("shift", "words"), [(1, "with labels less 1"), (-1, "with labels plus 1")])

@@ -90,7 +90,7 @@ def test_batches_together_give_the_first_hundred(answers: list[tuple[int, int, i
 
 def test_labels_that_count_from_1_are_told() -> None:
     scores = np.zeros((3, 10), np.float32)
-    with pytest.raises(DataError, match="A label is 10; the output has the classes 0 to 9. Labels that count from 1"):
+    with pytest.raises(DataError, match=r"classes 0 to 9 \(labels that count from 1 need 1 less\)\. Corr"):
         ranks(scores, np.array([1, 10, 4]))
     with pytest.raises(DataError, match="A label is 10; the output has the classes 0 to 9. Correct it."):
         ranks(scores, np.array([0, 10, 4]))

@@ -14,25 +14,15 @@ import numpy as np
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.verbs.compare.explain.chance import by_chance
-from amct_onnx.verbs.compare.explain.data_warnings import OUTSIDE
+from amct_onnx.verbs.compare.explain.input_range import PIXELS, first_quantizer, outside, range_hint
 from amct_onnx.verbs.compare.job import SOURCE, Job
 from amct_onnx.verbs.compare.key import OUTPUT
 from amct_onnx.verbs.compare.measure.accuracy import is_classifier, ranks
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.sessions import run_named
+from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.figures import figure
 
-PIXELS = 255.0
-"""The largest 8-bit pixel."""
-BEYOND = 8.0
-"""Pixels this many times above the first quantizer's range were not scaled; a bright image is not."""
-FEWEST_STEPS = 8
-"""An input that covers fewer steps of the first quantizer shows it no picture."""
-NORMALISED = (-1.5, 2.1, 8.0)
-"""A quantizer calibrated on (pixel - mean) / std reaches below the first, and to between the second and the third: with
-a scale that is a power of two, pixels up to 1 give 1.98 at most."""
-EQUAL = 2.0**-10
-"""Of a step: float32 sums of some million numbers."""
 ROUGHER = 1.5
 """Neighbours that differ so many times more than in the other layout are no neighbours."""
 MOST_SAMPLES = 128
@@ -50,12 +40,18 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def preprocessing_hints(
-    job: Job, results: Results, runner: Runner, first: Batch, batches: Callable[[], Iterable[Batch]]
+    job: Job,
+    layers: Sequence[Paired],
+    results: Results,
+    runner: Runner,
+    first: Batch,
+    batches: Callable[[], Iterable[Batch]],
 ) -> tuple[str, ...]:
     """What looks wrong, with its figures; empty for healthy data.
 
     Args:
         job: see ``make_job``.
+        layers: see ``make_job``.
         results: of all batches.
         runner: with the source's session.
         first: the first batch, of which ranges are taken.
@@ -68,56 +64,9 @@ def preprocessing_hints(
         wrong = 1 - accuracy.right["top-1"] / accuracy.samples
         if wrong * min(samples, accuracy.samples) >= FEWEST_CHANGES:
             tried = _tried(job, runner, _some(batches(), samples))
-    seen = [] if tried else [_range_hint(job, runner, first), _layout_hint(first)]
-    return tuple(filter(None, (tried, *seen)))
-
-
-def _range_hint(job: Job, runner: Runner, batch: Batch) -> str:
-    quantizer = min(job.quantizers, key=lambda q: q.layer, default=None)
-    if quantizer is None:
-        return ""
-    least, most = min(quantizer.low, quantizer.high), max(quantizer.low, quantizer.high)
-    read = run_named(runner.source, [quantizer.tensor], batch.feeds)[quantizer.tensor]
-    step = abs(quantizer.scale)
-    name = next((n for n, v in batch.feeds.items() if _same_numbers(v, read, least, most, step)), None)
-    if name is None:
-        return ""
-    fed = batch.feeds[name]
-    low, high = float(fed.min()), float(fed.max())
-    ranges = (
-        f"Input '{name}' goes from {figure(low, 3)} to {figure(high, 3)} in the first "
-        f"{batch.samples} samples, the first quantizer covers {figure(least, 3)} to {figure(most, 3)}"
-    )
-    if low >= 0 and BEYOND * most < high <= PIXELS:
-        return f"{ranges}: were pixels of 0 to 255 not scaled as in training (--image_scale, else divide by 255)?"
-    steps = (high - low) / (most - least) * 256
-    if 0 < steps < FEWEST_STEPS:
-        return (
-            f"{ranges}, so that it fills {steps:.1f} of 256 steps: was it divided by 255 or normalised, though the "
-            "model takes it as it is?"
-        )
-    bottom, top, limit = NORMALISED
-    if low >= 0 and 0.5 < high <= 1 and least <= bottom and top <= most <= limit:
-        return f"{ranges}, as after (pixel - mean) / std: was the normalisation left out (--image_mean, --image_std)?"
-    outside = float(np.mean((fed < least) | (fed >= most)))
-    if outside >= OUTSIDE and read.max() < high:  # the source quantizes before the layer that the ledger tells of
-        return f"{ranges}: {outside:.0%} lie outside. Is the preprocessing that of training?"
-    return ""
-
-
-def _same_numbers(fed: Array, read: Array, least: float, most: float, step: float) -> bool:
-    """Whether a tensor is an input, maybe in other places (a Transpose) and behind the quantizer itself.
-
-    As far as count, range and mean tell; clipped and rounded, each is off by half a step at most, and the ends of the
-    range by half a step more.
-    """
-    if not (fed.dtype.kind == read.dtype.kind == "f" and fed.size == read.size > 0):
-        return False
-    clipped = np.clip(fed, least, most)
-    return any(
-        all(abs(float(f(a)) - float(f(read))) <= slack for f in (np.min, np.max, np.mean))
-        for a, slack in ((fed, step * EQUAL), (clipped, step))
-    )
+    quantizer = first_quantizer(job, runner, first)
+    said = [tried] if tried else [range_hint(quantizer, first.samples), _layout_hint(first)]
+    return tuple(filter(None, (*said, outside(quantizer, layers, results))))
 
 
 def _layout_hint(batch: Batch) -> str:

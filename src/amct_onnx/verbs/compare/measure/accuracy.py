@@ -102,8 +102,8 @@ def ranks(scores: Array, labels: Array) -> Int64:
     classes = scores.shape[1]
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
         wrong = labels[(labels < 0) | (labels >= classes)][0]
-        counted = " Labels that count from 1 need 1 less." if wrong == classes and labels.min() > 0 else ""
-        raise DataError(f"A label is {wrong}; the output has the classes 0 to {classes - 1}.{counted} Correct it.")
+        counted = " (labels that count from 1 need 1 less)" if wrong == classes and labels.min() > 0 else ""
+        raise DataError(f"A label is {wrong}; the output has the classes 0 to {classes - 1}{counted}. Correct it.")
     values = _ordered(scores)
     own = np.take_along_axis(values, labels[:, None], axis=1)
     before = np.arange(classes) < labels[:, None]

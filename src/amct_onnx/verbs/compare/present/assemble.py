@@ -13,9 +13,9 @@ from amct_onnx.device.profiles import PROFILES
 from amct_onnx.files.read import read_model
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.chance import loss_interval, share_interval
-from amct_onnx.verbs.compare.explain.data_warnings import data_warnings
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
+from amct_onnx.verbs.compare.explain.guessing import guesses
 from amct_onnx.verbs.compare.explain.preprocessing import preprocessing_hints
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import AS_GIVEN, FAKE_QUANT, SOURCE, Job, Quantized, Tracked, deploy_key, layer_lsb
@@ -111,12 +111,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
                 divergences=divergences,
                 layers=run.ledger.layers,
                 accuracy=results.accuracy,
-                warnings=(
-                    *preprocessing_hints(job, results, run.runner, run.first, run.again),
-                    *data_warnings(job, run.layers, results),
-                    *_unverified(run.beside),
-                    *_doubts(job),
-                ),
+                warnings=_warnings(run),
                 witness=witness,
                 complete=run.complete,
                 board=run.board,
@@ -147,6 +142,17 @@ def _flips(job: Job, results: Results) -> FlippedSamples | None:
     found = results.flips
     listed = (FlippedSample(f.index, f.label, dict(zip(job.answering, f.answers, strict=True))) for f in found.first)
     return FlippedSamples(found.count, tuple(listed))
+
+
+def _warnings(run: Run) -> tuple[str, ...]:
+    """What is odd about data, source and files, the most telling first."""
+    said = (
+        *preprocessing_hints(run.job, run.layers, run.results, run.runner, run.first, run.again),
+        guesses(run.job, run.results),
+        *_unverified(run.beside),
+        *_doubts(run.job),
+    )
+    return tuple(filter(None, said))
 
 
 def _unverified(beside: Beside) -> list[str]:

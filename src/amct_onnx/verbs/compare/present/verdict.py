@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
-from amct_onnx.verbs.compare.explain.data_warnings import GUESSES
+from amct_onnx.verbs.compare.explain.guessing import GUESSES
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
@@ -106,7 +106,7 @@ def verdict(found: Found) -> Verdict:
     refused = [e for e in found.layers if e.verdict == REFUSED]
     if refused:
         sentences.append(_stay_float(refused))
-    brief = [*found.warnings, *brief, few][:MAX_BRIEF]
+    brief = [line for line in (*found.warnings, *brief, few) if line][:MAX_BRIEF]
     return Verdict(
         level,
         headline,
