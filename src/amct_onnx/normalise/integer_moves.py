@@ -39,9 +39,26 @@ def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
             continue
         elif node.op_type in PASSED_BY and node.domain == "" and value in factors and _keeps_integers(node):
             factors[node.outputs[0]] = factors[value]
+            if node.outputs[0].is_graph_output():
+                _hand_out(node, factors, editor, readers)
         elif node.op_type != "DequantizeLinear" and not _move(node, factors, constants, editor):
             if not any(is_small(v) for v in node.inputs):  # of these, a later rule names the node
                 readers.rewrite(node)
+
+
+def _hand_out(node: ir.Node, known: dict[ir.Value, Factors], editor: GraphEditor, readers: IntegerReaders) -> None:
+    """Let integers that leave the graph come from a QuantizeLinear, or from what computes them of floats."""
+    if node.op_type != "Identity":
+        readers.rewrite(node)
+        return
+    factors = known[node.outputs[0]]
+    inputs = [node.inputs[0], factors.scale, factors.zero]
+    floats = editor.node("DequantizeLinear", inputs, node, "dequantize")
+    floats.type = ir.TensorType(factors.scale.dtype or ir.DataType.FLOAT)
+    again = [floats, factors.scale, factors.zero]
+    integers = editor.node("QuantizeLinear", again, node, "", like=node.outputs[0])
+    known[integers] = factors
+    editor.replace(node, [integers])
 
 
 def _keeps_integers(node: ir.Node) -> bool:
