@@ -101,6 +101,7 @@ def test_unknown_size_leaves_the_attribute() -> None:
         ("Conv", 3, {"auto_pad": "SAME_UPPER", "strides": [2, 2, 2]}, "no auto_pad over 3 axes"),
         ("Conv", 2, {"pads": [1, 1, 1]}, r"pads = \[1, 1, 1\] does not fit 2 spatial axes"),
         ("Conv", 2, {"strides": [1]}, "strides"),
+        ("Conv", 2, {"strides": [0, 1], "auto_pad": "SAME_UPPER"}, r"strides = \[0, 1\], and no number"),
         ("Conv", 2, {"kernel_shape": [2, 3]}, r"kernel_shape is \[2, 3\], that of its weight \[3, 3\]"),
         ("ConvTranspose", 2, {"output_padding": [0]}, "output_padding"),
         ("ConvTranspose", 2, {"output_shape": [9]}, "output_shape"),

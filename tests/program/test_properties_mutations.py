@@ -22,6 +22,7 @@ from support.deploy_evaluator import Evaluator, run
 from support.fault_injection import visible
 from support.golden_models import MODELS
 from support.graph_mutations import BREAK, KEEP_MEANING, Mutation
+from support.integer_inputs import integer_inputs
 from support.random_graphs import cases
 from targets import loads
 
@@ -94,11 +95,29 @@ def convert_alike(source: Model, other_model: onnx.ModelProto, *, external: bool
             return
         other = converted(other_model, Path(name) / "changed", external=external)
         assert plan_of(other) == plan_of(report)
-        for expected, found in zip(outputs_of(report, feeds), outputs_of(other, feeds), strict=True):
-            assert expected.keys() == found.keys()
-            for output, values in expected.items():
-                assert values.dtype == found[output].dtype
-                np.testing.assert_array_equal(found[output], values, err_msg=output)
+        assert_equal_outputs(outputs_of(report, feeds), outputs_of(other, feeds))
+
+
+def assert_equal_outputs(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) -> None:
+    for expected, found in zip(one, other, strict=True):
+        assert expected.keys() == found.keys()
+        for output, values in expected.items():
+            assert values.dtype == found[output].dtype
+            np.testing.assert_array_equal(found[output], values, err_msg=output)
+
+
+def convert_with_integer_inputs(source: Model, chance: Any) -> bool:
+    """Whether the model has an input that may be integers; then it converts alike, and gives the same numbers."""
+    made = integer_inputs(*source, chance)
+    if made is None:
+        return False
+    changed_model, integers, floats = made
+    with tempfile.TemporaryDirectory() as name:
+        report = converted(source[0], Path(name) / "original")
+        other = converted(changed_model, Path(name) / "changed")
+        assert plan_of(other) == plan_of(report)
+        assert_equal_outputs(outputs_of(report, floats), outputs_of(other, integers))
+    return True
 
 
 def convert_broken(model: onnx.ModelProto) -> None:
@@ -136,6 +155,17 @@ def test_every_change_in_two_models() -> None:
     assert not idle, idle
 
 
+@pytest.mark.parametrize("name", [REAL[0], REAL[3]])
+def test_integer_inputs_of_a_real_model(name: str) -> None:
+    assert convert_with_integer_inputs(real(name), random.Random(0))
+
+
+@settings_of(8)
+@given(drawn_or_real, chances)
+def test_integer_inputs(source: Model, chance: Any) -> None:
+    convert_with_integer_inputs(source, chance)
+
+
 @settings_of(25)
 @given(drawn_or_real, lists_of(BREAK, 3), chances)
 def test_broken_graphs(source: Model, made: list[Mutation], chance: Any) -> None:
@@ -147,6 +177,13 @@ def test_broken_graphs(source: Model, made: list[Mutation], chance: Any) -> None
 @given(drawn_or_real, lists_of(KEEP_MEANING, 12), chances, st.booleans())
 def test_many_changes_that_keep_the_meaning(source: Model, made: list[Mutation], chance: Any, external: bool) -> None:
     convert_alike(source, changed(source, made, chance), external=external)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(drawn_or_real, chances)
+def test_many_integer_inputs(source: Model, chance: Any) -> None:
+    convert_with_integer_inputs(source, chance)
 
 
 @pytest.mark.slow

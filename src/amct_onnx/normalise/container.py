@@ -10,10 +10,9 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 from amct_onnx.graph.model_warnings import take_over_warnings, warn
-from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.constant_nodes import store_constants
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
-from amct_onnx.normalise.function_opsets import raise_function
+from amct_onnx.normalise.function_opsets import raise_older_nodes, unify_opsets
 from amct_onnx.normalise.opset import normalise_opset
 
 MAX_NODES = 1_000_000
@@ -40,14 +39,14 @@ def normalise_container(model: ir.Model) -> ir.Model:
         ) from error
     if model.functions:
         _refuse_explosion(model)
-        for function in model.functions.values():
-            raise_function(function, opset_of(model))
+        unify_opsets(model)
         try:
             model = InlinePass()(model).model
         except ValueError as error:  # opsets that differ, attributes that are graphs
             raise UnsupportedModelError(
                 f"The model's functions cannot be inlined ({error}). Export the model without functions."
             ) from error
+        raise_older_nodes(model)
     check_declared_shapes(model)
     declared, model = model, normalise_opset(model)
     if declared is not model:

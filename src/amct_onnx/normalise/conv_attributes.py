@@ -18,6 +18,7 @@ from amct_onnx.graph.shapes import stored_shape
 SAME = ("SAME_UPPER", "SAME_LOWER")
 PER_AXIS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 2, "output_padding": 1}
 """Lists of a convolution, and how many numbers they hold for each spatial axis."""
+AT_LEAST_1 = ("strides", "dilations")
 FIX_SIZE = (
     "Export the model with explicit pads, or fix the sizes of its inputs "
     "(python -m onnxruntime.tools.make_dynamic_shape_fixed)."
@@ -62,6 +63,8 @@ def _check_lists(node: ir.Node, kernel: list[int]) -> None:
         stored = _ints(node, name, None)
         if stored is not None and len(stored) not in allowed:
             raise _error(node, f"{name} = {stored} does not fit {len(kernel)} spatial axes. Export the model again.")
+        if name in AT_LEAST_1 and stored is not None and min(stored) < 1:
+            raise _error(node, f"{name} = {stored}, and no number of it may be below 1. Export the model again.")
 
 
 def _refuse_misread(node: ir.Node, kernel: list[int] | None) -> None:

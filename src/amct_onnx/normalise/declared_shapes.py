@@ -51,7 +51,7 @@ def check_declared_shapes(model: ir.Model) -> None:
     if any(_is_open(v) for v in results):
         # what inference cannot tell is believed, and tells more
         for value in _roots(model, results):
-            value.shape, value.type = claims[value].shape, claims[value].type
+            _believe(value, claims[value])
         infer_shapes(model, strict=False)
     contradictions: list[str] = []
     unverified = [_settle(value, claim, contradictions) for value, claim in claims.items()]
@@ -106,6 +106,18 @@ def _roots(model: ir.Model, results: Iterable[ir.Value]) -> list[ir.Value]:
     return [v for v in found if v not in inside]
 
 
+def _believe(value: ir.Value, claim: _Claim) -> None:
+    """Take over what the claim says beyond what is inferred; a claim that contradicts that says nothing."""
+    if value.type is None:
+        value.type = claim.type
+    if value.shape is None or (claim.shape is not None and not _differ(claim.shape, value.shape)):
+        value.shape = claim.shape
+
+
+def _differ(told: ir.Shape, true: ir.Shape) -> bool:
+    return len(told) != len(true) or any(_contradicts(*pair) for pair in zip(told, true, strict=True))
+
+
 def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> bool:
     """Leave the claim where nothing contradicts it, else the truth; whether some of it could not be checked."""
     true_shape, true_type = value.shape, value.type
@@ -118,7 +130,7 @@ def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> bool:
     if claim.shape is None or true_shape is None:
         return unverified
     pairs = list(zip(claim.shape, true_shape, strict=False))
-    if len(claim.shape) != len(true_shape) or any(_contradicts(told, true) for told, true in pairs):
+    if _differ(claim.shape, true_shape):
         value.shape = ir.Shape([None if _is_unknown(d) else d for d in true_shape])
         if len(claim.shape) != len(true_shape) or not all(_is_example(*p) for p in pairs if _contradicts(*p)):
             shapes = f"declared with shape {_text(claim.shape)}, the graph makes {_text(value.shape)}"

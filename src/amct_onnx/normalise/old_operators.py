@@ -16,9 +16,10 @@ import onnx_ir as ir
 from amct_onnx.graph.constants import ConstantEvaluator
 
 
-def keep_meaning(node: ir.Node, constants: ConstantEvaluator) -> str:
-    """Rewrite a node of an opset below 11 with its old meaning; return why this is impossible, or nothing."""
-    return RULES[node.op_type](node, constants) if node.op_type in RULES else ""
+def keep_meaning(node: ir.Node, version: int, constants: ConstantEvaluator) -> str:
+    """Rewrite a node of an older opset, that version, with its old meaning; return why not, or nothing."""
+    changed, rule = RULES.get(node.op_type, (0, None))
+    return rule(node, constants) if rule is not None and version < changed else ""
 
 
 def _resize(node: ir.Node, constants: ConstantEvaluator) -> str:
@@ -45,4 +46,8 @@ def _hardmax(node: ir.Node, constants: ConstantEvaluator) -> str:
     return ""
 
 
-RULES: dict[str, Callable[[ir.Node, ConstantEvaluator], str]] = {"Hardmax": _hardmax, "Resize": _resize}
+RULES: dict[str, tuple[int, Callable[[ir.Node, ConstantEvaluator], str] | None]] = {
+    "Hardmax": (13, _hardmax),
+    "Resize": (11, _resize),
+}
+"""Operator -> the opset with its new meaning, and what keeps the old one there."""

@@ -73,19 +73,28 @@ def _raised(model: ir.Model, version: int) -> ir.Model:
     for name, value in model.graph.initializers.items():
         if name in result.graph.initializers:  # external data is found again by the tensor that was read
             result.graph.initializers[name].const_value = value.const_value
-    constants = ConstantEvaluator(RAISED_OPSET)
-    for node in nodes_of(result):
+    check_raised(result, version, RAISED_OPSET)
+    return result
+
+
+def check_raised(model: ir.Model, version: int, target: int) -> None:
+    """See that onnx's converter has raised every node, and let those whose meaning it changed keep it.
+
+    Raises:
+        UnsupportedModelError: A node that it leaves in its old form, or whose meaning the new opset cannot say.
+    """
+    constants = ConstantEvaluator(target)
+    for node in nodes_of(model):
         if node.domain != "":
             continue
-        new, old = schema_of(node.op_type, RAISED_OPSET), schema_of(node.op_type, version)
+        new, old = schema_of(node.op_type, target), schema_of(node.op_type, version)
         if old is None and new is None:
             continue  # not an operator of the specification, so it has no opset
         if new is None or new.deprecated or set(node.attributes) - set(new.attributes) or _wrong_count(node, new):
-            raise _refusal(node, version, RAISED_OPSET, "the converter of onnx leaves it in its old form")
-        why = keep_meaning(node, constants)
+            raise _refusal(node, version, target, "the converter of onnx leaves it in its old form")
+        why = keep_meaning(node, version, constants)
         if why:
-            raise _refusal(node, version, RAISED_OPSET, why)
-    return result
+            raise _refusal(node, version, target, why)
 
 
 class _Lowering:
