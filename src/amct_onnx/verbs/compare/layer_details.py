@@ -47,7 +47,7 @@ class GraphNode:
         name: of the node; of its first output when it has none.
         op_type: operator type.
         own: whether the layer consists of it; else it is a neighbour.
-        layer: whether it is the Conv, Gemm, ... itself.
+        layer: whether it is the Conv, Gemm, LSTM, ... itself.
         reads: numbers of the nodes in the picture whose outputs it reads.
     """
 

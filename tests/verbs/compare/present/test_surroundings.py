@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from amct_onnx.files.read import read_model
 from amct_onnx.plan.ledger import LayerEntry
@@ -14,8 +15,11 @@ from amct_onnx.verbs.compare.present.surroundings import MAX_BESIDE, Surrounding
 from support.qdq_builder import QdqBuilder
 
 
-def source(folder: Path, readers: int = 1) -> ir.Model:
-    """x -> Relu -> Q -> DQ -> Gemm with a computed weight -> Add -> Relu, once for each reader."""
+def source(folder: Path, readers: int = 1, *, turned: bool = False) -> ir.Model:
+    """x -> Relu -> Q -> DQ -> Gemm with a computed weight -> Add -> Relu, once for each reader.
+
+    ``turned``: the file lists them from behind, as Quark's files list some.
+    """
     builder = QdqBuilder()
     x = builder.node("Relu", [builder.input("x", [1, 4])], "before", "r")
     held = builder.node("Abs", [builder.constant(np.ones((4, 4), np.float32))], "of constants")
@@ -24,12 +28,15 @@ def source(folder: Path, readers: int = 1) -> ir.Model:
     made = builder.node("Add", [made, builder.constant(np.ones(4, np.float32))], "bias", "y")
     for number in range(readers):
         builder.output(builder.node("Relu", [made], f"behind {number}", f"out {number}"))
+    if turned:
+        builder.nodes.reverse()
     return read_model(builder.save(folder))
 
 
-def test_the_layer_lies_between_its_ends_and_constants_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_layer_lies_between_its_ends_and_constants_are_left_out(turned: bool, tmp_path: Path) -> None:
     pair = Paired(LayerEntry("layer", "Gemm", "converted"), Ends("r", "y"), None, None)
-    nodes = Surroundings(source(tmp_path)).of_source(pair)
+    nodes = Surroundings(source(tmp_path, turned=turned)).of_source(pair)
     assert [(n.op_type, n.own, n.layer, n.reads) for n in nodes] == [
         ("Relu", False, False, ()),
         ("QuantizeLinear", True, False, (0,)),

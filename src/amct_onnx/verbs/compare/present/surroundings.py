@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from amct_onnx.graph.edit import bodies_of, nodes_of
-from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.verbs.compare.layer_details import GraphNode
 from amct_onnx.verbs.compare.pairing import Ends, Paired
 
@@ -21,13 +20,14 @@ class Surroundings:
     """Of any layer of one model; what is computed from constants alone is left out.
 
     Args:
-        model: as it stands in its file, or normalised.
+        model: as it stands in its file, or normalised; its nodes are put into network order.
     """
 
     def __init__(self, model: ir.Model) -> None:
         self._order: dict[ir.Node, int] = {}
         self._named: dict[str, ir.Node] = {}
         self._makes: dict[str, ir.Node] = {}
+        model.graph.sort()
         for node in nodes_of(model):
             if not bodies_of(node) and not any(self._varies(v) for v in node.inputs):
                 continue
@@ -43,12 +43,12 @@ class Surroundings:
 
     def of_source(self, pair: Paired) -> tuple[GraphNode, ...]:
         """What lies between the float tensor that the layer's quantizer reads and the one that the layer makes."""
-        return self._picture(self._between(pair.source, pair.entry.name))
+        return self._picture(self._between(pair.source, pair.entry.name), pair.entry.op_type)
 
     def of_deploy(self, pair: Paired) -> tuple[GraphNode, ...]:
         """The nodes that the ledger names, those of them that are there."""
         names = pair.entry.deploy_nodes or (pair.entry.name,)
-        return self._picture([self._named[n] for n in names if n in self._named][:MAX_OWN])
+        return self._picture([self._named[n] for n in names if n in self._named][:MAX_OWN], pair.entry.op_type)
 
     def _between(self, ends: Ends, name: str) -> list[ir.Node]:
         last = self._makes.get(ends.output) or self._named.get(name)
@@ -71,7 +71,7 @@ class Surroundings:
         """What reads its outputs."""
         return [use.node for value in node.outputs for use in value.uses() if use.node in self._order]
 
-    def _picture(self, own: Sequence[ir.Node]) -> tuple[GraphNode, ...]:
+    def _picture(self, own: Sequence[ir.Node], op_type: str) -> tuple[GraphNode, ...]:
         beside = [*_near(own, self._before), *_near(own, self._behind)]
         shown = sorted({*own, *beside}, key=lambda n: self._order[n])
         place = {node: index for index, node in enumerate(shown)}
@@ -80,7 +80,7 @@ class Surroundings:
                 name=node.name or next((v.name or "" for v in node.outputs), ""),
                 op_type=node.op_type,
                 own=node in own,
-                layer=node in own and node.op_type in LAYER_KINDS,
+                layer=node in own and node.op_type == op_type,
                 reads=tuple(
                     dict.fromkeys(place[p] for p in self._before(node) if p in place and place[p] < place[node])
                 ),
