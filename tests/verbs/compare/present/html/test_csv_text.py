@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
-from pathlib import Path
 
 from amct_onnx.verbs.compare.present.html.csv_text import layers_csv
-
-EXAMPLE = Path(__file__).parents[4] / "data" / "compare_report.json"
+from support.comparison_reports import example
 
 
 def test_every_figure_has_its_column_and_no_name_is_a_formula() -> None:
-    report = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    report = example()
     report["layers"][1]["name"] = '=HYPERLINK("x", "y")\n, z'
     rows = list(csv.DictReader(layers_csv(report).splitlines(keepends=True)))
     assert len(rows) == len(report["layers"])
