@@ -67,7 +67,8 @@ def detail(report: Mapping[str, Any], index: int) -> Detail:
     # in the source stands what the deploy model lacks, and what is wrong in the fake-quant model
     wrong: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for d in faults:
-        name = d["node"] or layer["name"]
+        drawn = any(n["name"] == d["node"] for n in (*source, *deploy))
+        name = d["node"] if drawn else layer["name"]
         in_deploy = d["model"].startswith(DEPLOY) and any(n["name"] == name for n in deploy)
         told = wrong[in_deploy]
         what = WRONG.get(d["cause"], "wrong in")

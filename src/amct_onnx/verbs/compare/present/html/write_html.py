@@ -83,7 +83,7 @@ def render_html(report: dict[str, Any]) -> str:
             "reason": _distinct(layer["reason"] for layer in layers if layer["reason"]),
         },
         faults=faults,
-        divergences=sorted(report["divergences"], key=lambda d: (not fault_models([d]), d["index"])),
+        divergences=_told_once(report["divergences"]),
         sentences=_beyond(report, report["verdict"]["sentences"], "text"),
         advice=_beyond(report, report["verdict"]["advice"], "advice"),
         rest=_rest(report, faults),
@@ -98,6 +98,16 @@ def render_html(report: dict[str, Any]) -> str:
         # the page says itself which script may run: nothing that a name of the model could smuggle in
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _told_once(divergences: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Faults first, in network order; what several models have alike is one entry that names them all."""
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for d in sorted(divergences, key=lambda d: (not fault_models([d]), d["index"])):
+        key = (d["index"], d["place"], d["cause"], d["text"].replace(d["model"], ""))
+        told = groups.setdefault(key, {**d, "model": ""})
+        told["model"] += f", {d['model']}" if told["model"] else d["model"]
+    return list(groups.values())
 
 
 def _beyond(report: dict[str, Any], texts: Iterable[str], field: str) -> list[str]:
