@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import CHIP_NAMES, add_option
+from amct_onnx.cli.options import CHIP_NAMES, add_all_option, add_option
+from amct_onnx.cli.parser import add_verb
 from amct_onnx.cli.streams import print_json
 from amct_onnx.common.plain_text import escaped
 
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "atc",
-        help="print the command line of ATC for a deploy model, run it, or tell which layers it compiled as int8",
+        "print the command line of ATC for a deploy model, run it, or tell which layers it compiled as int8",
+        examples=(
+            "amct_onnx atc --model out/m_deploy_model.onnx --soc_version Ascend310P3",
+            "amct_onnx atc --model D --soc_version 910B --input_shape x:1,3,8,8 --run",
+        ),
         description="Further options of ATC go behind a lone --, for example: amct_onnx atc ... -- --log=info",
     )
     add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
@@ -50,6 +56,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--json", action="store_true", help="with --om_json: print JSON instead of a table")
     add_option(parser, "--strict", action="store_true", help="with --om_json: exit 1 when an int8 layer is not int8")
     parser.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of ATC")
+    add_all_option(parser)
     return parser
 
 
@@ -135,5 +142,5 @@ def _read_compiled(arguments: argparse.Namespace) -> int:
     else:
         from amct_onnx.verbs.atc.compiled_screen import print_compiled
 
-        print_compiled(report, sys.stdout)
+        print_compiled(report, sys.stdout, everything=arguments.everything)
     return EXIT_CHECK_FAILED if arguments.strict and not report.passed else EXIT_DONE

@@ -7,20 +7,28 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import add_option, add_plan_options
+from amct_onnx.cli.options import add_all_option, add_option, add_plan_options
+from amct_onnx.cli.parser import add_verb
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import print_json
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "bias", help="write the source model with the rounded biases of its int8 form"
+    parser = add_verb(
+        verbs,
+        "bias",
+        "write the source model with the rounded biases of its int8 form",
+        examples=(
+            "amct_onnx bias --model qat.onnx --output biases.onnx",
+            "amct_onnx bias --model qat.onnx --output biases.onnx --json",
+        ),
     )
     add_option(parser, "--model", required=True, help="the .onnx file with QuantizeLinear/DequantizeLinear")
     add_option(parser, "--output", required=True, help="the .onnx file to write")
     add_plan_options(parser)
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
+    add_all_option(parser)
     return parser
 
 
@@ -42,5 +50,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from amct_onnx.verbs.bias.screen import print_biases
 
-        print_biases(report, sys.stdout)
+        print_biases(report, sys.stdout, everything=arguments.everything)
     return EXIT_CHECK_FAILED if report.unreachable else EXIT_DONE

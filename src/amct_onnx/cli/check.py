@@ -7,20 +7,28 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import CHIP_NAMES, add_option
+from amct_onnx.cli.options import CHIP_NAMES, add_all_option, add_option
+from amct_onnx.cli.parser import add_verb
 from amct_onnx.cli.streams import print_json
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "check", help="tell whether ATC will accept a deploy model, from this tool or any other"
+    parser = add_verb(
+        verbs,
+        "check",
+        "tell whether ATC will accept a deploy model, from this tool or any other",
+        examples=(
+            "amct_onnx check --model out/m_deploy_model.onnx",
+            "amct_onnx check --model D --soc_version Ascend310P3 --cann 9.1",
+        ),
     )
     add_option(parser, "--model", required=True, help="the deploy model, an .onnx file")
     add_option(parser, "--soc_version", help=f"check for this chip only: {CHIP_NAMES} (default: all)")
     versions = ("8.5", "9.0", "9.1", "master")  # those of verbs.check.cann_versions, which --help need not import
     add_option(parser, "--cann", choices=versions, help="check for this version of CANN only (default: all of them)")
     add_option(parser, "--json", action="store_true", help="print the findings as JSON instead of a table")
+    add_all_option(parser)
     return parser
 
 
@@ -34,5 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from amct_onnx.verbs.check.screen import print_check
 
-        print_check(report, sys.stdout)
+        print_check(report, sys.stdout, everything=arguments.everything)
     return EXIT_DONE if report.passed else EXIT_CHECK_FAILED

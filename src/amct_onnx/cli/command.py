@@ -11,6 +11,7 @@ from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
 from amct_onnx.cli.limits import check_limits, limit_met
+from amct_onnx.cli.parser import Parser
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
 from amct_onnx.common.plain_text import shown
 from amct_onnx.errors import AmctError
@@ -20,11 +21,11 @@ VERBS = (convert, bias, check, atc, simulate, compare, doctor)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="amct_onnx", description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts."
     )
     parser.add_argument("--version", action="version", version=f"amct_onnx {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for module in VERBS:
         verb = module.add_parser(verbs)
         verb.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -39,7 +40,11 @@ def run_command(argv: Sequence[str] | None) -> int:
         KeyboardInterrupt: A signal asked it to end.
     """
     prepare_streams()
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.verb is None:
+        parser.print_help()
+        return EXIT_BAD_INPUT
     try:
         check_limits()
         code = int(arguments.run(arguments))

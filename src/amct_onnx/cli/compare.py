@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, exit_code_of
-from amct_onnx.cli.options import DEVICE_NAMES, add_data_options, add_option, data_options
+from amct_onnx.cli.options import DEVICE_NAMES, add_all_option, add_data_options, add_option, data_options
+from amct_onnx.cli.parser import add_verb
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import drop_stdout, print_json, say_last
 from amct_onnx.common.plain_text import shown
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "compare", help="compare source, fake-quant and deploy model over data: show where accuracy is lost, and why"
+    parser = add_verb(
+        verbs,
+        "compare",
+        "compare source, fake-quant and deploy model over data: show where accuracy is lost, and why",
+        examples=(
+            "amct_onnx compare --model qat.onnx --save_path out/m --data data.npz",
+            "amct_onnx compare --model M --save_path P --data D --labels L --report r.html",
+        ),
     )
     add_option(parser, "--model", required=True, help="the source model that was converted")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the conversion's outputs")
@@ -60,6 +67,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         parser, "--state_file", help="state of an unfinished run (default: <save_path>_compare_state_<run>.json)"
     )
     add_option(parser, "--dask", metavar="ADDRESS", help="run the batches on the Dask cluster with this scheduler")
+    add_all_option(parser)
     return parser
 
 
@@ -113,7 +121,13 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     try:
-        _print(report, in_json=arguments.json, verbose=arguments.verbose, page=arguments.report)
+        _print(
+            report,
+            in_json=arguments.json,
+            verbose=arguments.verbose,
+            page=arguments.report,
+            everything=arguments.everything,
+        )
     except OSError:
         if report.complete or asked_by() != signal.SIGHUP:
             raise
@@ -124,11 +138,11 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CHECK_FAILED if report.verdict.level in (DIVERGES, INCOMPLETE) else EXIT_DONE
 
 
-def _print(report: CompareReport, *, in_json: bool, verbose: bool, page: str | None) -> None:
+def _print(report: CompareReport, *, in_json: bool, verbose: bool, page: str | None, everything: bool) -> None:
     if in_json:
         print_json(report.to_dict())
         return
     from amct_onnx.verbs.compare.present.screen import print_comparison
 
-    print_comparison(report, sys.stdout, verbose=verbose, page=page)
+    print_comparison(report, sys.stdout, verbose=verbose, page=page, everything=everything)
     sys.stdout.flush()

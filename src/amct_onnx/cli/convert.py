@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
-from amct_onnx.cli.options import add_option, add_plan_options
+from amct_onnx.cli.options import CHIP_NAMES, add_all_option, add_option, add_plan_options
+from amct_onnx.cli.parser import add_verb
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import print_json
 
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "convert", help="write the deploy and fake-quant models of a QAT model"
+    parser = add_verb(
+        verbs,
+        "convert",
+        "write the deploy and fake-quant models of a QAT model",
+        examples=(
+            "amct_onnx convert --model qat.onnx --save_path out/m",
+            "amct_onnx convert --model float.onnx --from_record r.txt --save_path out/m",
+        ),
     )
     add_option(parser, "--model", required=True, help="the .onnx file with QuantizeLinear/DequantizeLinear")
     add_option(parser, "--save_path", required=True, help="folder and name prefix of the outputs")
@@ -38,23 +45,36 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
         default="int8",
         help="how the fake-quant model stores weights; float32 is the vendor's form, four times as large",
     )
+    add_option(parser, "--soc_version", help=f"check the deploy model for this chip only: {CHIP_NAMES} (default: all)")
+    add_option(parser, "--quiet", action="store_true", help="print nothing but errors and no progress")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
     add_option(
         parser, "--strict", action="store_true", help="exit with 1 when a layer stays float or the check finds an error"
     )
+    add_all_option(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, print the report."""
+    if arguments.quiet:
+        from amct_onnx.common.log import quiet_screen
+
+        quiet_screen()
+        return _exit_code(_convert(arguments, None), arguments)
     with progress_bar("Converting", in_bytes=True) as progress:
         report = _convert(arguments, progress)
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.verbs.convert.screen import print_report
+        from amct_onnx.verbs.convert.screen import print_next, print_report
 
-        print_report(report, sys.stdout)
+        print_report(report, sys.stdout, everything=arguments.everything)
+        print_next(report, arguments.save_path, sys.stdout)
+    return _exit_code(report, arguments)
+
+
+def _exit_code(report: ConversionReport, arguments: argparse.Namespace) -> int:
     rejected = report.check is not None and not report.check.passed
     return EXIT_CHECK_FAILED if arguments.strict and (report.refused or rejected) else EXIT_DONE
 
@@ -67,6 +87,7 @@ def _convert(arguments: argparse.Namespace, progress: Any) -> ConversionReport:
         "gemm_per_channel": arguments.gemm_per_channel,
         "keep_conv1d": arguments.keep_conv1d,
         "fake_quant_weights": arguments.fake_quant_weights,
+        "soc_version": arguments.soc_version,
         "progress": progress,
     }
     if arguments.from_record is not None:

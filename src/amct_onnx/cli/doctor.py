@@ -8,14 +8,21 @@ from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import add_data_options, add_option, data_options
+from amct_onnx.cli.parser import add_verb
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import print_json
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "doctor", help="show which ONNX Runtime settings give wrong numbers for a Q/DQ model on this CPU"
+    parser = add_verb(
+        verbs,
+        "doctor",
+        "show which ONNX Runtime settings give wrong numbers for a Q/DQ model on this CPU",
+        examples=(
+            "amct_onnx doctor",
+            "amct_onnx doctor --model qat.onnx --data data.npz",
+        ),
     )
     add_option(parser, "--model", help="the QAT model (default: a small built-in u8s8 model)")
     add_data_options(parser, required=False, otherwise="random numbers")

@@ -20,6 +20,13 @@ def add_option(parser: argparse._ActionsContainer, name: str, **settings: Any) -
     parser.add_argument(*spellings, **settings)
 
 
+def add_all_option(parser: argparse.ArgumentParser) -> None:
+    """Option that shows every row of a table."""
+    add_option(
+        parser, "--all", action="store_true", dest="everything", help="print all rows of a table of more than 30"
+    )
+
+
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """Options that decide which layers become int8."""
     add_option(

@@ -7,15 +7,22 @@ import sys
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_DONE
-from amct_onnx.cli.options import DEVICE_NAMES, add_data_options, add_option, data_options
+from amct_onnx.cli.options import DEVICE_NAMES, add_all_option, add_data_options, add_option, data_options
+from amct_onnx.cli.parser import add_verb
 from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import print_json
 
 
 def add_parser(verbs: Any) -> argparse.ArgumentParser:
     """Declare the verb and its options."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "simulate", help="run a deploy model on the CPU with a device's arithmetic"
+    parser = add_verb(
+        verbs,
+        "simulate",
+        "run a deploy model on the CPU with a device's arithmetic",
+        examples=(
+            "amct_onnx simulate --model D --data data.npz --save_path out",
+            "amct_onnx simulate --model D --data images/ --save_path out --device a2",
+        ),
     )
     add_option(parser, "--model", required=True, help="the deploy model, ours or the vendor's")
     add_data_options(parser, required=True)
@@ -24,6 +31,7 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--dump", choices=("layers",), help="also write each layer's int8 input, int32 sums and output")
     add_option(parser, "--format", default="npy", choices=("npy", "bin"), help="format of the tensors (default: npy)")
     add_option(parser, "--json", action="store_true", help="print the facts as JSON instead of a table")
+    add_all_option(parser)
     return parser
 
 
@@ -47,5 +55,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from amct_onnx.verbs.simulate.screen import print_simulation
 
-        print_simulation(result, sys.stdout)
+        print_simulation(result, sys.stdout, everything=arguments.everything)
     return EXIT_DONE

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TextIO
+import os
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO, TypeVar
 
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -12,7 +14,10 @@ from rich.segment import Segment
 from amct_onnx.common.plain_text import escaped, shown
 
 PLAIN_WIDTH = 10_000
-"""Columns when the output is not a terminal, so that names stay whole."""
+"""Columns when the output is not a terminal and COLUMNS says nothing, so that names stay whole."""
+MAX_ROWS = 30
+"""Rows of a table that still fit on a screen or two."""
+Row = TypeVar("Row")
 
 
 class Text(rich.text.Text):
@@ -31,7 +36,40 @@ class _SafeConsole(Console):
 
 
 def console_for(file: TextIO) -> Console:
-    """Where a report is printed, without markup."""
-    return _SafeConsole(
-        file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False, markup=False, emoji=False
+    """Where a report is printed, without markup; lines end between words."""
+    told = os.environ.get("COLUMNS", "")
+    width = None if file.isatty() else int(told) if told.isdecimal() and int(told) > 0 else PLAIN_WIDTH
+    return _SafeConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+
+def command_lines(words: Sequence[str], width: int) -> list[str]:
+    """A command for a shell, with a backslash at the end of each line but the last, so that it can be copied."""
+    lines = [" "]
+    for word in map(shlex.quote, words):
+        if len(lines[-1]) + len(word) + 3 > width and lines[-1].strip():  # blank, word, blank and backslash
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return lines
+
+
+def rows_that_matter(
+    rows: Sequence[Row], weight: Callable[[Row], float], *, everything: bool
+) -> tuple[list[tuple[int, Row]], str]:
+    """The rows of a table that are shown, each with its number, and what to say of the others.
+
+    Args:
+        rows: all of them, in their order.
+        weight: how much a row matters.
+        everything: show all.
+
+    Returns:
+        All rows, or the MAX_ROWS of the largest weight in their order; a sentence when some are left out, else "".
+    """
+    numbered = list(enumerate(rows))
+    if everything or len(numbered) <= MAX_ROWS:
+        return numbered, ""
+    chosen = sorted(numbered, key=lambda n: (-weight(n[1]), n[0]))[:MAX_ROWS]
+    return sorted(chosen, key=lambda n: n[0]), (
+        f"{MAX_ROWS} of {len(numbered):,} rows: those that matter most. --all shows all of them."
     )

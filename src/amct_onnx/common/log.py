@@ -101,6 +101,14 @@ def set_logging_level(print_level: str = "info", save_level: str = "info") -> No
         handler.setLevel(_level("save", "") if isinstance(handler, logging.FileHandler) else _level("print", ""))
 
 
+def quiet_screen() -> None:
+    """Show errors alone on the screen; the log file keeps its level."""
+    _chosen["print"] = "error"
+    for handler in _root.handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
+
+
 def start_log() -> None:
     """Open screen and file handlers once; a file that cannot be opened leaves the screen only.
 

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for
+from amct_onnx.common.console import Text, console_for, rows_that_matter
 from amct_onnx.verbs.atc.compiled_layers import CompiledReport
 
 REMEDY = (
@@ -15,11 +15,12 @@ REMEDY = (
 )
 
 
-def print_compiled(report: CompiledReport, file: TextIO) -> None:
-    """Print one row for each layer, and the summary line."""
+def print_compiled(report: CompiledReport, file: TextIO, *, everything: bool = False) -> None:
+    """Print one row for each layer, or for those that matter most, and the summary line."""
     console = console_for(file)
     table = Table("Layer", "Operator", "Deploy model", "Compiled", "Compiled as", "Fused with")
-    for layer in report.layers:
+    rows, rest = rows_that_matter(report.layers, lambda r: not r.as_intended, everything=everything)
+    for _, layer in rows:
         style = "green" if layer.as_intended else "red"
         table.add_row(
             Text(layer.name, overflow="fold"),
@@ -30,9 +31,11 @@ def print_compiled(report: CompiledReport, file: TextIO) -> None:
             Text(", ".join(layer.fused_with) or "-", overflow="fold"),
         )
     console.print(table)
+    if rest:
+        console.print(rest)
     for layer in report.layers:
         if not layer.as_intended:
-            console.print(Text(f"{layer.name}: {layer.detail}."), soft_wrap=True)
+            console.print(Text(f"{layer.name}: {layer.detail}."))
     if not report.passed:
-        console.print(REMEDY, soft_wrap=True)
-    console.print(Text(report.summary()), soft_wrap=True)
+        console.print(REMEDY)
+    console.print(Text(report.summary()))

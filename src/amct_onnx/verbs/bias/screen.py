@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TextIO
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for
+from amct_onnx.common.console import Text, console_for, rows_that_matter
 from amct_onnx.plan.ledger import BiasError
-from amct_onnx.verbs.bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasReport
+from amct_onnx.verbs.bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasEntry, BiasReport
 
 STYLES = {ROUNDED: "green", FLOAT: "dim", UNREACHABLE: "bold red"}
 
 
-def print_biases(report: BiasReport, file: TextIO) -> None:
-    """Print one row per candidate layer and the summary line."""
+def print_biases(report: BiasReport, file: TextIO, *, everything: bool = False) -> None:
+    """Print one row per candidate layer, or those that matter most, and the summary line."""
     console = console_for(file)
     table = Table("Layer", "Operator", "Bias", "Before (LSB)", "Before (steps)", "Channel", "After (steps)")
-    for entry in report.layers:
+    rows, rest = rows_that_matter(report.layers, _weight, everything=everything)
+    for _, entry in rows:
         before = entry.before
         table.add_row(
             Text(entry.name, overflow="fold"),
@@ -29,14 +31,22 @@ def print_biases(report: BiasReport, file: TextIO) -> None:
             _steps(entry.after),
         )
     console.print(table)
+    if rest:
+        console.print(rest)
     console.print(
-        "Error of the bias in the worst channel. LSB: unit of the layer's output. Steps: units of scale_d * scale_w.",
-        soft_wrap=True,
+        "Error of the bias in the worst channel. LSB: unit of the layer's output. Steps: units of scale_d * scale_w."
     )
     for entry in report.layers:
         if entry.detail:
-            console.print(Text(f"{entry.name}: {entry.detail}"), soft_wrap=True)
-    console.print(Text(report.summary()), soft_wrap=True)
+            console.print(Text(f"{entry.name}: {entry.detail}"))
+    console.print(Text(report.summary()))
+
+
+def _weight(entry: BiasEntry) -> float:
+    """Out of reach first, then by the error."""
+    if entry.action == UNREACHABLE:
+        return math.inf
+    return 0 if entry.before is None else entry.before.max_lsb or entry.before.max_steps
 
 
 def _steps(error: BiasError | None) -> str:

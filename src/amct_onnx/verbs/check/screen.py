@@ -6,20 +6,21 @@ from typing import TextIO
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for
+from amct_onnx.common.console import Text, console_for, rows_that_matter
 from amct_onnx.verbs.check.report import ERROR, NOTE, SEVERITIES, WARNING, CheckReport, Finding
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "cyan"}
 
 
-def print_check(report: CheckReport, file: TextIO) -> None:
-    """Print one row for each finding, each rule's reason and remedy once, and the summary line."""
+def print_check(report: CheckReport, file: TextIO, *, everything: bool = False) -> None:
+    """Print one row for each finding, or for the gravest, each rule's reason and remedy once, and the summary line."""
     console = console_for(file)
     if report.findings:
         # a column of nothing but "all" would tell nothing
         partly = any(f.cann != report.cann for f in report.findings)
         table = Table("Severity", "Rule", "Node", "Tensor", "Finding", "Products", *(["CANN"] if partly else []))
-        for finding in report.findings:
+        rows, rest = rows_that_matter(report.findings, lambda f: -SEVERITIES.index(f.severity), everything=everything)
+        for _, finding in rows:
             table.add_row(
                 Text(finding.severity, style=STYLES[finding.severity]),
                 finding.rule,
@@ -30,11 +31,13 @@ def print_check(report: CheckReport, file: TextIO) -> None:
                 *(["all" if finding.cann == report.cann else ", ".join(finding.cann)] if partly else []),
             )
         console.print(table)
+        if rest:
+            console.print(rest)
     for severity in SEVERITIES:
         for finding in _first_of_each_rule(report.of(severity)):
             line = f"{finding.rule}: {finding.title}. {finding.why} {finding.remedy} [{finding.source}]"
-            console.print(Text(line), soft_wrap=True)
-    console.print(Text(report.summary()), soft_wrap=True)
+            console.print(Text(line))
+    console.print(Text(report.summary()))
 
 
 def _first_of_each_rule(findings: tuple[Finding, ...]) -> list[Finding]:

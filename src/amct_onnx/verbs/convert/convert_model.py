@@ -14,6 +14,7 @@ import onnx_ir as ir
 from amct_onnx.common.json_text import json_text
 from amct_onnx.common.log import start_log
 from amct_onnx.common.versions import CODE, deciding_versions
+from amct_onnx.device.chips import find_chip
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
 from amct_onnx.emit.record import is_own_record, record_text
@@ -46,6 +47,7 @@ def convert_qat_model(
     keep_conv1d: bool = False,
     asymmetric_weights: str = "refuse",
     fake_quant_weights: str = INT8_WEIGHTS,
+    soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert a QAT model with Q/DQ pairs into a deploy model and a fake-quant model.
@@ -66,6 +68,8 @@ def convert_qat_model(
             input; this is exact.
         fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
             integers as floats, four times as large, as the vendor does.
+        soc_version: name of the chip that the deploy model is checked for; None for every known one. The files do not
+            depend on it.
         progress: called with the bytes written and the bytes of all weights to write, from any thread.
 
     Returns:
@@ -75,7 +79,7 @@ def convert_qat_model(
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
     settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights)
-    return _run(_Request(model_file, save_path, record_file, None, settings, fake_quant_weights, progress))
+    return _run(_Request(model_file, save_path, record_file, None, settings, fake_quant_weights, soc_version, progress))
 
 
 def convert_model(
@@ -86,6 +90,7 @@ def convert_model(
     gemm_per_channel: str = "mul",
     keep_conv1d: bool = False,
     fake_quant_weights: str = INT8_WEIGHTS,
+    soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert a float model and a record of quantization factors, as the vendor's other tools and PPQ write them.
@@ -99,6 +104,7 @@ def convert_model(
         gemm_per_channel: as there.
         keep_conv1d: as there.
         fake_quant_weights: as there.
+        soc_version: as there.
         progress: as there.
 
     Returns:
@@ -110,7 +116,7 @@ def convert_model(
     """
     settings = PlanSettings(False, gemm_per_channel, keep_conv1d, "refuse")
     factors = os.fspath(scale_offset_record_file)
-    return _run(_Request(model_file, save_path, None, factors, settings, fake_quant_weights, progress))
+    return _run(_Request(model_file, save_path, None, factors, settings, fake_quant_weights, soc_version, progress))
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ class _Request:
     factors_file: str | None
     settings: PlanSettings
     fake_quant_weights: str
+    soc_version: str | None
     progress: Callable[[int, int], None] | None
 
 
@@ -130,6 +137,8 @@ def _run(request: _Request) -> ConversionReport:
     weights = request.fake_quant_weights
     if weights not in FAKE_QUANT_WEIGHTS:
         raise SettingError(f"fake_quant_weights is '{weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
+    if request.soc_version is not None:
+        find_chip(request.soc_version)  # an unknown name is said before a long conversion
     start_log()
     with _collector_paused():
         report, replaced = _convert(request)
@@ -200,7 +209,7 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
         plan,
         paths[0],
         int8_weights(plan),
-        lambda made, nodes: (check(made), datadump_graph(made, plan, nodes, names)),
+        lambda made, nodes: (check(made, request.soc_version), datadump_graph(made, plan, nodes, names)),
     )
     _free_garbage()
     emitter = FakeQuantEmitter(source.model, plan, request.fake_quant_weights)

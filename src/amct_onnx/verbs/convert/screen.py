@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for
-from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.common.console import Text, command_lines, console_for, rows_that_matter
+from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.convert.report import ConversionReport
 
@@ -16,39 +19,80 @@ WIDE = 100
 """Columns from which on a row has room for all digits of a scale and for the granularity."""
 
 
-def print_report(report: ConversionReport, file: TextIO) -> None:
-    """Print one row per candidate layer, the remaining quantizers, warnings and the summary line."""
+def print_report(report: ConversionReport, file: TextIO, *, everything: bool = False) -> None:
+    """Print the layers, or those that matter most, the remaining quantizers, warnings and the summary line."""
     console = console_for(file)
-    console.print(_layers(report, wide=console.width >= WIDE))
+    rows, rest = rows_that_matter(report.layers, _weight, everything=everything)
+    console.print(_layers([entry for _, entry in rows], wide=console.width >= WIDE))
+    if rest:
+        console.print(rest)
     for entry in report.refused:
-        console.print(Text(f"{entry.name}: {entry.detail}. {entry.remedy}"), soft_wrap=True)
+        console.print(Text(f"{entry.name}: {entry.detail}. {entry.remedy}"))
     actions = Counter(r.action for r in report.residuals)
     if actions:
-        console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())), soft_wrap=True)
+        console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())))
     kinds = Counter(f.op_type for f in report.float_operators)
     if kinds:
         console.print("Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items()))
     if report.bias_matters:
         worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
         console.print(
-            Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases."),
-            soft_wrap=True,
+            Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases.")
         )
     for warning in report.warnings:
-        console.print(Text(f"Warning: {warning}"), soft_wrap=True)
+        console.print(Text(f"Warning: {warning}"))
     if report.check is not None:
-        console.print(Text(report.check.summary()), soft_wrap=True)
+        console.print(Text(report.check.summary()))
         rules = Counter(f.rule for s in (ERROR, WARNING) for f in report.check.of(s))
         if rules:
-            console.print("Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()), soft_wrap=True)
-    console.print(Text(report.summary()), soft_wrap=True)
+            console.print("Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()))
+    console.print(Text(report.summary()))
 
 
-def _layers(report: ConversionReport, *, wide: bool) -> Table:
-    """One row per candidate layer; a verdict is never cut, or two would look alike."""
+def print_next(report: ConversionReport, save_path: str, file: TextIO) -> None:
+    """Print the files that were written, and the commands that a user needs next.
+
+    Args:
+        report: of the conversion.
+        save_path: as the user gave it.
+        file: where to.
+    """
+    console = console_for(file)
+    chip = report.check.soc_version if report.check is not None else None
+    deploy = ("--model", _near(report.deploy_model))
+    files = (report.deploy_model, report.fake_quant_model, report.ledger_file, report.record_file)
+    console.print(Text("Wrote " + ", ".join(_near(f) for f in files if f) + "."))
+    commands = {
+        "See the check's findings:": ("check", *deploy, *(("--soc_version", chip) if chip else ())),
+        "Compare the accuracy:": ("compare", "--model", report.model_file, "--save_path", save_path, "--data", "DATA"),
+        "Compile:": ("atc", *deploy, "--soc_version", chip or "CHIP"),
+    }
+    if report.check is None or not report.check.findings:
+        del commands["See the check's findings:"]
+    for purpose, words in commands.items():
+        console.print(purpose)
+        for line in command_lines(("amct_onnx", *words), console.width):
+            console.print(Text(line))
+
+
+def _near(path: str) -> str:
+    """Seen from the current folder, when it lies there."""
+    near = os.path.relpath(path)
+    return path if near.startswith(os.pardir) else near
+
+
+def _weight(entry: LayerEntry) -> float:
+    """Float layers first, then by the error of the bias."""
+    if entry.verdict != CONVERTED:
+        return math.inf
+    return 0 if entry.bias_error is None else entry.bias_error.max_lsb or 0
+
+
+def _layers(entries: Sequence[LayerEntry], *, wide: bool) -> Table:
+    """One row per entry; a verdict is never cut, or two would look alike."""
     table = Table("Layer", "Operator", *(["Granularity"] if wide else []), "scale_d", "offset_d")
     table.add_column("Verdict", no_wrap=True)
-    for entry in report.layers:
+    for entry in entries:
         converted = entry.verdict == CONVERTED
         table.add_row(
             Text(entry.name, overflow="fold"),

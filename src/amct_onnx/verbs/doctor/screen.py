@@ -36,16 +36,16 @@ def print_doctor(report: DoctorReport, file: TextIO) -> None:
     met = {row.verdict for row in report.settings}
     for verdict, meaning in MEANINGS.items():
         if verdict in met:
-            console.print(Text(f"{verdict}: {meaning}"), soft_wrap=True)
+            console.print(Text(f"{verdict}: {meaning}"))
     for row in report.settings:
         if row.detail:
-            console.print(Text(f"'{row.name}' refused: {row.detail}"), soft_wrap=True)
+            console.print(Text(f"'{row.name}' refused: {row.detail}"))
     layers = (
         f"Reference: {_counted(report.exact_layers, 'layer')} in exact integers, {len(report.float_layers)} in float32"
     )
     feeds, values = _counted(report.feeds, "feed"), _counted(report.values, "value")
-    console.print(Text(f"{layers}. Data: {report.data}, {feeds}, {values}"), soft_wrap=True)
-    console.print(Text(report.summary()), soft_wrap=True)
+    console.print(Text(f"{layers}. Data: {report.data}, {feeds}, {values}"))
+    console.print(Text(report.summary()))
 
 
 def _counted(number: int, noun: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TextIO
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for
+from amct_onnx.common.console import Text, console_for, rows_that_matter
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import (
@@ -31,7 +32,9 @@ WIDE = 130
 """Columns of a terminal from which on all figures of a row stay legible."""
 
 
-def print_comparison(report: CompareReport, file: TextIO, *, verbose: bool = False, page: str | None = None) -> None:
+def print_comparison(
+    report: CompareReport, file: TextIO, *, verbose: bool = False, page: str | None = None, everything: bool = False
+) -> None:
     """Print accuracy, outputs and layers, and last the verdict, which then stands above the prompt.
 
     Args:
@@ -39,28 +42,32 @@ def print_comparison(report: CompareReport, file: TextIO, *, verbose: bool = Fal
         file: where to.
         verbose: also print the notes, the pinned settings, and every sentence of the verdict.
         page: the HTML report, when one was written.
+        everything: print all layers, not only those that matter most.
     """
     console = console_for(file)
     wide = console.width >= WIDE
     console.print(_models(report, wide=wide))
     console.print(_outputs(report, wide=wide))
-    console.print(_layers(report, wide=wide))
+    layers, more = _layers(report, wide=wide, everything=everything)
+    console.print(layers)
+    if more:
+        console.print(more)
     if report.board is not None:
         console.print(_board(report.board, wide=wide))
     if report.flips is not None and report.flips.count:
-        console.print(Text(_changed_answers(report.flips)), soft_wrap=True)
+        console.print(Text(_changed_answers(report.flips)))
     if verbose:
         for line in _details(report):
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(line))
     total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
-    console.print(Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s"), soft_wrap=True)
+    console.print(Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s"))
     rest = [] if wide else [f"more figures on {WIDE} columns"]
     rest += [] if verbose else ["all findings and settings with -v"]
     rest.append(f"everything in {page}" if page else "everything with --report FILE.html or --json")
-    console.print(Text(f"See also: {'; '.join(rest)}."), soft_wrap=True)
-    console.print(Text(report.verdict.headline, style=STYLES[report.verdict.level]), soft_wrap=True)
+    console.print(Text(f"See also: {'; '.join(rest)}."))
+    console.print(Text(report.verdict.headline, style=STYLES[report.verdict.level]))
     for line in report.verdict.brief:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line))
 
 
 def _changed_answers(flips: FlippedSamples) -> str:
@@ -123,11 +130,19 @@ def _outputs(report: CompareReport, *, wide: bool) -> Table:
     return table
 
 
-def _layers(report: CompareReport, *, wide: bool) -> Table:
+def _layers(report: CompareReport, *, wide: bool, everything: bool) -> tuple[Table, str]:
+    """The table, and what to say of the rows that it leaves out."""
     first = {d.index for d in report.divergences}
     columns = (*_columns(wide), *(("Saturated", "Ties") if wide else ()))
     table = Table("#", "Layer", "Verdict", "Model", *columns)
-    for index, layer in enumerate(report.layers):
+
+    def weight(index: int) -> float:
+        errors = (d.mean_lsb or 0 for d in report.layers[index].differences)
+        return math.inf if index in first else max(errors, default=0)
+
+    rows, rest = rows_that_matter(range(len(report.layers)), weight, everything=everything)
+    for index, _ in rows:
+        layer = report.layers[index]
         counts = {c.model: c for c in layer.counts}
         name = Text(layer.name, overflow="fold", style="bold yellow" if index in first else "")
         what = "int8" if layer.verdict == CONVERTED else f"float: {layer.reason}"
@@ -140,7 +155,7 @@ def _layers(report: CompareReport, *, wide: bool) -> Table:
             table.add_row(*head, d.model, *_figures(d, wide=wide), *shares)
         if not layer.differences:
             table.add_row(str(index + 1), name, what, "not compared", *[NOTHING] * len(columns))
-    return table
+    return table, rest
 
 
 def _columns(wide: bool) -> tuple[str, ...]:
