@@ -9,6 +9,7 @@ from typing import Any
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
 from amct_onnx.cli.options import CHIP_NAMES, add_all_option, add_option
 from amct_onnx.cli.parser import add_verb
+from amct_onnx.cli.progress import progress_bar
 from amct_onnx.cli.streams import print_json
 
 
@@ -36,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, print the findings."""
     from amct_onnx.verbs.check.checker import check
 
-    report = check(arguments.model, arguments.soc_version, arguments.cann)
+    with progress_bar("Checking"):
+        report = check(arguments.model, arguments.soc_version, arguments.cann)
     if arguments.json:
         print_json(report.to_dict())
     else:

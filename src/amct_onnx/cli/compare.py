@@ -119,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_drop=arguments.max_drop,
             float_model=arguments.float_model,
             progress=progress,
+            stage=None if progress is None else progress.stage,
         )
     try:
         _print(

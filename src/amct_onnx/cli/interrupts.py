@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+IMPORT_SECONDS = 0.02
+"""After that long the signal that came during an import is looked at again."""
+IMPORT_FILE = "<frozen importlib._bootstrap>"
+
 
 class Ended(KeyboardInterrupt):
     """A signal asked the command to end.
@@ -26,16 +30,23 @@ class Ended(KeyboardInterrupt):
 def one_interrupt() -> Iterator[None]:
     """Raise Ended at the first of these signals and ignore those that follow; SIGQUIT still ends at once.
 
-    A signal is left alone when it is ignored (by nohup, in a background job) or handled by somebody else; all are in
-    another thread than the main one.
+    A module that is being imported is finished first: a native one turns KeyboardInterrupt into an ImportError of its
+    own, or crashes. A signal is left alone when it is ignored (by nohup, in a background job) or handled by somebody
+    else; all are in another thread than the main one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    main = threading.get_ident()
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     ours = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
 
     def end(number: int, frame: FrameType | None) -> None:
+        if _in_import(frame):
+            again = threading.Timer(IMPORT_SECONDS, signal.pthread_kill, (main, number))
+            again.daemon = True
+            again.start()
+            return
         for other in ours:
             signal.signal(other, signal.SIG_IGN)
         raise Ended(number)
@@ -47,3 +58,11 @@ def one_interrupt() -> Iterator[None]:
     finally:
         for number, before in ours.items():
             signal.signal(number, before)
+
+
+def _in_import(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORT_FILE:
+            return True
+        frame = frame.f_back
+    return False

@@ -5,13 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A bar on the screen.
+
+    Attributes:
+        count: shows (done, total).
+        stage: shows what is being done now.
+    """
+
+    count: Callable[[int, int | None], None]
+    stage: Callable[[str], None]
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Show how far the work is."""
+        self.count(done, total)
+
+
 @contextmanager
-def progress_bar(
-    label: str, *, in_bytes: bool = False, unit: str = ""
-) -> Iterator[Callable[[int, int | None], None] | None]:
+def progress_bar(label: str, *, in_bytes: bool = False, unit: str = "") -> Iterator[Bar | None]:
     """A bar on stderr when it is a terminal, fed with (done, total); it moves to and fro while total is unknown.
 
     Args:
@@ -52,7 +68,10 @@ def progress_bar(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=terminal, soft_wrap=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield Bar(
+            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda what: bar.update(task, description=what),
+        )
 
 
 class _Terminal:

@@ -211,7 +211,8 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.d
         ) from error
     if array.dtype != spec.dtype:
         raise DataError(
-            f"{path}: input '{spec.name}' is {array.dtype}, the model takes {spec.dtype}. Save it as {spec.dtype}."
+            f"{path}: input '{spec.name}' is {array.dtype}, the model takes {spec.dtype}. "
+            f"Convert it with .astype('{spec.dtype}') and save it again."
         )
     return array
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from amct_onnx.common.cpu_count import cpu_count
@@ -42,6 +42,7 @@ def compare(
     dask: str | None = None,
     board: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
+    stage: Callable[[str], None] | None = None,
     max_drop: float | None = None,
     float_model: str | os.PathLike[str] | None = None,
 ) -> CompareReport:
@@ -72,6 +73,7 @@ def compare(
             chance explains.
         float_model: the float model before quantization; its accuracy and outputs stand beside the others', and judge
             nothing. Its inputs and outputs are found by name, else by their order.
+        stage: called with what is being done, in a word or three, when that changes.
         progress: called with samples done and of all (None when unknown).
 
     Returns:
@@ -101,6 +103,7 @@ def compare(
             dask,
             board,
             progress or (lambda done, of: None),
+            stage or (lambda what: None),
             max_drop,
             float_model,
         ),

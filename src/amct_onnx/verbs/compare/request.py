@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Request:
     dask: str | None
     board: str | os.PathLike[str] | None
     progress: Tell
+    stage: Callable[[str], None]
     max_drop: float | None
     float_model: str | os.PathLike[str] | None = None
 

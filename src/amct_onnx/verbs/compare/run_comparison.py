@@ -89,10 +89,13 @@ def run_comparison(request: Request, write: Callable[[CompareReport], None]) -> 
     kept = _kept(opened, request)
     with kept.saved_on_error():
         with stop_request() as stopped:
+            request.stage("Comparing")
             complete, on_board = _measured(kept, opened, request, stopped)
         if not complete and not kept.results.batches:
             raise KeyboardInterrupt
+        request.stage("Diagnosing")
         found = _assembled(kept, opened, request, complete, on_board)
+        request.stage("Writing")
         write(found)
     if complete:
         kept.discard()
@@ -101,6 +104,7 @@ def run_comparison(request: Request, write: Callable[[CompareReport], None]) -> 
 
 def _open(request: Request) -> _Opened:
     """The models' sessions and the data's first batch, with nothing in the way of the reports."""
+    request.stage("Reading the models")
     ledger = read_ledger(request.save_path)
     file = request.evaluator
     text, name = (read_evaluator(file), os.fspath(file)) if file is not None else ("", "")
@@ -116,6 +120,7 @@ def _open(request: Request) -> _Opened:
         float_model=request.float_model,
         changed=beside.changed,
     )
+    request.stage("Opening the models")
     job, layers, runner = _sessions(beside, made)
     inputs = specs_of(runner.source)
     source = request.data

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from amct_onnx.common.json_text import json_text
-from amct_onnx.common.log import start_log
+from amct_onnx.common.log import get_logger, start_log
 from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.device.chips import find_chip
 from amct_onnx.emit.deploy import DeployEmitter
@@ -195,9 +195,23 @@ def _check_free(targets: Targets, request: _Request, inputs: Set[tuple[int, int]
     return replaced
 
 
+def _say_where(save_path: str, deploy_model: Path) -> None:
+    """A prefix that looks like a folder or a file gives names that its user may not expect: the log says them."""
+    if os.path.basename(save_path) in ("", os.curdir, os.pardir):
+        return
+    if os.path.isdir(save_path):
+        what = "is an existing folder: end it with a slash to write into it"
+    elif save_path.endswith(".onnx"):
+        what = "ends in .onnx: it is a folder and name prefix, not the name of a file"
+    else:
+        return
+    get_logger("Utils").warning("save_path '%s' %s. The deploy model becomes %s", save_path, what, deploy_model)
+
+
 def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     """The report, and the files that were there before."""
     _, paths = output_files(os.fspath(request.save_path))
+    _say_where(os.fspath(request.save_path), paths[0])
     targets = Targets(tuple(paths), None if request.record_file is None else in_real_folder(request.record_file))
     source = _source(request)
     plan = make_plan(source.model, request.settings)

@@ -1,0 +1,37 @@
+"""Tables and commands fit the screen, and what is left out is said."""
+
+from __future__ import annotations
+
+import io
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amct_onnx.common.console import MAX_ROWS, PLAIN_WIDTH, command_lines, console_for, rows_that_matter
+
+
+@pytest.mark.parametrize(("columns", "width"), [("61", 61), ("", PLAIN_WIDTH), ("0", PLAIN_WIDTH), ("x", PLAIN_WIDTH)])
+def test_pipe_is_as_wide_as_columns_says(columns: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console_for(io.StringIO()).width == width
+
+
+@given(st.lists(st.integers(0, 9), max_size=80))
+def test_rows_that_matter_stay_in_their_order(weights: list[int]) -> None:
+    rows, rest = rows_that_matter(weights, float, everything=False)
+    assert rows == sorted(rows) and all(weights[n] == w for n, w in rows)
+    assert len(rows) == min(len(weights), MAX_ROWS)
+    left = sorted(weights)[: len(weights) - len(rows)]
+    assert not left or max(left) <= min(w for _, w in rows)
+    assert bool(rest) == bool(left)
+    assert rows_that_matter(weights, float, everything=True) == (list(enumerate(weights)), "")
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=30), min_size=1, max_size=12))
+def test_command_can_be_copied_from_the_screen(words: list[str]) -> None:
+    lines = command_lines(words, 40)
+    assert shlex.split(" ".join(line.removesuffix("\\") for line in lines[:-1]) + lines[-1]) == words
+    assert all(line.endswith(" \\") for line in lines[:-1]) and not lines[-1].endswith(" \\")
+    assert all(len(line) <= 40 or len(shlex.split(line.removesuffix("\\"))) == 1 for line in lines)
