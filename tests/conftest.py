@@ -12,6 +12,7 @@ from support.comparison_cases import DIGITS, Case, converted
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # the test runner sets it for its processes
 
 
 @pytest.fixture

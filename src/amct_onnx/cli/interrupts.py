@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 IMPORT_SECONDS = 0.02
 """After that long the signal that came during an import is looked at again."""
+PATIENCE_SECONDS = 1.0
+"""An import that takes longer is ended all the same: its file system may hang."""
 IMPORT_FILE = "<frozen importlib._bootstrap>"
 
 
@@ -37,12 +40,14 @@ def one_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked: list[float] = []
     main = threading.get_ident()
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     ours = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
 
     def end(number: int, frame: FrameType | None) -> None:
-        if _in_import(frame):
+        asked.append(time.monotonic())
+        if _in_import(frame) and asked[-1] - asked[0] < PATIENCE_SECONDS:
             again = threading.Timer(IMPORT_SECONDS, signal.pthread_kill, (main, number))
             again.daemon = True
             again.start()

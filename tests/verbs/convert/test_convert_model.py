@@ -50,7 +50,7 @@ def test_error_is_logged_and_fails_strict(
         "some-rule", ERROR, "A title", "a node", "", "a detail", "why", "source", "Do this.", ("310P",), ("9.1",)
     )
     monkeypatch.setattr(
-        convert_model, "check", lambda model: CheckReport(None, None, ("310P",), ("9.0", "9.1"), (finding,))
+        convert_model, "check", lambda model, chip: CheckReport(None, None, ("310P",), ("9.0", "9.1"), (finding,))
     )
     logger = logging.getLogger("amct_onnx")
     logger.addHandler(caplog.handler)

@@ -25,21 +25,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_ends_with_the_files_and_the_next_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = amct_onnx.convert_qat_model("source.onnx", "out/a b", soc_version="310P")
+    assert report.check is not None and report.check.findings
     monkeypatch.setenv("COLUMNS", "60")
     screen = io.StringIO()
     print_next(report, "out/a b", screen)
     assert screen.getvalue().splitlines() == [
         "Wrote out/a b_deploy_model.onnx, out/a ",
         "b_fake_quant_model.onnx, out/a b_quant.json.",
-        *(
-            [
-                "See the check's findings:",
-                "  amct_onnx check --model 'out/a b_deploy_model.onnx' \\",
-                "    --soc_version 310P",
-            ]
-            if report.check is not None and report.check.findings
-            else []
-        ),
+        "See the check's findings:",
+        "  amct_onnx check --model 'out/a b_deploy_model.onnx' \\",
+        "    --soc_version 310P",
         "Compare the accuracy:",
         "  amct_onnx compare --model source.onnx --save_path \\",
         "    'out/a b' --data DATA",
@@ -64,6 +59,7 @@ def test_quiet_prints_errors_alone(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log, "_chosen", {})
+    monkeypatch.setattr(log._root, "handlers", [])
     line = ["convert", "--model", "source.onnx", "--save_path", "m", "--quiet"]
     assert main(line) == 0
     assert capfd.readouterr() == ("", "")
@@ -76,6 +72,7 @@ def test_prefix_that_looks_like_something_else_is_said(
     save_path: str, words: str, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "existing").mkdir()
+    log.start_log()
     monkeypatch.setattr(log._root, "propagate", True)
     report = amct_onnx.convert_qat_model("source.onnx", save_path)
     said = [r.getMessage() for r in caplog.records if words in r.getMessage()]
