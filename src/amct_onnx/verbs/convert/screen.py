@@ -77,7 +77,10 @@ def print_next(report: ConversionReport, save_path: str, file: TextIO) -> None:
 
 def _near(path: str) -> str:
     """Seen from the current folder, when it lies there."""
-    near = os.path.relpath(path)
+    try:
+        near = os.path.relpath(path)
+    except OSError:  # the current folder was deleted
+        return path
     return path if near.startswith(os.pardir) else near
 
 
