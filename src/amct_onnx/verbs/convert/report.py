@@ -12,7 +12,8 @@ from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry,
 from amct_onnx.verbs.check.report import CheckReport
 
 REASONS = frozenset(
-    "activation-not-quantized activation-per-channel activation-blockwise activation-16-bit activation-scale-range activation-zero-point "
+    "activation-not-quantized activation-per-channel activation-blockwise activation-16-bit activation-scale-range "
+    "activation-zero-point "
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
     "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
