@@ -10,6 +10,7 @@ import numpy as np
 from amct_onnx.common.arrays import Array, Int64
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
+from amct_onnx.verbs.compare.measure.records import MAX_RECORDS
 
 TOP = (1, 5)
 MAX_FLIPS = 100
@@ -18,19 +19,31 @@ MAX_FLIPS = 100
 
 @dataclass
 class Accuracy:
-    """Of one model: right answers, the samples that only it or only the source has right, the evaluator's sums."""
+    """Of one model.
+
+    Attributes:
+        samples: measured.
+        right: right answers by metric.
+        gained, lost: samples that only it, or only the source, has right.
+        sums: of the evaluator's metrics.
+        records: what the evaluator keeps of each sample, as JSON, in the order of the data.
+        size: bytes of them.
+    """
 
     samples: int = 0
     right: dict[str, int] = field(default_factory=dict)
     gained: int = 0
     lost: int = 0
     sums: dict[str, ExactSum] = field(default_factory=dict)
+    records: list[str] = field(default_factory=list)
+    size: int = 0
 
     def merge(self, other: Accuracy) -> None:
-        """Add other batches.
+        """Add the batches that follow.
 
         Raises:
-            DataError: The evaluator gave other metrics there: a mean over all samples needs each for every sample.
+            DataError: The evaluator gave other metrics there: a mean over all samples needs each for every sample. Or
+                its records become too many.
         """
         if self.samples and other.samples and (changed := sorted(self.sums.keys() ^ other.sums.keys())):
             raise DataError(
@@ -43,6 +56,13 @@ class Accuracy:
             self.right[name] = self.right.get(name, 0) + number
         for name, total in other.sums.items():
             self.sums.setdefault(name, ExactSum()).merge(total)
+        self.records += other.records
+        self.size += sum(map(len, other.records)) + len(other.records)
+        if self.size > MAX_RECORDS:
+            raise DataError(
+                f"The evaluator's collect() gave more than {MAX_RECORDS >> 20} MiB of records. Return less of each "
+                "sample, for example the 100 best boxes."
+            )
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,7 @@ class Runner:
                 for name, numbers in self._evaluator.evaluate(named, batch.feeds, batch.labels, batch.samples).items():
                     accuracy.sums[name] = ExactSum()
                     accuracy.sums[name].add_all(numbers.tolist())
+                accuracy.records = self._evaluator.collect(named, batch.feeds, batch.labels, batch.samples)
             scores = next((v for v in named.values() if is_classifier(v, batch.labels)), None)
             if scores is not None:
                 classified[key] = scores

@@ -1,16 +1,18 @@
-"""The user's own metric: a Python file with ``evaluate(outputs, feeds, labels)``."""
+"""The user's own metric: a Python file with ``evaluate(outputs, feeds, labels)``, or ``collect`` and ``score``."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError
+from amct_onnx.verbs.compare.measure.records import record_text, records_of
 
 METRIC_LIMIT = 1_000
 """Metrics of one evaluator: a table with more columns shows nothing."""
@@ -25,15 +27,23 @@ class Evaluator:
     ``{metric: one number per sample}``. A metric is the mean over all samples, or what ``finish(sums, samples)``, when
     the text defines it, makes of the sums: ``{metric: number}``. Sums are exact, so batches may come in any order.
 
+    ``collect(outputs, feeds, labels)`` gets the same and returns one record per sample, which JSON holds;
+    ``score(records)`` makes ``{metric: number}`` of those of all samples, in the order of the data.
+
     Raises:
-        DataError: The text cannot be run, or does not define ``evaluate``.
+        DataError: The text cannot be run, or defines neither ``evaluate`` nor ``collect`` and ``score``.
     """
 
     def __init__(self, text: str, file: str) -> None:
         self._file = file
         self._names = run_code(text, file, "amct_evaluator")
-        if not callable(self._names.get("evaluate")):
+        defined = {n for n in ("evaluate", "collect", "score") if callable(self._names.get(n))}
+        if ("collect" in defined) != ("score" in defined):
+            there, missing = ("collect", "score") if "collect" in defined else ("score", "collect")
+            raise DataError(f"{file}: defines {there}() without {missing}(). Add the other.")
+        if not defined:
             raise DataError(f"{file}: defines no function evaluate(outputs, feeds, labels). Add one.")
+        self.sums, self.collects = "evaluate" in defined, "collect" in defined
 
     def evaluate(
         self, outputs: Mapping[str, Array], feeds: Mapping[str, Array], labels: Array | None, samples: int
@@ -49,10 +59,9 @@ class Evaluator:
         Raises:
             DataError: The function fails, or gives something else.
         """
-        # what else compares these arrays must not see what the function makes of them
-        arrays = [{n: _read_only(v) for n, v in given.items()} for given in (outputs, feeds)]
-        with user_code(self._file, "evaluate() failed"):
-            made = self._names["evaluate"](*arrays, None if labels is None else _read_only(labels))
+        if not self.sums:
+            return {}
+        made = self._called("evaluate", outputs, feeds, labels)
         if not isinstance(made, Mapping):
             raise DataError(
                 f"{self._file}: evaluate() returns {type(made).__name__}. Return a dict of one number per sample for "
@@ -71,6 +80,50 @@ class Evaluator:
                 raise DataError(f"{self._file}: evaluate() gave a '{name}' that is not finite. Return finite numbers.")
         return numbers
 
+    def _called(
+        self, function: str, outputs: Mapping[str, Array], feeds: Mapping[str, Array], labels: Array | None
+    ) -> Any:
+        # what else compares these arrays must not see what the function makes of them
+        arrays = [{n: _read_only(v) for n, v in given.items()} for given in (outputs, feeds)]
+        with user_code(self._file, f"{function}() failed"):
+            return self._names[function](*arrays, None if labels is None else _read_only(labels))
+
+    def collect(
+        self, outputs: Mapping[str, Array], feeds: Mapping[str, Array], labels: Array | None, samples: int
+    ) -> list[str]:
+        """One record per sample as JSON; none without ``collect`` in the text. Arguments as of ``evaluate``.
+
+        Raises:
+            DataError: The function fails, or gives something else.
+        """
+        if not self.collects:
+            return []
+        made = self._called("collect", outputs, feeds, labels)
+        with user_code(self._file, "collect() returns something else than records that JSON holds"):
+            texts = [record_text(record) for record in made]
+        if len(texts) != samples:
+            raise DataError(
+                f"{self._file}: collect() gave {len(texts)} records for {samples} samples. Return one per sample."
+            )
+        return texts
+
+    def score(self, records: Sequence[str], samples: int) -> dict[str, float]:
+        """The metrics of the records of all samples; none without ``score`` in the text.
+
+        Raises:
+            DataError: The function fails, or gives something else.
+        """
+        if not self.collects:
+            return {}
+        if len(records) != samples:
+            raise DataError(
+                f"{self._file}: there are {len(records)} records of {samples} samples, so that the state was changed. "
+                "Run without --resume."
+            )
+        with user_code(self._file, "score() failed"):
+            made = {_name(n): float(v) for n, v in self._names["score"](records_of(records)).items()}
+        return self._finite(made, "score")
+
     def finish(self, sums: Mapping[str, float], samples: int) -> dict[str, float]:
         """The metrics of all samples.
 
@@ -84,10 +137,15 @@ class Evaluator:
             return {n: s / samples for n, s in sums.items()}
         with user_code(self._file, "finish() failed"):
             made = {_name(n): float(v) for n, v in self._names["finish"](dict(sums), samples).items()}
+        return self._finite(made, "finish")
+
+    def _finite(self, made: dict[str, float], function: str) -> dict[str, float]:
         self._check_count(len(made))
         for name, value in made.items():
             if not math.isfinite(value):
-                raise DataError(f"{self._file}: finish() gave a '{name}' that is not finite. Return finite numbers.")
+                raise DataError(
+                    f"{self._file}: {function}() gave a '{name}' that is not finite. Return finite numbers."
+                )
         return made
 
     def _check_count(self, metrics: int) -> None:

@@ -10,17 +10,19 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amct_onnx.common.json_values import plain
+from amct_onnx.common.json_values import fields_of, plain
 from amct_onnx.common.plain_text import shown
 from amct_onnx.common.typed_json import ContentError, convert, decode, read_bounded
 from amct_onnx.errors import DataError
 from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.compare.job import Job
+from amct_onnx.verbs.compare.measure.accuracy import Accuracy
 from amct_onnx.verbs.compare.measure.batch import Batch, Results
+from amct_onnx.verbs.compare.measure.records import packed
 from amct_onnx.verbs.compare.measure.state_schema import Header, StateContent, results_of
 
 STATE_SCHEMA_VERSION = 3
@@ -85,12 +87,19 @@ def write_state(
         "samples": results.samples,
         "tensors": [[key, model, value] for (key, model), value in results.tensors.items()],
         "quantizers": [[layer, model, value] for (layer, model), value in results.quantizers.items()],
-        "accuracy": [[model, value] for model, value in results.accuracy.items()],
+        "accuracy": [[model, _accuracy(value)] for model, value in results.accuracy.items()],
         "flips": {"count": results.flips.count, "first": [[f.index, f.label, f.answers] for f in results.flips.first]},
     }
     body = plain(content)
     text = json.dumps({**body, "checksum": checksum(body)})
     write_texts({path: text + "\n"})
+
+
+def _accuracy(value: Accuracy) -> dict[str, Any]:
+    """Its fields; the records as one text, which JSON need not look through."""
+    kept = fields_of(replace(value, records=[]))
+    del kept["size"]
+    return {**kept, "records": packed(value.records)}
 
 
 def read_body(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from amct_onnx.verbs.compare.measure.batch import Results
 from amct_onnx.verbs.compare.measure.evaluator import LONGEST_NAME, METRIC_LIMIT
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.input_histogram import BINS, INSIDE, OUTSIDE
+from amct_onnx.verbs.compare.measure.records import unpacked
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics, TensorStatistics
 
 MAX_ERROR = 1.4e154
@@ -73,6 +74,7 @@ class AccuracyContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gained: Samples
     lost: Samples
     sums: Sums
+    records: str = ""
 
 
 class FlipsContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,7 +219,13 @@ def _accuracy(content: AccuracyContent, place: str, samples: int, job: Job) -> A
             ("sums", bool(job.evaluator) or not sums),
         ),
     )
-    return Accuracy(content.samples, dict(content.right), content.gained, content.lost, sums)
+    try:
+        records = unpacked(content.records)
+    except ValueError as error:
+        raise ContentError(f"{place}.records: {error}") from error
+    _hold(place, (("records", len(records) in ((0, samples) if job.evaluator else (0,))),))
+    size = sum(map(len, records)) + len(records)
+    return Accuracy(content.samples, dict(content.right), content.gained, content.lost, sums, records, size)
 
 
 def _flips(content: FlipsContent, made: Results, job: Job) -> Flips:
@@ -276,8 +284,8 @@ def _check_changes(accuracy: Mapping[str, Accuracy]) -> None:
         return
     before = source.right.get("top-1", 0)
     for model, found in accuracy.items():
-        alike = (found.samples, found.right.keys(), found.sums.keys())
-        if alike != (source.samples, source.right.keys(), source.sums.keys()):
+        alike = (found.samples, found.right.keys(), found.sums.keys(), len(found.records))
+        if alike != (source.samples, source.right.keys(), source.sums.keys(), len(source.records)):
             raise ContentError(f"$.accuracy: '{model}' has other metrics or samples than '{SOURCE}'")
         changed = found.gained <= found.samples - before and found.lost <= before
         if not changed or found.right.get("top-1", 0) - before != found.gained - found.lost:

@@ -250,6 +250,8 @@ def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
         if evaluator is not None and accuracy.sums:
             sums = {n: s.value for n, s in accuracy.sums.items()}
             made += [Metric(n, v) for n, v in evaluator.finish(sums, accuracy.samples).items()]
+        if evaluator is not None:
+            made += [Metric(n, v) for n, v in evaluator.score(accuracy.records, accuracy.samples).items()]
         return tuple(made)
 
     source = ModelEntry(SOURCE, model, None, job.form, pins, metrics(SOURCE), (witness,) if witness else ())
