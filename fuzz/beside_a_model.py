@@ -25,7 +25,7 @@ from amct_onnx.verbs.compare.compare import compare
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
 from amct_onnx.verbs.compare.job import Job, layer_lsb, make_job
-from amct_onnx.verbs.compare.measure.accuracy import Accuracy
+from amct_onnx.verbs.compare.measure.accuracy import Accuracy, Flip, Flips
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
 from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
@@ -39,6 +39,8 @@ from oracle import Sandbox
 
 SETTINGS = {"devices": "a2", "threads": "1"}
 EVALUATOR = "def evaluate(outputs, feeds, labels):\n    return {'m': [0.5] * len(next(iter(feeds.values())))}\n"
+EVALUATOR += "def collect(outputs, feeds, labels):\n    return [[1, 'a']] * len(next(iter(feeds.values())))\n"
+EVALUATOR += "def score(records):\n    return {'n': len(records)}\n"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def case() -> Case:
     digest.add(batch)
     for accuracy in results.accuracy.values():
         accuracy.right, accuracy.samples = {"top-1": 1, "top-5": 2}, 3
+    results.flips = Flips(1, [Flip(2, 0, tuple(range(len(job.answering))))])
     write_state(folder / "state.json", job, SETTINGS, State(results, digest.text, 1.5))
     simulate(ledger.deploy_model, folder / "x.npy", folder / "dumps", device="a2", dump_layers=True)
     files = {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in (".onnx", ".json", ".npy")}
@@ -111,9 +114,10 @@ def state(sandbox: Sandbox, content: bytes) -> None:
     known = case()
     sandbox.may_read(Path(known.folder.name))
     found = read_state(path, known.job, SETTINGS)
-    parts = (known.job, known.layers, known.ledger, known.runner, found.results, known.batch)
+    parts = (known.job, known.layers, known.ledger, known.runner, found.results, known.batch, lambda: (known.batch,))
     run = Run(*parts, complete=True, total=None, seconds=found.seconds, beside=known.beside)
-    assemble(run, model="m", save_path="s", data="d", settings={}).to_dict()
+    model = str(Path(known.folder.name) / "model.onnx")
+    assemble(run, model=model, save_path="s", data="d", settings={}).to_dict()
 
 
 def board(sandbox: Sandbox, content: bytes) -> None:
@@ -139,12 +143,14 @@ def evaluator(sandbox: Sandbox, content: bytes) -> None:
     arrays = {"x": np.ones((3, 2), np.float32)}
     total = Accuracy()
     for _ in range(2):
+        records = made.collect(arrays, arrays, None, 3)
         sums = {}
         for name, numbers in made.evaluate(arrays, arrays, None, 3).items():
             sums[name] = ExactSum()
             sums[name].add_all(numbers.tolist())
-        total.merge(Accuracy(3, sums=sums))
+        total.merge(Accuracy(3, sums=sums, records=records))
     json.dumps(made.finish({n: s.value for n, s in total.sums.items()}, 6))
+    json.dumps(made.score(total.records, 6))
 
 
 def feeds(sandbox: Sandbox, content: bytes) -> None:
