@@ -35,3 +35,23 @@ def test_false_shape_in_front_of_an_open_size(claim: list[int], tmp_path: Path) 
     report, _ = convert_and_compare(path, feeds, units=0)
     assert len(report.converted) == 1
     assert any(w.startswith("Tensor 'r' is declared with shape") for w in report.warnings)
+
+
+OPEN = """g (float[1, 4, h, v] x) => (float[a, b, c, e] y) {
+    p = MaxPool <kernel_shape = [2, 2]> (x) q = QuantizeLinear(p, s, z) d = DequantizeLinear(q, s, z)
+    kd = DequantizeLinear(k, sw) y = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (d, kd)
+}"""
+
+
+@pytest.mark.parametrize("size", [(13, 11), (14, 12)])
+def test_a_size_that_an_input_decides_is_no_ones_to_declare(size: tuple[int, int], tmp_path: Path) -> None:
+    """The file was made for one size, and then its input was opened: the padding of one parity is wrong for the other."""
+    kernel = RNG.integers(-127, 128, (6, 4, 3, 3)).astype(np.int8)
+    path = write_model(tmp_path / "m.onnx", OPEN, {**CONSTANTS, "k": kernel})
+    model = onnx.load(path)
+    for name in ("p", "d"):
+        model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8, 8]))
+    onnx.save(model, path)
+    report, _ = convert_and_compare(path, {"x": RNG.normal(size=(1, 4, *size)).astype(np.float32)}, units=0)
+    assert [e.reason for e in report.refused] == ["padding-unknown"]
+    assert any("'d' is declared with shape [1, 4, 8, 8], and a graph input of free size" in w for w in report.warnings)

@@ -22,6 +22,8 @@ UNVERIFIED = "amct_onnx.unverified_shapes"
 """Key in a graph's meta: there is a claim that inference could not check."""
 
 
+TRIED_SIZES = (96, 131)
+"""Numbers that stand for a free size: large enough for most kernels and strides, one even and one odd."""
 MAX_WARNINGS = 8
 """Tensors named one by one; the others are counted."""
 
@@ -48,12 +50,14 @@ def check_declared_shapes(model: ir.Model) -> None:
     for value in results:
         value.shape = value.type = None
     infer_shapes(model, strict=False)
+    contradictions: list[str] = []
+    if any(_tells_an_open_size(claims[v], v) for v in results):
+        claims = _without_free_sizes(model, claims, contradictions)
     if any(_is_open(v) for v in results):
         # what inference cannot tell is believed, and tells more
         for value in _roots(model, results):
             _believe(value, claims[value])
         infer_shapes(model, strict=False)
-    contradictions: list[str] = []
     unverified = [_settle(value, claim, contradictions) for value, claim in claims.items()]
     for text in contradictions[:MAX_WARNINGS]:
         warn(model, f"{text} The declaration is ignored.")
@@ -104,6 +108,50 @@ def _roots(model: ir.Model, results: Iterable[ir.Value]) -> list[ir.Value]:
             found.append(value)
     inside = {v for body in bodies(model.graph) for v in body.inputs}
     return [v for v in found if v not in inside]
+
+
+def _tells_an_open_size(claim: _Claim, true: ir.Value) -> bool:
+    """Whether a claim states a size, but for the 1 of an example, that inference leaves open."""
+    if claim.shape is None or true.shape is None or len(claim.shape) != len(true.shape):
+        return False
+    return any(
+        isinstance(told, int) and told != 1 and _is_unknown(d) for told, d in zip(claim.shape, true.shape, strict=True)
+    )
+
+
+def _without_free_sizes(
+    model: ir.Model, claims: dict[ir.Value, _Claim], contradictions: list[str]
+) -> dict[ir.Value, _Claim]:
+    """The claims without sizes that follow from a graph input whose size is free: no one number can be true of them.
+
+    Such a size differs between two inferences with different numbers in the place of the free ones.
+    """
+    inferred = {v: v.shape for v in claims}
+    free = [v for v in model.graph.inputs if v.shape is not None and not all(isinstance(d, int) for d in v.shape)]
+    declared = {v: v.shape for v in free}
+    tried = []
+    for number in TRIED_SIZES if free else ():
+        for value in claims:
+            value.shape = None
+        for value, shape in declared.items():
+            value.shape = ir.Shape([d if isinstance(d, int) else number for d in shape or ()])
+        infer_shapes(model, strict=False)
+        tried.append({v: v.shape for v in claims})
+    for value, shape in (*inferred.items(), *declared.items()):
+        value.shape = shape
+    return {v: _without(v, c, [t[v] for t in tried], contradictions) for v, c in claims.items()}
+
+
+def _without(value: ir.Value, claim: _Claim, tried: list[ir.Shape | None], contradictions: list[str]) -> _Claim:
+    shapes = [s for s in tried if s is not None]
+    if claim.shape is None or len(shapes) < len(TRIED_SIZES) or {len(s) for s in shapes} != {len(claim.shape)}:
+        return claim
+    free = [all(isinstance(d, int) for d in sizes) and len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True)]
+    kept = [None if f and isinstance(d, int) else d for d, f in zip(claim.shape, free, strict=True)]
+    if any(f and isinstance(d, int) and d != 1 for d, f in zip(claim.shape, free, strict=True)):
+        told = f"is declared with shape {_text(claim.shape)}, and a graph input of free size decides it"
+        contradictions.append(f"Tensor '{value.name}' {told}.")
+    return _Claim(ir.Shape(kept), claim.type)
 
 
 def _believe(value: ir.Value, claim: _Claim) -> None:
