@@ -45,7 +45,7 @@ OPEN = """g (float[1, 4, h, v] x) => (float[a, b, c, e] y) {
 
 @pytest.mark.parametrize("size", [(13, 11), (14, 12)])
 def test_a_size_that_an_input_decides_is_no_ones_to_declare(size: tuple[int, int], tmp_path: Path) -> None:
-    """The file was made for one size, and then its input was opened: the padding of one parity is wrong for the other."""
+    """The file was made for one size, then its input was opened: the padding of one parity is wrong for the other."""
     kernel = RNG.integers(-127, 128, (6, 4, 3, 3)).astype(np.int8)
     path = write_model(tmp_path / "m.onnx", OPEN, {**CONSTANTS, "k": kernel})
     model = onnx.load(path)

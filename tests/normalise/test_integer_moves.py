@@ -55,6 +55,31 @@ def test_layer_behind_integer_moves(body: str, tmp_path: Path) -> None:
     assert operators(deploy).count("AscendQuant") == 1 and "AscendAntiQuant" not in operators(deploy)
 
 
+WIDER = {
+    "handed out as they are": ("int8", "y = Identity(q)"),
+    "wider at the output": ("int32", "y = Cast <to = 6> (q)"),
+    "wider and moved": ("int32", "c = Cast <to = 6> (q) y = Reshape(c, all)"),
+    "wider and summed": ("int32", "c = Cast <to = 6> (q) y = Add(c, c)"),
+    "wider, of two quantizers": (
+        "int32",
+        "e = QuantizeLinear(x, s2, z) c = Cast <to = 6> (q) k = Cast <to = 6> (e) y = Concat <axis = 1> (c, k)",
+    ),
+    "wider and compared": ("int64", "c = Cast <to = 7> (q) y = ReduceMax(c)"),
+    "wrapped": ("uint8", "y = Cast <to = 2> (q)"),
+}
+
+
+@pytest.mark.parametrize(("kind", "nodes"), WIDER.values(), ids=WIDER)
+def test_integers_of_another_type_are_those_of_the_source(kind: str, nodes: str, tmp_path: Path) -> None:
+    """Beside a layer, which is int8 all the same."""
+    text = f"""g (float[n, 8, 6, 6] x) => ({kind} y, float[n, 4, 6, 6] u) {{
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear(w, sw) u = Conv(d, wd) {nodes}
+    }}"""
+    path = write_model(tmp_path / "m.onnx", text, {**CONSTANTS, "all": np.array([-1])})
+    report, _ = convert_and_compare(path, feeds(), units=0)
+    assert len(report.converted) == len(report.layers) == 1
+
+
 def test_integers_that_are_a_graph_output(tmp_path: Path) -> None:
     text = """g (float[n, 8, 6, 6] x) => (int8[n, 8, 3, 3] y) {
         q = QuantizeLinear(x, s, z) y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q)

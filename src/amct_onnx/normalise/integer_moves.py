@@ -16,7 +16,7 @@ from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.moves import data_inputs, fills, interpolates
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import integer_type
-from amct_onnx.normalise.integer_readers import FLOATS, Factors, IntegerReaders
+from amct_onnx.normalise.integer_readers import Factors, IntegerReaders
 from amct_onnx.normalise.small_types import is_small
 
 PASSED_BY = ("Identity", "Clip", "Cast")
@@ -37,8 +37,8 @@ def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
                 factors[node.outputs[0]] = pair
         elif not any(v in factors for v in node.inputs):
             continue
-        elif node.op_type in PASSED_BY and node.domain == "" and value in factors and _keeps_integers(node):
-            factors[node.outputs[0]] = factors[value]
+        elif value in factors and (passed := _passed_by(node, value, factors[value])) is not None:
+            factors[node.outputs[0]] = passed
             if node.outputs[0].is_graph_output():
                 _hand_out(node, factors, editor, readers)
         elif node.op_type != "DequantizeLinear" and not _move(node, factors, constants, editor):
@@ -61,9 +61,16 @@ def _hand_out(node: ir.Node, known: dict[ir.Value, Factors], editor: GraphEditor
     editor.replace(node, [integers])
 
 
-def _keeps_integers(node: ir.Node) -> bool:
-    """A Cast to a float type is no step between Q and DQ."""
-    return node.op_type != "Cast" or node.attributes["to"].as_int() not in FLOATS
+def _passed_by(node: ir.Node, value: ir.Value | None, factors: Factors) -> Factors | None:
+    """The factors behind a node that may stand between Q and DQ, else None: a Cast to floats, or one that may wrap."""
+    if node.op_type not in PASSED_BY or node.domain != "" or value is None:
+        return None
+    if node.op_type != "Cast":
+        return factors
+    to = ir.DataType(node.attributes["to"].as_int())
+    if not to.is_integer() or to.bitwidth < 8 or not np.can_cast(factors.numbers[2], to.numpy()):
+        return None
+    return factors if to.numpy() == factors.numbers[2] else factors.cast(value, to)
 
 
 def _per_tensor(node: ir.Node, constants: ConstantEvaluator, editor: GraphEditor) -> Factors | None:
@@ -87,6 +94,8 @@ def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEv
     known = [factors[v] for i in positions if (v := node.inputs[i]) is not None and v in factors]
     if not known or len(known) != len(positions) or any(f.numbers != known[0].numbers for f in known):
         return False
+    if known[0].uncast is not None:
+        return False  # what leaves the graph, or is added to, stays of the wider type
     scale, zero, numbers = known[0].scale, known[0].zero, known[0].numbers
     inputs = list(node.inputs)
     dequantized: dict[ir.Value, ir.Value] = {}

@@ -9,7 +9,7 @@ from the floats, as Cast(Round(x / scale) + zero): exact, since x / scale lies w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -33,12 +33,18 @@ class Factors:
 
     Attributes:
         scale, zero: inputs of its QuantizeLinear.
-        numbers: the scale, the zero point, its integer type.
+        numbers: the scale, the zero point, the tensor's integer type.
+        uncast: the quantizer's own integers, where a Cast to a wider type stands behind them.
     """
 
     scale: ir.Value
     zero: ir.Value | None
     numbers: tuple[float, int, np.dtype[np.generic]]
+    uncast: ir.Value | None = None
+
+    def cast(self, integers: ir.Value, kind: ir.DataType) -> Factors:
+        """Of a Cast of the integers to a type that holds them all."""
+        return replace(self, numbers=(*self.numbers[:2], kind.numpy()), uncast=self.uncast or integers)
 
 
 class IntegerReaders:
@@ -72,9 +78,11 @@ class IntegerReaders:
     def _is_exact(self, node: ir.Node) -> bool:
         """Whether all that is selected from or compared is of one quantizer, or a constant integer beside it."""
         values = [node.inputs[i] for i in self._positions(node)]
-        known = [self._factors[v].numbers for v in values if v in self._factors]
+        known = [self._factors[v] for v in values if v in self._factors]
         others = [v for v in values if v not in self._factors]
-        return len(set(known)) == 1 and all(v is not None and self._constants.is_constant(v) for v in others)
+        if len({f.numbers for f in known}) != 1 or known[0].uncast is not None:
+            return False
+        return all(v is not None and self._constants.is_constant(v) for v in others)
 
     def _positions(self, node: ir.Node) -> tuple[int, ...]:
         if node.op_type in ORDERED | MEASURED or node.op_type == "Relu":
@@ -119,7 +127,8 @@ class IntegerReaders:
         if value not in self._factors:
             array = self._floats_of(np.asarray(self._constants.array(value)), factors)
             return self._edit.constant(f"{value.name}/float", array)
-        made = self._edit.node("DequantizeLinear", [value, factors.scale, factors.zero], node, "dequantize")
+        integers = self._factors[value].uncast or value
+        made = self._edit.node("DequantizeLinear", [integers, factors.scale, factors.zero], node, "dequantize")
         made.type, made.shape = ir.TensorType(factors.scale.dtype or ir.DataType.FLOAT), value.shape
         return made
 
