@@ -7,22 +7,17 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.common.log import start_log
 from amct_onnx.common.plain_text import MAX_SHOWN, escaped, shown
-from amct_onnx.verbs.bias.screen import print_biases
-from amct_onnx.verbs.check.screen import print_check
-from amct_onnx.verbs.compare.present.screen import print_comparison
-from amct_onnx.verbs.convert.screen import print_report
-from amct_onnx.verbs.simulate.screen import print_simulation
 from amct_onnx.verbs.simulate.simulate import Simulation, simulate
 from support.small_models import qdq_model
 
@@ -139,16 +134,10 @@ def test_tables_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     report = amct_onnx.convert_qat_model(source, "m")
     simulation: Simulation = simulate(report.deploy_model, "x.npy", "out")
     compared = amct_onnx.compare(source, "m", "x.npy", evaluator=tmp_path / "own.py")
-    printers: list[Callable[[Terminal], None]] = [
-        lambda file: print_report(report, file),
-        lambda file: print_check(amct_onnx.check(report.deploy_model), file),
-        lambda file: print_simulation(simulation, file),
-        lambda file: print_biases(amct_onnx.quantize_bias(source, "b.onnx"), file),
-        lambda file: print_comparison(compared, file),
-    ]
-    for number, printer in enumerate(printers):
+    checked, biases = amct_onnx.check(report.deploy_model), amct_onnx.quantize_bias(source, "b.onnx")
+    for number, shown_report in enumerate((report, checked, simulation, biases, compared)):
         terminal = Terminal()
-        printer(terminal)
+        Console(file=terminal, force_terminal=True).print(shown_report)
         text = terminal.getvalue()
         assert number == 1 or COLOUR.search(text), number
         assert not UNSAFE.search(COLOUR.sub("", text)), number

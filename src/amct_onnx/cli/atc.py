@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
@@ -100,13 +101,14 @@ def _command(arguments: argparse.Namespace) -> int:
 def _execute(arguments: argparse.Namespace, command: AtcCommand) -> int:
     import shlex
 
+    from amct_onnx.common.console import print_parts
     from amct_onnx.verbs.atc.run import find_atc, run_atc
     from amct_onnx.verbs.check.checker import check
-    from amct_onnx.verbs.check.screen import print_check
+    from amct_onnx.verbs.check.screen import parts
 
     program = find_atc()
     report = check(arguments.model, arguments.soc_version)
-    print_check(report, sys.stderr)
+    print_parts(partial(parts, report), sys.stderr)
     if not report.passed:
         print("amct_onnx: atc was not started: the check found errors.", file=sys.stderr)
         return EXIT_CHECK_FAILED
@@ -140,7 +142,8 @@ def _read_compiled(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.verbs.atc.compiled_screen import print_compiled
+        from amct_onnx.common.console import print_parts
+        from amct_onnx.verbs.atc.compiled_screen import parts
 
-        print_compiled(report, sys.stdout, everything=arguments.everything)
+        print_parts(partial(parts, report, everything=arguments.everything), sys.stdout)
     return EXIT_CHECK_FAILED if arguments.strict and not report.passed else EXIT_DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.verbs.bias.screen import print_biases
+        from amct_onnx.common.console import print_parts
+        from amct_onnx.verbs.bias.screen import parts
 
-        print_biases(report, sys.stdout, everything=arguments.everything)
+        print_parts(partial(parts, report, everything=arguments.everything), sys.stdout)
     return EXIT_CHECK_FAILED if report.unreachable else EXIT_DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.verbs.check.screen import print_check
+        from amct_onnx.common.console import print_parts
+        from amct_onnx.verbs.check.screen import parts
 
-        print_check(report, sys.stdout, everything=arguments.everything)
+        print_parts(partial(parts, report, everything=arguments.everything), sys.stdout)
     return EXIT_DONE if report.passed else EXIT_CHECK_FAILED

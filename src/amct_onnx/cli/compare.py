@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE, exit_code_of
@@ -143,7 +144,8 @@ def _print(report: CompareReport, *, in_json: bool, verbose: bool, page: str | N
     if in_json:
         print_json(report.to_dict())
         return
-    from amct_onnx.verbs.compare.present.screen import print_comparison
+    from amct_onnx.common.console import print_parts
+    from amct_onnx.verbs.compare.present.screen import parts
 
-    print_comparison(report, sys.stdout, verbose=verbose, page=page, everything=everything)
+    print_parts(partial(parts, report, verbose=verbose, page=page, everything=everything), sys.stdout)
     sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
@@ -67,10 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.verbs.convert.screen import print_next, print_report
+        from amct_onnx.common.console import print_parts
+        from amct_onnx.verbs.convert.screen import next_steps, parts
 
-        print_report(report, sys.stdout, everything=arguments.everything)
-        print_next(report, arguments.save_path, sys.stdout)
+        print_parts(partial(parts, report, everything=arguments.everything), sys.stdout)
+        print_parts(partial(next_steps, report, arguments.save_path), sys.stdout)
     return _exit_code(report, arguments)
 
 

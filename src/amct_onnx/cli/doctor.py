@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_CHECK_FAILED, EXIT_DONE
@@ -46,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
-        from amct_onnx.verbs.doctor.screen import print_doctor
+        from amct_onnx.common.console import print_parts
+        from amct_onnx.verbs.doctor.screen import parts
 
-        print_doctor(report, sys.stdout)
+        print_parts(partial(parts, report), sys.stdout)
     return EXIT_DONE if report.trusted else EXIT_CHECK_FAILED

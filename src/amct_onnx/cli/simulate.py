@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from amct_onnx.cli.exit_codes import EXIT_DONE
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(result.to_dict())
     else:
-        from amct_onnx.verbs.simulate.screen import print_simulation
+        from amct_onnx.common.console import print_parts
+        from amct_onnx.verbs.simulate.screen import parts
 
-        print_simulation(result, sys.stdout, everything=arguments.everything)
+        print_parts(partial(parts, result, everything=arguments.everything), sys.stdout)
     return EXIT_DONE

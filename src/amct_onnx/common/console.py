@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -10,14 +11,20 @@ from typing import Any, TextIO, TypeVar
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from amct_onnx.common.plain_text import escaped, shown
 
 PLAIN_WIDTH = 10_000
 """Columns when the output is not a terminal and COLUMNS says nothing, so that names stay whole."""
+HTML_WIDTH = 110
+"""Columns of a notebook's cell."""
+HTML_FORMAT = '<pre style="font-family:monospace;line-height:1.2;overflow-x:auto">{code}</pre>'
 MAX_ROWS = 30
 """Rows of a table that still fit on a screen or two."""
 Row = TypeVar("Row")
+Part = str | rich.text.Text | Table
+"""What a report on the screen consists of; a str is never read as markup."""
 
 
 class Text(rich.text.Text):
@@ -40,6 +47,42 @@ def console_for(file: TextIO) -> Console:
     told = os.environ.get("COLUMNS", "")
     width = None if file.isatty() else int(told) if told.isdecimal() and int(told) > 0 else PLAIN_WIDTH
     return _SafeConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_parts(parts: Callable[[int], Iterable[Part]], file: TextIO) -> None:
+    """Print a report.
+
+    Args:
+        parts: called with the columns of the screen.
+        file: where to.
+    """
+    console = console_for(file)
+    for part in parts(console.width):
+        console.print(part)
+
+
+class Laid:
+    """A report as something that rich prints, for consoles of the user's own."""
+
+    def __init__(self, parts: Callable[[int], Iterable[Part]]) -> None:
+        self._parts = parts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+        """Laid out without markup, whatever the console reads as such."""
+        safe = console_for(io.StringIO())
+        for part in self._parts(options.max_width):
+            text = Text(part) if isinstance(part, str) else part
+            yield from safe.render(text, options)
+
+
+def html_of(parts: Callable[[int], Iterable[Part]]) -> str:
+    """A report as a preformatted HTML fragment, as a notebook shows it."""
+    console = _SafeConsole(
+        file=io.StringIO(), record=True, width=HTML_WIDTH, highlight=False, markup=False, emoji=False
+    )
+    for part in parts(HTML_WIDTH):
+        console.print(part)
+    return console.export_html(inline_styles=True, code_format=HTML_FORMAT)
 
 
 def command_lines(words: Sequence[str], width: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.common import log
-from amct_onnx.verbs.convert.screen import print_next, print_report
+from amct_onnx.common.console import print_parts
+from amct_onnx.verbs.convert.screen import next_steps, parts
 from support.small_models import qdq_model
 
 
@@ -28,7 +30,7 @@ def test_ends_with_the_files_and_the_next_commands(folder: Path, monkeypatch: py
     assert report.check is not None and report.check.findings
     monkeypatch.setenv("COLUMNS", "60")
     screen = io.StringIO()
-    print_next(report, "out/a b", screen)
+    print_parts(partial(next_steps, report, "out/a b"), screen)
     assert screen.getvalue().splitlines() == [
         "Wrote out/a b_deploy_model.onnx, out/a ",
         "b_fake_quant_model.onnx, out/a b_quant.json.",
@@ -86,7 +88,7 @@ def test_many_layers_show_those_that_stay_float(folder: Path) -> None:
     layers[77] = replace(layers[77], verdict="refused", reason="no-weight-quantizer", detail="d", remedy="Do it.")
     for everything in (False, True):
         screen = io.StringIO()
-        print_report(replace(report, layers=tuple(layers)), screen, everything=everything)
+        print_parts(partial(parts, replace(report, layers=tuple(layers)), everything=everything), screen)
         text = screen.getvalue()
         assert "│ layer077" in text
         assert sum(f"│ layer{n:03}" in text for n in range(100)) == (100 if everything else 30)

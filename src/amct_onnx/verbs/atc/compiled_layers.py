@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from amct_onnx.common.compiled_names import CompiledNames
 from amct_onnx.common.plain_text import shown
+from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.common.typed_json import ContentError, decode, read_bounded
 from amct_onnx.errors import ModelFileError
 from amct_onnx.verbs.atc.compiled_graph import CompiledOperator, read_compiled_graph
@@ -69,8 +69,8 @@ class CompiledLayer:
         return self.intended == FLOAT or self.compiled == INT8
 
 
-@dataclass(frozen=True)
-class CompiledReport:
+@dataclass(frozen=True, repr=False)
+class CompiledReport(ShownReport):
     """All layers of one model, and the quantizers that the compiled graph holds.
 
     Attributes:
@@ -80,6 +80,10 @@ class CompiledReport:
         layers: see CompiledLayer, in the order of the model.
         quantizers: how many operators of each quantizing type are in the compiled graph.
     """
+
+    SCHEMA_VERSION = SCHEMA_VERSION
+    SCREEN = "amct_onnx.verbs.atc.compiled_screen"
+    JSON_ALSO = ("passed", "summary")
 
     om_json: str
     deploy_model: str
@@ -100,10 +104,6 @@ class CompiledReport:
         parts += [f"{states[s]} {text}" for s, text in ((FLOAT, "back to float"), (MISSING, "not found")) if states[s]]
         left = ", ".join(f"{n} {t}" for t, n in self.quantizers.items()) or "none"
         return f"{'; '.join(parts)}. Quantizing operators left: {left}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values; the schema is in docs/check.md."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self), "passed": self.passed, "summary": self.summary()}
 
 
 class _LedgerLayer(msgspec.Struct, frozen=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from collections.abc import Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter
 from amct_onnx.verbs.atc.compiled_layers import CompiledReport
 
 REMEDY = (
@@ -15,9 +15,8 @@ REMEDY = (
 )
 
 
-def print_compiled(report: CompiledReport, file: TextIO, *, everything: bool = False) -> None:
-    """Print one row for each layer, or for those that matter most, and the summary line."""
-    console = console_for(file)
+def parts(report: CompiledReport, width: int, *, everything: bool = False) -> Iterator[Part]:
+    """One row for each layer, or for those that matter most, and the summary line."""
     table = Table("Layer", "Operator", "Deploy model", "Compiled", "Compiled as", "Fused with")
     rows, rest = rows_that_matter(report.layers, lambda r: not r.as_intended, everything=everything)
     for _, layer in rows:
@@ -30,12 +29,12 @@ def print_compiled(report: CompiledReport, file: TextIO, *, everything: bool = F
             Text(", ".join(layer.types) or "-", overflow="fold"),
             Text(", ".join(layer.fused_with) or "-", overflow="fold"),
         )
-    console.print(table)
+    yield table
     if rest:
-        console.print(rest)
+        yield rest
     for layer in report.layers:
         if not layer.as_intended:
-            console.print(Text(f"{layer.name}: {layer.detail}."))
+            yield Text(f"{layer.name}: {layer.detail}.")
     if not report.passed:
-        console.print(REMEDY)
-    console.print(Text(report.summary()))
+        yield REMEDY
+    yield Text(report.summary())

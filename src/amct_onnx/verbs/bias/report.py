@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from amct_onnx.common.json_values import JsonReport
+from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.plan.ledger import BiasError
 
 ROUNDED = "rounded"
@@ -44,11 +44,12 @@ class BiasEntry:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class BiasReport(JsonReport):
+@dataclass(frozen=True, repr=False)
+class BiasReport(ShownReport):
     """The result of ``quantize_bias``."""
 
     SCHEMA_VERSION = 1
+    SCREEN = "amct_onnx.verbs.bias.screen"
     JSON_ALSO = ("summary",)
 
     model_file: str

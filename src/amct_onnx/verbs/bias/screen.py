@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TextIO
+from collections.abc import Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter
 from amct_onnx.plan.ledger import BiasError
 from amct_onnx.verbs.bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasEntry, BiasReport
 
 STYLES = {ROUNDED: "green", FLOAT: "dim", UNREACHABLE: "bold red"}
 
 
-def print_biases(report: BiasReport, file: TextIO, *, everything: bool = False) -> None:
-    """Print one row per candidate layer, or those that matter most, and the summary line."""
-    console = console_for(file)
+def parts(report: BiasReport, width: int, *, everything: bool = False) -> Iterator[Part]:
+    """One row per candidate layer, or those that matter most, and the summary line."""
     table = Table("Layer", "Operator", "Bias", "Before (LSB)", "Before (steps)", "Channel", "After (steps)")
     rows, rest = rows_that_matter(report.layers, _weight, everything=everything)
     for _, entry in rows:
@@ -30,16 +29,16 @@ def print_biases(report: BiasReport, file: TextIO, *, everything: bool = False) 
             "-" if before is None else str(before.worst_channel),
             _steps(entry.after),
         )
-    console.print(table)
+    yield table
     if rest:
-        console.print(rest)
-    console.print(
+        yield rest
+    yield (
         "Error of the bias in the worst channel. LSB: unit of the layer's output. Steps: units of scale_d * scale_w."
     )
     for entry in report.layers:
         if entry.detail:
-            console.print(Text(f"{entry.name}: {entry.detail}"))
-    console.print(Text(report.summary()))
+            yield Text(f"{entry.name}: {entry.detail}")
+    yield Text(report.summary())
 
 
 def _weight(entry: BiasEntry) -> float:

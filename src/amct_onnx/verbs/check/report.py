@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from amct_onnx.common.json_values import JsonReport
+from amct_onnx.common.shown_report import ShownReport
 
 ERROR = "error"
 WARNING = "warning"
@@ -45,8 +45,8 @@ class Finding:
     cann: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class CheckReport(JsonReport):
+@dataclass(frozen=True, repr=False)
+class CheckReport(ShownReport):
     """All findings of one model, the gravest first.
 
     Attributes:
@@ -58,6 +58,7 @@ class CheckReport(JsonReport):
     """
 
     SCHEMA_VERSION = 1
+    SCREEN = "amct_onnx.verbs.check.screen"
     JSON_ALSO = ("counts", "passed", "summary")
 
     model_file: str | None

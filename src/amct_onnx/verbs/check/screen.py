@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from collections.abc import Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter
 from amct_onnx.verbs.check.report import ERROR, NOTE, SEVERITIES, WARNING, CheckReport, Finding
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "cyan"}
 
 
-def print_check(report: CheckReport, file: TextIO, *, everything: bool = False) -> None:
-    """Print one row for each finding, or for the gravest, each rule's reason and remedy once, and the summary line."""
-    console = console_for(file)
+def parts(report: CheckReport, width: int, *, everything: bool = False) -> Iterator[Part]:
+    """One row for each finding, or for the gravest, each rule's reason and remedy once, and the summary line."""
     if report.findings:
         # a column of nothing but "all" would tell nothing
         partly = any(f.cann != report.cann for f in report.findings)
@@ -30,14 +29,14 @@ def print_check(report: CheckReport, file: TextIO, *, everything: bool = False) 
                 "all" if finding.products == report.products else ", ".join(finding.products),
                 *(["all" if finding.cann == report.cann else ", ".join(finding.cann)] if partly else []),
             )
-        console.print(table)
+        yield table
         if rest:
-            console.print(rest)
+            yield rest
     for severity in SEVERITIES:
         for finding in _first_of_each_rule(report.of(severity)):
             line = f"{finding.rule}: {finding.title}. {finding.why} {finding.remedy} [{finding.source}]"
-            console.print(Text(line))
-    console.print(Text(report.summary()))
+            yield Text(line)
+    yield Text(report.summary())
 
 
 def _first_of_each_rule(findings: tuple[Finding, ...]) -> list[Finding]:

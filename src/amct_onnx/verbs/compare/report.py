@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amct_onnx.common.json_values import JsonReport
+from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.plan.ledger import BiasError, ResidualEntry
 from amct_onnx.verbs.compare.layer_details import ChannelErrors, GraphNode, InputHistogram
 
@@ -320,8 +320,8 @@ class FlippedSamples:
     samples: tuple[FlippedSample, ...]
 
 
-@dataclass(frozen=True)
-class CompareReport(JsonReport):
+@dataclass(frozen=True, repr=False)
+class CompareReport(ShownReport):
     """The result of a comparison.
 
     Attributes:
@@ -347,6 +347,7 @@ class CompareReport(JsonReport):
     """
 
     SCHEMA_VERSION = 1
+    SCREEN = "amct_onnx.verbs.compare.present.screen"
 
     model: str
     save_path: str
@@ -371,3 +372,7 @@ class CompareReport(JsonReport):
     state_file: str | None = None
     not_judged: tuple[str, ...] = ()
     flips: FlippedSamples | None = None
+
+    def summary(self) -> str:
+        """The headline of the verdict."""
+        return self.verdict.headline

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amct_onnx.common.json_values import JsonReport
+from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
 from amct_onnx.verbs.check.report import CheckReport
 
@@ -53,8 +53,8 @@ class Origin:
     fake_quant_weights: str
 
 
-@dataclass(frozen=True)
-class ConversionReport(JsonReport):
+@dataclass(frozen=True, repr=False)
+class ConversionReport(ShownReport):
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
     ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip. ``origin`` is None for a report
@@ -62,6 +62,7 @@ class ConversionReport(JsonReport):
     """
 
     SCHEMA_VERSION = 1
+    SCREEN = "amct_onnx.verbs.convert.screen"
     JSON_ALSO = ("summary",)
 
     model_file: str

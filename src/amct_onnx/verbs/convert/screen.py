@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, command_lines, console_for, rows_that_matter
+from amct_onnx.common.console import Part, Text, command_lines, rows_that_matter
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.convert.report import ConversionReport
@@ -19,49 +18,45 @@ WIDE = 100
 """Columns from which on a row has room for all digits of a scale and for the granularity."""
 
 
-def print_report(report: ConversionReport, file: TextIO, *, everything: bool = False) -> None:
-    """Print the layers, or those that matter most, the remaining quantizers, warnings and the summary line."""
-    console = console_for(file)
+def parts(report: ConversionReport, width: int, *, everything: bool = False) -> Iterator[Part]:
+    """The layers, or those that matter most, the remaining quantizers, warnings and the summary line."""
     rows, rest = rows_that_matter(report.layers, _weight, everything=everything)
-    console.print(_layers([entry for _, entry in rows], wide=console.width >= WIDE))
+    yield _layers([entry for _, entry in rows], wide=width >= WIDE)
     if rest:
-        console.print(rest)
+        yield rest
     for entry in report.refused:
-        console.print(Text(f"{entry.name}: {entry.detail}. {entry.remedy}"))
+        yield Text(f"{entry.name}: {entry.detail}. {entry.remedy}")
     actions = Counter(r.action for r in report.residuals)
     if actions:
-        console.print("Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items())))
+        yield "Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items()))
     kinds = Counter(f.op_type for f in report.float_operators)
     if kinds:
-        console.print("Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items()))
+        yield "Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items())
     if report.bias_matters:
         worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
-        console.print(
-            Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases.")
-        )
+        yield (Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases."))
     for warning in report.warnings:
-        console.print(Text(f"Warning: {warning}"))
+        yield Text(f"Warning: {warning}")
     if report.check is not None:
-        console.print(Text(report.check.summary()))
+        yield Text(report.check.summary())
         rules = Counter(f.rule for s in (ERROR, WARNING) for f in report.check.of(s))
         if rules:
-            console.print("Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items()))
-    console.print(Text(report.summary()))
+            yield "Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items())
+    yield Text(report.summary())
 
 
-def print_next(report: ConversionReport, save_path: str, file: TextIO) -> None:
-    """Print the files that were written, and the commands that a user needs next.
+def next_steps(report: ConversionReport, save_path: str, width: int) -> Iterator[Part]:
+    """The files that were written, and the commands that a user needs next.
 
     Args:
         report: of the conversion.
         save_path: as the user gave it.
-        file: where to.
+        width: columns of the screen.
     """
-    console = console_for(file)
     chip = report.check.soc_version if report.check is not None else None
     deploy = ("--model", _near(report.deploy_model))
     files = (report.deploy_model, report.fake_quant_model, report.ledger_file, report.record_file)
-    console.print(Text("Wrote " + ", ".join(_near(f) for f in files if f) + "."))
+    yield Text("Wrote " + ", ".join(_near(f) for f in files if f) + ".")
     commands = {
         "See the check's findings:": ("check", *deploy, *(("--soc_version", chip) if chip else ())),
         "Compare the accuracy:": ("compare", "--model", report.model_file, "--save_path", save_path, "--data", "DATA"),
@@ -70,9 +65,8 @@ def print_next(report: ConversionReport, save_path: str, file: TextIO) -> None:
     if report.check is None or not report.check.findings:
         del commands["See the check's findings:"]
     for purpose, words in commands.items():
-        console.print(purpose)
-        for line in command_lines(("amct_onnx", *words), console.width):
-            console.print(Text(line))
+        yield purpose
+        yield from map(Text, command_lines(("amct_onnx", *words), width))
 
 
 def _near(path: str) -> str:

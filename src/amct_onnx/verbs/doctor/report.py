@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amct_onnx.common.json_values import JsonReport
+from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.verbs.doctor.cpu import CpuFacts
 
 EQUAL, ROUNDING, EDGES, WRONG, REFUSED = "equal", "rounding", "edges", "wrong", "refused"
@@ -52,8 +52,8 @@ class SettingResult:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class DoctorReport(JsonReport):
+@dataclass(frozen=True, repr=False)
+class DoctorReport(ShownReport):
     """The result of one examination.
 
     Attributes:
@@ -70,6 +70,7 @@ class DoctorReport(JsonReport):
     """
 
     SCHEMA_VERSION = 1
+    SCREEN = "amct_onnx.verbs.doctor.screen"
     JSON_ALSO = ("trusted", "summary")
 
     model: str

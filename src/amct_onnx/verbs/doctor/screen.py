@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from collections.abc import Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for
+from amct_onnx.common.console import Part, Text
 from amct_onnx.verbs.doctor.report import EDGES, EQUAL, MEANINGS, REFUSED, ROUNDING, WRONG, DoctorReport
 
 STYLES = {EQUAL: "green", ROUNDING: "green", EDGES: "yellow", WRONG: "bold red", REFUSED: "dim"}
 
 
-def print_doctor(report: DoctorReport, file: TextIO) -> None:
-    """Print the CPU, one row for each setting, what the verdicts mean, and the summary."""
-    console = console_for(file)
+def parts(report: DoctorReport, width: int) -> Iterator[Part]:
+    """The CPU, one row for each setting, what the verdicts mean, and the summary."""
     cpu = report.cpu
     sums = {True: "16 bits: they saturate", False: "32 bits: they do not saturate", None: "unknown"}[cpu.saturates]
-    console.print(Text(f"CPU: {cpu.model or cpu.machine} ({', '.join(cpu.flags) or 'no int8 instructions known'})"))
-    console.print(Text(f"Pairs of u8s8 products are added in {sums}"))
-    console.print(Text("Versions: " + ", ".join(f"{name} {version}" for name, version in report.versions.items())))
+    yield Text(f"CPU: {cpu.model or cpu.machine} ({', '.join(cpu.flags) or 'no int8 instructions known'})")
+    yield Text(f"Pairs of u8s8 products are added in {sums}")
+    yield Text("Versions: " + ", ".join(f"{name} {version}" for name, version in report.versions.items()))
     table = Table("Setting", "Level", "Max error", "of largest", "in steps", "Mean steps", "Differing", "Verdict")
     for row in report.settings:
         numbers = ("-",) * 5
@@ -32,20 +31,20 @@ def print_doctor(report: DoctorReport, file: TextIO) -> None:
                 f"{row.differing:.2%}",
             )
         table.add_row(row.name, row.level, *numbers, Text(row.verdict, style=STYLES[row.verdict]))
-    console.print(table)
+    yield table
     met = {row.verdict for row in report.settings}
     for verdict, meaning in MEANINGS.items():
         if verdict in met:
-            console.print(Text(f"{verdict}: {meaning}"))
+            yield Text(f"{verdict}: {meaning}")
     for row in report.settings:
         if row.detail:
-            console.print(Text(f"'{row.name}' refused: {row.detail}"))
+            yield Text(f"'{row.name}' refused: {row.detail}")
     layers = (
         f"Reference: {_counted(report.exact_layers, 'layer')} in exact integers, {len(report.float_layers)} in float32"
     )
     feeds, values = _counted(report.feeds, "feed"), _counted(report.values, "value")
-    console.print(Text(f"{layers}. Data: {report.data}, {feeds}, {values}"))
-    console.print(Text(report.summary()))
+    yield Text(f"{layers}. Data: {report.data}, {feeds}, {values}")
+    yield Text(report.summary())
 
 
 def _counted(number: int, noun: str) -> str:

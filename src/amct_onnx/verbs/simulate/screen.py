@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter
 
 if TYPE_CHECKING:
     from amct_onnx.device.facts import LayerFacts
     from amct_onnx.verbs.simulate.simulate import Simulation
 
 
-def print_simulation(result: Simulation, file: TextIO, *, everything: bool = False) -> None:
-    """Print the integer layers, or those that saturate most, warnings, and what is not public about the device."""
-    console = console_for(file)
+def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterator[Part]:
+    """The integer layers, or those that saturate most, warnings, and what is not public about the device."""
     columns = ("Layer", "Operator", "Kernel", "Largest sum", "Worst case", "Saturated", "Ties", "Largest met")
     table = Table(*columns)
     counts = {c.name: c for c in result.counts}
@@ -39,12 +39,11 @@ def print_simulation(result: Simulation, file: TextIO, *, everything: bool = Fal
             share(count.ties, count.values) if count else "-",
             f"{count.largest_accumulator:,}" if count else "-",
         )
-    console.print(table)
+    yield table
     if rest:
-        console.print(rest)
+        yield rest
     for warning in result.warnings:
-        console.print(Text(f"Warning: {warning}"))
+        yield Text(f"Warning: {warning}")
     for sentence in result.undecided:
-        console.print(Text(f"Not public: {sentence}"))
-    noun = "feed" if result.feeds == 1 else "feeds"
-    console.print(Text(f"{result.feeds} {noun} on '{result.device}', results in {result.folder}"))
+        yield Text(f"Not public: {sentence}")
+    yield Text(result.summary())

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from amct_onnx.common.arrays import Array
-from amct_onnx.common.json_values import JsonReport
 from amct_onnx.common.log import start_log
+from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.read_feeds import specs_of
@@ -27,8 +27,8 @@ MAX_NAME = 180
 """Characters of a name within a file name; file systems take 255 bytes, with operator, index and suffix."""
 
 
-@dataclass(frozen=True)
-class Simulation(JsonReport):
+@dataclass(frozen=True, repr=False)
+class Simulation(ShownReport):
     """The report of a simulation; ``to_dict`` is the content of ``simulation.json`` without its list of files.
 
     Attributes:
@@ -42,6 +42,7 @@ class Simulation(JsonReport):
     """
 
     SCHEMA_VERSION = 1
+    SCREEN = "amct_onnx.verbs.simulate.screen"
 
     model: str
     data: str
@@ -53,6 +54,11 @@ class Simulation(JsonReport):
     warnings: tuple[str, ...]
     undecided: tuple[str, ...]
     pinned: dict[str, str]
+
+    def summary(self) -> str:
+        """How much was run, and where the results are."""
+        noun = "feed" if self.feeds == 1 else "feeds"
+        return f"{self.feeds} {noun} on '{self.device}', results in {self.folder}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, each layer with its counts; the schema is docs/simulate.md."""

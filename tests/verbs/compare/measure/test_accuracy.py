@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amct_onnx
+from amct_onnx.common.console import print_parts
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.job import make_job
 from amct_onnx.verbs.compare.measure.accuracy import MAX_FLIPS, Flips, find_flips, ranks
 from amct_onnx.verbs.compare.measure.state_file import checksum, read_state
 from amct_onnx.verbs.compare.present.html.write_html import render_html
-from amct_onnx.verbs.compare.present.screen import print_comparison
+from amct_onnx.verbs.compare.present.screen import parts
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support import comparison_cases as cases
 from support.comparison_cases import Case
@@ -57,7 +59,7 @@ def test_changed_answers_survive_an_interruption(
     for sample, index in zip(found.flips.samples, changed, strict=True):
         answers = {"source": source[index], "fake-quant": source[index], "deploy@a2": deploy[index]}
         assert (sample.index, sample.label, sample.answers) == (index, labels[index], answers)
-    print_comparison(found, sys.stdout)
+    print_parts(partial(parts, found), sys.stdout)
     first = changed[0]
     assert f": sample {first} (label {labels[first]}): source {source[first]}" in capsys.readouterr().out
     page = render_html(found.to_dict())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TextIO
+from collections.abc import Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Text, console_for, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import (
@@ -32,42 +32,41 @@ WIDE = 130
 """Columns of a terminal from which on all figures of a row stay legible."""
 
 
-def print_comparison(
-    report: CompareReport, file: TextIO, *, verbose: bool = False, page: str | None = None, everything: bool = False
-) -> None:
-    """Print accuracy, outputs and layers, and last the verdict, which then stands above the prompt.
+def parts(
+    report: CompareReport, width: int, *, verbose: bool = False, page: str | None = None, everything: bool = False
+) -> Iterator[Part]:
+    """Accuracy, outputs and layers, and last the verdict, which then stands above the prompt.
 
     Args:
         report: of the comparison.
-        file: where to.
+        width: columns of the screen.
         verbose: also print the notes, the pinned settings, and every sentence of the verdict.
         page: the HTML report, when one was written.
         everything: print all layers, not only those that matter most.
     """
-    console = console_for(file)
-    wide = console.width >= WIDE
-    console.print(_models(report, wide=wide))
-    console.print(_outputs(report, wide=wide))
+    wide = width >= WIDE
+    yield _models(report, wide=wide)
+    yield _outputs(report, wide=wide)
     layers, more = _layers(report, wide=wide, everything=everything)
-    console.print(layers)
+    yield layers
     if more:
-        console.print(more)
+        yield more
     if report.board is not None:
-        console.print(_board(report.board, wide=wide))
+        yield _board(report.board, wide=wide)
     if report.flips is not None and report.flips.count:
-        console.print(Text(_changed_answers(report.flips)))
+        yield Text(_changed_answers(report.flips))
     if verbose:
         for line in _details(report):
-            console.print(Text(line))
+            yield Text(line)
     total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
-    console.print(Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s"))
+    yield Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s")
     rest = [] if wide else [f"more figures on {WIDE} columns"]
     rest += [] if verbose else ["all findings and settings with -v"]
     rest.append(f"everything in {page}" if page else "everything with --report FILE.html or --json")
-    console.print(Text(f"See also: {'; '.join(rest)}."))
-    console.print(Text(report.verdict.headline, style=STYLES[report.verdict.level]))
+    yield Text(f"See also: {'; '.join(rest)}.")
+    yield Text(report.verdict.headline, style=STYLES[report.verdict.level])
     for line in report.verdict.brief:
-        console.print(Text(line))
+        yield Text(line)
 
 
 def _changed_answers(flips: FlippedSamples) -> str:
