@@ -62,6 +62,8 @@ def test_changed_answers_survive_an_interruption(
     print_parts(partial(parts, found), sys.stdout)
     first = changed[0]
     assert f": sample {first} (label {labels[first]}): source {source[first]}" in capsys.readouterr().out
+    few = [text for text in found.verdict.sentences if "too few" in text]
+    assert few and few[0] not in found.verdict.brief  # the fault comes first
     page = render_html(found.to_dict())
     assert f'<th scope="row" class="n">{changed[-1]}</th>' in page and "Changed answers" in page
 

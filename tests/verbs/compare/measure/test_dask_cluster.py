@@ -16,11 +16,13 @@ from typing import Any
 
 import distributed
 import numpy as np
+import onnx
 import pytest
 
 import amct_onnx
 from amct_onnx.verbs.compare.measure import dask_cluster, dask_watch
 from support.comparison_cases import Case
+from support.float_models import without_quantizers
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,14 @@ def cluster() -> Iterator[distributed.LocalCluster]:
         yield running
 
 
+IN_ORDER = """
+def collect(outputs, feeds, labels):
+    return [row.argmax() + 0.25 for row in next(iter(outputs.values()))]
+def score(records):
+    return {"in order": sum(n * record for n, record in enumerate(records))}
+"""
+
+
 def figures(report: amct_onnx.CompareReport) -> dict[str, Any]:
     content = report.to_dict()
     return {k: v for k, v in content.items() if k not in ("created", "seconds", "settings")}
@@ -39,8 +49,13 @@ def figures(report: amct_onnx.CompareReport) -> dict[str, Any]:
 def test_any_number_of_workers_and_a_killed_one_give_the_same_bits(
     digits: Case, cluster: distributed.LocalCluster
 ) -> None:
+    evaluator, float_file = digits.labels.with_name("evaluator.py"), digits.labels.with_name("float.onnx")
+    evaluator.write_text(IN_ORDER, encoding="utf-8")
+    onnx.save(without_quantizers(digits.source), float_file)
     options: dict[str, Any] = {"labels": digits.labels, "batch_size": 4}
+    options |= {"evaluator": evaluator, "float_model": float_file}
     alone = digits.compare(**options)
+    assert "in order" in {m.name for m in alone.models[-1].metrics} and alone.models[-1].key == "float"
     killed = []
 
     def kill_one(done: int, total: int | None) -> None:

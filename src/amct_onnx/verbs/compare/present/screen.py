@@ -75,7 +75,7 @@ def _changed_answers(flips: FlippedSamples) -> str:
         f"sample {s.index} (label {s.label}): " + ", ".join(f"{m} {a}" for m, a in s.answers.items())
         for s in flips.samples[:NAMED_FLIPS]
     )
-    more = "; ..." if flips.count > NAMED_FLIPS else ""
+    more = f"; and {flips.count - NAMED_FLIPS:,} more" if flips.count > NAMED_FLIPS else ""
     noun = "sample changes its" if flips.count == 1 else "samples change their"
     return f"{flips.count:,} {noun} answer: {named}{more}."
 

@@ -106,7 +106,7 @@ def verdict(found: Found) -> Verdict:
     refused = [e for e in found.layers if e.verdict == REFUSED]
     if refused:
         sentences.append(_stay_float(refused))
-    brief = [line for line in (*found.warnings, *brief, few) if line][:MAX_BRIEF]
+    brief = [line for line in (*found.warnings, *brief, "" if found.faults else few) if line][:MAX_BRIEF]
     return Verdict(
         level,
         headline,
