@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.verbs.compare.job import Quantized
-from amct_onnx.verbs.compare.measure.input_histogram import BINS, INSIDE, OUTSIDE, STEPS, input_bins
+from amct_onnx.verbs.compare.measure.input_histogram import BINS, BLOCK, INSIDE, OUTSIDE, STEPS, input_bins
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics
 
 QUANTIZERS = st.builds(
@@ -50,3 +50,12 @@ def test_parts_add_up_to_the_whole(values: Array, cut: int, quantizer: Quantized
         made.merge(QuantizerStatistics(part.size, saturated, bins=bins))
     bins, saturated = input_bins(values, quantizer)
     assert made == QuantizerStatistics(values.size, saturated, bins=bins)
+
+
+def test_more_numbers_than_a_block_are_all_counted() -> None:
+    quantizer = Quantized(0, "x", 0.5, 0)
+    values = np.resize(np.arange(-200, 200, dtype=np.float32) / 2, 3 * BLOCK + 7)
+    whole = np.zeros(BINS, np.int64)
+    for number, count in zip(*np.unique(values, return_counts=True), strict=True):
+        whole += count * np.asarray(input_bins(np.asarray([number]), quantizer)[0])
+    assert input_bins(values, quantizer)[0] == tuple(whole.tolist())
