@@ -174,3 +174,22 @@ def test_shifted_labels_are_said_before_all_else(digits: Case) -> None:
     assert found.verdict.level == "incomplete" and found.verdict.brief[0] == found.verdict.sentences[0]
     assert "with labels less 1: do the labels count from 1?" in found.verdict.brief[0]
     assert found.verdict.brief[1].startswith("The source itself is no better than guessing: ")
+
+
+@pytest.mark.parametrize(("second", "words"), [("return", "yields nothing"), ("raise OSError('gone')", "gone")])
+def test_data_that_can_be_read_once_still_give_a_report(digits: Case, second: str, words: str) -> None:
+    np.save(digits.labels, np.random.default_rng(0).permutation(np.load(digits.labels)))
+    file = digits.data.with_name("feeds.py")
+    file.write_text(
+        "import numpy as np\n"
+        "calls = []\n"
+        "def feeds():\n"
+        "    calls.append(0)\n"
+        f"    if len(calls) > 1: {second}\n"
+        f"    x, y = np.load({str(digits.data)!r})['input'], np.load({str(digits.labels)!r})\n"
+        "    yield {'input': x}, y\n",
+        encoding="utf-8",
+    )
+    found = digits.compare(file)
+    assert found.complete and found.verdict.brief[0].startswith("Whether the data were prepared in another way was not")
+    assert words in found.verdict.brief[0]

@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.explain.chance import by_chance
 from amct_onnx.verbs.compare.explain.input_range import PIXELS, first_quantizer, outside, range_hint
 from amct_onnx.verbs.compare.job import SOURCE, Job
@@ -63,10 +64,21 @@ def preprocessing_hints(
         samples = min(MOST_SAMPLES, max(FEWEST_SAMPLES, accuracy.samples // PART))
         wrong = 1 - accuracy.right["top-1"] / accuracy.samples
         if wrong * min(samples, accuracy.samples) >= FEWEST_CHANGES:
-            tried = _tried(job, runner, _some(batches(), samples))
+            tried = _read_and_tried(job, runner, batches, samples)
     quantizer = first_quantizer(job, runner, first)
     said = [tried] if tried else [range_hint(quantizer, first.samples), _layout_hint(first)]
     return tuple(filter(None, (*said, outside(quantizer, layers, results))))
+
+
+def _read_and_tried(job: Job, runner: Runner, batches: Callable[[], Iterable[Batch]], samples: int) -> str:
+    """What was tried; data that can be read once only cost the trial, not the report."""
+    try:
+        some = _some(batches(), samples)
+    except DataError as error:
+        return f"Whether the data were prepared in another way was not tried: they cannot be read again ({error})"
+    if not some:
+        return "Whether the data were prepared in another way was not tried: read again, they hold no samples."
+    return _tried(job, runner, some)
 
 
 def _layout_hint(batch: Batch) -> str:
