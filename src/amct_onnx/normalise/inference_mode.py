@@ -38,8 +38,9 @@ def drop_inference_dropout(model: ir.Model) -> None:
                 f"Node '{node.name}' (Dropout) is in training mode: the model's outputs are random, and no two runs "
                 "agree. Export the model in inference mode (model.eval()).",
             )
-        elif not any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+        else:
             editor = editor or GraphEditor(model)
+            _write_mask(node, editor)
             _hand_on(node, editor)
 
 
@@ -52,6 +53,19 @@ def _drops(node: ir.Node, constants: ConstantEvaluator) -> bool:
         return False
     ratio = node.inputs[1]
     return ratio is None or not constants.is_constant(ratio) or bool(np.any(constants.array(ratio)))
+
+
+def _write_mask(node: ir.Node, editor: GraphEditor) -> None:
+    """Give the readers of a node's mask, if it has any, the truths that it consists of."""
+    if len(node.outputs) < 2 or not (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+        return
+    mask = node.outputs[1]
+    shape = editor.node("Shape", [node.inputs[0]], node, "shape")
+    shape.type = ir.TensorType(ir.DataType.INT64)
+    true = [ir.AttrTensor("value", ir.tensor(np.ones(1, bool)))]
+    result = editor.node("ConstantOfShape", [shape], node, "mask", true, like=mask)
+    result.name, mask.name = mask.name, None
+    ir.convenience.replace_all_uses_with(mask, result, replace_graph_outputs=True)
 
 
 def _hand_on(node: ir.Node, editor: GraphEditor) -> None:

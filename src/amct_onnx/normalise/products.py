@@ -13,12 +13,14 @@ import re
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import stored_shape
 
 TERM = re.compile(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]+)")
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def write_products_as_matmul(model: ir.Model) -> None:
@@ -40,12 +42,13 @@ def write_products_as_matmul(model: ir.Model) -> None:
 
 def _parts(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str, str, str] | None:
     """Index of the activation, its axes, those of the constant and of the result; None where it is no such product."""
-    equation = node.attributes["equation"].as_string().replace(" ", "") if "equation" in node.attributes else ""
-    match = TERM.fullmatch(equation)
     constant = [constants.is_constant(v) for v in node.inputs]
-    if match is None or constant.count(True) != 1:
+    if constant.count(True) != 1:
         return None
     index = constant.index(False)
+    match = TERM.fullmatch(_spelled_out(node, index))
+    if match is None:
+        return None
     x, w, y = match[1 + index], match[2 - index], match[3]
     summed, kept, new = set(x) & set(w), set(x) - set(w), set(w) - set(x)
     unique = all(len(set(t)) == len(t) for t in (x, w, y))
@@ -53,6 +56,26 @@ def _parts(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str, str, 
     if not unique or not summed or summed & set(y) or set(y) != kept | new or not new:
         return None
     return None if stored_shape(node.inputs[1 - index]) is None else (index, x, w, y)
+
+
+def _spelled_out(node: ir.Node, index: int) -> str:
+    """The equation with its result, where that is implied, and letters for the ellipsis of the activation.
+
+    Args:
+        node: an Einsum of two inputs.
+        index: which of them is the activation.
+    """
+    equation = attribute(node, "equation", "").replace(" ", "")
+    if "->" not in equation:
+        once = sorted(a for a in set(equation) if a.isalpha() and equation.count(a) == 1)
+        equation = f"{equation}->{'...' if '...' in equation else ''}{''.join(once)}"
+    value = node.inputs[index]
+    terms = equation.split("->")[0].split(",")
+    if "..." not in equation or len(terms) != 2 or value is None or value.shape is None:
+        return equation
+    count = len(value.shape) - len(terms[index].replace("...", ""))
+    free = "".join(a for a in LETTERS if a not in equation)
+    return equation if "..." in terms[1 - index] or not 0 <= count else equation.replace("...", free[:count])
 
 
 def _einsum(node: ir.Node, index: int, x: str, w: str, y: str, editor: GraphEditor) -> None:
