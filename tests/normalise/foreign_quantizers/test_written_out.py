@@ -19,6 +19,8 @@ from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
 
 CHANNELS, FILTERS, SIZE = 3, 4, 6
+WHERE = {"Where": ("Greater", False), "turned": ("Greater", True), "or equal": ("GreaterOrEqual", True)}
+"""Clipping by Where: its comparison, and whether the bound stands first in it."""
 OFF_TIES = 0.4
 """Inputs are this far from a step at most: x * (1 / s) and x / s round alike."""
 
@@ -43,9 +45,20 @@ class Chain:
         low, high = self.constant(low), self.constant(high)
         if form == "Clip" and all(t.dims == [] for t in self.tensors[-2:]):
             return self.add("Clip", value, low, high)
+        if form in WHERE:
+            for bound, lower in ((high, False), (low, True)):
+                value = self._selected(value, bound, *WHERE[form], lower=lower)
+            return value
         first, second = (("Max", low), ("Min", high)) if form == "Max" else (("Min", high), ("Max", low))
         value = self.add(first[0], first[1], value)
         return self.add(second[0], value, second[1])
+
+    def _selected(self, value: str, bound: str, above: str, turned: bool, *, lower: bool) -> str:
+        """Min(value, bound), or Max, as Where and a comparison: of value with bound, or of bound with value."""
+        below = above.replace("Greater", "Less")
+        if turned:
+            return self.add("Where", self.add(above if lower else below, bound, value), bound, value)
+        return self.add("Where", self.add(above if lower else below, value, bound), value, bound)
 
 
 def written(chain: Chain, x: str, scale: Any, zero: int, low: int, high: int, form: dict[str, Any]) -> str:
@@ -117,7 +130,7 @@ FORMS = st.fixed_dictionaries(
         "front": st.sampled_from(["Div", "Mul", "Reciprocal"]),
         "zero": st.sampled_from(["none", "inside", "plus", "minus"]),
         "clip": st.sampled_from(["first", "before", "behind", "last"]),
-        "bounds": st.sampled_from(["Clip", "Max", "Min"]),
+        "bounds": st.sampled_from(["Clip", "Max", "Min", *WHERE]),
         "straight": st.booleans(),
         "cast": st.booleans(),
         "end": st.booleans(),
@@ -166,6 +179,8 @@ def test_every_form_becomes_int8_with_the_numbers_of_the_source(
 
 ALMOST = {
     "zero": ("Add", 0.5, "has a zero point that is no integer"),
+    "scale back": ("Mul", 0.2, "scales back by another number than it divides by"),
+    "sign": ("Mul", -0.1, "has a scale that is not positive"),
     "bounds": ("Clip", 100.3, "clips at numbers that are not on its grid"),
 }
 
@@ -180,7 +195,7 @@ def test_what_is_almost_a_quantizer_stays_and_says_why(kind: str, tmp_path: Path
     value = chain.clip(chain.add("Round", value), -128, number if op_type == "Clip" else 127, "Clip")
     if op_type == "Add":
         value = chain.add("Sub", value, chain.constant(number))
-    value = chain.add("Mul", value, chain.constant(0.1))
+    value = chain.add("Mul", value, chain.constant(number if op_type == "Mul" else 0.1))
     other = Chain("o")
     zero = other.constant(0, np.int8)
     other.add("DequantizeLinear", other.add("QuantizeLinear", value, other.constant(0.2), zero), other.tensors[1].name)

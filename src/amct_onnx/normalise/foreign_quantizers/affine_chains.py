@@ -52,15 +52,20 @@ def grid_of(before: list[Step], after: list[Step], floor: float, tolerance: floa
     if not all(any(s.factor is not None for s in steps) for steps in (before, after)):
         return None
     factors = [s.factor for s in [*before, *after] if s.factor is not None]
-    if not all(np.all(np.isfinite(f) & np.greater(f, 0)) for f in factors) or _ends_integer(after):
+    if _ends_integer(after):
         return None
+    clips = any(np.any(np.isfinite(s.low)) or np.any(np.isfinite(s.high)) for s in [*before, *after])
+    if not all(np.all(np.isfinite(f) & np.greater(f, 0)) for f in factors):
+        return "has a scale that is not positive" if clips else None
     try:
         first = _Line.of(before, floor, np.inf)
         if first is None:
             return None
         second = _Line.of(after, np.rint(first.low), np.rint(first.high))
-        if second is None or not np.all(np.abs(first.factor * second.factor - 1) <= tolerance):
+        if second is None:
             return None
+        if not np.all(np.abs(first.factor * second.factor - 1) <= tolerance):
+            return "scales back by another number than it divides by" if clips else None
         scale, zero = second.factor, np.rint(first.offset)
         apart = np.abs(first.offset + second.offset / scale)
         low, high = (second.low - second.offset) / scale, (second.high - second.offset) / scale

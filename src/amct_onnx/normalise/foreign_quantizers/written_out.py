@@ -1,8 +1,9 @@
 """Fake quantization written as operators: Div or Mul -> Round -> Clip -> Mul, with zero points, in any order.
 
-Clip may stand before or behind Round or at the end, and may be Max and Min; a straight-through estimator's
-x + (round(x) - x) is round(x). A chain that is exactly a quantizer becomes QuantizeLinear (-> Clip) ->
-DequantizeLinear; at an exact tie an odd zero point picks the other neighbour. Every other chain stays as it is.
+Clip may stand before or behind Round or at the end, and may be Max and Min, or Where and a comparison. A
+straight-through estimator's x + (round(x) - x) is round(x). A chain that is exactly a quantizer becomes
+QuantizeLinear (-> Clip) -> DequantizeLinear; at an exact tie an odd zero point picks the other neighbour. Every other
+chain stays as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from amct_onnx.normalise.foreign_quantizers.affine_chains import SAME, Step, gri
 from amct_onnx.normalise.foreign_quantizers.grid import Grid, limits, type_for
 from amct_onnx.normalise.foreign_quantizers.writer import QuantizerWriter
 
+LARGER, SMALLER = {"Greater", "GreaterOrEqual"}, {"Less", "LessOrEqual"}
 MAX_STEPS = 8
 """Operators on either side of Round: two shifts, two bounds, a Cast and its way back, a scale, and one in reserve."""
 
@@ -155,6 +157,9 @@ class _Reader:
         inputs = list(node.inputs)
         if not inputs or inputs[0] is None:
             return None
+        if node.op_type == "Where" and len(inputs) == 3:
+            moving = [v for v in inputs[1:] if v is not None and not self._constants.is_constant(v)]
+            return moving[0] if moving else max(inputs[1:], key=_size)
         if node.op_type in ("Mul", "Add", "Max", "Min") and len(inputs) == 2 and inputs[1] is not None:
             constant = [self._constants.is_constant(v) for v in inputs]
             if all(constant):
@@ -177,6 +182,8 @@ class _Reader:
                 return None
             low, high = bounds
             return Step(low=-np.inf if low is None else low, high=np.inf if high is None else high)
+        if op_type == "Where":
+            return self._selection(node, data)
         number = self._factor(others[0]) if len(others) == 1 and len(node.inputs) == 2 else None
         if number is None:
             return None
@@ -193,6 +200,20 @@ class _Reader:
         if node.inputs[0] is data and op_type == "Div" and np.all(number != 0):
             return Step(factor=1 / number)
         return None
+
+    def _selection(self, node: ir.Node, data: ir.Value) -> Step | None:
+        """Where(x > c, c, x) is Min(x, c), and so on for the other comparisons, which differ in nothing at x = c."""
+        condition, taken, other = node.inputs
+        test = condition.producer() if condition is not None else None
+        bound = other if taken is data else taken
+        if test is None or test.domain or test.op_type not in LARGER | SMALLER or data not in test.inputs:
+            return None
+        number, compared = self._factor(bound), self._factor(test.inputs[1 if test.inputs[0] is data else 0])
+        if number is None or compared is None or number.shape != compared.shape or np.any(number != compared):
+            return None
+        # whether the data is selected where it is the larger one
+        larger = ((test.op_type in LARGER) == (test.inputs[0] is data)) == (taken is data)
+        return Step(low=number) if larger else Step(high=number)
 
     def _factor(self, value: ir.Value | None) -> np.ndarray | None:
         """A constant of at most one axis, in float64."""
