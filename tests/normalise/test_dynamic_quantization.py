@@ -18,6 +18,7 @@ from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from support.deploy_evaluator import Evaluator, run
+from support.written_models import convert_and_compare, write_model
 
 RNG = np.random.default_rng(11)
 MICROSOFT = "com.microsoft"
@@ -207,6 +208,26 @@ def test_integer_layer_behind_static_quantizer_becomes_int8(op_type: str, tmp_pa
     feeds = inputs(model)
     (fake,) = run(report.fake_quant_model, feeds).values()
     assert np.array_equal(fake, outputs(model, feeds)[0])
+
+
+@pytest.mark.parametrize(("op_type", "kind"), [("MatMulInteger", np.int8), ("ConvInteger", np.uint8)])
+def test_integer_layer_of_a_graph_input_becomes_int8(op_type: str, kind: type[np.generic], tmp_path: Path) -> None:
+    """Its integers are the quantized activation; only the zero point matters to the sum."""
+    random = np.random.default_rng(0)
+    conv = op_type == "ConvInteger"
+    limits = np.iinfo(kind)
+    shape, weight = ((1, 3, 5, 5), (4, 3, 3, 3)) if conv else ((2, 8), (8, 4))
+    constants = {
+        "w": random.integers(-128, 128, weight).astype(np.int8),
+        "z": np.asarray(117, kind),
+        "f": np.float32(0.001),
+    }
+    text = f"""g ({np.dtype(kind).name}[{", ".join(map(str, shape))}] x) => (float y) {{
+        a = {op_type}(x, w, z) c = Cast <to = 1> (a) y = Mul(c, f)
+    }}"""
+    feeds = {"x": random.integers(limits.min, limits.max + 1, shape).astype(kind)}
+    report, _ = convert_and_compare(write_model(tmp_path / "m.onnx", text, constants), feeds, units=0)
+    assert len(report.converted) == len(report.layers) == 1
 
 
 def test_dynamic_only_model_is_named() -> None:

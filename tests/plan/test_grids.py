@@ -37,6 +37,7 @@ EXACT = {
     "transpose": "m = Transpose <perm = [0, 1, 3, 2]> (d)",
     "split and concat": "a, b = Split <axis = 1> (d, half) m = Concat <axis = 1> (b, a)",
     "max": "r = Relu(d) m = Max(r, d)",
+    "through float64": "r = Cast <to = 11> (d) m = Cast <to = 1> (r)",
     "chain": "r = Relu(d) p = MaxPool <kernel_shape = [2, 2]> (r) m = Identity(p)",
 }
 INEXACT = {

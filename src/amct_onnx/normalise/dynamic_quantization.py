@@ -5,7 +5,7 @@ model still converts, so a dynamic layer becomes a float layer on integer-valued
 integers and the result are those of the source while every accumulator stays below 2^24 in magnitude, where float32
 holds integers exactly; beyond, sums are rounded to 24 bits.
 
-A ConvInteger or MatMulInteger behind a QuantizeLinear with constant factors is static: it becomes
+A ConvInteger or MatMulInteger of a graph input, or behind a QuantizeLinear with constant factors, is static: it becomes
 DequantizeLinear -> Conv or MatMul, which the planner takes, and division by the scale gives the integers back (rounding
 removes what the two float32 operations added).
 """
@@ -181,11 +181,21 @@ class _Rewriter:
     def _note(self, layer: ir.Node, cause: ir.Node) -> None:
         note_refusal(layer, REASON, f"its activation is quantized by {cause.op_type} at run time", REMEDY)
 
-    def _static(self, node: ir.Node, x: ir.Value, zero: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
-        """The dequantized activation and its scale, when a QuantizeLinear with constant, scalar factors is behind x."""
-        producer = x.producer()
+    def _static(self, node: ir.Node, x: ir.Value, zero: ir.Value | None) -> tuple[ir.Value, ir.Value | None] | None:
+        """The dequantized activation and its scale, when a QuantizeLinear with constant, scalar factors is behind x.
+
+        The integers of a graph input have no scale: they are dequantized with 1, and None is returned in its place.
+        """
+        source, producer = x, x.producer()
         while producer is not None and producer.op_type in FIRST_INPUT and producer.inputs[0] is not None:
-            producer = producer.inputs[0].producer()
+            source, producer = producer.inputs[0], producer.inputs[0].producer()
+        if source.is_graph_input() and x.dtype in (ir.DataType.INT8, ir.DataType.UINT8):
+            if self._integer(zero) is None:
+                return None
+            factors = [x, self._constant(node, 1.0), *([] if zero is None else [zero])]
+            value = self.edit.node("DequantizeLinear", factors, node, "x/dequantize")
+            value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), x.shape
+            return value, None
         if producer is None or producer.op_type != "QuantizeLinear":
             return None
         scale, own_zero = producer.inputs[1], _input(producer, 2)
