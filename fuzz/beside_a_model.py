@@ -19,15 +19,15 @@ import numpy as np
 import amct_onnx
 import mutations
 import seeds
+from amct_onnx.data.input_spec import InputSpec, specs_of
 from amct_onnx.data.python_feeds import PythonFeeds
-from amct_onnx.data.read_feeds import InputSpec, specs_of
 from amct_onnx.verbs.compare.compare import compare
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
 from amct_onnx.verbs.compare.job import Job, layer_lsb, make_job
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy, Flip, Flips
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
-from amct_onnx.verbs.compare.measure.evaluator import Evaluator
+from amct_onnx.verbs.compare.measure.evaluator import Evaluator, EvaluatorCode
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.state_file import DataDigest, State, checksum, read_state, write_state
 from amct_onnx.verbs.compare.pairing import Paired
@@ -68,7 +68,7 @@ def case() -> Case:
     (folder / "model.onnx").write_bytes(source.read_bytes())
     amct_onnx.convert_qat_model(folder / "model.onnx", folder / "m")
     ledger = read_ledger(folder / "m")
-    job, layers = make_job(folder / "model.onnx", ledger, ("a2",), evaluator=EVALUATOR, evaluator_file="e.py")
+    job, layers = make_job(folder / "model.onnx", ledger, ("a2",), evaluator=EvaluatorCode(EVALUATOR, "e.py"))
     runner = Runner(job)
     (spec,) = specs_of(runner.source)
     feed = {spec.name: np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)}

@@ -24,7 +24,7 @@ import amct_onnx
 import mutations
 import seeds
 from amct_onnx.device.session import DeploySession
-from amct_onnx.verbs.atc.command_line import build_command
+from amct_onnx.verbs.atc.command_line import atc_command
 from amct_onnx.verbs.bias.quantize_bias import quantize_bias
 from amct_onnx.verbs.check.checker import check
 from amct_onnx.verbs.compare.compare import compare
@@ -57,7 +57,7 @@ def verbs(root: Path) -> dict[str, tuple[Callable[[], object], frozenset[str], b
             True,
         ),
         "check": (lambda: check(at(DEPLOY)), nothing, False),
-        "atc": (lambda: build_command(at(DEPLOY), "Ascend310P3"), nothing, False),
+        "atc": (lambda: atc_command(at(DEPLOY), "Ascend310P3"), nothing, False),
         "session": (lambda: DeploySession(at(DEPLOY)).close(), nothing, False),
         "doctor": (lambda: doctor(at(MODEL), at(DATA), feeds=1), nothing, False),
         "bias": (lambda: quantize_bias(at(MODEL), at("out/bias.onnx")), frozenset({"out/bias.onnx"}), True),

@@ -17,11 +17,12 @@ import mutations
 import numbers_target as numbers
 import seeds
 import surroundings
+from amct_onnx.data.input_spec import InputSpec
 from amct_onnx.data.labels import read_labels
-from amct_onnx.data.read_feeds import InputSpec, read_feeds
+from amct_onnx.data.read_feeds import read_feeds
 from amct_onnx.device.session import DeploySession
 from amct_onnx.errors import AmctError
-from amct_onnx.verbs.atc.command_line import build_command
+from amct_onnx.verbs.atc.command_line import atc_command
 from amct_onnx.verbs.check.checker import check
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from oracle import Finding, Sandbox
@@ -58,7 +59,7 @@ def examine(sandbox: Sandbox, content: bytes) -> None:
     """Run all that takes any deploy model: check, atc, DeploySession."""
     model = sandbox.place("in/model.onnx", content)
     refused = None
-    for take in (check, lambda m: build_command(m, "Ascend310P3"), lambda m: DeploySession(m).close()):
+    for take in (check, lambda m: atc_command(m, "Ascend310P3"), lambda m: DeploySession(m).close()):
         try:
             take(model)
         except AmctError as error:

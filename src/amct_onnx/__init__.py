@@ -10,6 +10,8 @@ TYPE_CHECKING = False  # as good as typing's for type checkers, without its impo
 if TYPE_CHECKING:
     from typing import Any
 
+    import onnxruntime
+
     from amct_onnx.common.log import set_logging_level
     from amct_onnx.data.images import ImageOptions
     from amct_onnx.data.open_data import open_data
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         SettingError,
         UnsupportedModelError,
     )
+    from amct_onnx.verbs.atc.command_line import AtcCommand, atc_command
     from amct_onnx.verbs.bias.quantize_bias import quantize_bias
     from amct_onnx.verbs.bias.report import BiasReport
     from amct_onnx.verbs.check.checker import check
@@ -36,13 +39,15 @@ if TYPE_CHECKING:
     from amct_onnx.verbs.convert.report import ConversionReport
     from amct_onnx.verbs.doctor.doctor import doctor
     from amct_onnx.verbs.doctor.report import DoctorReport
+    from amct_onnx.verbs.simulate.simulate import Simulation, simulate
 
-    AMCT_SO: Any
+    AMCT_SO: onnxruntime.SessionOptions
 
 __version__ = "0.1.0"
 __all__ = [
     "AMCT_SO",
     "AmctError",
+    "AtcCommand",
     "BiasReport",
     "CheckReport",
     "CompareReport",
@@ -59,8 +64,10 @@ __all__ = [
     "NoQuantizerError",
     "OutputError",
     "SettingError",
+    "Simulation",
     "UnsupportedModelError",
     "__version__",
+    "atc_command",
     "check",
     "compare",
     "convert_qat_model",
@@ -68,8 +75,13 @@ __all__ = [
     "open_data",
     "quantize_bias",
     "set_logging_level",
+    "simulate",
 ]
 _HOMES = {
+    "atc_command": "amct_onnx.verbs.atc.command_line",
+    "AtcCommand": "amct_onnx.verbs.atc.command_line",
+    "simulate": "amct_onnx.verbs.simulate.simulate",
+    "Simulation": "amct_onnx.verbs.simulate.simulate",
     "check": "amct_onnx.verbs.check.checker",
     "CheckReport": "amct_onnx.verbs.check.report",
     "Finding": "amct_onnx.verbs.check.report",

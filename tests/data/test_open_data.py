@@ -20,9 +20,10 @@ import amct_onnx
 from amct_onnx import DataError
 from amct_onnx.cli import main
 from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.input_spec import InputSpec, specs_of
 from amct_onnx.data.labels import read_labels
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import InputSpec, parse_input_type, specs_of
+from amct_onnx.data.read_feeds import parse_input_type
 from amct_onnx.data.source import Labelled
 from amct_onnx.errors import SettingError
 from support.golden_models import GOLDENS, MODELS

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amct_onnx.data.input_spec import InputSpec
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.errors import DataError
 
 

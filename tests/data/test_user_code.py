@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from amct_onnx.cli import main
+from amct_onnx.data.input_spec import InputSpec
 from amct_onnx.data.python_feeds import PythonFeeds
-from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.user_code import read_code
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy

@@ -13,7 +13,7 @@ import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.job import make_job
-from amct_onnx.verbs.compare.measure.evaluator import Evaluator
+from amct_onnx.verbs.compare.measure.evaluator import Evaluator, EvaluatorCode
 from amct_onnx.verbs.compare.measure.records import packed, record_text, unpacked
 from amct_onnx.verbs.compare.measure.state_file import checksum, read_state
 from amct_onnx.verbs.convert.read_ledger import read_ledger
@@ -126,7 +126,7 @@ def test_detection_gives_map_and_can_be_resumed(
     kept = state.read_text(encoding="utf-8")
     text = (EXAMPLES / "evaluate_detection.py").read_text(encoding="utf-8")
     job, _ = make_job(
-        tmp_path / "source.onnx", read_ledger(tmp_path / "m"), ("a2",), evaluator=text, evaluator_file=words[-5]
+        tmp_path / "source.onnx", read_ledger(tmp_path / "m"), ("a2",), evaluator=EvaluatorCode(text, words[-5])
     )
     for records in ("x", packed(["1"] * 14), packed(["{"] * 15)):
         held = json.loads(kept)

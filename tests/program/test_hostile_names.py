@@ -110,10 +110,10 @@ def test_atc_refuses_an_input_that_no_command_line_can_hold(tmp_path: Path) -> N
     model.graph.input[0].name = model.graph.node[0].input[0] = "\x1b[2J"
     onnx.save(model, "source.onnx")
     report = amct_onnx.convert_qat_model("source.onnx", "m")
-    from amct_onnx.verbs.atc.command_line import build_command
+    from amct_onnx.verbs.atc.command_line import atc_command
 
     with pytest.raises(amct_onnx.UnsupportedModelError, match=r"Input '\\u001b\[2J'"):
-        build_command(report.deploy_model, "Ascend310P3")
+        atc_command(report.deploy_model, "Ascend310P3")
 
 
 class Terminal(io.StringIO):

@@ -61,7 +61,7 @@ class Case:
         models = ["--model", str(self.source), "--save_path", str(self.prefix)]
         return ["compare", *models, "--data", str(self.data), "--threads", str(THREADS)]
 
-    def compare(self, data: Path | None = None, **options: Any) -> amct_onnx.CompareReport:
+    def compare(self, data: Any = None, **options: Any) -> amct_onnx.CompareReport:
         """Its models over its data, or other data."""
         return amct_onnx.compare(self.source, self.prefix, data or self.data, **{"threads": THREADS, **options})
 

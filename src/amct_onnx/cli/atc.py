@@ -72,13 +72,13 @@ def _command(arguments: argparse.Namespace) -> int:
     import shlex
 
     from amct_onnx.errors import SettingError
-    from amct_onnx.verbs.atc.command_line import build_command
+    from amct_onnx.verbs.atc.command_line import atc_command
 
     if arguments.soc_version is None:
         raise SettingError(f"--soc_version is missing. Give the chip, for example {CHIP_NAMES.split(',')[0]}.")
     if arguments.json or arguments.strict:
         raise SettingError("--json and --strict belong to --om_json. Leave them out, or give --om_json.")
-    command = build_command(
+    command = atc_command(
         arguments.model,
         arguments.soc_version,
         output=arguments.output,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amct_onnx.common.arrays import Array
-from amct_onnx.data.labels import labels_of_folders, read_labels
-from amct_onnx.data.read_feeds import InputSpec
+from amct_onnx.data.input_spec import InputSpec
+from amct_onnx.data.labels import AnyLabels, labels_of_folders, labels_origin, read_labels
 from amct_onnx.data.source import DataSource, Labelled
 from amct_onnx.errors import DataError, SettingError
 
@@ -95,7 +94,7 @@ class ImageFolder(DataSource):
         folder: Path,
         inputs: Sequence[InputSpec],
         options: ImageOptions,
-        labels: str | os.PathLike[str] | None = None,
+        labels: AnyLabels | None = None,
     ) -> None:
         """Find the files; each is opened when its turn comes.
 
@@ -119,8 +118,8 @@ class ImageFolder(DataSource):
             self._labels = read_labels(labels, names)
             if len(self._labels) != len(names):
                 raise DataError(
-                    f"{labels}: holds {len(self._labels)} labels for the {len(names)} images of {folder}. "
-                    "Give one for each."
+                    f"{labels_origin(labels)}: holds {len(self._labels)} labels for the {len(names)} images of "
+                    f"{folder}. Give one for each."
                 )
         elif all("/" in n for n in names):
             self._labels = labels_of_folders([n.split("/")[0] for n in names])

@@ -13,6 +13,8 @@ from amct_onnx.common.arrays import Array
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
 
+AnyLabels = str | os.PathLike[str] | Array | Sequence[int]
+"""Labels as ``read_labels`` takes them."""
 LABEL_NAMES = ("labels", "label", "y", "targets", "target")
 """Names under which an .npz may hold labels beside other arrays."""
 MAX_DIGITS = 18
@@ -23,18 +25,21 @@ TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
 REMEDY = "Give .npy, .npz, or a text file with one label, or 'file name,label', in each line."
 
 
-def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None) -> Array:
+def read_labels(labels: AnyLabels, names: Sequence[str] | None = None) -> Array:
     """One label per sample, in the order of the samples.
 
     Args:
-        path: .npy; .npz with an array called labels, label, y, targets or target, or with one array; .txt, .csv or .tsv
-            with a whole number in each line, or with a file name and a whole number, in any order of lines.
+        labels: an array or a sequence of numbers, or a file: .npy; .npz with an array called labels, label, y, targets
+            or target, or with one array; .txt, .csv or .tsv with a whole number in each line, or with a file name and a
+            whole number, in any order of lines.
         names: file names of the samples, relative to the data folder, when the data are files.
 
     Raises:
         DataError: It cannot be read, lacks a sample, or holds several arrays of which none is named as labels.
     """
-    file = Path(path)
+    if not isinstance(labels, (str, os.PathLike)):
+        return _checked(np.asarray(labels), labels_origin(labels))
+    file = Path(labels)
     if not file.is_file():
         raise DataError(f"{file}: no such file. {REMEDY}")
     if file.suffix.lower() in TEXT_SUFFIXES:
@@ -58,13 +63,23 @@ def read_labels(path: str | os.PathLike[str], names: Sequence[str] | None = None
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many classes on malformed files
         raise DataError(f"{file}: cannot be read as labels ({error}). {REMEDY}") from error
+    return _checked(array, file)
+
+
+def _checked(array: Array, origin: object) -> Array:
+    """Numbers, one or more per sample; whole ones as int64."""
     if array.dtype.kind not in "iufb":
-        raise DataError(f"{file}: holds {array.dtype}, not numbers. {REMEDY}")
+        raise DataError(f"{origin}: holds {array.dtype}, not numbers. {REMEDY}")
     if array.ndim == 0:
-        raise DataError(f"{file}: holds a single number. Give one label per sample.")
+        raise DataError(f"{origin}: holds a single number. Give one label per sample.")
     if array.dtype.kind == "f" and array.ndim == 1 and array.size and np.array_equal(array, np.rint(array)):
         array = array.astype(np.int64)
     return array
+
+
+def labels_origin(labels: AnyLabels | None) -> str:
+    """Where labels come from, for messages."""
+    return os.fspath(labels) if isinstance(labels, (str, os.PathLike)) else "labels"
 
 
 def _from_text(file: Path, names: Sequence[str] | None) -> Array:

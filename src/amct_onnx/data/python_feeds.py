@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from amct_onnx.common.arrays import Array
-from amct_onnx.data.read_feeds import InputSpec
+from amct_onnx.data.input_spec import InputSpec
 from amct_onnx.data.source import Labelled, Repeatable
 from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError

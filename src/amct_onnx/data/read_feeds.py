@@ -5,78 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.data.array_feeds import check_dtype, cut_feeds
+from amct_onnx.data.input_spec import DTYPES, InputSpec
 from amct_onnx.data.labels import LABEL_NAMES
 from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.errors import DataError
 
-DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(int16)": np.int16,
-    "tensor(uint16)": np.uint16,
-    "tensor(int32)": np.int32,
-    "tensor(uint32)": np.uint32,
-    "tensor(int64)": np.int64,
-    "tensor(uint64)": np.uint64,
-    "tensor(bool)": np.bool_,
-}
-"""onnxruntime's type name -> numpy's type."""
 SUFFIXES = (".npz", ".npy", ".bin")
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One input of a model.
-
-    Attributes:
-        name: name of the input.
-        shape: an int for a fixed dimension, anything else for a free one; () also when the rank is unknown.
-        dtype: numpy's.
-    """
-
-    name: str
-    shape: tuple[Any, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def batch(self) -> int | None:
-        """The fixed first dimension, or None."""
-        return self.shape[0] if self.shape and isinstance(self.shape[0], int) else None
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        """Whether an array of that shape may be fed."""
-        if not self.shape:
-            return True
-        return len(shape) == len(self.shape) and all(
-            not isinstance(want, int) or want == have for want, have in zip(self.shape, shape, strict=True)
-        )
-
-
-def specs_of(session: Any) -> tuple[InputSpec, ...]:
-    """The inputs of an onnxruntime session or a DeploySession.
-
-    Raises:
-        DataError: An input of a type that no file format here holds.
-    """
-    specs = []
-    for node in session.get_inputs():
-        if node.type not in DTYPES:
-            raise DataError(
-                f"Input '{node.name}' is a {node.type}, which no data file can hold. "
-                "Export the model with tensors as inputs."
-            )
-        specs.append(InputSpec(node.name, tuple(node.shape), np.dtype(DTYPES[node.type])))
-    return tuple(specs)
 
 
 def parse_input_type(text: str) -> dict[str, np.dtype[Any]]:
@@ -139,7 +80,7 @@ def read_feeds(
             spec.name: _load(group[spec.name], spec, shapes.get(spec.name), types.get(spec.name), len(inputs))
             for spec in inputs
         }
-        for feeds in _batches(arrays, inputs, shapes, group):
+        for feeds in cut_feeds(arrays, inputs, shapes, group):
             any_feed = True
             yield feeds
     if not any_feed:
@@ -209,11 +150,7 @@ def _load(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: np.d
         raise DataError(
             f"{path}: cannot be read as an array ({error}). Save it with numpy.save, without objects."
         ) from error
-    if array.dtype != spec.dtype:
-        raise DataError(
-            f"{path}: input '{spec.name}' is {array.dtype}, the model takes {spec.dtype}. "
-            f"Convert it with .astype('{spec.dtype}') and save it again."
-        )
+    check_dtype(array, spec, path)
     return array
 
 
@@ -249,61 +186,3 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
         )
     rows = shape[0] if shape else 1
     return array.reshape((size // one * rows, *shape[1:])) if shape else array.reshape(())
-
-
-def _other_axes(spec: InputSpec, shape: Sequence[int]) -> str:
-    """How images in the other layout become the input's; "" when that does not fit either."""
-    moves = ((3, 1, "NHWC to NCHW: x.transpose(0, 3, 1, 2)"), (1, 3, "NCHW to NHWC: x.transpose(0, 2, 3, 1)"))
-    for source, target, text in moves:
-        moved = list(shape)
-        if len(shape) == 4:
-            moved.insert(target, moved.pop(source))
-            if spec.fits(moved):
-                return text
-    return ""
-
-
-def _batches(
-    arrays: dict[str, Array],
-    inputs: Sequence[InputSpec],
-    shapes: dict[str, tuple[int, ...]],
-    group: dict[str, Path],
-) -> Iterator[dict[str, Array]]:
-    """Cut arrays along the first dimension when the model, or --input_shape, fixes it."""
-    counts = {}
-    for spec in inputs:
-        array, size = arrays[spec.name], spec.batch
-        given = InputSpec(spec.name, shapes.get(spec.name, ()), spec.dtype)
-        if given.shape:
-            size = given.batch
-        whole = (size, *array.shape[1:]) if size is not None and array.ndim else array.shape
-        cuts = size is None or not array.ndim or (array.shape[0] and not array.shape[0] % size)
-        if not spec.fits(whole) or not given.fits(whole) or not cuts:
-            option = f", --input_shape says {list(given.shape)} for each feed" if given.shape else ""
-            if axes := _other_axes(spec, whole):  # a reshape would mix their pixels without a word
-                raise DataError(
-                    f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                    f"{list(spec.shape)}{option}. Move its axes ({axes}); do not reshape it."
-                )
-            raise DataError(
-                f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                f"{list(spec.shape)}{option}. Reshape it."
-            )
-        counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
-    cut = {c for c in counts.values() if c is not None}
-    if len(cut) > 1:
-        text = ", ".join(f"{c} of '{n}'" for n, c in counts.items() if c is not None)
-        raise DataError(
-            f"{next(iter(group.values()))}: the inputs hold different numbers of feeds ({text}). Give as many of each."
-        )
-    number = cut.pop() if cut else 1
-    for index in range(number):
-        feeds = {}
-        for spec in inputs:
-            array = arrays[spec.name]
-            if counts[spec.name] is not None:
-                rows = array.shape[0] // number
-                array = array[index * rows : (index + 1) * rows]
-            # numbers of a .bin may be narrower; a copy, so that a feed outlives its file
-            feeds[spec.name] = np.array(array, spec.dtype)
-        yield feeds

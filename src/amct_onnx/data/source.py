@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from amct_onnx.common.arrays import Array
 
+AnyData = str | os.PathLike[str] | Array | Mapping[str, Array] | Sequence[Mapping[str, Array]]
+"""Data as ``open_data`` takes them: a path, or arrays in memory."""
 Feed = dict[str, Array]
 Labelled = tuple[Feed, Array | None]
 """A feed, and one label per sample in it when there are labels."""
+
+
+IN_MEMORY = "arrays in memory"
 
 
 class DataSource(abc.ABC):
@@ -44,3 +50,10 @@ class Repeatable(DataSource):
 
     @abc.abstractmethod
     def _all(self) -> Iterator[Labelled]: ...
+
+
+def name_of(data: AnyData | DataSource) -> str:
+    """Data as a report names them: their path, or what kind they are."""
+    if isinstance(data, (str, os.PathLike)):
+        return os.fspath(data)
+    return type(data).__name__ if isinstance(data, DataSource) else IN_MEMORY

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import get_logger
 from amct_onnx.common.onnxruntime_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
-from amct_onnx.data.read_feeds import DTYPES, InputSpec
+from amct_onnx.data.input_spec import DTYPES, InputSpec
 from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import Collector, LayerCounts
 from amct_onnx.device.facts import LayerFacts

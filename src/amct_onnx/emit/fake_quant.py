@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 import onnx_ir as ir
 
@@ -11,7 +13,8 @@ from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.graph.float16_rounding import round_float16_nodes
 from amct_onnx.plan.factors import Plan, Quantizer, Site
 
-INT8_WEIGHTS, FLOAT32_WEIGHTS = FAKE_QUANT_WEIGHTS = ("int8", "float32")
+FakeQuantWeights = Literal["int8", "float32"]
+INT8_WEIGHTS, FLOAT32_WEIGHTS = FAKE_QUANT_WEIGHTS = get_args(FakeQuantWeights)
 """How the fake-quant model stores weights: integers behind a Cast, or the vendor's integer-valued floats."""
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from amct_onnx.errors import SettingError
 
-GEMM_PER_CHANNEL = ("mul", "vector", "refuse")
-REFUSE, SUM = ASYMMETRIC_WEIGHTS = ("refuse", "sum")
+GemmPerChannel = Literal["mul", "vector", "refuse"]
+AsymmetricWeights = Literal["refuse", "sum"]
+GEMM_PER_CHANNEL = get_args(GemmPerChannel)
+REFUSE, SUM = ASYMMETRIC_WEIGHTS = get_args(AsymmetricWeights)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from amct_onnx import cli
 from amct_onnx.errors import SettingError
 from amct_onnx.verbs.atc.aipp import aipp_config
-from amct_onnx.verbs.atc.command_line import build_command
+from amct_onnx.verbs.atc.command_line import atc_command
 from amct_onnx.verbs.atc.error_codes import CODE, CODES, codes_in, explain
 from amct_onnx.verbs.atc.options import EXCLUDED, OURS, normalise
 from amct_onnx.verbs.atc.run import run_atc
@@ -110,12 +110,12 @@ def test_line_with_everything(command: Command, model: Path) -> None:
 
 def test_shapes_and_formats(command: Command) -> None:
     path = float_model(("a:0", TensorProto.FLOAT, ["n", 10]), ("b", TensorProto.INT64, [4]))
-    words = build_command(path, SOC, input_shape="a:0:2,10").words
+    words = atc_command(path, SOC, input_shape="a:0:2,10").words
     assert words[-2:] == ("--input_format=ND", "--input_shape=a:0:2,10;b:4")
     volume = float_model(("v", TensorProto.FLOAT, [1, 2, 3, 4, 5]), ("b", TensorProto.INT64, [4]))
-    assert "--input_format=NCDHW" in build_command(volume, SOC).words
+    assert "--input_format=NCDHW" in atc_command(volume, SOC).words
     mixed = float_model(("v", TensorProto.FLOAT, [1, 2, 3, 4, 5]), ("i", TensorProto.FLOAT, [1, 9, 3, 4]))
-    assert "--input_format=ND" in build_command(mixed, SOC).words
+    assert "--input_format=ND" in atc_command(mixed, SOC).words
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_shapes_and_formats(command: Command) -> None:
 def test_shape_that_does_not_fit(command: Command, shape: str | None, message: str) -> None:
     path = float_model(("a", TensorProto.FLOAT, ["n", 10]))
     with pytest.raises(SettingError, match=message):
-        build_command(path, SOC, input_shape=shape)
+        atc_command(path, SOC, input_shape=shape)
 
 
 def test_unknown_rank_needs_a_shape(command: Command) -> None:
     path = float_model(("a", TensorProto.FLOAT, None))
     with pytest.raises(SettingError, match="'a' is unknown"):
-        build_command(path, SOC)
-    assert build_command(path, SOC, input_shape="a:1,2").words[-1] == "--input_shape=a:1,2"
+        atc_command(path, SOC)
+    assert atc_command(path, SOC, input_shape="a:1,2").words[-1] == "--input_shape=a:1,2"
 
 
 # -- options --------------------------------------------------------------------------------------------------------
@@ -163,18 +163,18 @@ def test_excluded_option_is_refused_with_its_reason(
 def test_excluded_options_are_free_for_a_float_model(command: Command) -> None:
     path = float_model(("a", TensorProto.FLOAT, [1, 10]))
     option = "--precision_mode=force_fp32"
-    assert build_command(path, SOC, options=[option]).words[-1] == option
+    assert atc_command(path, SOC, options=[option]).words[-1] == option
 
 
 def test_other_value_of_an_excluded_option(command: Command, model: Path) -> None:
     option = "--precision_mode=allow_fp32_to_fp16"
-    assert build_command(model, SOC, options=[option]).words[-1] == option
+    assert atc_command(model, SOC, options=[option]).words[-1] == option
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_second_copy_is_refused(command: Command, model: Path, name: str) -> None:
     with pytest.raises(SettingError, match=f"--{name}"):
-        build_command(model, SOC, options=[f"--{name}=x"])
+        atc_command(model, SOC, options=[f"--{name}=x"])
 
 
 @pytest.mark.parametrize("words", [["log=info"], ["--log"], ["--log", "--x=1"], ["--"]])
@@ -185,11 +185,11 @@ def test_malformed_options(words: list[str]) -> None:
 
 def test_unknown_product_and_missing_files(command: Command, model: Path) -> None:
     with pytest.raises(SettingError, match="Ascend1"):
-        build_command(model, "Ascend1")
+        atc_command(model, "Ascend1")
     with pytest.raises(SettingError, match=r"none\.cfg"):
-        build_command(model, SOC, insert_op_conf="none.cfg")
+        atc_command(model, SOC, insert_op_conf="none.cfg")
     with pytest.raises(FileNotFoundError):
-        build_command("none.onnx", SOC)
+        atc_command("none.onnx", SOC)
 
 
 # -- what is not a deploy model ---------------------------------------------------------------------------------------
@@ -321,13 +321,13 @@ def test_hint_for_images(command: Command, channels: int, name: str) -> None:
 
 def test_uint8_input_needs_no_aipp(command: Command) -> None:
     path = float_model(("image", TensorProto.UINT8, [1, 3, 20, 30]))
-    (hint,) = build_command(path, SOC).hints
+    (hint,) = atc_command(path, SOC).hints
     assert "uint8 already" in hint and "aipp_op" not in hint
 
 
 def test_no_hint_for_other_inputs(command: Command) -> None:
     path = float_model(("a", TensorProto.FLOAT, [1, 8, 20, 30]), ("b", TensorProto.INT64, [1, 3, 4, 4]))
-    assert build_command(path, SOC).hints == ()
+    assert atc_command(path, SOC).hints == ()
 
 
 # -- run ------------------------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_run_passes_everything_through(command: Command, model: Path) -> None:
     result = command("--model", model, "--soc_version", SOC, "--run", "--", "--log=info", path=folder)
     assert result.returncode == 0
     assert result.stdout == "ATC start working now\na warning\nATC run success\n"
-    expected = build_command(model, SOC, options=["--log=info"]).words[1:]
+    expected = atc_command(model, SOC, options=["--log=info"]).words[1:]
     assert json.loads((folder / "called.json").read_text()) == list(expected)
     assert "Check for Ascend310P3" in result.stderr and "atc --framework=5" in result.stderr
 

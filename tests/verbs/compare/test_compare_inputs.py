@@ -170,7 +170,8 @@ def test_labels_that_are_no_numbers_or_no_file(tmp_path: Path, suffix: str) -> N
 
 
 def test_data_folder_with_a_pipe_ends(tmp_path: Path) -> None:
-    from amct_onnx.data.read_feeds import InputSpec, read_feeds
+    from amct_onnx.data.input_spec import InputSpec
+    from amct_onnx.data.read_feeds import read_feeds
 
     os.mkfifo(tmp_path / "0.npy")
     with pytest.raises(DataError, match="pipe or device"):

@@ -20,7 +20,8 @@ import pytest
 from amct_onnx import DataError, DeploySession, OutputError, cli
 from amct_onnx.cli.options import DEVICE_NAMES
 from amct_onnx.common.input_shape import parse_input_shape
-from amct_onnx.data.read_feeds import InputSpec, read_feeds, specs_of
+from amct_onnx.data.input_spec import InputSpec, specs_of
+from amct_onnx.data.read_feeds import read_feeds
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.verbs.simulate.simulate import simulate
 from support.converted_cases import feeds_of

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -46,13 +47,13 @@ class AtcCommand:
     files: tuple[tuple[Path, str], ...]
 
 
-def build_command(
+def atc_command(
     model_file: str | os.PathLike[str],
     soc_version: str,
     *,
     output: str | None = None,
     input_shape: str | None = None,
-    input_format: str | None = None,
+    input_format: Literal["NCHW", "NCDHW", "ND"] | None = None,
     insert_op_conf: str | None = None,
     first_layer: bool = False,
     comparable_dumps: bool = False,

@@ -18,7 +18,7 @@ from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.factors import Site
 from amct_onnx.plan.ledger import LayerEntry
 from amct_onnx.plan.planner import make_plan
-from amct_onnx.plan.settings import PlanSettings
+from amct_onnx.plan.settings import AsymmetricWeights, GemmPerChannel, PlanSettings
 from amct_onnx.verbs.bias.corrections import Correction, correction_of
 from amct_onnx.verbs.bias.editable_source import EditableSource
 from amct_onnx.verbs.bias.report import EXACT, FLOAT, NO_BIAS, ROUNDED, UNREACHABLE, BiasEntry, BiasReport
@@ -29,8 +29,8 @@ def quantize_bias(
     output_file: str | os.PathLike[str],
     *,
     grid_weights: bool = True,
-    gemm_per_channel: str = "mul",
-    asymmetric_weights: str = "refuse",
+    gemm_per_channel: GemmPerChannel = "mul",
+    asymmetric_weights: AsymmetricWeights = "refuse",
     progress: Callable[[int, int], None] | None = None,
 ) -> BiasReport:
     """Write the source with ``round(bias / s) * s``, s = scale_d * scale_w, in every layer that becomes int8.

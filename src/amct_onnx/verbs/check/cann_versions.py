@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from amct_onnx.errors import SettingError
 
 MASTER = "master"
 """The open repositories of CANN as of 2026-08-22."""
-CANN_VERSIONS = ("8.5", "9.0", "9.1", MASTER)
+CannVersion = Literal["8.5", "9.0", "9.1", "master"]
+CANN_VERSIONS: tuple[str, ...] = get_args(CannVersion)
 RELEASES = CANN_VERSIONS[:-1]
 
 

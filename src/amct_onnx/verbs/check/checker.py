@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from amct_onnx.device.chips import CHIPS, Chip, find_chip
-from amct_onnx.verbs.check.cann_versions import versions_of
+from amct_onnx.files.model_in_memory import as_file
+from amct_onnx.verbs.check.cann_versions import CannVersion, versions_of
 from amct_onnx.verbs.check.load import load_for_check
 from amct_onnx.verbs.check.model_view import ModelView
 from amct_onnx.verbs.check.report import SEVERITIES, CheckReport, Finding
 from amct_onnx.verbs.check.rule import Find, Hit
 from amct_onnx.verbs.check.rules import RULES
 
+if TYPE_CHECKING:
+    from amct_onnx.files.model_in_memory import AnyModel
 
-def check(
-    model: str | os.PathLike[str] | ir.Model, soc_version: str | None = None, cann: str | None = None
-) -> CheckReport:
+
+def check(model: AnyModel, soc_version: str | None = None, cann: CannVersion | None = None) -> CheckReport:
     """Tell whether ATC will accept a deploy model, from this tool or any other.
 
     Args:
-        model: path of the .onnx file, or a model in memory; it is not modified and its weights are not read.
+        model: path of the .onnx file, or a model in memory, an ``onnx.ModelProto`` or ``onnx_ir.Model``; it is not
+            modified.
         soc_version: value of ATC's ``--soc_version``; None checks for every known product.
         cann: "8.5", "9.0", "9.1" or "master"; None checks for all of them.
 
@@ -38,9 +41,9 @@ def check(
     versions = versions_of(cann)
     if isinstance(model, ir.Model):
         return _check(ModelView(model), None, soc_version, products, versions)
-    loaded, facts = load_for_check(model)
-    view = ModelView(loaded, Path(model).resolve().parent, facts)
-    return _check(view, os.fspath(model), soc_version, products, versions)
+    with as_file(model) as (path, name):
+        loaded, facts = load_for_check(path)
+        return _check(ModelView(loaded, Path(path).resolve().parent, facts), name, soc_version, products, versions)
 
 
 def _check(

@@ -9,9 +9,11 @@ from functools import partial
 from amct_onnx.common.cpu_count import cpu_count
 from amct_onnx.common.json_text import json_text
 from amct_onnx.data.images import ImageOptions
-from amct_onnx.data.source import DataSource
+from amct_onnx.data.labels import AnyLabels
+from amct_onnx.data.source import AnyData, DataSource
 from amct_onnx.files.output_files import in_real_folder
 from amct_onnx.files.write import write_texts
+from amct_onnx.verbs.compare.measure.evaluator import AnyEvaluator
 from amct_onnx.verbs.compare.measure.progress import Tell
 from amct_onnx.verbs.compare.present.html.write_html import render_html
 from amct_onnx.verbs.compare.report import CompareReport
@@ -25,10 +27,10 @@ DEFAULT_BATCH = 32
 def compare(
     model: str | os.PathLike[str],
     save_path: str | os.PathLike[str],
-    data: str | os.PathLike[str] | DataSource,
+    data: AnyData | DataSource,
     *,
-    labels: str | os.PathLike[str] | None = None,
-    evaluator: str | os.PathLike[str] | None = None,
+    labels: AnyLabels | None = None,
+    evaluator: AnyEvaluator | None = None,
     devices: Sequence[str] = (DEFAULT_DEVICE,),
     input_shape: str = "",
     input_type: str = "",
@@ -52,8 +54,9 @@ def compare(
         model: the source that was converted.
         save_path: where ``convert`` wrote its outputs.
         data: what ``open_data`` takes, or a source of one's own.
-        labels: file with one whole number per sample for top-1 and top-5, or with what the evaluator takes.
-        evaluator: Python file with ``evaluate(outputs, feeds, labels)``, see docs/compare.md.
+        labels: array or file with one whole number per sample for top-1 and top-5, or with what the evaluator takes.
+        evaluator: function ``evaluate(outputs, feeds, labels)``, object or Python file with it, see docs/compare.md. A
+            cluster takes a file only.
         devices: profiles of the deploy model, see ``DeploySession``.
         input_shape: as ``open_data`` takes it.
         input_type: as ``open_data`` takes it.

@@ -21,6 +21,7 @@ from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.plan.output_scales import own_scale
 from amct_onnx.verbs.compare.float_model import FLOAT, FloatModel, read_float_model
 from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT, Key
+from amct_onnx.verbs.compare.measure.evaluator import EvaluatorCode
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, show, tensors_of
 from amct_onnx.verbs.compare.pairing import Paired, check_source, pair_layers
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -81,8 +82,7 @@ class Job:
         layer_names: in the ledger's order, by which a deploy session's counts are found.
         outputs: names of the graph outputs.
         threads: of each session: another number may add float32 in another order.
-        evaluator: source text of the user's evaluator, or "".
-        evaluator_file: its path, for messages.
+        evaluator: the user's own metrics.
         float_model: the float model before quantization, which is measured and judges nothing; None without one.
     """
 
@@ -96,8 +96,7 @@ class Job:
     layer_names: tuple[str, ...]
     outputs: tuple[str, ...]
     threads: int = 1
-    evaluator: str = ""
-    evaluator_file: str = ""
+    evaluator: EvaluatorCode = EvaluatorCode()
     float_model: FloatModel | None = None
     key: str = field(default="", compare=False)
 
@@ -129,8 +128,7 @@ def make_job(
     devices: Sequence[str],
     *,
     threads: int = 1,
-    evaluator: str = "",
-    evaluator_file: str = "",
+    evaluator: EvaluatorCode | None = None,
     float_model: str | os.PathLike[str] | None = None,
     changed: bool = False,
     outputs_only: bool = False,
@@ -142,6 +140,7 @@ def make_job(
     Raises:
         AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
     """
+    evaluator = evaluator or EvaluatorCode()
     devices = tuple(dict.fromkeys(find_profile(device).name for device in devices))
     fake_quant, deploy = read_model(ledger.fake_quant_model), read_model(ledger.deploy_model)
     layers = pair_layers(ledger, fake_quant, deploy, changed=changed)
@@ -165,7 +164,7 @@ def make_job(
     digest = hashlib.sha256()
     for content in (source, fake_bytes, deploy_bytes, *((held.model,) if held is not None else ())):
         digest.update(content.content)
-    digest.update(repr((devices, threads, evaluator)).encode())
+    digest.update(repr((devices, threads, evaluator.text)).encode())
     job = Job(
         source=source,
         fake_quant=fake_bytes,
@@ -178,7 +177,6 @@ def make_job(
         outputs=tuple(outputs),
         threads=threads,
         evaluator=evaluator,
-        evaluator_file=evaluator_file,
         float_model=held,
         key=digest.hexdigest(),
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amct_onnx.data.images import ImageOptions
-from amct_onnx.data.source import DataSource
+from amct_onnx.data.labels import AnyLabels
+from amct_onnx.data.source import AnyData, DataSource
+from amct_onnx.verbs.compare.measure.evaluator import AnyEvaluator
 from amct_onnx.verbs.compare.measure.progress import Tell
 from amct_onnx.verbs.convert.read_ledger import Ledger
 
@@ -19,9 +21,9 @@ class Request:
 
     model: str | os.PathLike[str]
     save_path: str | os.PathLike[str]
-    data: str | os.PathLike[str] | DataSource
-    labels: str | os.PathLike[str] | None
-    evaluator: str | os.PathLike[str] | None
+    data: AnyData | DataSource
+    labels: AnyLabels | None
+    evaluator: AnyEvaluator | None
     devices: tuple[str, ...]
     input_shape: str
     input_type: str
@@ -44,9 +46,9 @@ class Request:
             "devices": ", ".join(devices),
             "batch_size": str(self.batch_size),
             "threads": str(self.threads),
-            "labels": os.fspath(self.labels) if self.labels is not None else "none",
+            "labels": _given(self.labels),
             "float_model": os.fspath(self.float_model) if self.float_model is not None else "none",
-            "evaluator": os.fspath(self.evaluator) if self.evaluator is not None else "none",
+            "evaluator": _given(self.evaluator),
             "input_shape": self.input_shape or "the model's",
             "input_type": self.input_type or "the model's",
             "images": "default" if self.images in (None, ImageOptions()) else str(self.images),
@@ -54,5 +56,12 @@ class Request:
 
     def read_files(self, ledger: Ledger) -> list[str | os.PathLike[str]]:
         """The files and folders that the comparison reads, beside the models."""
-        data = None if isinstance(self.data, DataSource) else self.data
-        return [p for p in (ledger.path, self.labels, self.evaluator, self.board, data) if p is not None]
+        named = (ledger.path, self.labels, self.evaluator, self.board, self.data)
+        return [p for p in named if isinstance(p, (str, os.PathLike))]
+
+
+def _given(value: object) -> str:
+    """A file that was given, or what kind of object."""
+    if value is None:
+        return "none"
+    return os.fspath(value) if isinstance(value, (str, os.PathLike)) else "in memory"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from amct_onnx.common.log import start_log
 from amct_onnx.common.versions import DECIDING, library_versions
+from amct_onnx.data.input_spec import specs_of
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import specs_of
 from amct_onnx.data.source import DataSource
 from amct_onnx.errors import AmctError, OutputError, SettingError
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder
@@ -106,8 +106,7 @@ def _open(request: Request) -> _Opened:
     """The models' sessions and the data's first batch, with nothing in the way of the reports."""
     request.stage("Reading the models")
     ledger = read_ledger(request.save_path)
-    file = request.evaluator
-    text, name = (read_evaluator(file), os.fspath(file)) if file is not None else ("", "")
+    evaluator = read_evaluator(request.evaluator)
     beside = examine_files(request.model, ledger)
     made = partial(
         make_job,
@@ -115,8 +114,7 @@ def _open(request: Request) -> _Opened:
         ledger,
         request.devices,
         threads=request.threads,
-        evaluator=text,
-        evaluator_file=name,
+        evaluator=evaluator,
         float_model=request.float_model,
         changed=beside.changed,
     )
@@ -195,6 +193,8 @@ def _check_settings(request: Request) -> None:
         raise SettingError("max_drop is negative or no number. Give the points that may be lost, 0 or more.")
     if not request.devices or request.batch_size < 0 or request.threads < 1:
         raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
+    if request.dask and request.evaluator is not None and not isinstance(request.evaluator, (str, os.PathLike)):
+        raise SettingError("The evaluator is an object of this process, and a cluster runs others. Give a Python file.")
 
 
 def _sessions(

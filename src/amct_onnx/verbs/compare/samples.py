@@ -8,8 +8,8 @@ from itertools import chain
 
 import numpy as np
 
-from amct_onnx.data.read_feeds import InputSpec
-from amct_onnx.data.source import DataSource
+from amct_onnx.data.input_spec import InputSpec
+from amct_onnx.data.source import AnyData, DataSource, name_of
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
 from amct_onnx.verbs.compare.measure.batches import cut_batches, samples_in
@@ -32,17 +32,17 @@ class Samples:
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | DataSource,
+        data: AnyData | DataSource,
         source: DataSource,
         inputs: Sequence[InputSpec],
         batch_size: int,
     ) -> None:
-        self.name = type(data).__name__ if isinstance(data, DataSource) else os.fspath(data)
+        self.name = name_of(data)
         self.source = source
         self.total: int | None = None
         if source.count is not None:
             self.total = source.count * (inputs[0].batch or 1)
-        elif not isinstance(data, DataSource):
+        elif isinstance(data, (str, os.PathLike)):
             self.total = samples_in(data, inputs)
         self._inputs, self._size = inputs, batch_size
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def int8_weights(plan: Plan) -> frozenset[str]:
 
 
 def assemble_report(
-    model_file: str | os.PathLike[str],
+    model_file: str,
     targets: Targets,
     plan: Plan,
     origin: Origin | None,
@@ -56,7 +55,7 @@ def assemble_report(
         )
     paths, record = targets.paths, targets.record
     return ConversionReport(
-        model_file=os.fsencode(model_file).decode(errors="backslashreplace"),
+        model_file=model_file,
         deploy_model=str(paths[0]),
         fake_quant_model=str(paths[1]),
         ledger_file=str(paths[2]),

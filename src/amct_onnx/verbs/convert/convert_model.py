@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -16,10 +17,11 @@ from amct_onnx.common.log import get_logger, start_log
 from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.device.chips import find_chip
 from amct_onnx.emit.deploy import DeployEmitter
-from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter
+from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter, FakeQuantWeights
 from amct_onnx.emit.record import is_own_record, record_text
 from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.compose import data_path
+from amct_onnx.files.model_in_memory import as_file
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder, output_files
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
@@ -27,7 +29,7 @@ from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.planner import make_plan
-from amct_onnx.plan.settings import PlanSettings
+from amct_onnx.plan.settings import AsymmetricWeights, GemmPerChannel, PlanSettings
 from amct_onnx.verbs.check.checker import check
 from amct_onnx.verbs.convert.assemble_report import Targets, assemble_report, int8_weights
 from amct_onnx.verbs.convert.datadump_graph import datadump_graph
@@ -36,24 +38,28 @@ from amct_onnx.verbs.convert.log_report import log_report
 from amct_onnx.verbs.convert.recorded_factors import insert_recorded_quantizers
 from amct_onnx.verbs.convert.report import ConversionReport, Origin
 
+if TYPE_CHECKING:
+    from amct_onnx.files.model_in_memory import AnyModel
+
 
 def convert_qat_model(
-    model_file: str | os.PathLike[str],
+    model_file: AnyModel,
     save_path: str | os.PathLike[str],
     record_file: str | os.PathLike[str] | None = None,
     *,
     grid_weights: bool = True,
-    gemm_per_channel: str = "mul",
+    gemm_per_channel: GemmPerChannel = "mul",
     keep_conv1d: bool = False,
-    asymmetric_weights: str = "refuse",
-    fake_quant_weights: str = INT8_WEIGHTS,
+    asymmetric_weights: AsymmetricWeights = "refuse",
+    fake_quant_weights: FakeQuantWeights = INT8_WEIGHTS,
     soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
     """Convert a QAT model with Q/DQ pairs into a deploy model and a fake-quant model.
 
     Args:
-        model_file: the .onnx file.
+        model_file: the .onnx file; or a model in memory, an ``onnx.ModelProto`` or ``onnx_ir.Model``, which is written
+            to a temporary folder first.
         save_path: folder and name prefix; with a trailing slash the files get no prefix.
         record_file: path of the factor record to write; none is written when None. Of files that are there, only a
             record that a conversion wrote is replaced.
@@ -83,13 +89,13 @@ def convert_qat_model(
 
 
 def convert_model(
-    model_file: str | os.PathLike[str],
+    model_file: AnyModel,
     scale_offset_record_file: str | os.PathLike[str],
     save_path: str | os.PathLike[str],
     *,
-    gemm_per_channel: str = "mul",
+    gemm_per_channel: GemmPerChannel = "mul",
     keep_conv1d: bool = False,
-    fake_quant_weights: str = INT8_WEIGHTS,
+    fake_quant_weights: FakeQuantWeights = INT8_WEIGHTS,
     soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionReport:
@@ -98,7 +104,7 @@ def convert_model(
     The result is that of a QAT model whose Q/DQ nodes hold these factors.
 
     Args:
-        model_file: the float .onnx file.
+        model_file: the float .onnx file, or a model in memory.
         scale_offset_record_file: the record, protobuf text; its keys are names of nodes. It is only read.
         save_path: as ``convert_qat_model`` takes it.
         gemm_per_channel: as there.
@@ -123,7 +129,7 @@ def convert_model(
 class _Request:
     """The arguments of a conversion."""
 
-    model_file: str | os.PathLike[str]
+    model_file: AnyModel
     save_path: str | os.PathLike[str]
     record_file: str | os.PathLike[str] | None
     factors_file: str | None
@@ -140,15 +146,15 @@ def _run(request: _Request) -> ConversionReport:
     if request.soc_version is not None:
         find_chip(request.soc_version)  # an unknown name is said before a long conversion
     start_log()
-    with _collector_paused():
-        report, replaced = _convert(request)
+    with as_file(request.model_file) as (path, name), _collector_paused():
+        report, replaced = _convert(request, path, name)
     log_report(report, replaced)
     return report
 
 
-def _read(request: _Request) -> ir.Model:
+def _read(request: _Request, path: str | os.PathLike[str]) -> ir.Model:
     """The source; a float model gets the quantizers that its record tells of."""
-    model = read_model(request.model_file)
+    model = read_model(path)
     if request.factors_file is not None:
         from amct_onnx.files.read_record import read_record  # imports msgspec, which a QAT model does not need
 
@@ -173,15 +179,15 @@ class _Source:
     names: frozenset[str]
 
 
-def _source(request: _Request) -> _Source:
-    model = _read(request)
+def _source(request: _Request, path: str | os.PathLike[str]) -> _Source:
+    model = _read(request, path)
     origin = _origin(model, request)
     inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
     names = frozenset(n.name for n in nodes_of(model) if n.name)
     return _Source(normalise(model), origin, inputs, names)
 
 
-def _check_free(targets: Targets, request: _Request, inputs: Set[tuple[int, int]]) -> list[Path]:
+def _check_free(targets: Targets, model_file: str | os.PathLike[str], inputs: Set[tuple[int, int]]) -> list[Path]:
     """The files that were there before.
 
     Raises:
@@ -189,7 +195,7 @@ def _check_free(targets: Targets, request: _Request, inputs: Set[tuple[int, int]
     """
     record = targets.record
     files = [*targets.paths, *(data_path(p) for p in targets.paths[:2]), *([record] if record else [])]
-    replaced = check_targets(files, request.model_file, inputs)
+    replaced = check_targets(files, model_file, inputs)
     if record in replaced and not record.is_symlink():  # a link is replaced, and what it points to stays
         _check_own(record)
     return replaced
@@ -208,14 +214,14 @@ def _say_where(save_path: str, deploy_model: Path) -> None:
     get_logger("Utils").warning("save_path '%s' %s. The deploy model becomes %s", save_path, what, deploy_model)
 
 
-def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
-    """The report, and the files that were there before."""
+def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tuple[ConversionReport, list[Path]]:
+    """The report, and the files that were there before; the model's path, and its name for people."""
     _, paths = output_files(os.fspath(request.save_path))
     _say_where(os.fspath(request.save_path), paths[0])
     targets = Targets(tuple(paths), None if request.record_file is None else in_real_folder(request.record_file))
-    source = _source(request)
+    source = _source(request, path)
     plan = make_plan(source.model, request.settings)
-    replaced = _check_free(targets, request, source.inputs)
+    replaced = _check_free(targets, path, source.inputs)
     _free_garbage()
     origin, names = source.origin, source.names
     deploy = emitted(
@@ -230,7 +236,7 @@ def _convert(request: _Request) -> tuple[ConversionReport, list[Path]]:
     fake_quant = emitted(emitter, plan, paths[1], frozenset(), lambda *_: None)
     del source, emitter
     _free_garbage()
-    report = assemble_report(request.model_file, targets, plan, origin, deploy, fake_quant)
+    report = assemble_report(name, targets, plan, origin, deploy, fake_quant)
     texts = {paths[2]: json_text(report.to_dict())}
     if targets.record is not None:
         texts[targets.record] = record_text(plan)

@@ -17,8 +17,9 @@ from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.common.onnxruntime_session import open_session
 from amct_onnx.common.versions import library_versions
 from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.input_spec import InputSpec, specs_of
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import InputSpec, specs_of
+from amct_onnx.data.source import AnyData, name_of
 from amct_onnx.errors import DataError, NoQuantizerError, SettingError, UnsupportedModelError
 from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.files.read import read_model
@@ -48,7 +49,7 @@ SEED = 7
 
 def doctor(
     model: str | os.PathLike[str] | None = None,
-    data: str | os.PathLike[str] | None = None,
+    data: AnyData | None = None,
     *,
     input_shape: str = "",
     input_type: str = "",
@@ -60,7 +61,7 @@ def doctor(
 
     Args:
         model: a model with QuantizeLinear/DequantizeLinear; None for a small built-in u8s8 model.
-        data: as ``amct_onnx simulate --data`` takes it; random numbers over the range of the input's quantizer when
+        data: as ``open_data`` takes it; random numbers over the range of the input's quantizer when
             None.
         input_shape: ATC's notation, ``"input:1,3,224,224"``, for dimensions that the model leaves free.
         input_type: as ``open_data`` takes it.
@@ -100,7 +101,7 @@ def doctor(
         step(index + 3, total)
     return DoctorReport(
         model=BUILT_IN if model is None else os.fspath(model),
-        data=f"random (seed {SEED})" if data is None else os.fspath(data),
+        data=f"random (seed {SEED})" if data is None else name_of(data),
         feeds=len(batches),
         values=sum(np.asarray(v).size for outputs in expected for v in outputs),
         cpu=cpu_facts(),
@@ -114,7 +115,7 @@ def doctor(
 
 def _feeds(
     inputs: tuple[InputSpec, ...],
-    data: str | os.PathLike[str] | None,
+    data: AnyData | None,
     input_shape: str,
     input_type: str,
     images: ImageOptions | None,

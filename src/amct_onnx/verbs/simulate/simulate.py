@@ -8,14 +8,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import start_log
 from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.data.images import ImageOptions
+from amct_onnx.data.input_spec import specs_of
 from amct_onnx.data.open_data import open_data
-from amct_onnx.data.read_feeds import specs_of
+from amct_onnx.data.source import AnyData, name_of
 from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import LayerCounts
 from amct_onnx.device.facts import LayerFacts
@@ -70,7 +71,7 @@ class Simulation(ShownReport):
 
 def simulate(
     model: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    data: AnyData,
     save_path: str | os.PathLike[str],
     *,
     device: str = "reference",
@@ -78,7 +79,7 @@ def simulate(
     input_type: str = "",
     images: ImageOptions | None = None,
     dump_layers: bool = False,
-    file_format: str = "npy",
+    file_format: Literal["npy", "bin"] = "npy",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Simulation:
     """Run every feed and write its outputs to ``<save_path>/<number>/``, the facts to ``simulation.json``.
@@ -104,7 +105,8 @@ def simulate(
     done = 0
     profile = find_profile(device)
     with ResultFolder(folder) as results, DeploySession(model, device=profile.name, collect=collect) as session:
-        results.refuse_input(data)
+        if isinstance(data, (str, os.PathLike)):
+            results.refuse_input(data)
         names = [o.name for o in session.get_outputs()]
         source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
         for feeds in source:
@@ -115,9 +117,9 @@ def simulate(
                 else:
                     outputs = session.run(None, feeds)
             except DataError as error:
-                raise DataError(f"{data}: feed {done}: {error}") from error
+                raise DataError(f"{name_of(data)}: feed {done}: {error}") from error
             except Exception as error:  # onnxruntime's classes share no base
-                raise DataError(f"{data}: feed {done} cannot be run ({error}). Check its shapes.") from error
+                raise DataError(f"{name_of(data)}: feed {done} cannot be run ({error}). Check its shapes.") from error
             files = [(file_name(n), v) for n, v in zip(names, outputs, strict=True)]
             results.add(files + [f for layer in layers for f in layer_files(layer)], file_format)
             done += 1
@@ -125,7 +127,7 @@ def simulate(
                 progress(done, source.count)
         result = Simulation(
             model=os.fspath(model),
-            data=os.fspath(data),
+            data=name_of(data),
             folder=str(folder),
             device=profile.name,
             feeds=done,

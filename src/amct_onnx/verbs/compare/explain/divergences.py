@@ -29,6 +29,7 @@ from amct_onnx.verbs.compare.explain.source_grids import Grid, source_grids
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
+from amct_onnx.verbs.compare.measure.evaluator import EvaluatorCode
 from amct_onnx.verbs.compare.measure.sessions import tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
@@ -253,4 +254,4 @@ def _with_reference(job: Job) -> Job:
         replace(t, others={FAKE_QUANT: t.others[FAKE_QUANT], deploy_key(REFERENCE): t.others[name]})
         for t in job.tracked
     )
-    return replace(job, devices=(REFERENCE,), tracked=tracked, evaluator="", float_model=None)
+    return replace(job, devices=(REFERENCE,), tracked=tracked, evaluator=EvaluatorCode(), float_model=None)

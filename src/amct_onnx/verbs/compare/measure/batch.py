@@ -14,7 +14,6 @@ from amct_onnx.verbs.compare.float_model import FLOAT, feeds_of
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
 from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy, Flips, find_flips, is_classifier, ranks
-from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.input_histogram import input_bins
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, run_named
@@ -82,7 +81,7 @@ class Runner:
         self.deploy = {
             deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices
         }
-        self._evaluator = Evaluator(job.evaluator, job.evaluator_file) if job.evaluator else None
+        self._evaluator = job.evaluator.open()
         self._scratch = Scratch()
         self._layers = {name: index for index, name in enumerate(job.layer_names)}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.data.input_spec import InputSpec
 from amct_onnx.data.loaded_array import load_file, loaded_array
-from amct_onnx.data.read_feeds import InputSpec
 from amct_onnx.data.source import Labelled
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.measure.batch import Batch

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,9 +36,10 @@ class Evaluator:
         DataError: The text cannot be run, or defines neither ``evaluate`` nor ``collect`` and ``score``.
     """
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, own: object = None) -> None:
+        """Run the text, or take the functions of an object of the caller's own."""
         self._file = file
-        self._names = run_code(text, file, "amct_evaluator")
+        self._names = run_code(text, file, "amct_evaluator") if own is None else _functions_of(own)
         defined = {n for n in ("evaluate", "collect", "score") if callable(self._names.get(n))}
         if ("collect" in defined) != ("score" in defined):
             there, missing = ("collect", "score") if "collect" in defined else ("score", "collect")
@@ -168,12 +171,51 @@ def _name(name: object) -> str:
     return text
 
 
-def read_evaluator(path: str | os.PathLike[str]) -> str:
-    """The text of an evaluator's file, checked to define what it must.
+AnyEvaluator = str | os.PathLike[str] | Callable[..., Mapping[str, Any]] | object
+"""A Python file; a function like ``evaluate``; or an object with the methods that a file would define as functions."""
+
+
+@dataclass(frozen=True)
+class EvaluatorCode:
+    """An evaluator as a job holds it.
+
+    Attributes:
+        text: source text; of an object what is known of its own. "" without an evaluator.
+        file: its path, or what the object is, for messages.
+        own: the object; it stays in this process.
+    """
+
+    text: str = ""
+    file: str = ""
+    own: object = None
+
+    def open(self) -> Evaluator | None:
+        """The evaluator, or None."""
+        return Evaluator(self.text, self.file, self.own) if self.file else None
+
+
+def read_evaluator(given: AnyEvaluator | None) -> EvaluatorCode:
+    """An evaluator, checked to define what it must.
 
     Raises:
         DataError: It is missing or unusable.
     """
-    text = read_code(path)
-    Evaluator(text, os.fspath(path))
-    return text
+    if given is None:
+        return EvaluatorCode()
+    if isinstance(given, (str, os.PathLike)):
+        code = EvaluatorCode(read_code(given), os.fspath(given))
+    else:
+        kind = given if inspect.isroutine(given) else type(given)
+        name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', 'evaluator')}"
+        try:
+            text = inspect.getsource(kind)
+        except (OSError, TypeError):  # typed into an interpreter
+            text = name
+        code = EvaluatorCode(text, name, given)
+    code.open()
+    return code
+
+
+def _functions_of(own: object) -> dict[str, Any]:
+    found = {n: getattr(own, n) for n in ("evaluate", "finish", "collect", "score") if hasattr(own, n)}
+    return {"evaluate": own, **found} if callable(own) else found

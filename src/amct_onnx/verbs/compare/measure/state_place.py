@@ -12,8 +12,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from amct_onnx.common.log import get_logger
-from amct_onnx.data.source import DataSource
+from amct_onnx.data.labels import AnyLabels
+from amct_onnx.data.source import IN_MEMORY, AnyData, DataSource
 from amct_onnx.errors import DataError, OutputError
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.batch import Batch
@@ -26,7 +29,7 @@ MAX_REASONS = 5
 def run_key(
     job: Job,
     settings: Mapping[str, str],
-    read: Sequence[str | os.PathLike[str] | DataSource | None],
+    read: Sequence[AnyData | AnyLabels | DataSource | None],
     total: int | None,
     first: Batch,
 ) -> str:
@@ -50,18 +53,30 @@ def run_key(
     return digest.hexdigest()
 
 
-def _signature(source: str | os.PathLike[str] | DataSource | None) -> list[str]:
+def _signature(source: AnyData | AnyLabels | DataSource | None) -> list[str]:
     """What tells data from others without reading them."""
     if source is None:
         return ["none"]
     if isinstance(source, DataSource):
         return [f"{type(source).__module__}.{type(source).__qualname__}"]
+    if not isinstance(source, (str, os.PathLike)):
+        return [IN_MEMORY, *_arrays_signature(source)]
     path = os.path.realpath(source)
     found = [path]
     for folder, folders, files in os.walk(path):
         folders.sort()
         found += [_file_signature(os.path.join(folder, name)) for name in sorted(files)]
     return found if os.path.isdir(path) else [path, _file_signature(path)]
+
+
+def _arrays_signature(source: object) -> list[str]:
+    """Names, types and shapes: the content shows when the state is read."""
+    if isinstance(source, Mapping):
+        return [text for name, array in source.items() for text in (str(name), *_arrays_signature(array))]
+    if isinstance(source, Sequence) and source and isinstance(source[0], Mapping):
+        return [str(len(source)), *_arrays_signature(source[0])]
+    array = np.asarray(source)
+    return [f"{array.dtype}{array.shape}"]
 
 
 def _file_signature(path: str) -> str:

@@ -216,14 +216,14 @@ def _accuracy(content: AccuracyContent, place: str, samples: int, job: Job) -> A
             ("right", all(n in known and v <= content.samples for n, v in content.right.items())),
             ("right", content.right.get("top-1", 0) <= content.right.get("top-5", content.samples)),
             ("gained", content.gained + content.lost <= content.samples),
-            ("sums", bool(job.evaluator) or not sums),
+            ("sums", bool(job.evaluator.file) or not sums),
         ),
     )
     try:
         records = unpacked(content.records)
     except ValueError as error:
         raise ContentError(f"{place}.records: {error}") from error
-    _hold(place, (("records", len(records) in ((0, samples) if job.evaluator else (0,))),))
+    _hold(place, (("records", len(records) in ((0, samples) if job.evaluator.file else (0,))),))
     size = sum(map(len, records)) + len(records)
     return Accuracy(content.samples, dict(content.right), content.gained, content.lost, sums, records, size)
 

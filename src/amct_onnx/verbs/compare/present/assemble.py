@@ -23,7 +23,6 @@ from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.layer_details import InputHistogram
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
-from amct_onnx.verbs.compare.measure.evaluator import Evaluator
 from amct_onnx.verbs.compare.measure.sessions import pinned_settings
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.channels import channel_errors
@@ -242,7 +241,7 @@ def _input(quantizer: Quantized | None, results: Results) -> InputHistogram | No
 
 def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
     job, pins = run.job, pinned_settings(run.job.threads)
-    evaluator = Evaluator(job.evaluator, job.evaluator_file) if job.evaluator else None
+    evaluator = job.evaluator.open()
 
     def metrics(key: str) -> tuple[Metric, ...]:
         accuracy = run.results.accuracy.get(key, Accuracy())
