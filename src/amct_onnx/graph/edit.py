@@ -13,6 +13,16 @@ WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators of the default domain that hold graphs."""
 
 
+STANDS_FOR = "amct_onnx.stands_for"
+"""Key in a node's meta: name and operator of the node of the user's file in whose place it stands."""
+
+
+def stands_for(node: ir.Node) -> tuple[str, str]:
+    """Name and operator under which the user knows a node."""
+    known: tuple[str, str] = node.meta.get(STANDS_FOR, (node.name or "", node.op_type))
+    return known
+
+
 class GraphEditor:
     """Edits one model; collects its names once, so that each edit costs the same in a large graph.
 
@@ -98,6 +108,7 @@ class GraphEditor:
         if label:
             name = self.node_names.take(f"{name}/{label}")
         new = self.insert(op_type, inputs, name, attributes, before=at, outputs=outputs, doc_string=at.doc_string)
+        new.meta[STANDS_FOR] = stands_for(at)
         if like is not None:
             for result in new.outputs:
                 result.type, result.shape = like.type, like.shape

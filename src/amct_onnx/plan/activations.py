@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import onnx_ir as ir
 
+from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
@@ -22,12 +23,13 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
     on_grid = [(v, q) for v in (node.inputs if node is not None else ()) if v and (q := grids.of(v)) is not None]
     if node is not None and on_grid and node.op_type not in LAYER_KINDS:
         source, quantizer = on_grid[0]
-        made = f"its input '{name}' is made by {node.op_type} '{node.name}'"
+        maker, op_type = stands_for(node)
+        made = f"its input '{name}' is made by {op_type} '{maker}'"
         _check_integers(quantizer, f"{made} of '{source.name}', which")
         raise Refusal(
             "activation-not-quantized",
             f"{made}, whose results do not lie on the grid of the quantizer of '{source.name}'",
-            f"Quantize the output of '{node.name}'.",
+            f"Quantize the output of '{maker}'.",
         )
     if node is not None and node.domain not in ("", "ai.onnx"):
         raise Refusal(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
@@ -62,18 +63,23 @@ class QuantizedReaders:
     def others(self, nodes: Iterable[ir.Node], told: Collection[str]) -> Iterator[FloatOperator]:
         """The other operators, but for those that only select elements, and those that the ledger names elsewhere.
 
+        Nodes that stand for one of the user's file are one row under its name.
+
         Args:
             nodes: of the model.
             told: names of layers and of what they absorb.
         """
+        listed = set(told)
         for node in nodes:
-            if (node.name or "") in told or is_op(node, QUANTIZE, DEQUANTIZE) or node.op_type in SILENT:
+            name, op_type = stands_for(node)
+            if not listed.isdisjoint((node.name or "", name)) or is_op(node, QUANTIZE, DEQUANTIZE):
                 continue
             read = self._read(node)
             moves = node.domain == "" and (node.op_type in CONDITIONAL or bool(data_inputs(node)))
-            if read is None or (moves and not self._constants.is_constant(read)):
+            if node.op_type in SILENT or read is None or (moves and not self._constants.is_constant(read)):
                 continue
-            yield FloatOperator(node.name or "", node.op_type, read.name or "")
+            listed.add(name)
+            yield FloatOperator(name, op_type, _known(read, node).name or "")
 
     def _read(self, node: ir.Node) -> ir.Value | None:
         """The first input that a quantizer made; None where there is none, or the node computes a constant."""
@@ -88,6 +94,16 @@ class QuantizedReaders:
         while node is not None and not is_op(node, DEQUANTIZE) and node.inputs and node.inputs[0] is not None:
             node = node.inputs[0].producer()
         return is_op(node, DEQUANTIZE)
+
+
+def _known(value: ir.Value, reader: ir.Node) -> ir.Value:
+    """The tensor of the user's file behind one that was made in the reader's place."""
+    producer = value.producer()
+    while producer is not None and stands_for(producer) == stands_for(reader) and producer.inputs:
+        if producer.inputs[0] is None:
+            break
+        value, producer = producer.inputs[0], producer.inputs[0].producer()
+    return value
 
 
 def _why_refused(node: ir.Node) -> tuple[str, str] | None:

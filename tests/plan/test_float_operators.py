@@ -1,0 +1,32 @@
+"""What reads quantized numbers as floats is a row under the name that the user's file has for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.written_models import convert_and_compare, write_model
+
+CONSTANTS = {"s": np.float32(0.05), "z": np.int8(3), "two": np.array([2])}
+READERS = {
+    "fused operator": ("float y", "y = com.microsoft.Gelu(d)", ("Gelu", "d")),
+    "reader of integers": ("int64 y", "y = ArgMax <axis = 1> (q)", ("ArgMax", "q")),
+    "reader of integers themselves": ("int8 y", "y = Neg(q)", ("Neg", "q")),
+    "integer operator": (
+        "float y",
+        "i = com.microsoft.QLinearSigmoid(q, s, z, s, z) y = DequantizeLinear(i, s, z)",
+        ("QLinearSigmoid", "q"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("output", "nodes", "row"), READERS.values(), ids=READERS)
+def test_one_row_under_the_name_of_the_source(output: str, nodes: str, row: tuple[str, str], tmp_path: Path) -> None:
+    text = f"g (float[n, 8] x) => ({output}) {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) {nodes} }}"
+    path = write_model(tmp_path / "m.onnx", text, CONSTANTS, imports='"com.microsoft" : 1')
+    feeds = {"x": np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)}
+    # float32 against onnxruntime's fused kernels; a quantized result is one step of 0.05 apart at most
+    report, _ = convert_and_compare(path, feeds, units=0.05 if "Sigmoid" in nodes else 1e-6)
+    assert [(f.op_type, f.tensor) for f in report.float_operators] == [row]
