@@ -35,7 +35,10 @@ class Text(rich.text.Text):
 
 
 class _SafeConsole(Console):
-    """Also escapes what is not a ``Text``, if only after the layout."""
+    """Also escapes what is not a ``Text``, if only after the layout; a notebook shows nothing behind our back."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, force_jupyter=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -46,7 +49,7 @@ def console_for(file: TextIO) -> Console:
     """Where a report is printed, without markup; lines end between words."""
     told = os.environ.get("COLUMNS", "")
     width = None if file.isatty() else int(told) if told.isdecimal() and int(told) > 0 else PLAIN_WIDTH
-    return _SafeConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
+    return _SafeConsole(file=file, width=width)
 
 
 def print_parts(parts: Callable[[int], Iterable[Part]], file: TextIO) -> None:
@@ -77,9 +80,7 @@ class Laid:
 
 def html_of(parts: Callable[[int], Iterable[Part]]) -> str:
     """A report as a preformatted HTML fragment, as a notebook shows it."""
-    console = _SafeConsole(
-        file=io.StringIO(), record=True, width=HTML_WIDTH, highlight=False, markup=False, emoji=False
-    )
+    console = _SafeConsole(file=io.StringIO(), record=True, width=HTML_WIDTH)
     for part in parts(HTML_WIDTH):
         console.print(part)
     return console.export_html(inline_styles=True, code_format=HTML_FORMAT)
