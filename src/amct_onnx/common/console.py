@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TextIO, TypeVar
 
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 
 from amct_onnx.common.plain_text import escaped, shown
 
@@ -50,6 +50,16 @@ def console_for(file: TextIO) -> Console:
     told = os.environ.get("COLUMNS", "")
     width = None if file.isatty() else int(told) if told.isdecimal() and int(told) > 0 else PLAIN_WIDTH
     return _SafeConsole(file=file, width=width)
+
+
+def table_of(*headers: str, whole: Collection[str] = ()) -> Table:
+    """A table whose cells are never cut, or two would look alike.
+
+    Args:
+        headers: of the columns.
+        whole: those whose cells stay on one line: identifiers and numbers; the others break.
+    """
+    return Table(*(Column(h, overflow="fold", no_wrap=h in whole) for h in headers))
 
 
 def print_parts(parts: Callable[[int], Iterable[Part]], file: TextIO) -> None:

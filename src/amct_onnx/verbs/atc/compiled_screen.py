@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.table import Table
-
-from amct_onnx.common.console import Part, Text, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
 from amct_onnx.verbs.atc.compiled_layers import CompiledReport
 
 REMEDY = (
@@ -17,7 +15,8 @@ REMEDY = (
 
 def parts(report: CompiledReport, width: int, *, everything: bool = False) -> Iterator[Part]:
     """One row for each layer, or for those that matter most, and the summary line."""
-    table = Table("Layer", "Operator", "Deploy model", "Compiled", "Compiled as", "Fused with")
+    headers = ("Layer", "Operator", "Deploy model", "Compiled", "Compiled as", "Fused with")
+    table = table_of(*headers, whole=("Operator", "Deploy model", "Compiled"))
     rows, rest = rows_that_matter(report.layers, lambda r: not r.as_intended, everything=everything)
     for _, layer in rows:
         style = "green" if layer.as_intended else "red"

@@ -5,30 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from rich.table import Table
-
-from amct_onnx.common.console import Part, Text, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
 from amct_onnx.plan.ledger import BiasError
 from amct_onnx.verbs.bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasEntry, BiasReport
 
 STYLES = {ROUNDED: "green", FLOAT: "dim", UNREACHABLE: "bold red"}
 
 
+COLUMNS = ("Operator", "Bias", "Before (LSB)", "Before (steps)", "Channel", "After (steps)")
+NARROW_COLUMNS = ("Operator", "Bias", "Before (LSB)", "After (steps)")
+WIDE = 100
+"""Columns of a terminal from which on all figures of a row fit."""
+
+
 def parts(report: BiasReport, width: int, *, everything: bool = False) -> Iterator[Part]:
     """One row per candidate layer, or those that matter most, and the summary line."""
-    table = Table("Layer", "Operator", "Bias", "Before (LSB)", "Before (steps)", "Channel", "After (steps)")
+    columns = COLUMNS if width >= WIDE else NARROW_COLUMNS
+    table = table_of("Layer", *columns, whole=columns)
     rows, rest = rows_that_matter(report.layers, _weight, everything=everything)
     for _, entry in rows:
         before = entry.before
-        table.add_row(
-            Text(entry.name, overflow="fold"),
-            entry.op_type,
-            Text(entry.action, style=STYLES.get(entry.action, "")),
-            "-" if before is None or before.max_lsb is None else f"{before.max_lsb:.3f}",
-            _steps(before),
-            "-" if before is None else str(before.worst_channel),
-            _steps(entry.after),
-        )
+        cells: dict[str, str | Text] = {
+            "Operator": entry.op_type,
+            "Bias": Text(entry.action, style=STYLES.get(entry.action, "")),
+            "Before (LSB)": "-" if before is None or before.max_lsb is None else f"{before.max_lsb:.3f}",
+            "Before (steps)": _steps(before),
+            "Channel": "-" if before is None else str(before.worst_channel),
+            "After (steps)": _steps(entry.after),
+        }
+        table.add_row(Text(entry.name), *(cells[c] for c in columns))
     yield table
     if rest:
         yield rest

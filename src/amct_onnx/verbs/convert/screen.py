@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from amct_onnx.common.console import Part, Text, command_lines, rows_that_matter
+from amct_onnx.common.console import Part, Text, command_lines, rows_that_matter, table_of
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.convert.report import ConversionReport
@@ -87,8 +87,8 @@ def _weight(entry: LayerEntry) -> float:
 
 def _layers(entries: Sequence[LayerEntry], *, wide: bool) -> Table:
     """One row per entry; a verdict is never cut, or two would look alike."""
-    table = Table("Layer", "Operator", *(["Granularity"] if wide else []), "scale_d", "offset_d")
-    table.add_column("Verdict", no_wrap=True)
+    columns = ("Operator", *(["Granularity"] if wide else []), "scale_d", "offset_d", "Verdict")
+    table = table_of("Layer", *columns, whole=columns)
     for entry in entries:
         converted = entry.verdict == CONVERTED
         table.add_row(

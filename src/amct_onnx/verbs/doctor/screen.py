@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.table import Table
-
-from amct_onnx.common.console import Part, Text
+from amct_onnx.common.console import Part, Text, table_of
 from amct_onnx.verbs.doctor.report import EDGES, EQUAL, MEANINGS, REFUSED, ROUNDING, WRONG, DoctorReport
 
 STYLES = {EQUAL: "green", ROUNDING: "green", EDGES: "yellow", WRONG: "bold red", REFUSED: "dim"}
+
+
+COLUMNS = ("Level", "Max error", "of largest", "in steps", "Mean steps", "Differing", "Verdict")
+NARROW_COLUMNS = ("Max error", "in steps", "Differing", "Verdict")
+WIDE = 110
+"""Columns of a terminal from which on all figures of a row fit."""
 
 
 def parts(report: DoctorReport, width: int) -> Iterator[Part]:
@@ -19,18 +23,20 @@ def parts(report: DoctorReport, width: int) -> Iterator[Part]:
     yield Text(f"CPU: {cpu.model or cpu.machine} ({', '.join(cpu.flags) or 'no int8 instructions known'})")
     yield Text(f"Pairs of u8s8 products are added in {sums}")
     yield Text("Versions: " + ", ".join(f"{name} {version}" for name, version in report.versions.items()))
-    table = Table("Setting", "Level", "Max error", "of largest", "in steps", "Mean steps", "Differing", "Verdict")
+    columns = COLUMNS if width >= WIDE else NARROW_COLUMNS
+    table = table_of("Setting", *columns, whole=columns)
     for row in report.settings:
-        numbers = ("-",) * 5
+        cells: dict[str, str | Text] = dict.fromkeys(COLUMNS, "-")
+        cells |= {"Level": row.level, "Verdict": Text(row.verdict, style=STYLES[row.verdict])}
         if row.max_error is not None:
-            numbers = (
-                f"{row.max_error:.4g}",
-                f"{row.max_error_share:.3%}",
-                f"{row.max_error_steps:.3g}",
-                f"{row.mean_error_steps:.3g}",
-                f"{row.differing:.2%}",
-            )
-        table.add_row(row.name, row.level, *numbers, Text(row.verdict, style=STYLES[row.verdict]))
+            cells |= {
+                "Max error": f"{row.max_error:.4g}",
+                "of largest": f"{row.max_error_share:.3%}",
+                "in steps": f"{row.max_error_steps:.3g}",
+                "Mean steps": f"{row.mean_error_steps:.3g}",
+                "Differing": f"{row.differing:.2%}",
+            }
+        table.add_row(row.name, *(cells[c] for c in columns))
     yield table
     met = {row.verdict for row in report.settings}
     for verdict, meaning in MEANINGS.items():

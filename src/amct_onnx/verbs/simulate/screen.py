@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from amct_onnx.common.console import Part, Text, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
 
 if TYPE_CHECKING:
     from amct_onnx.device.facts import LayerFacts
     from amct_onnx.verbs.simulate.simulate import Simulation
 
 
+COLUMNS = ("Operator", "Kernel", "Largest sum", "Worst case", "Largest met", "Saturated", "Ties")
+NARROW_COLUMNS = ("Operator", "Worst case", "Largest met", "Saturated")
+WIDE = 110
+"""Columns of a terminal from which on all figures of a row fit."""
+
+
 def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterator[Part]:
     """The integer layers, or those that saturate most, warnings, and what is not public about the device."""
-    columns = ("Layer", "Operator", "Kernel", "Largest sum", "Worst case", "Saturated", "Ties", "Largest met")
-    table = Table(*columns)
+    columns = COLUMNS if width >= WIDE else NARROW_COLUMNS
+    table = table_of("Layer", *columns, whole=columns)
     counts = {c.name: c for c in result.counts}
+
+    def number(value: int | None) -> str:
+        return "-" if value is None else f"{value:,}"
 
     def share(part: int | None, whole: int | None) -> str:
         return f"{part / whole:.3%}" if part is not None and whole else "-"
@@ -30,15 +37,16 @@ def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterat
     rows, rest = rows_that_matter(result.layers, saturation, everything=everything)
     for _, layer in rows:
         count = counts.get(layer.name)
-        table.add_row(
-            Text(layer.name, overflow="fold"),
-            layer.op_type,
-            layer.kernel,
-            *("-" if n is None else f"{n:,}" for n in (layer.largest_sum, layer.worst_accumulator)),
-            share(count.saturated, count.values) if count else "-",
-            share(count.ties, count.values) if count else "-",
-            f"{count.largest_accumulator:,}" if count else "-",
-        )
+        cells = {
+            "Operator": layer.op_type,
+            "Kernel": layer.kernel,
+            "Largest sum": number(layer.largest_sum),
+            "Worst case": number(layer.worst_accumulator),
+            "Largest met": number(count.largest_accumulator if count else None),
+            "Saturated": share(count.saturated, count.values) if count else "-",
+            "Ties": share(count.ties, count.values) if count else "-",
+        }
+        table.add_row(Text(layer.name), *(cells[c] for c in columns))
     yield table
     if rest:
         yield rest

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Part, Text, rows_that_matter
+from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import (
@@ -45,7 +45,8 @@ def parts(
         everything: print all layers, not only those that matter most.
     """
     wide = width >= WIDE
-    yield _models(report, wide=wide)
+    if wide or any(model.metrics for model in report.models):
+        yield _models(report, wide=wide)
     yield _outputs(report, wide=wide)
     layers, more = _layers(report, wide=wide, everything=everything)
     yield layers
@@ -103,7 +104,7 @@ def _settings(report: CompareReport) -> str:
 
 def _models(report: CompareReport, *, wide: bool) -> Table:
     names = list(dict.fromkeys(m.name for model in report.models for m in model.metrics))
-    table = Table("Model", *(("File", "Form") if wide else ()), *names)
+    table = table_of("Model", *(("File", "Form") if wide else ()), *names, whole=("Model", "Form"))
     for model in report.models:
         metrics = {m.name: m for m in model.metrics}
         origin = (Text(model.file, overflow="fold"), model.form) if wide else ()
@@ -120,7 +121,8 @@ def _metric(metric: Metric | None) -> str:
 
 
 def _outputs(report: CompareReport, *, wide: bool) -> Table:
-    table = Table("Output", "Model", *_columns(wide), "Same top-1")
+    columns = ("Model", *_columns(wide), "Same top-1")
+    table = table_of("Output", *columns, whole=columns)
     for output in report.outputs:
         for difference in output.differences:
             same = difference.top1_agreement
@@ -133,7 +135,7 @@ def _layers(report: CompareReport, *, wide: bool, everything: bool) -> tuple[Tab
     """The table, and what to say of the rows that it leaves out."""
     first = {d.index for d in report.divergences}
     columns = (*_columns(wide), *(("Saturated", "Ties") if wide else ()))
-    table = Table("#", "Layer", "Verdict", "Model", *columns)
+    table = table_of("#", "Layer", "Verdict", "Model", *columns, whole=("#", "Model", *columns))
 
     def weight(index: int) -> float:
         errors = (d.mean_lsb or 0 for d in report.layers[index].differences)
@@ -176,7 +178,8 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _board(board: BoardResult, *, wide: bool) -> Table:
-    table = Table("Board: layer", "Tensor", "Feeds", *_columns(wide))
+    columns = ("Tensor", "Feeds", *_columns(wide))
+    table = table_of("Board: layer", *columns, whole=columns)
     for tensor in board.tensors:
         table.add_row(
             Text(tensor.layer, overflow="fold"),
