@@ -107,6 +107,7 @@ def test_what_has_no_known_definition_is_a_line_in_the_ledger(inputs: str, tmp_p
     past = np.zeros((2, BATCH, HEADS, 1, SIZE), np.float32)
     (entry,) = converted([*PAIR, WEIGHT, last], tmp_path, past=past).refused
     assert (entry.op_type, entry.reason) == ("Attention", "foreign-operator")
+    assert "no standard operators express it with this mask" in entry.detail
 
 
 @pytest.mark.parametrize("axis", [2, -1, 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 KEY = "amct_onnx.refused"
+FORM = "amct_onnx.form"
 
 
 class Refusal(Exception):
@@ -24,6 +25,17 @@ class Refusal(Exception):
 def note_refusal(node: ir.Node, reason: str, detail: str, remedy: str) -> None:
     """Note on a layer that it stays float; the first note wins."""
     node.meta.setdefault(KEY, Refusal(reason, detail, remedy))
+
+
+def note_form(node: ir.Node, why: str) -> None:
+    """Note on an operator that is known why it could not be written out; whether it matters, the plan decides."""
+    node.meta[FORM] = why
+
+
+def noted_form(node: ir.Node) -> str:
+    """What a rule has noted on the form of an operator; empty for one that is not known."""
+    why: str = node.meta.get(FORM, "")
+    return why
 
 
 def noted_refusal(node: ir.Node) -> Refusal | None:

@@ -16,7 +16,7 @@ from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.opset import opset_of
-from amct_onnx.graph.refused import note_refusal
+from amct_onnx.graph.refused import note_form
 from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.fused_attention import attention, multi_head_attention
 from amct_onnx.normalise.fused_normalisations import (
@@ -30,9 +30,7 @@ from amct_onnx.normalise.fused_parts import Parts, given, plus, required
 
 SQRT_2_OVER_PI, CUBIC = 0.7978845608028654, 0.044715
 """Of FastGelu: 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))."""
-OTHER_FORM = (
-    "no standard operators express the form that it has here: its mask, its outputs, or sizes that are not known"
-)
+OTHER_FORM = "no standard operators express it with this mask, these outputs, or sizes that are not known"
 NHWC = "com.ms.internal.nhwc"
 
 
@@ -58,7 +56,7 @@ def expand_fused_operators(model: ir.Model) -> None:
             inferred = False
             _replace(parts, node, result)
         else:
-            note_refusal(node, "foreign-operator", OTHER_FORM, "Save the model without ONNX Runtime's optimisations.")
+            note_form(node, OTHER_FORM)
 
 
 def _replace(parts: Parts, node: ir.Node, result: ir.Value) -> None:

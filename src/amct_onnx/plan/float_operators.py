@@ -15,7 +15,7 @@ from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
-from amct_onnx.graph.refused import noted_refusal
+from amct_onnx.graph.refused import noted_form, noted_refusal
 from amct_onnx.plan.grids import CONDITIONAL, Grids
 from amct_onnx.plan.ledger import REFUSED, FloatOperator, LayerEntry
 
@@ -109,7 +109,8 @@ def _known(value: ir.Value, reader: ir.Node) -> ir.Value:
 def _why_refused(node: ir.Node) -> tuple[str, str] | None:
     """Reason code and detail; None for an operator that is no layer."""
     if node.domain not in ("", "ai.onnx") and not is_op(node, QUANTIZE, DEQUANTIZE):
-        return "foreign-operator", f"{node.op_type} of domain '{node.domain}' is not known here and stays as it is"
+        why = f"stays as it is: {noted_form(node)}" if noted_form(node) else "is not known here and stays as it is"
+        return "foreign-operator", f"{node.op_type} of domain '{node.domain}' {why}"
     if node.op_type in RECURRENT:
         return "recurrent-layer", f"{node.op_type} has no int8 form on Ascend"
     if node.op_type == "Einsum" and node.op_type not in LAYER_KINDS:
