@@ -304,3 +304,22 @@ def test_weight_of_a_shape_that_no_layer_has(tmp_path: Path) -> None:
 
 def test_scales_that_fit_no_axis_of_the_activation(tmp_path: Path) -> None:
     error_of(qdq_model(tmp_path, scale=[0.1, 0.2]), FactorError, "2 scales do not fit axis 1 of tensor 'x'")
+
+
+def test_constant_with_inputs_has_no_content(tmp_path: Path) -> None:
+    """Computing it from a graph input would never end."""
+    text = """g (float[n,4] x) => (float[n,m] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        k = QuantizeLinear(w, s, z) wd = DequantizeLinear(k, s, z) y = MatMul(d, wd) }"""
+    path = save(tmp_path, text, s=np.float32(0.1), z=np.int8(0), w=np.ones((4, 4), np.float32))
+    model = onnx.load(path)
+    model.graph.node[2].op_type = "Constant"
+    model.graph.node[2].input[:] = ["x", "s"]
+    onnx.save(model, path)
+    with pytest.raises(AmctError):
+        amct_onnx.convert_qat_model(path, tmp_path / "out" / "m")
+
+
+def test_zero_point_without_elements(tmp_path: Path) -> None:
+    text = "g (float[n,4] x) => (float[n,4] y) { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
+    path = save(tmp_path, text, s=np.float32(0.1), z=np.zeros(0, np.int8))
+    error_of(path, AmctError, "0 zero points for 1 scales")

@@ -73,7 +73,7 @@ class ConstantEvaluator:
             if node is None:
                 self._is_constant[current] = current.is_initializer() and current.const_value is not None
             elif node.op_type == "Constant":
-                self._is_constant[current] = True
+                self._is_constant[current] = not node.inputs  # a damaged one may have some, and has no content
             elif node.domain not in ("", "ai.onnx") or node.op_type not in COMPUTED or len(node.outputs) != 1:
                 self._is_constant[current] = False
             else:

@@ -78,7 +78,7 @@ def _per_tensor(node: ir.Node, constants: ConstantEvaluator, editor: GraphEditor
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     if scale is None or not constants.is_constant(scale) or np.asarray(constants.array(scale)).size != 1:
         return None
-    if zero is not None and not constants.is_constant(zero):
+    if zero is not None and (not constants.is_constant(zero) or np.asarray(constants.array(zero)).size != 1):
         return None
     number = float(np.asarray(constants.array(scale)).reshape(-1)[0])
     kind = integer_type(node, constants)
