@@ -26,7 +26,7 @@ IMPORTS: dict[str, set[str]] = {
     "emit": {"errors", "common", "graph", "plan"},
     "verbs/bias": {"common", "files", "graph", "normalise", "plan"},
     "verbs/doctor": {"errors", "common", "data", "files", "graph", "device", "normalise", "plan", "emit"},
-    "verbs/atc": {"errors", "common", "graph", "device", "verbs/check"},
+    "verbs/atc": {"errors", "common", "data", "graph", "device", "verbs/check"},
     "verbs/convert": {
         "errors",
         "common",

@@ -69,6 +69,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool, otherwi
         default="",
         help='type of the numbers in a .bin: "input:uint8" (default: the type of the input)',
     )
+    add_option(parser, "--aipp", metavar="AIPP.cfg", help="ATC's AIPP configuration, applied to uint8 images")
     group = parser.add_argument_group("images", "a folder of images becomes (pixel * scale - mean) / std")
     whole, numbers = _numbers(int), _numbers(float)
     add_option(group, "--image_resize", type=whole, default=(), help="shorter side, or height,width")
@@ -90,6 +91,7 @@ def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "input_shape": arguments.input_shape,
         "input_type": arguments.input_type,
         "images": _image_options(arguments),
+        "aipp": arguments.aipp,
     }
 
 

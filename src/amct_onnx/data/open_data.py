@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from amct_onnx.common.input_shape import parse_input_shape
+from amct_onnx.data.aipp_source import open_behind_aipp
 from amct_onnx.data.array_feeds import feeds_of_arrays
 from amct_onnx.data.images import ImageFolder, ImageOptions, image_files
 from amct_onnx.data.input_spec import InputSpec, specs_of
@@ -31,6 +32,7 @@ def open_data(
     input_type: str = "",
     images: ImageOptions | None = None,
     labels: AnyLabels | None = None,
+    aipp: str | os.PathLike[str] | None = None,
 ) -> DataSource:
     """Open any data that the commands take; docs/data.md describes them.
 
@@ -42,13 +44,32 @@ def open_data(
         input_type: numbers in a .bin, ``"input:uint8"``.
         images: how images become numbers.
         labels: one label per sample, in a file or an array, see ``read_labels``.
+        aipp: ATC's AIPP configuration: the data are what a board is fed, and its preprocessing is applied to them.
 
     Raises:
         DataError: There is no such data, or it does not fit the model. Some data is only read, and refused, while it
-            is iterated.
+            is iterated. The configuration cannot be read or applied.
     """
     if not isinstance(inputs, Sequence):
         inputs = specs_of(inputs)
+    if aipp is None:
+        return _opened(data, inputs, input_shape, input_type, images, labels)
+
+    def fed(specs: Sequence[InputSpec], shapes: str, options: ImageOptions | None) -> DataSource:
+        return _opened(data, specs, shapes, input_type, options, labels)
+
+    of_images = isinstance(data, (str, os.PathLike)) and _holds_images(Path(data))
+    return open_behind_aipp(aipp, inputs, input_shape, images, of_images=of_images, opened=fed)
+
+
+def _opened(
+    data: AnyData,
+    inputs: Sequence[InputSpec],
+    input_shape: str,
+    input_type: str,
+    images: ImageOptions | None,
+    labels: AnyLabels | None,
+) -> DataSource:
     shapes, types = parse_input_shape(input_shape, DataError), parse_input_type(input_type)
     if not isinstance(data, (str, os.PathLike)):
         return _Arrays(partial(feeds_of_arrays, data, inputs, shapes), IN_MEMORY, labels)
@@ -59,14 +80,14 @@ def open_data(
         if labels is not None:
             raise DataError(f"{labels}: with a Python file the labels come from it. Yield (feeds, labels).")
         return PythonFeeds(path, inputs)
-    # the content decides: a folder per input may be named like a folder of images
-    if path.is_dir() and not _holds_arrays(path) and image_files(path):
+    if _holds_images(path):
         return ImageFolder(path, inputs, images or ImageOptions(), labels)
     return _Arrays(partial(read_feeds, path, inputs, shapes, types), path, labels)
 
 
-def _holds_arrays(folder: Path) -> bool:
-    return any(f.suffix in SUFFIXES for f in folder.iterdir())
+def _holds_images(path: Path) -> bool:
+    """The content decides: a folder per input may be named like a folder of images."""
+    return path.is_dir() and not any(f.suffix in SUFFIXES for f in path.iterdir()) and bool(image_files(path))
 
 
 class _Arrays(Repeatable):

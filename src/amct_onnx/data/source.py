@@ -28,6 +28,11 @@ class DataSource(abc.ABC):
 
     count: int | None = None
 
+    @property
+    def fed(self) -> DataSource:
+        """The feeds as a board is given them: before what the device does with images (AIPP), else these."""
+        return self
+
     @abc.abstractmethod
     def labelled(self, start: int = 0) -> Iterator[Labelled]:
         """The feeds from a position on, each with its labels.

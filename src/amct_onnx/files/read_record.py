@@ -7,27 +7,31 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from amct_onnx.common.proto_classes import message_classes
 from amct_onnx.common.typed_json import read_bounded
 from amct_onnx.errors import FactorError, ModelFileError, ModelNotFoundError
 
-PACKAGE = "amct_onnx.record"
-FIELDS = (
-    ("scale_d", 1, "float", False),
-    ("offset_d", 2, "int32", False),
-    ("scale_w", 3, "float", True),
-    ("offset_w", 4, "int32", True),
-    ("shift_bit", 5, "uint32", True),
-    ("skip_fusion", 6, "bool", False),
-    ("is_tensor_quantize", 10, "bool", False),
-    ("tensor_balance_factor", 13, "float", True),
-    ("op_data_type", 15, "string", False),
-    ("act_type", 20, "string", False),
-    ("wts_type", 21, "string", False),
-)
-"""Of SingleLayerRecord: name, number, type, whether repeated."""
+MESSAGES = {
+    "SingleLayerRecord": (
+        ("scale_d", 1, "float"),
+        ("offset_d", 2, "int32"),
+        ("scale_w", 3, "repeated float"),
+        ("offset_w", 4, "repeated int32"),
+        ("shift_bit", 5, "repeated uint32"),
+        ("skip_fusion", 6, "bool"),
+        ("is_tensor_quantize", 10, "bool"),
+        ("tensor_balance_factor", 13, "repeated float"),
+        ("op_data_type", 15, "string"),
+        ("act_type", 20, "string"),
+        ("wts_type", 21, "string"),
+    ),
+    "MapFiledEntry": (("key", 1, "string"), ("value", 2, "SingleLayerRecord")),  # the vendor's spelling
+    "ScaleOffsetRecord": (("record", 1, "repeated MapFiledEntry"),),
+}
+"""The record of its ONNX flavour."""
 USED = frozenset("scale_d offset_d scale_w offset_w act_type wts_type skip_fusion".split())
 AGAIN = "Write the record again."
 
@@ -71,7 +75,7 @@ def read_record(path: str | os.PathLike[str]) -> FactorRecord:
     file = Path(path)
     try:
         content = read_bounded(file).decode()
-        message = _message_class()()
+        message = message_classes("amct_onnx.record", MESSAGES)["ScaleOffsetRecord"]()
         text_format.Parse(content, message, allow_unknown_field=True)
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"{file}: no such file. Check the path of the record.") from error
@@ -110,38 +114,3 @@ def _factors(value: Message, place: str) -> LayerFactors:
     if len(offset_w) not in (1, len(scale_w)):
         raise FactorError(f"{place} has {len(scale_w)} scale_w and {len(offset_w)} offset_w. {AGAIN}")
     return LayerFactors(given["scale_d"], given["offset_d"], scale_w)
-
-
-def _message_class() -> type[Message]:
-    """ScaleOffsetRecord, built from the field numbers of its ONNX flavour."""
-    types = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="amct_onnx_record.proto", package=PACKAGE, syntax="proto2")
-    layer = file.message_type.add(name="SingleLayerRecord")
-    for name, number, kind, repeated in FIELDS:
-        layer.field.add(
-            name=name,
-            number=number,
-            type=getattr(types, f"TYPE_{kind.upper()}"),
-            label=types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL,
-        )
-    entry = file.message_type.add(name="MapFiledEntry")  # the vendor's spelling
-    entry.field.add(name="key", number=1, type=types.TYPE_STRING, label=types.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value",
-        number=2,
-        type=types.TYPE_MESSAGE,
-        label=types.LABEL_OPTIONAL,
-        type_name=f".{PACKAGE}.SingleLayerRecord",
-    )
-    record = file.message_type.add(name="ScaleOffsetRecord")
-    record.field.add(
-        name="record",
-        number=1,
-        type=types.TYPE_MESSAGE,
-        label=types.LABEL_REPEATED,
-        type_name=f".{PACKAGE}.MapFiledEntry",
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    made: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.ScaleOffsetRecord"))
-    return made

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-IMAGE_FORMATS = {1: "YUV400_U8", 3: "RGB888_U8"}
+from amct_onnx.data.aipp_config import RGB888, YUV400, AippConfig, aipp_text
+
+IMAGE_FORMATS = {1: YUV400, 3: RGB888}
 """AIPP's name of a uint8 image by its number of channels."""
 
 
@@ -37,17 +39,4 @@ def aipp_config(dims: tuple[int, ...]) -> str:
     Args:
         dims: [N, C, H, W] with one or three channels.
     """
-    channels = [f"    min_chn_{c}: 0.0" for c in range(dims[1])]
-    channels += [f"    var_reci_chn_{c}: 0.00392156862745098" for c in range(dims[1])]
-    lines = [
-        "aipp_op {",
-        "    aipp_mode: static",
-        f"    input_format: {IMAGE_FORMATS[dims[1]]}",
-        f"    src_image_size_w: {dims[3]}",
-        f"    src_image_size_h: {dims[2]}",
-        "    csc_switch: false",
-        "    rbuv_swap_switch: false",
-        *channels,
-        "}",
-    ]
-    return "\n".join(lines)
+    return aipp_text(AippConfig(IMAGE_FORMATS[dims[1]], height=dims[2], width=dims[3], factor=(1 / 255,) * 4))

@@ -47,6 +47,7 @@ def compare(
     stage: Callable[[str], None] | None = None,
     max_drop: float | None = None,
     float_model: str | os.PathLike[str] | None = None,
+    aipp: str | os.PathLike[str] | None = None,
 ) -> CompareReport:
     """Compare source, fake-quant and deploy model over a data set.
 
@@ -76,6 +77,7 @@ def compare(
             chance explains.
         float_model: the float model before quantization; its accuracy and outputs stand beside the others', and judge
             nothing. Its inputs and outputs are found by name, else by their order.
+        aipp: as ``open_data`` takes it.
         stage: called with what is being done, in a word or three, when that changes.
         progress: called with samples done and of all (None when unknown).
 
@@ -109,6 +111,7 @@ def compare(
             stage or (lambda what: None),
             max_drop,
             float_model,
+            aipp,
         ),
         partial(write_reports, report=report, json_report=json_report),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from amct_onnx.data.aipp_config import aipp_digest
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.labels import AnyLabels
 from amct_onnx.data.source import AnyData, DataSource
@@ -39,6 +40,7 @@ class Request:
     stage: Callable[[str], None]
     max_drop: float | None
     float_model: str | os.PathLike[str] | None = None
+    aipp: str | os.PathLike[str] | None = None
 
     def settings(self, devices: Sequence[str]) -> dict[str, str]:
         """What the user set, as printed; ``devices`` under the names that this package gives them."""
@@ -52,11 +54,12 @@ class Request:
             "input_shape": self.input_shape or "the model's",
             "input_type": self.input_type or "the model's",
             "images": "default" if self.images in (None, ImageOptions()) else str(self.images),
+            "aipp": "none" if self.aipp is None else f"{os.fspath(self.aipp)} ({aipp_digest(self.aipp)})",
         }
 
     def read_files(self, ledger: Ledger) -> list[str | os.PathLike[str]]:
         """The files and folders that the comparison reads, beside the models."""
-        named = (ledger.path, self.labels, self.evaluator, self.board, self.data)
+        named = (ledger.path, self.labels, self.evaluator, self.board, self.data, self.aipp)
         return [p for p in named if isinstance(p, (str, os.PathLike))]
 
 

@@ -130,6 +130,7 @@ def _open(request: Request) -> _Opened:
             input_type=request.input_type,
             images=request.images,
             labels=request.labels,
+            aipp=request.aipp,
         )
     samples = Samples(request.data, source, inputs, request.batch_size)
     _refuse_inputs(request, ledger, job, request.reports)
@@ -191,6 +192,8 @@ def _assembled(
 def _check_settings(request: Request) -> None:
     if request.max_drop is not None and not request.max_drop >= 0:
         raise SettingError("max_drop is negative or no number. Give the points that may be lost, 0 or more.")
+    if request.aipp is not None and isinstance(request.data, DataSource):
+        raise SettingError("aipp is for data that are opened here, and a source makes its own feeds. Leave it out.")
     if not request.devices or request.batch_size < 0 or request.threads < 1:
         raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
     if request.dask and request.evaluator is not None and not isinstance(request.evaluator, (str, os.PathLike)):

@@ -54,6 +54,7 @@ def doctor(
     input_shape: str = "",
     input_type: str = "",
     images: ImageOptions | None = None,
+    aipp: str | os.PathLike[str] | None = None,
     feeds: int = 8,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DoctorReport:
@@ -66,6 +67,7 @@ def doctor(
         input_shape: ATC's notation, ``"input:1,3,224,224"``, for dimensions that the model leaves free.
         input_type: as ``open_data`` takes it.
         images: as ``open_data`` takes it.
+        aipp: as ``open_data`` takes it.
         feeds: how many feeds are run at most.
         progress: called with the number of sessions done and of all.
 
@@ -84,7 +86,12 @@ def doctor(
     as_written = source.clone()
     exact = make_exact(source)
     reference = _reference_session(exact.model)
-    batches = _feeds(specs_of(reference), data, input_shape, input_type, images, ranges, feeds)
+    inputs = specs_of(reference)
+    if data is None:
+        stream = _random_feeds(inputs, parse_input_shape(input_shape, DataError), ranges, feeds)
+    else:
+        stream = iter(open_data(data, inputs, input_shape=input_shape, input_type=input_type, images=images, aipp=aipp))
+    batches = list(islice(stream, feeds))
     names = [o.name for o in reference.get_outputs()]
     total = len(SETTINGS) + 2
     step = progress or (lambda done, of: None)
@@ -111,23 +118,6 @@ def doctor(
         can_saturate=exact.can_saturate,
         settings=tuple(result_of(setting, errors[setting], floor) for setting in SETTINGS),
     )
-
-
-def _feeds(
-    inputs: tuple[InputSpec, ...],
-    data: AnyData | None,
-    input_shape: str,
-    input_type: str,
-    images: ImageOptions | None,
-    ranges: dict[str, tuple[float, float]],
-    feeds: int,
-) -> list[dict[str, Array]]:
-    """The first feeds of the data, or random ones."""
-    if data is None:
-        stream = _random_feeds(inputs, parse_input_shape(input_shape, DataError), ranges, feeds)
-    else:
-        stream = iter(open_data(data, inputs, input_shape=input_shape, input_type=input_type, images=images))
-    return list(islice(stream, feeds))
 
 
 def _expected(reference: ort.InferenceSession, names: list[str], batches: list[dict[str, Array]]) -> list[list[Any]]:

@@ -78,6 +78,7 @@ def simulate(
     input_shape: str = "",
     input_type: str = "",
     images: ImageOptions | None = None,
+    aipp: str | os.PathLike[str] | None = None,
     dump_layers: bool = False,
     file_format: Literal["npy", "bin"] = "npy",
     progress: Callable[[int, int | None], None] | None = None,
@@ -92,6 +93,7 @@ def simulate(
         input_shape: as ``open_data`` takes it.
         input_type: as ``open_data`` takes it.
         images: as ``open_data`` takes it.
+        aipp: as ``open_data`` takes it.
         dump_layers: also write each layer's int8 input, int32 accumulator and output.
         file_format: ``npy`` or ``bin`` (raw, the machine's byte order).
         progress: called with the number of feeds done and of all, None while that is unknown.
@@ -108,7 +110,9 @@ def simulate(
         if isinstance(data, (str, os.PathLike)):
             results.refuse_input(data)
         names = [o.name for o in session.get_outputs()]
-        source = open_data(data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images)
+        source = open_data(
+            data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images, aipp=aipp
+        )
         for feeds in source:
             layers: tuple[LayerTensors, ...] = ()
             try:
