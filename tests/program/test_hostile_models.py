@@ -323,3 +323,15 @@ def test_zero_point_without_elements(tmp_path: Path) -> None:
     text = "g (float[n,4] x) => (float[n,4] y) { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
     path = save(tmp_path, text, s=np.float32(0.1), z=np.zeros(0, np.int8))
     error_of(path, AmctError, "0 zero points for 1 scales")
+
+
+def test_attribute_without_a_type(tmp_path: Path) -> None:
+    text = """g (float[n,4] x) => (float[n,4] y) {
+        d = qonnx.custom_op.general.Quant <signed = 1, narrow = 0> (x, s, z, b) y = Relu(d) }"""
+    path = save(tmp_path, text, s=np.float32(0.1), z=np.float32(0), b=np.float32(8))
+    model = onnx.load(path)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("d", onnx.TensorProto.FLOAT, ["n", 4]))
+    model.graph.node[0].attribute[0].ClearField("type")
+    model.graph.node[0].attribute[0].ClearField("i")
+    onnx.save(model, path)
+    error_of(path, AmctError, "'signed'")

@@ -43,12 +43,12 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
         opset_imports=graph.opset_imports,
         name=graph.name,
     )
-    proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version))  # type: ignore[arg-type]
     try:
+        proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version))  # type: ignore[arg-type]
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict)
         if not _is_complete(inferred.graph) and _longest_vector(inferred.graph) <= MAX_VECTOR:
             inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
-    except Exception:  # onnx raises several classes, protobuf others
+    except Exception:  # onnx raises several classes, onnx-ir and protobuf others
         return
     _take_over(graph, inferred.graph)
 
