@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from amct_onnx import convert_qat_model
-from amct_onnx.verbs.simulate.simulate import file_name, simulate
+from amct_onnx.verbs.simulate.dump_names import file_name
+from amct_onnx.verbs.simulate.simulate import simulate
 from support.deploy_evaluator import Array, Evaluator, attributes
 from support.golden_models import MODELS
 

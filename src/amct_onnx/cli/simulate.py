@@ -30,7 +30,17 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--save_path", required=True, help="folder of the results")
     add_option(parser, "--device", default="reference", help=f"arithmetic: {DEVICE_NAMES} (default: reference)")
     add_option(parser, "--dump", choices=("layers",), help="also write each layer's int8 input, int32 sums and output")
+    add_option(
+        parser,
+        "--dump_format",
+        default="board",
+        choices=("board", "golden"),
+        help="names of the files: as a board's converted dump (default), or as golden data for msprobe (msaccucmp)",
+    )
     add_option(parser, "--format", default="npy", choices=("npy", "bin"), help="format of the tensors (default: npy)")
+    add_option(
+        parser, "--export_inputs", metavar="DIR", help="also write the data as .bin, a folder per input, for ais_bench"
+    )
     add_option(parser, "--json", action="store_true", help="print the facts as JSON instead of a table")
     add_all_option(parser)
     return parser
@@ -48,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
             device=arguments.device,
             **data_options(arguments),
             dump_layers=arguments.dump == "layers",
+            dump_format=arguments.dump_format,
             file_format=arguments.format,
+            export_inputs=arguments.export_inputs,
             progress=progress,
         )
     if arguments.json:

@@ -35,6 +35,7 @@ class LayerTensors:
 
     Attributes:
         name, op_type, dequantizer: the layer's node, and the name of its AscendDequant.
+        producer: name of the node that makes the input: AscendQuant, or what moves its elements; "" without one.
         input: int8, what AscendQuant gave.
         accumulator: int32, what AscendDequant reads (a float32 average for AveragePool).
         output: float32 or float16, what AscendDequant gave.
@@ -42,6 +43,7 @@ class LayerTensors:
 
     name: str
     op_type: str
+    producer: str
     dequantizer: str
     input: Array
     accumulator: Array
@@ -128,7 +130,13 @@ class DeploySession:
         outputs, tensor_of = self._run(None, input_feed, None, names)
         layers = tuple(
             LayerTensors(
-                t.name, t.op_type, t.dequantizer, tensor_of[t.input], tensor_of[t.accumulator], tensor_of[t.output]
+                t.name,
+                t.op_type,
+                t.producer,
+                t.dequantizer,
+                tensor_of[t.input],
+                tensor_of[t.accumulator],
+                tensor_of[t.output],
             )
             for t in self._taps
         )

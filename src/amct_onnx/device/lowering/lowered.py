@@ -11,10 +11,14 @@ from amct_onnx.device.facts import LayerFacts
 
 @dataclass(frozen=True)
 class Tap:
-    """Names of the extra outputs that show one layer: int8 input, int32 accumulator, float output."""
+    """Names of the extra outputs that show one layer: int8 input, int32 accumulator, float output.
+
+    ``producer`` is the node that makes the input, "" when it has no name.
+    """
 
     name: str
     op_type: str
+    producer: str
     dequantizer: str
     input: str
     accumulator: str

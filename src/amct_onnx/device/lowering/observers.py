@@ -24,7 +24,9 @@ def add_taps(state: LoweringState) -> tuple[Tap, ...]:
                 layer.output,
             )
         ]
-        observed.append(Tap(layer.node.name or "", layer.node.op_type, layer.dequantizer, *names))
+        quantizer, moved = layer.input.quantizer, layer.input.moved
+        producer = moved[-1] if moved else (quantizer.name or "") if quantizer is not None else ""
+        observed.append(Tap(layer.node.name or "", layer.node.op_type, producer, layer.dequantizer, *names))
     return tuple(observed)
 
 

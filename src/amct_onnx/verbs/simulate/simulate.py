@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import start_log
 from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.data.images import ImageOptions
@@ -21,11 +20,12 @@ from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
-from amct_onnx.errors import DataError
+from amct_onnx.errors import DataError, SettingError
+from amct_onnx.files.read import read_model
+from amct_onnx.verbs.simulate.dump_names import GOLDEN, board_files, golden_files, makers_of
+from amct_onnx.verbs.simulate.export_inputs import export_inputs as write_inputs
+from amct_onnx.verbs.simulate.export_inputs import free_folders
 from amct_onnx.verbs.simulate.result_folder import ResultFolder
-
-MAX_NAME = 180
-"""Characters of a name within a file name; file systems take 255 bytes, with operator, index and suffix."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +40,7 @@ class Simulation(ShownReport):
         warnings: out of specification, or not simulated.
         undecided: what no public source decides about the device.
         pinned: session options that were set because they change results.
+        inputs: folders of the data as ais_bench takes them, in the order of its ``--input``; empty when not asked for.
     """
 
     SCHEMA_VERSION = 1
@@ -55,11 +56,13 @@ class Simulation(ShownReport):
     warnings: tuple[str, ...]
     undecided: tuple[str, ...]
     pinned: dict[str, str]
+    inputs: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """How much was run, and where the results are."""
         noun = "feed" if self.feeds == 1 else "feeds"
-        return f"{self.feeds} {noun} on '{self.device}', results in {self.folder}"
+        text = f"{self.feeds} {noun} on '{self.device}', results in {self.folder}"
+        return f"{text}\nfor the board: ais_bench --input {','.join(self.inputs)}" if self.inputs else text
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, each layer with its counts; the schema is docs/simulate.md."""
@@ -80,7 +83,9 @@ def simulate(
     images: ImageOptions | None = None,
     aipp: str | os.PathLike[str] | None = None,
     dump_layers: bool = False,
+    dump_format: Literal["board", "golden"] = "board",
     file_format: Literal["npy", "bin"] = "npy",
+    export_inputs: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Simulation:
     """Run every feed and write its outputs to ``<save_path>/<number>/``, the facts to ``simulation.json``.
@@ -95,7 +100,10 @@ def simulate(
         images: as ``open_data`` takes it.
         aipp: as ``open_data`` takes it.
         dump_layers: also write each layer's int8 input, int32 accumulator and output.
+        dump_format: how the files are named: ``board``, as msaccucmp converts a board's dumps, or ``golden``, as it
+            takes golden data.
         file_format: ``npy`` or ``bin`` (raw, the machine's byte order).
+        export_inputs: new folder for the data as raw files, one folder for each input, as ais_bench takes them.
         progress: called with the number of feeds done and of all, None while that is unknown.
 
     Raises:
@@ -106,10 +114,18 @@ def simulate(
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
     done = 0
     profile = find_profile(device)
+    if dump_format == GOLDEN and file_format != "npy":
+        raise SettingError("Golden data are .npy files. Leave the format out.")
     with ResultFolder(folder) as results, DeploySession(model, device=profile.name, collect=collect) as session:
         if isinstance(data, (str, os.PathLike)):
             results.refuse_input(data)
-        names = [o.name for o in session.get_outputs()]
+        names, input_names = ([v.name for v in vs] for vs in (session.get_outputs(), session.get_inputs()))
+        if export_inputs is not None:
+            free_folders(input_names, export_inputs)
+        named = board_files
+        if dump_format == GOLDEN:
+            makers = makers_of(list(read_model(model).graph.outputs))
+            named = partial(golden_files, makers=makers, microseconds=time.time_ns() // 1000)
         source = open_data(
             data, specs_of(session), input_shape=input_shape, input_type=input_type, images=images, aipp=aipp
         )
@@ -124,11 +140,11 @@ def simulate(
                 raise DataError(f"{name_of(data)}: feed {done}: {error}") from error
             except Exception as error:  # onnxruntime's classes share no base
                 raise DataError(f"{name_of(data)}: feed {done} cannot be run ({error}). Check its shapes.") from error
-            files = [(file_name(n), v) for n, v in zip(names, outputs, strict=True)]
-            results.add(files + [f for layer in layers for f in layer_files(layer)], file_format)
+            results.add(named(zip(names, outputs, strict=True), layers), file_format)
             done += 1
             if progress is not None:
                 progress(done, source.count)
+        inputs = () if export_inputs is None else write_inputs(source, input_names, export_inputs)
         result = Simulation(
             model=os.fspath(model),
             data=name_of(data),
@@ -140,27 +156,7 @@ def simulate(
             warnings=session.warnings,
             undecided=profile.undecided,
             pinned=session.pinned,
+            inputs=inputs,
         )
         results.commit(result.to_dict())
     return result
-
-
-def file_name(name: str) -> str:
-    """A node's or tensor's name as a board's dump spells it: all but letters, digits, _ and - become _.
-
-    File systems limit the length of names: a longer one is cut, and a digest keeps it distinct.
-    """
-    spelt = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    if len(spelt) <= MAX_NAME:
-        return spelt
-    return f"{spelt[:MAX_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-
-
-def layer_files(layer: LayerTensors) -> list[tuple[str, Array]]:
-    """Names (op_type.op_name.input/output.index, as msaccucmp writes a dump) and contents of a layer's files."""
-    own, behind = f"{layer.op_type}.{file_name(layer.name)}", f"AscendDequant.{file_name(layer.dequantizer)}"
-    return [
-        (f"{own}.input.0", layer.input),
-        (f"{own}.output.0", layer.accumulator),
-        (f"{behind}.output.0", layer.output),
-    ]

@@ -18,7 +18,7 @@ from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.measure.statistics import SourceTensor, TensorStatistics
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import BoardResult, BoardTensor
-from amct_onnx.verbs.simulate.simulate import file_name
+from amct_onnx.verbs.simulate.dump_names import file_name
 
 INPUT, ACCUMULATOR, OUTPUT, GRAPH_OUTPUT = "input", "accumulator", "output", "graph output"
 DUMP = re.compile(r"[^.]+\.(?P<op>[^.]+)\.(?:.+\.)?(?P<end>input|output)\.(?P<index>\d+)(?:\.[^.]+)*\.(?:npy|bin)")
