@@ -1,8 +1,8 @@
 """Operators that training leaves behind: a Dropout that drops nothing goes, one that drops is warned about.
 
 In inference a Dropout hands its input on, so it must not hide a quantizer from a layer. Where the model itself asks for
-training mode, its outputs are random (Dropout) or depend on the other samples (BatchNormalization): the outputs keep
-that, and no comparison can hold them to the source.
+training mode, its outputs are random (Dropout) or depend on the other samples (BatchNormalization), and so they are
+where it draws random numbers, as stochastic depth does: no comparison can hold such outputs to the source.
 """
 
 from __future__ import annotations
@@ -15,44 +15,33 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.random_nodes import draw, drops, named, random_nodes
 
 
 def drop_inference_dropout(model: ir.Model) -> None:
-    """Rewrite the graph in place; nodes in training mode stay, with a warning that names them."""
+    """Rewrite the graph in place; what makes outputs random stays, with one warning that names it."""
     constants = ConstantEvaluator(opset_of(model))
     editor: GraphEditor | None = None
     for node in nodes_of(model):
-        if node.domain != "" or not node.inputs or node.inputs[0] is None:
-            continue
-        if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
-            warn(
-                model,
-                f"Node '{node.name}' (BatchNormalization) is in training mode: it uses the statistics of the batch. "
-                "Export the model in inference mode (model.eval()).",
-            )
-        if node.op_type != "Dropout":
-            continue
-        if _drops(node, constants):
-            warn(
-                model,
-                f"Node '{node.name}' (Dropout) is in training mode: the model's outputs are random, and no two runs "
-                "agree. Export the model in inference mode (model.eval()).",
-            )
-        else:
-            editor = editor or GraphEditor(model)
-            _write_mask(node, editor)
-            _hand_on(node, editor)
-
-
-def _drops(node: ir.Node, constants: ConstantEvaluator) -> bool:
-    """Whether training_mode is true, or unknown, and the ratio is not 0."""
-    mode = node.inputs[2] if len(node.inputs) > 2 else None
-    if mode is None:
-        return False  # below opset 12 there is no such input, and models are raised from there in inference mode
-    if constants.is_constant(mode) and not np.any(constants.array(mode)):
-        return False
-    ratio = node.inputs[1]
-    return ratio is None or not constants.is_constant(ratio) or bool(np.any(constants.array(ratio)))
+        if node.op_type == "Dropout" and node.domain == "" and node.inputs and node.inputs[0] is not None:
+            if not drops(node, constants):
+                editor = editor or GraphEditor(model)
+                _write_mask(node, editor)
+                _hand_on(node, editor)
+    drawing = random_nodes(model)
+    if drawing:
+        warn(
+            model,
+            f"{draw(drawing)}: the model's outputs differ from run to run. Export the model in inference mode "
+            "(model.eval()).",
+        )
+    batch = [n for n in nodes_of(model) if n.op_type == "BatchNormalization" and attribute(n, "training_mode", 0)]
+    if batch:
+        warn(
+            model,
+            f"{named(batch)}: in training mode, with the statistics of the batch. Export the model in inference mode "
+            "(model.eval()).",
+        )
 
 
 def _write_mask(node: ir.Node, editor: GraphEditor) -> None:

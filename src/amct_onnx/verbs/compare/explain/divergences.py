@@ -48,6 +48,7 @@ def find_divergences(
     first: Batch,
     tensors: Tensors,
     beside: Beside,
+    random: str = "",
 ) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
     """At most one divergence for each model but the source, and what could not be judged.
 
@@ -59,7 +60,14 @@ def find_divergences(
         first: the first batch.
         tensors: of the first batch, by model and name.
         beside: what the files are not.
+        random: why the source's numbers judge nothing; then only the files are judged. "" when they do.
     """
+    if random:
+        by_files = (
+            with_changes(m, None, beside.fake_quant if m == FAKE_QUANT else beside.deploy, judged=False)
+            for m in job.models
+        )
+        return tuple(d for d in by_files if d is not None), (random,)
     probe, runner, shown = _probe(job, layers, first, changed=beside.changed)
     probed = results if REFERENCE in job.devices else runner.run(first)
     source = opened(probe.source)

@@ -115,9 +115,10 @@ class Runner:
     def classifies(self, batch: Batch) -> bool:
         """Whether an output of the source holds one row of scores for each label of the batch."""
         names = [t.source for t in self.job.tracked if t.key.kind == OUTPUT]
-        return any(is_classifier(v, batch.labels) for v in self._outputs(names, batch).values())
+        return any(is_classifier(v, batch.labels) for v in self.outputs(names, batch).values())
 
-    def _outputs(self, names: list[str], batch: Batch) -> dict[str, Array]:
+    def outputs(self, names: list[str], batch: Batch) -> dict[str, Array]:
+        """Tensors of the source."""
         try:
             return run_named(self.source, names, batch.feeds)
         except Exception as error:  # onnxruntime's classes share no base

@@ -1,0 +1,67 @@
+"""A source that is random is told so; no model is blamed for it, unless its file was changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import amct_onnx
+from support.small_models import qdq_model
+
+
+def random_model(folder: Path, nodes: int) -> Path:
+    """A quantized Gemm whose input has random numbers added, as stochastic depth has."""
+    path = qdq_model(folder)
+    model = onnx.load(path)
+    graph = model.graph
+    name = graph.input[0].name
+    source = name
+    drawn = []
+    for number in range(nodes):
+        drawn += [
+            helper.make_node("RandomUniformLike", [name], [f"r{number}"], f"noise{number}"),
+            helper.make_node("Add", [source, f"r{number}"], [f"s{number}"], f"add{number}"),
+        ]
+        source = f"s{number}"
+    for node in graph.node:
+        node.input[:] = [source if i == name else i for i in node.input]
+    kept = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(drawn + kept)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        (1, "Node 'noise0' (RandomUniformLike) draws random numbers"),
+        (5, "'noise2' (RandomUniformLike) and 2 more draw random numbers"),
+    ],
+)
+def test_random_source_is_named_and_judges_nothing(nodes: int, words: str, tmp_path: Path) -> None:
+    path = random_model(tmp_path, nodes)
+    report = amct_onnx.convert_qat_model(path, "m")
+    assert [w for w in report.warnings if words in w] == list(report.warnings)
+    data = np.ones((4, 3), np.float32)
+    verdict = amct_onnx.compare(path, "m", data).verdict
+    assert verdict.level == "incomplete" and "the source itself is random" in verdict.headline
+    assert words in verdict.brief[0]
+    model = onnx.load(report.deploy_model)
+    factor = next(
+        t for n in model.graph.node if n.op_type == "Mul" for t in model.graph.initializer if t.name in n.input
+    )
+    factor.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(factor), factor.name))
+    onnx.save(model, report.deploy_model)
+    found = amct_onnx.compare(path, "m", data)
+    assert found.verdict.level == "diverges" and found.divergences[0].model == "deploy@a2"
+
+
+def test_source_without_random_nodes_is_not_called_random(tmp_path: Path) -> None:
+    path = qdq_model(tmp_path)
+    amct_onnx.convert_qat_model(path, "m")
+    assert "random" not in str(amct_onnx.compare(path, "m", np.ones((4, 3), np.float32)).to_dict()["verdict"])
