@@ -18,6 +18,7 @@ from amct_onnx.data.input_spec import InputSpec, specs_of
 from amct_onnx.data.labels import AnyLabels, labels_origin, read_labels
 from amct_onnx.data.python_feeds import PythonFeeds
 from amct_onnx.data.read_feeds import SUFFIXES, parse_input_type, read_feeds
+from amct_onnx.data.sample_axis import sample_axes, samples_of
 from amct_onnx.data.source import IN_MEMORY, AnyData, DataSource, Feed, Labelled, Repeatable
 from amct_onnx.errors import DataError
 
@@ -72,7 +73,7 @@ def _opened(
 ) -> DataSource:
     shapes, types = parse_input_shape(input_shape, DataError), parse_input_type(input_type)
     if not isinstance(data, (str, os.PathLike)):
-        return _Arrays(partial(feeds_of_arrays, data, inputs, shapes), IN_MEMORY, labels)
+        return _Arrays(partial(feeds_of_arrays, data, inputs, shapes), IN_MEMORY, labels, inputs)
     path = Path(data)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give {DATA_HELP}.")
@@ -82,7 +83,7 @@ def _opened(
         return PythonFeeds(path, inputs)
     if _holds_images(path):
         return ImageFolder(path, inputs, images or ImageOptions(), labels)
-    return _Arrays(partial(read_feeds, path, inputs, shapes, types), path, labels)
+    return _Arrays(partial(read_feeds, path, inputs, shapes, types), path, labels, inputs)
 
 
 def _holds_images(path: Path) -> bool:
@@ -93,8 +94,14 @@ def _holds_images(path: Path) -> bool:
 class _Arrays(Repeatable):
     """Arrays of files or in memory, with the labels cut as the feeds are."""
 
-    def __init__(self, feeds: Callable[[], Iterator[Feed]], origin: object, labels: AnyLabels | None) -> None:
-        self._feeds, self._origin = feeds, origin
+    def __init__(
+        self,
+        feeds: Callable[[], Iterator[Feed]],
+        origin: object,
+        labels: AnyLabels | None,
+        inputs: Sequence[InputSpec],
+    ) -> None:
+        self._feeds, self._origin, self._axes = feeds, origin, sample_axes(inputs)
         self._labels_origin = labels_origin(labels)
         self._labels = None if labels is None else read_labels(labels)
 
@@ -104,7 +111,8 @@ class _Arrays(Repeatable):
             if self._labels is None:
                 yield feed, None
                 continue
-            end = start + next((a.shape[0] for a in feed.values() if a.ndim), 1)
+            counts = set(samples_of(feed, self._axes).values())
+            end = start + (counts.pop() if len(counts) == 1 else 1)
             if end > len(self._labels):
                 raise self._other_number("more")
             yield feed, np.asarray(self._labels[start:end])
