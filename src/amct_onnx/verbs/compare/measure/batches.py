@@ -88,9 +88,9 @@ def _rows(feed: Mapping[str, Array], labels: Array | None, axes: Mapping[str, in
     if len(set(named.values())) > 1:
         text = ", ".join(f"{c} in {n}" for n, c in named.items())
         raise DataError(
-            f"A feed holds different numbers of samples ({text}). They are counted along the first axis, or along a free "
-            "one that has the same name in all inputs. Give as many of each, or --batch_size 0, which takes each feed as "
-            "one sample."
+            f"A feed holds different numbers of samples ({text}). They are counted along the first axis, or along a "
+            "free one that has the same name in all inputs. Give as many of each, or --batch_size 0, which takes each "
+            "feed as one sample."
         )
     return next(iter(named.values()), 1)
 
