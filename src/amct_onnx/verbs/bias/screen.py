@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
+from amct_onnx.common.short_names import distinct
 from amct_onnx.plan.ledger import BiasError
 from amct_onnx.verbs.bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasEntry, BiasReport
 
@@ -23,6 +24,7 @@ def parts(report: BiasReport, width: int, *, everything: bool = False) -> Iterat
     columns = COLUMNS if width >= WIDE else NARROW_COLUMNS
     table = table_of("Layer", *columns, whole=columns)
     rows, rest = rows_that_matter(report.layers, _weight, everything=everything)
+    names = distinct(entry.name for _, entry in rows)
     for _, entry in rows:
         before = entry.before
         cells: dict[str, str | Text] = {
@@ -33,7 +35,7 @@ def parts(report: BiasReport, width: int, *, everything: bool = False) -> Iterat
             "Channel": "-" if before is None else str(before.worst_channel),
             "After (steps)": _steps(entry.after),
         }
-        table.add_row(Text(entry.name), *(cells[c] for c in columns))
+        table.add_row(Text(names[entry.name]), *(cells[c] for c in columns))
     yield table
     if rest:
         yield rest

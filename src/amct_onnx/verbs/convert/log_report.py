@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from amct_onnx.common.log import get_logger
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.verbs.check.report import ERROR, WARNING, CheckReport, Finding
 from amct_onnx.verbs.convert.report import ConversionReport
 
@@ -14,11 +15,11 @@ def log_report(report: ConversionReport, replaced: list[Path]) -> None:
     """Log files replaced, float layers, warnings, findings of the check, and files saved."""
     for path in replaced:
         get_logger("Utils").warning("The existing file %s is replaced", path)
-    for entry in report.refused:
-        get_logger("Convert").warning(
-            "Layer %s stays float (%s): %s. %s", entry.name, entry.reason, entry.detail, entry.remedy
-        )
-    for warning in report.warnings:
+    for sentence in first_of_each_kind(
+        [f"Layer '{e.name}' stays float ({e.reason}): {e.detail}. {e.remedy}" for e in report.refused]
+    ):
+        get_logger("Convert").warning("%s", sentence)
+    for warning in first_of_each_kind(report.warnings):
         get_logger("Convert").warning("%s", warning)
     _log_findings(report.check)
     for model in (report.deploy_model, report.fake_quant_model):

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from amct_onnx.common.console import Part, Text, command_lines, rows_that_matter, table_of
+from amct_onnx.common.short_names import distinct
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.convert.report import ConversionReport
@@ -35,7 +37,7 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
     if report.bias_matters:
         worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
         yield (Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases."))
-    for warning in report.warnings:
+    for warning in first_of_each_kind(report.warnings):
         yield Text(f"Warning: {warning}")
     if report.check is not None:
         yield Text(report.check.summary())
@@ -89,10 +91,11 @@ def _layers(entries: Sequence[LayerEntry], *, wide: bool) -> Table:
     """One row per entry; a verdict is never cut, or two would look alike."""
     columns = ("Operator", *(["Granularity"] if wide else []), "scale_d", "offset_d", "Verdict")
     table = table_of("Layer", *columns, whole=columns)
+    names = distinct(entry.name for entry in entries)
     for entry in entries:
         converted = entry.verdict == CONVERTED
         table.add_row(
-            Text(entry.name, overflow="fold"),
+            Text(names[entry.name]),
             entry.op_type,
             *([entry.granularity or "-"] if wide else []),
             "-" if entry.scale_d is None else f"{entry.scale_d:.9g}" if wide else f"{entry.scale_d:.4g}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
+from amct_onnx.common.short_names import distinct
 
 if TYPE_CHECKING:
     from amct_onnx.device.facts import LayerFacts
@@ -35,6 +36,7 @@ def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterat
         return (count.saturated or 0) / count.values if count and count.values else 0
 
     rows, rest = rows_that_matter(result.layers, saturation, everything=everything)
+    names = distinct(layer.name for _, layer in rows)
     for _, layer in rows:
         count = counts.get(layer.name)
         cells = {
@@ -46,7 +48,7 @@ def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterat
             "Saturated": share(count.saturated, count.values) if count else "-",
             "Ties": share(count.ties, count.values) if count else "-",
         }
-        table.add_row(Text(layer.name), *(cells[c] for c in columns))
+        table.add_row(Text(names[layer.name]), *(cells[c] for c in columns))
     yield table
     if rest:
         yield rest

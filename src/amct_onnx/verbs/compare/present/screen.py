@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
+from amct_onnx.common.short_names import distinct
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import (
@@ -142,10 +143,11 @@ def _layers(report: CompareReport, *, wide: bool, everything: bool) -> tuple[Tab
         return math.inf if index in first else max(errors, default=0)
 
     rows, rest = rows_that_matter(range(len(report.layers)), weight, everything=everything)
+    names = distinct(report.layers[index].name for index, _ in rows)
     for index, _ in rows:
         layer = report.layers[index]
         counts = {c.model: c for c in layer.counts}
-        name = Text(layer.name, overflow="fold", style="bold yellow" if index in first else "")
+        name = Text(names[layer.name], style="bold yellow" if index in first else "")
         what = "int8" if layer.verdict == CONVERTED else f"float: {layer.reason}"
         for position, d in enumerate(layer.differences):
             head = (str(index + 1), name, what) if position == 0 else ("", "", "")

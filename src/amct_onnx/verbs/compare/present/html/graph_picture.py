@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amct_onnx.verbs.compare.present.html.short_names import middle_out
+from amct_onnx.common.short_names import middle_out
 
 BOX_WIDTH, BOX_HEIGHT = 200, 38
 GAP_X, GAP_Y = 14, 20

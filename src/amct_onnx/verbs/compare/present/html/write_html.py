@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from amct_onnx.common.plain_text import shown
+from amct_onnx.common.short_names import pieces
 from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.html.charts import (
@@ -20,7 +21,6 @@ from amct_onnx.verbs.compare.present.html.charts import (
 )
 from amct_onnx.verbs.compare.present.html.csv_text import layers_csv
 from amct_onnx.verbs.compare.present.html.details import detail
-from amct_onnx.verbs.compare.present.html.short_names import pieces
 
 NOTHING = "–"
 VERDICT_WORDS = {

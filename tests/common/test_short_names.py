@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amct_onnx.verbs.compare.present.html.short_names import LIMIT, middle_out, pieces
+from amct_onnx.common.short_names import LIMIT, distinct, middle_out, pieces
 
 
 def test_the_middle_of_a_long_name_is_left_out() -> None:
@@ -20,3 +20,16 @@ def test_only_long_words_are_shortened_and_their_whole_is_kept(text: str) -> Non
     assert "".join(whole or shown for shown, whole in found) == text
     assert all(len(shown) <= LIMIT for shown, whole in found if whole)
     assert max((len(word) for shown, _ in found for word in shown.split()), default=0) <= LIMIT
+
+
+@given(st.lists(st.text("ab", min_size=0, max_size=40)))
+def test_no_two_names_are_shown_alike(names: list[str]) -> None:
+    shown = distinct(names, limit=5)
+    assert set(shown) == set(names) and len(set(shown.values())) == len(shown)
+    assert all(shown[name] == name for name in names if len(name) <= 5)
+
+
+def test_long_names_are_short_unless_they_differ_in_their_middle() -> None:
+    one, two, three = "a" * 400, "a" * 200 + "b" + "a" * 199, "c" * 400
+    shown = distinct([one, two, three], limit=60)
+    assert len(shown[three]) == 60 and shown[one] != shown[two]

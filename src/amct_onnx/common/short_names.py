@@ -1,8 +1,10 @@
-"""Long names on a page: their middle is left out, the whole name is shown on demand."""
+"""Long names on a screen or a page: their middle is left out; JSON holds them whole."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 LIMIT = 60
 """Characters of a name in running text and in tables."""
@@ -14,6 +16,19 @@ def middle_out(name: str, limit: int = LIMIT) -> str:
         return name
     tail = limit * 2 // 3
     return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def distinct(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
+    """Every name as it is shown; no two names are shown alike: such ones keep more of their middle."""
+    shown: dict[str, str] = {}
+    left = dict.fromkeys(names)
+    while left:
+        short = {name: middle_out(name, limit) for name in left}
+        alike = Counter(short.values())
+        shown |= {name: text for name, text in short.items() if alike[text] == 1}
+        left = {name: None for name in left if name not in shown}
+        limit *= 2
+    return shown
 
 
 def pieces(text: str, limit: int = LIMIT) -> list[tuple[str, str]]:
