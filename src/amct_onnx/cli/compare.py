@@ -53,7 +53,9 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--batch_size", type=int, default=32, help="samples run at once (default: 32; 0: feeds as is)")
     add_option(parser, "--threads", type=int, help="threads of each session (default: all CPUs; 1 with --dask)")
     add_option(parser, "--convert", action="store_true", help="convert first, with default settings")
-    add_option(parser, "--board", help="also compare a folder of a board's dumps, or of 'simulate --dump layers'")
+    add_option(
+        parser, "--board", help="also compare a folder of a board's dumps (raw or converted), or of ais_bench's outputs"
+    )
     add_option(parser, "--report", help="write the report as one HTML file")
     add_option(parser, "--json_report", help="write the report as a JSON file")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of tables")

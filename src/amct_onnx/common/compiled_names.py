@@ -2,7 +2,7 @@
 
 ATC's parser writes a ConvTranspose, a Gemm with a bias and a 1-D Conv as a small graph of their own, whose operators
 are called ``PartitionedCall_<layer>_<operator>_<n>`` afterwards (ge: parser/parser/common/parser_utils.cc). In the
-names of dump files a slash, a dot or a blank is an underscore.
+names of dump files all but letters, digits, _ and - is an underscore.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 
 EXPANDED = re.compile(r"PartitionedCall_(?P<rest>.+)_(?P<operator>[A-Za-z0-9]+)_(?P<number>\d+)", re.DOTALL)
-_REPLACED = re.compile(r"[/\\. ]")
+_REPLACED = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class CompiledNames:
@@ -31,11 +31,13 @@ class CompiledNames:
 
     def layer(self, name: str) -> str | None:
         """The layer of an operator's name, or of its form in a file name; None when it is no layer's."""
+        return self.part(name)[0]
+
+    def part(self, name: str) -> tuple[str | None, str]:
+        """The layer, and which operator of its small graph the name is; "" where the layer is one operator."""
         found = self._known(name)
-        if found is not None:
-            return found
-        expanded = EXPANDED.fullmatch(name)
-        return self._known(expanded["rest"]) if expanded is not None else None
+        expanded = EXPANDED.fullmatch(name) if found is None else None
+        return (found, "") if expanded is None else (self._known(expanded["rest"]), expanded["operator"])
 
     def _known(self, name: str) -> str | None:
         return self._exact.get(name) or self._flat.get(flattened(name))

@@ -278,6 +278,7 @@ class BoardResult:
         fault: whether it differs by more than public arithmetic leaves open.
         text: one sentence.
         advice: one sentence, or "".
+        not_judged: dumped tensors that could not be compared, each with its reason.
     """
 
     folder: str
@@ -290,6 +291,7 @@ class BoardResult:
     fault: bool
     text: str
     advice: str
+    not_judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.compiled_names import flattened
 from amct_onnx.device.session import LayerTensors
 
 BOARD, GOLDEN = "board", "golden"
@@ -23,7 +23,7 @@ def file_name(name: str) -> str:
 
     File systems limit the length of names: a longer one is cut, and a digest keeps it distinct.
     """
-    spelt = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    spelt = flattened(name)
     if len(spelt) <= MAX_NAME:
         return spelt
     return f"{spelt[:MAX_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"

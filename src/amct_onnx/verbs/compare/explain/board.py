@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
+import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
-from amct_onnx.data.loaded_array import load_file, loaded_array
 from amct_onnx.device.session import LAYERS, DeploySession
 from amct_onnx.errors import DataError
+from amct_onnx.files.read import read_model
+from amct_onnx.verbs.compare.explain.dump_files import Dumped, feeds_of
+from amct_onnx.verbs.compare.explain.dumped_tensors import (
+    ACCUMULATOR,
+    GRAPH_OUTPUT,
+    INPUT,
+    OUTPUT,
+    Dumpable,
+    DumpsOfFeed,
+    Found,
+    NotJudged,
+    dumpables,
+    values_of,
+)
 from amct_onnx.verbs.compare.measure.statistics import SourceTensor, TensorStatistics
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.report import BoardResult, BoardTensor
-from amct_onnx.verbs.simulate.dump_names import file_name
-
-INPUT, ACCUMULATOR, OUTPUT, GRAPH_OUTPUT = "input", "accumulator", "output", "graph output"
-DUMP = re.compile(r"[^.]+\.(?P<op>[^.]+)\.(?:.+\.)?(?P<end>input|output)\.(?P<index>\d+)(?:\.[^.]+)*\.(?:npy|bin)")
-"""op_type.op_name[.task.stream.time].input/output.index; the op_type is the device's own."""
-RAW_TYPES: dict[str, dict[int, Any]] = {
-    INPUT: {1: np.int8},
-    ACCUMULATOR: {4: np.int32},
-    OUTPUT: {2: np.float16, 4: np.float32},
-    GRAPH_OUTPUT: {1: np.int8, 2: np.float16, 4: np.float32},
-}
-"""Type of a raw file's numbers by their size."""
+from amct_onnx.verbs.simulate.dump_names import file_name, makers_of
 
 
 @dataclass
@@ -52,15 +52,6 @@ class _Tensor:
         return not s.not_finite and s.largest <= (self.lsb or 0.0) * (1 + 2.0**-12)
 
 
-class _Dumpable(NamedTuple):
-    """A simulated tensor: of which layer or output, its kind, the file of a dump as ``_files`` names it, values."""
-
-    name: str
-    kind: str
-    file: tuple[str, str, int]
-    values: Array
-
-
 def compare_board(
     folder: str | os.PathLike[str],
     deploy_model: str | os.PathLike[str],
@@ -72,7 +63,8 @@ def compare_board(
     """Compare every tensor that a dump holds.
 
     Args:
-        folder: one folder of dumps for each feed, named by its number or in its order; or the dumps of one feed.
+        folder: one folder of dumps for each feed, named by its number or in its order; or the dumps of one feed; or
+            outputs of ais_bench. See ``dump_files``.
         deploy_model: that the board ran.
         device: profile that is simulated.
         units: of each layer's output.
@@ -80,66 +72,94 @@ def compare_board(
         stopped: whether to end with what was compared so far.
 
     Raises:
-        DataError: The folder holds no dump of a layer, or a dump does not fit its tensor.
+        DataError: The folder holds no dump of a layer or output, or a dump does not fit its tensor.
     """
     root = Path(folder)
-    dumps = _folders(root)
-    tensors: dict[tuple[str, str], _Tensor] = {}
-    number = compared = 0
     with DeploySession(deploy_model, device=device, collect=LAYERS) as session:
-        layers = [f.name for f in session.facts]
+        board = _Board(session, units, read_model(deploy_model))
+        dumps = feeds_of(root, board.outputs)
+        number = compared = 0
         for number, feed in enumerate(feeds):
-            if number not in dumps or stopped():
-                continue
-            files = _files(dumps[number])
-            for dumpable in _simulated(session, feed, number):
-                if dumpable.file in files:
-                    _add(tensors, dumpable, files[dumpable.file], units)
-            compared += 1
+            if number in dumps and not stopped():
+                board.compare(dumps[number], feed, number)
+                compared += 1
     if not compared:
         raise DataError(
             f"{root}: holds no dumps of the {number + 1 if dumps else 0} feeds of the data. Give one folder for each "
             "feed, named by its number, as amct_onnx simulate --dump layers writes them."
         )
-    if not any(kind != GRAPH_OUTPUT for _, kind in tensors):
+    if not board.tensors and not board.not_judged:
         raise DataError(
-            f"{root}: holds no dump of a layer. Name files op_type.op_name.output.0.npy, for example "
-            f"Conv.{file_name(layers[0]) if layers else 'name'}.output.0.npy."
+            f"{root}: holds no dump of a layer or output. Name files op_type.op_name.output.0.npy, for example "
+            f"Conv.{file_name(board.layers[0]) if board.layers else 'name'}.output.0.npy."
         )
-    return _result(str(root), device, compared, layers, tensors)
+    return _result(str(root), device, compared, board)
 
 
-def _simulated(session: DeploySession, feed: Mapping[str, Array], number: int) -> list[_Dumpable]:
-    """Everything of one feed that a dump may hold."""
-    try:
-        outputs, taps = session.run_layers(feed)
-    except Exception as error:  # onnxruntime's classes share no base
-        raise DataError(f"Feed {number} cannot be run ({error}). Check its shape.") from error
-    names = [o.name for o in session.get_outputs()]
-    return [
-        *(_Dumpable(t.name, INPUT, (file_name(t.name), "input", 0), t.input) for t in taps),
-        *(_Dumpable(t.name, ACCUMULATOR, (file_name(t.name), "output", 0), t.accumulator) for t in taps),
-        *(_Dumpable(t.name, OUTPUT, (file_name(t.dequantizer), "output", 0), t.output) for t in taps),
-        *(_Dumpable(n, GRAPH_OUTPUT, (file_name(n), "", 0), v) for n, v in zip(names, outputs, strict=True)),
-    ]
+class _Board:
+    """What is compared so far, over all feeds."""
+
+    def __init__(self, session: DeploySession, units: Mapping[str, float | None], model: ir.Model) -> None:
+        self._session, self._units = session, units
+        self.layers = [f.name for f in session.facts]
+        self.outputs = [o.name for o in session.get_outputs()]
+        self._makers = makers_of(list(model.graph.outputs))
+        self._nodes = [n.name for n in model.graph if n.name]
+        self.tensors: dict[tuple[str, str], _Tensor] = {}
+        self._reasons: dict[tuple[str, str], str] = {}
+
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """A sentence for each dumped tensor that could not be compared."""
+        named = {k: where(*k) for k in self._reasons}
+        return tuple(f"{named[k][0].upper()}{named[k][1:]}: {reason}." for k, reason in self._reasons.items())
+
+    def compare(self, dumps: Iterable[Dumped], feed: Mapping[str, Array], number: int) -> None:
+        """Compare the dumps of one feed."""
+        try:
+            outputs, taps = self._session.run_layers(feed)
+        except Exception as error:  # onnxruntime's classes share no base
+            raise DataError(f"Feed {number} cannot be run ({error}). Check its shape.") from error
+        held = DumpsOfFeed(dumps, self._nodes)
+        judged: set[Dumped] = set()
+        unclear: list[tuple[Dumpable, Dumped, str]] = []
+        for wanted in dumpables(taps, zip(self.outputs, outputs, strict=True), self._makers):
+            for found in held.find(wanted):
+                if wanted.kind == OUTPUT and found.dumped in judged:  # the layer's integer sum
+                    continue
+                try:
+                    self._add(wanted, found)
+                except NotJudged as error:
+                    unclear.append((wanted, found.dumped, str(error)))
+                else:
+                    judged.add(found.dumped)
+                    break
+        for wanted, dumped, reason in unclear:
+            if dumped not in judged and (wanted.name, wanted.kind) not in self.tensors:
+                self._reasons.setdefault((wanted.name, wanted.kind), f"{reason} ({dumped.path.name})")
+
+    def _add(self, wanted: Dumpable, found: Found) -> None:
+        """Compare one dumped tensor and add it to those of the same name and kind."""
+        other = values_of(found, wanted)
+        lsb = self._units.get(wanted.name) if wanted.kind == OUTPUT else None
+        if wanted.values.dtype.kind == "i":
+            lsb = 1.0
+        compared = SourceTensor(wanted.values).compare(other, lsb)
+        if found.partial and not compared.exact:
+            raise NotJudged("the dump may be the product without the bias, whose Add is not dumped")
+        key = (wanted.name, wanted.kind)
+        tensor = self.tensors.setdefault(key, _Tensor(wanted.name, wanted.kind, lsb))
+        tensor.feeds += 1
+        tensor.statistics.merge(compared)
 
 
-def _add(
-    tensors: dict[tuple[str, str], _Tensor], expected: _Dumpable, file: Path, units: Mapping[str, float | None]
-) -> None:
-    """Compare one dumped tensor and add it to those of the same name and kind."""
-    lsb = units.get(expected.name) if expected.kind == OUTPUT else None
-    if expected.values.dtype.kind == "i":
-        lsb = 1.0
-    tensor = tensors.setdefault((expected.name, expected.kind), _Tensor(expected.name, expected.kind, lsb))
-    tensor.feeds += 1
-    other = _load(file, expected.kind, expected.values)
-    tensor.statistics.merge(SourceTensor(expected.values).compare(other, lsb))
+def where(name: str, kind: str) -> str:
+    """A tensor in a sentence."""
+    return f"{kind} of '{name}'" if kind != GRAPH_OUTPUT else f"output '{name}'"
 
 
-def _result(
-    folder: str, device: str, compared: int, layers: list[str], tensors: Mapping[tuple[str, str], _Tensor]
-) -> BoardResult:
+def _result(folder: str, device: str, compared: int, board: _Board) -> BoardResult:
+    layers, tensors = board.layers, board.tensors
     order = {name: index for index, name in enumerate(layers)}
     kinds = (INPUT, ACCUMULATOR, OUTPUT, GRAPH_OUTPUT)
     ordered = sorted(tensors.values(), key=lambda t: (order.get(t.layer, len(order)), kinds.index(t.kind)))
@@ -148,18 +168,15 @@ def _result(
     chosen = wrong or first
     missing = tuple(n for n in layers if not any(name == n for name, _ in tensors))
     text, advice = f"Board: all {len(ordered)} dumped tensors equal the simulated '{device}' in {compared} feeds.", ""
+    if not ordered:
+        text = "Board: no dumped tensor could be judged."
     if chosen is not None:
-        s = chosen.statistics
-        size = f"{figure(s.largest / chosen.lsb)} LSB" if chosen.lsb else figure(s.largest)
-        off = s.off_by_lsb + s.not_finite
-        often = f", {off / s.count:.2%} of the values by 1 LSB or more" if chosen.lsb else ""
-        where = f"{chosen.kind} of '{chosen.layer}'" if chosen.kind != GRAPH_OUTPUT else f"output '{chosen.layer}'"
-        text = (
-            f"Board: the {where} is the first tensor that {'goes wrong' if wrong else 'differs'} from the simulated "
-            f"'{device}': by up to {size}{often}. "
-            f"{_meaning(chosen, tensors, wrong is not None)}"
-        )
+        text = f"{_difference(chosen, device, wrong is not None)} {_meaning(chosen, tensors, wrong is not None)}"
         advice = _advice(chosen.kind) if wrong else ""
+    not_judged = board.not_judged
+    if not_judged:
+        noun = "tensor is" if len(not_judged) == 1 else "tensors are"
+        text = f"{text} {len(not_judged)} dumped {noun} not judged. {not_judged[0]}"
     return BoardResult(
         folder=folder,
         device=device,
@@ -173,6 +190,20 @@ def _result(
         fault=wrong is not None,
         text=text,
         advice=advice,
+        not_judged=not_judged,
+    )
+
+
+def _difference(chosen: _Tensor, device: str, wrong: bool) -> str:
+    s = chosen.statistics
+    size = f"{figure(s.largest / chosen.lsb)} LSB" if chosen.lsb else figure(s.largest)
+    often = ""
+    if chosen.lsb:
+        often = f", {(s.off_by_lsb + s.not_finite) / s.count:.2%} of the values by 1 LSB or more"
+    what = "goes wrong" if wrong else "differs"
+    return (
+        f"Board: the {where(chosen.layer, chosen.kind)} is the first tensor that {what} from the simulated '{device}': "
+        f"by up to {size}{often}."
     )
 
 
@@ -218,52 +249,3 @@ def _advice(kind: str) -> str:
         "(some run Conv with few input channels in float16).",
         OUTPUT: "Check which profile the board follows (--device), and whether ATC fused the dequantizer.",
     }.get(kind, "Check that the board was fed the same data in the same layout and order, and the nodes before it.")
-
-
-def _folders(root: Path) -> dict[int, Path]:
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder. Give the folder of the dumps.")
-    inner = sorted(p for p in root.iterdir() if p.is_dir())
-    if not inner:
-        return {0: root}
-    if all(p.name.isdecimal() for p in inner):
-        return {int(p.name): p for p in inner}
-    return dict(enumerate(inner))
-
-
-def _files(folder: Path) -> dict[tuple[str, str, int], Path]:
-    """By op name, end and index; a graph output's file has no end."""
-    found: dict[tuple[str, str, int], Path] = {}
-    for path in _data_files(folder):
-        match = DUMP.fullmatch(path.name)
-        if match:
-            found.setdefault((match["op"], match["end"], int(match["index"])), path)
-        else:
-            found.setdefault((path.stem, "", 0), path)
-    return found
-
-
-def _data_files(folder: Path) -> Iterator[Path]:
-    yield from sorted(p for p in folder.iterdir() if p.suffix in (".npy", ".bin") and p.is_file())
-
-
-def _load(path: Path, kind: str, expected: Array) -> Array:
-    try:
-        if path.suffix == ".npy":
-            array: Array = loaded_array(load_file(path))
-        else:
-            size = path.stat().st_size
-            dtype = RAW_TYPES[kind].get(size // max(1, expected.size))
-            if dtype is None or size % max(1, expected.size):
-                raise DataError(f"{path}: {size} bytes are no {expected.size} numbers of the {kind}. Dump it again.")
-            array = np.fromfile(path, dtype)
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an array ({error}). Dump it again.") from error
-    if array.size != expected.size or array.dtype.kind not in "iuf":
-        raise DataError(
-            f"{path}: {array.dtype}{list(array.shape)} is not the {kind} of shape {list(expected.shape)}. Dump the "
-            "deploy model beside the ledger with this data."
-        )
-    return np.array(array)

@@ -95,6 +95,8 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     divergences, not_judged = find_divergences(
         job, run.layers, run.ledger, results, run.first, tensors, run.beside, random
     )
+    if run.board is not None and not run.board.tensors:
+        not_judged += run.board.not_judged
     outputs, layers = _output_entries(run), _layers(run, model, tensors())
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
