@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import random
 import tempfile
@@ -19,8 +20,10 @@ import numpy as np
 import amct_onnx
 import mutations
 import seeds
+from amct_onnx.common.proto_classes import message_classes
 from amct_onnx.data.input_spec import InputSpec, specs_of
 from amct_onnx.data.python_feeds import PythonFeeds
+from amct_onnx.files.device_dump import MESSAGES
 from amct_onnx.verbs.compare.compare import compare
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
@@ -169,9 +172,23 @@ def ledger_corpus() -> dict[str, bytes]:
 
 
 def board_corpus() -> dict[str, bytes]:
-    """Each dump as .npy and raw."""
-    found = {n: n.encode() + b"\n" + c for n, c in case().dumps.items()}
-    return found | {f"{n} raw": n.replace(".npy", ".bin").encode() + b"\n" + c[128:] for n, c in case().dumps.items()}
+    """Each dump as .npy, as plain numbers, and as the runtime writes it."""
+    dumps = case().dumps.items()
+    found = {n: n.encode() + b"\n" + c for n, c in dumps}
+    found |= {f"{n} raw": n.replace(".npy", ".bin").encode() + b"\n" + c[128:] for n, c in dumps}
+    return found | {f"{n} runtime": _runtime_dump(n, c) for n, c in dumps if ".output." in n}
+
+
+def _runtime_dump(name: str, content: bytes) -> bytes:
+    """The first line names the file; see ``files/device_dump.py`` for the rest."""
+    array = np.load(io.BytesIO(content))
+    header = message_classes("amct_onnx.fuzz", MESSAGES)["DumpData"]()
+    kind = {"f4": 1, "f2": 2, "i1": 3, "i4": 7}[array.dtype.str[1:]]
+    tensor = header.output.add(data_type=kind, format=2, size=array.nbytes)
+    tensor.shape.dim.extend(array.shape)
+    made: bytes = header.SerializeToString()
+    line = f"{'.'.join(name.split('.')[:2])}.5.1.17\n".encode()
+    return line + len(made).to_bytes(8, "little") + made + array.tobytes()
 
 
 def change_json(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:

@@ -24,7 +24,7 @@ WALL_SECONDS = 60.0
 """An input that takes longer hangs."""
 NAMES = (
     *("convert", "numbers", "deploy", "surroundings"),
-    *("ledger", "state", "board", "data", "labels", "evaluator", "feeds"),
+    *("ledger", "state", "board", "aipp", "data", "labels", "evaluator", "feeds"),
 )
 """Names of ``targets.TARGETS``, whose import takes seconds."""
 STARTUP_SECONDS = 300.0

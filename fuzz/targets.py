@@ -99,6 +99,44 @@ def loads(model: str | Path) -> bool:
     return True
 
 
+def aipp(sandbox: Sandbox, content: bytes) -> None:
+    """An AIPP configuration, applied to images of a fitting size."""
+    import numpy as np
+
+    from amct_onnx.data.input_spec import InputSpec
+    from amct_onnx.data.open_data import open_data
+
+    path = sandbox.place("in/aipp.cfg", content)
+    sandbox.start()
+    shapes = ((2, 6, 4), (2, 4, 4), (2, 4, 4, 3), (2, 4, 4, 4))
+    error: amct_onnx.AmctError | None = None
+    for shape in shapes:
+        try:
+            source = open_data(
+                np.zeros(shape, np.uint8), [InputSpec("x", (2, 3, 4, 4), np.dtype(np.float32))], aipp=path
+            )
+            for _ in source:
+                pass
+            return
+        except amct_onnx.AmctError as refused:
+            error = refused
+    assert error is not None
+    raise error
+
+
+def _aipp_corpus() -> dict[str, bytes]:
+    head = "aipp_op {\n aipp_mode: static\n input_format: "
+    matrix = "\n".join(f" matrix_r{r}c{c}: {9 * r + c}" for r in range(3) for c in range(3))
+    return {
+        "rgb": f"{head}RGB888_U8\n mean_chn_0: 3\n min_chn_1: 0.5\n var_reci_chn_2: 0.25\n}}\n".encode(),
+        "nv12": f"{head}YUV420SP_U8\n csc_switch: true\n{matrix}\n input_bias_0: 16\n}}\n".encode(),
+        "crop": (
+            f"{head}XRGB8888_U8\n src_image_size_w: 4\n src_image_size_h: 4\n crop: true\n crop_size_w: 2\n"
+            " crop_size_h: 2\n padding: true\n left_padding_size: 2\n top_padding_size: 2\n padding_value: 1.5\n}\n"
+        ).encode(),
+    }
+
+
 def _data_corpus() -> dict[str, bytes]:
     import io
 
@@ -127,6 +165,7 @@ TARGETS = {
     "deploy": Target(seeds.deploy_corpus, examine, mutations.mutate),
     "ledger": Target(beside.ledger_corpus, beside.ledger, beside.change_json),
     "data": Target(_data_corpus, data, _change_bytes),
+    "aipp": Target(_aipp_corpus, aipp, _change_bytes),
     "labels": Target(_labels_corpus, labels, _change_bytes),
     "surroundings": Target(surroundings.corpus, surroundings.run, surroundings.mutate),
     "state": Target(lambda: {"state": beside.case().state}, beside.state, beside.change_json),

@@ -57,3 +57,5 @@ def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterat
     for sentence in result.undecided:
         yield Text(f"Not public: {sentence}")
     yield Text(result.summary())
+    if result.inputs:
+        yield Text(f"For the board: ais_bench --input {','.join(result.inputs)}")

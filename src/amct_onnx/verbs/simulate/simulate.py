@@ -61,8 +61,7 @@ class Simulation(ShownReport):
     def summary(self) -> str:
         """How much was run, and where the results are."""
         noun = "feed" if self.feeds == 1 else "feeds"
-        text = f"{self.feeds} {noun} on '{self.device}', results in {self.folder}"
-        return f"{text}\nfor the board: ais_bench --input {','.join(self.inputs)}" if self.inputs else text
+        return f"{self.feeds} {noun} on '{self.device}', results in {self.folder}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, each layer with its counts; the schema is docs/simulate.md."""

@@ -191,7 +191,8 @@ def test_what_cannot_be_judged_is_said(digits: Simulated, tensor: Callable[[Laye
     write_dump(Path("d", file), [], [tensor(t)])
     found = digits.board("d")
     assert not found.tensors and not found.fault
-    reason = next(r for r in found.not_judged if r.startswith(f"Accumulator of '{t.name}'"))
+    (reason,) = found.not_judged  # one file, one sentence
+    assert reason.startswith(f"Accumulator of '{t.name}'")
     assert words in reason and file in reason
     assert "no dumped tensor could be judged" in found.text and reason.split(":")[0] in found.text
 

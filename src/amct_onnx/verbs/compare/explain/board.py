@@ -23,6 +23,7 @@ from amct_onnx.verbs.compare.explain.dumped_tensors import (
     DumpsOfFeed,
     Found,
     NotJudged,
+    OtherType,
     dumpables,
     values_of,
 )
@@ -122,7 +123,7 @@ class _Board:
             raise DataError(f"Feed {number} cannot be run ({error}). Check its shape.") from error
         held = DumpsOfFeed(dumps, self._nodes)
         judged: set[Dumped] = set()
-        unclear: list[tuple[Dumpable, Dumped, str]] = []
+        unclear: dict[Dumped, tuple[Dumpable, NotJudged]] = {}
         for wanted in dumpables(taps, zip(self.outputs, outputs, strict=True), self._makers):
             for found in held.find(wanted):
                 if wanted.kind == OUTPUT and found.dumped in judged:  # the layer's integer sum
@@ -130,11 +131,13 @@ class _Board:
                 try:
                     self._add(wanted, found)
                 except NotJudged as error:
-                    unclear.append((wanted, found.dumped, str(error)))
+                    known = unclear.get(found.dumped)
+                    if known is None or (isinstance(known[1], OtherType) and not isinstance(error, OtherType)):
+                        unclear[found.dumped] = wanted, error
                 else:
                     judged.add(found.dumped)
                     break
-        for wanted, dumped, reason in unclear:
+        for dumped, (wanted, reason) in unclear.items():
             if dumped not in judged and (wanted.name, wanted.kind) not in self.tensors:
                 self._reasons.setdefault((wanted.name, wanted.kind), f"{reason} ({dumped.path.name})")
 
@@ -167,7 +170,11 @@ def _result(folder: str, device: str, compared: int, board: _Board) -> BoardResu
     wrong = _fault(ordered, tensors)
     chosen = wrong or first
     missing = tuple(n for n in layers if not any(name == n for name, _ in tensors))
-    text, advice = f"Board: all {len(ordered)} dumped tensors equal the simulated '{device}' in {compared} feeds.", ""
+    text = (
+        f"Board: all {len(ordered)} dumped tensors equal the simulated '{device}' in {compared} "
+        f"feed{'' if compared == 1 else 's'}."
+    )
+    advice = ""
     if not ordered:
         text = "Board: no dumped tensor could be judged."
     if chosen is not None:

@@ -51,6 +51,10 @@ class NotJudged(ValueError):
     """A dumped tensor cannot be compared; the text says why."""
 
 
+class OtherType(NotJudged):
+    """Its elements are of another type than the model's tensor."""
+
+
 class Found(NamedTuple):
     """A file, and whether it may hold a part of the sum only."""
 
@@ -146,7 +150,7 @@ def values_of(found: Found, wanted: Dumpable) -> Array:
     if array.dtype.kind not in "iuf":
         raise DataError(f"{dumped.path}: {array.dtype} is no type of numbers here. Dump it again.")
     if array.dtype.kind not in kinds or (size and array.dtype.itemsize != size):
-        raise NotJudged(
+        raise OtherType(
             f"the board has {array.dtype} there, not {expected.dtype}: it computes or fuses the layer otherwise"
         )
     if array.size < expected.size or (array.size != expected.size and dumped.layout in ("ND", "NCHW", "NCDHW")):
