@@ -143,6 +143,12 @@ def test_published_configuration_of_resnet() -> None:
     assert found[0, 1].tolist() == luma.tolist() == found[0, 2].tolist()
 
 
+def test_crop_without_a_size_is_the_models() -> None:
+    image = np.arange(60, dtype=np.uint8).reshape(1, 4, 5, 3)
+    found = apply_aipp(image, AippConfig("RGB888_U8", crop=Crop(1, 2, 0, 0)), (3, 2, 3), U8)
+    assert np.array_equal(found, image[:, 1:3, 2:5].transpose(0, 3, 1, 2))
+
+
 def test_colour_beyond_the_range_is_cut_off() -> None:
     csc = Csc(((512, 0, 0), (-256, 0, 0), (255, 0, 0)), (0, 0, 0), (0, 0, 0))
     image = np.full((1, 2, 2, 3), 200, np.uint8)
@@ -215,6 +221,7 @@ def test_files_that_are_no_configuration() -> None:
     [
         (AippConfig("RGB888_U8", crop=Crop(0, 0, 3, 3)), (3, 3, 3), "leaves the image"),
         (AippConfig("RGB888_U8", crop=Crop(0, 0, 0, 0), padding=Padding(1, 1, 1, 1, 0.0)), (3, 4, 4), "size of the cr"),
+        (AippConfig("RGB888_U8", crop=Crop(0, 0, 0, 0)), (3, None, None), "size of the cr"),
         (AippConfig("RGB888_U8"), (3, 4, 4), "shape \\[3, 2, 2\\], the model takes \\[3, 4, 4\\]"),
         (AippConfig("RGB888_U8"), (1, 2, 2), "shape \\[3, 2, 2\\]"),
     ],

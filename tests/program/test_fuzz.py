@@ -23,9 +23,9 @@ FUZZ = Path(__file__).parents[2] / "fuzz"
             ("ledger", 20),
             ("state", 20),
             ("board", 20),
-            ("aipp", 20),
         ),
         *(("data", 30), ("labels", 20), ("evaluator", 20), ("feeds", 20)),
+        pytest.param("aipp", 200, marks=pytest.mark.slow),
     ],
 )
 def test_mutated_inputs(target: str, inputs: int) -> None:

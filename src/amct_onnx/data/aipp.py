@@ -120,7 +120,10 @@ def _cropped(planes: Array, config: AippConfig, height: int | None, width: int |
         return planes
     if not (crop.height and crop.width):
         if config.padding is not None or height is None or width is None:
-            raise DataError("AIPP: crop and padding together need the size of the crop. Give crop_size_w and _h.")
+            raise DataError(
+                "AIPP: with padding, or a model of free size, nothing tells the size of the crop. Give crop_size_w and "
+                "crop_size_h."
+            )
         crop = Crop(crop.top, crop.left, crop.height or height, crop.width or width)
     have = planes.shape[2:]
     if crop.top + crop.height > have[0] or crop.left + crop.width > have[1]:

