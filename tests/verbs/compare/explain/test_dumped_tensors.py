@@ -197,6 +197,13 @@ def test_what_cannot_be_judged_is_said(digits: Simulated, tensor: Callable[[Laye
     assert "no dumped tensor could be judged" in found.text and reason.split(":")[0] in found.text
 
 
+def test_dump_of_one_thread_is_a_part(digits: Simulated) -> None:
+    t = digits.layers[0][1]
+    write_dump(Path("d", f"Conv2D.{spelt(t.name)}.5.1.17.0.3.255"), [], [Tensor(t.accumulator[:1], "NCHW")])
+    (reason,) = digits.board("d").not_judged
+    assert "each thread" in reason
+
+
 def test_product_without_its_bias_is_no_fault(digits: Simulated) -> None:
     t = next(t for t in digits.layers[0] if t.op_type == "Gemm")
     name = f"MatMulV2.PartitionedCall_{spelt(t.name)}_MatMulV2_3.5.1.17"

@@ -31,6 +31,8 @@ GOLDEN = re.compile(r"(?P<op>[A-Za-z0-9_.-]+)\.(?P<index>\d+)\.\d{1,255}\.npy")
 """op_name.index.time"""
 RAW = re.compile(r"(?P<type>[A-Za-z0-9_-]+)\.(?P<op>[A-Za-z0-9_-]+)\.\d+(?:\.\d+)?\.\d{1,255}(?:\.\d+)*")
 """op_type.op_name.task[.stream].time, and the thread of an operator in parts."""
+PARTS = 6
+"""Dots in the name of a dump of one thread: context, thread and device stand behind the time."""
 BENCH = re.compile(r"(?P<feed>.+)_(?P<index>\d+)\.(?:npy|bin)")
 """Name of the input's file, and number of the model's output."""
 MAPPING, MAX_MAPPING = "mapping.csv", 64 << 20
@@ -59,6 +61,7 @@ class Dumped:
         layout: format of the device, "" when the file does not name it.
         dtype, shape: of a .bin that names them, else "" and ().
         problem: why a raw dump cannot be read, or "".
+        in_parts: each thread of the operator dumped its part of the tensor.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Dumped:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     problem: str = ""
+    in_parts: bool = False
 
     @property
     def origin(self) -> tuple[str, int] | None:
@@ -213,7 +217,8 @@ def _raw(path: Path, match: re.Match[str], outputs: Sequence[str]) -> Iterator[D
     except (OSError, DumpError) as error:
         yield Dumped(path, match["op"], OUTPUT, 0, problem=str(error))
         return
+    in_parts = match.string.count(".") >= PARTS
     for tensor in tensors:
         if match["type"] == NET_OUTPUT and tensor.end == INPUT and tensor.index < len(outputs):
             yield Dumped(path, file_name(outputs[tensor.index]), "", 0, tensor, tensor.layout)
-        yield Dumped(path, match["op"], tensor.end, tensor.index, tensor, tensor.layout)
+        yield Dumped(path, match["op"], tensor.end, tensor.index, tensor, tensor.layout, in_parts=in_parts)

@@ -145,6 +145,8 @@ def values_of(found: Found, wanted: Dumpable) -> Array:
         DataError: The file cannot be read, or holds fewer elements than the tensor.
     """
     expected, dumped = wanted.values, found.dumped
+    if dumped.in_parts:
+        raise NotJudged("each thread of the operator dumped its part, and the file does not tell which")
     array = dumped.numbers(RAW_TYPES[wanted.kind], expected.size)
     kinds, size = TYPES.get(wanted.kind, ("iuf", 0))
     if array.dtype.kind not in "iuf":
