@@ -14,6 +14,8 @@ from amct_onnx.device.lowering.state import Int8Tensor, LoweringState
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import Layout
 
+SHIFT = 128
+"""From int8 to uint8."""
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 
@@ -64,20 +66,23 @@ def integer_kernel(
     bias: Array | None,
     rank: int,
 ) -> ir.Value:
-    """ConvInteger or MatMulInteger on int8 x int8 with the offset as zero point, then the int32 bias.
+    """MatMulInteger on int8 x int8, or ConvInteger on uint8 x uint8, with zero points, then the int32 bias.
 
-    ConvInteger pads with the zero point. Kernels of mixed signs saturate on some CPUs.
+    Kernels of mixed signs saturate on some CPUs, and ONNX Runtime has a ConvInteger of int8 x int8 since 1.24: both
+    factors are shifted by 128, which the zero points take back. ConvInteger pads with the input's.
     """
     operator = layout.kind.integer_operator
     assert operator is not None  # the caller asks
-    zero, q = state.edit.constant(np.int8(int8.offset)), state.integers_of(int8)
-    state.edit.before(node)
     if layout.kind.convolution:
-        result = state.edit.node(operator, [q, weight, zero], node.attributes.values())
+        x, w = _as_uint8(state, state.integers_of(int8), node), _as_uint8(state, weight, node)
+        zeros = [state.edit.constant(np.uint8(int8.offset + SHIFT)), state.edit.constant(np.uint8(SHIFT))]
+        result = state.edit.node(operator, [x, w, *zeros], node.attributes.values())
         if bias is not None:
             bias = layout.along_result(bias, rank)
     else:
-        factors = [zero]
+        q = state.integers_of(int8)
+        state.edit.before(node)
+        factors = [state.edit.constant(np.int8(int8.offset))]
         if weight in state.int8:
             other = state.int8[weight]
             weight = state.integers_of(other)
@@ -93,6 +98,13 @@ def integer_kernel(
         result = state.edit.node("Add", [result, state.edit.constant(bias)])
     state.replaced.append(node)
     return result
+
+
+def _as_uint8(state: LoweringState, integers: ir.Value, reader: ir.Node) -> ir.Value:
+    """int8 integers, shifted by 128."""
+    state.edit.before(reader)
+    whole = state.edit.cast(integers, ir.DataType.FLOAT)
+    return state.edit.cast(state.edit.node("Add", [whole, state.edit.number(SHIFT)]), ir.DataType.UINT8)
 
 
 def parts_needed(node: ir.Node, layout: Layout, weight: Array, whole: WeightSums, offset: int) -> int | None:

@@ -26,6 +26,7 @@ from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
 from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.noise import gains
 from amct_onnx.verbs.compare.explain.source_grids import Grid, source_grids
+from amct_onnx.verbs.compare.explain.unreliable_source import Unreliable
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
@@ -48,7 +49,7 @@ def find_divergences(
     first: Batch,
     tensors: Tensors,
     beside: Beside,
-    random: str = "",
+    unreliable: Unreliable | None = None,
 ) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
     """At most one divergence for each model but the source, and what could not be judged.
 
@@ -60,14 +61,14 @@ def find_divergences(
         first: the first batch.
         tensors: of the first batch, by model and name.
         beside: what the files are not.
-        random: why the source's numbers judge nothing; then only the files are judged. "" when they do.
+        unreliable: why the source's numbers judge nothing; then only the files are judged. None when they do.
     """
-    if random:
+    if unreliable is not None:
         by_files = (
             with_changes(m, None, beside.fake_quant if m == FAKE_QUANT else beside.deploy, judged=False)
             for m in job.models
         )
-        return tuple(d for d in by_files if d is not None), (random,)
+        return tuple(d for d in by_files if d is not None), (unreliable.why,)
     probe, runner, shown = _probe(job, layers, first, changed=beside.changed)
     probed = results if REFERENCE in job.devices else runner.run(first)
     source = opened(probe.source)

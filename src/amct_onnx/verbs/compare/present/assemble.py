@@ -17,7 +17,7 @@ from amct_onnx.verbs.compare.explain.default_settings import default_settings_wi
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
 from amct_onnx.verbs.compare.explain.guessing import guesses
 from amct_onnx.verbs.compare.explain.preprocessing import preprocessing_hints
-from amct_onnx.verbs.compare.explain.randomness import randomness
+from amct_onnx.verbs.compare.explain.unreliable_source import unreliable_source
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import AS_GIVEN, FAKE_QUANT, SOURCE, Job, Quantized, Tracked, deploy_key, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
@@ -91,9 +91,9 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     tensors = cache(lambda: run.runner.tensors(run.first))
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     named = {t.source: values for t, values in zip(_outputs(job), pinned, strict=True)}
-    random = randomness(model, run.runner, run.first, named)
+    unreliable = unreliable_source(model, run.runner, run.first, named)
     divergences, not_judged = find_divergences(
-        job, run.layers, run.ledger, results, run.first, tensors, run.beside, random
+        job, run.layers, run.ledger, results, run.first, tensors, run.beside, unreliable
     )
     if run.board is not None and not run.board.tensors:
         not_judged += run.board.not_judged
@@ -122,7 +122,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
                 complete=run.complete,
                 board=run.board,
                 not_judged=not_judged,
-                random=random,
+                unreliable=unreliable,
                 max_drop=run.max_drop,
             )
         ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
 from amct_onnx.verbs.compare.explain.guessing import GUESSES
+from amct_onnx.verbs.compare.explain.unreliable_source import Unreliable
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
@@ -57,7 +58,7 @@ class Found:
         board: what a board's dumps gave, or None.
         not_judged: parts of the models that nothing could be said of.
         float_model: the float model before quantization, which is measured and not judged, or None.
-        random: why the source itself is random, or "".
+        unreliable: why the source's own numbers judge nothing, or None.
         max_drop: what the first metric may lose, in points (1 point is 1 % of a share, else 1); None to leave that to
             chance.
     """
@@ -74,7 +75,7 @@ class Found:
     not_judged: Sequence[str] = ()
     max_drop: float | None = None
     float_model: ModelEntry | None = None
-    random: str = ""
+    unreliable: Unreliable | None = None
 
     @property
     def faults(self) -> list[Divergence]:
@@ -122,9 +123,9 @@ def _headline(found: Found) -> tuple[str, str, list[str]]:
     """The level, its sentence and the lines below it: the first of fault, loss, board, and rounding that there is."""
     if found.faults:
         return _of_faults(found.faults)
-    if found.random:
-        todo = "What to do: export the model in inference mode (model.eval()), and convert it again."
-        return INCOMPLETE, "Incomplete: the source itself is random, so no figure can be judged.", [found.random, todo]
+    if found.unreliable is not None:
+        why, todo = found.unreliable.why, f"What to do: {found.unreliable.todo}"
+        return INCOMPLETE, f"Incomplete: {found.unreliable.headline}.", [why, todo]
     drops = _too_large(found)
     if drops:
         why = "Each layer errs no more than quantization explains: the source itself does not bear its quantization."

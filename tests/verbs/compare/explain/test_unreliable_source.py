@@ -10,6 +10,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 import amct_onnx
+from amct_onnx.verbs.compare.explain import unreliable_source as unreliable_source_module
+from amct_onnx.verbs.compare.explain.unreliable_source import rounds_float16
+from support.comparison_cases import converted
 from support.small_models import qdq_model
 
 
@@ -65,3 +68,14 @@ def test_source_without_random_nodes_is_not_called_random(tmp_path: Path) -> Non
     path = qdq_model(tmp_path)
     amct_onnx.convert_qat_model(path, "m")
     assert "random" not in str(amct_onnx.compare(path, "m", np.ones((4, 3), np.float32)).to_dict()["verdict"])
+
+
+def test_float16_is_rounded_or_the_source_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime before 1.24 cuts off; here that is pretended."""
+    case = converted("modeloptonnx_resnet_fp16", tmp_path, samples=8)
+    believed = rounds_float16()
+    monkeypatch.setattr(unreliable_source_module, "rounds_float16", lambda: False)
+    verdict = case.compare().verdict
+    assert verdict.level == "incomplete" and "computes the source wrongly" in verdict.headline
+    monkeypatch.setattr(unreliable_source_module, "rounds_float16", lambda: True)
+    assert not believed or case.compare().verdict.level == "noise"
