@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def read_dump(path: Path) -> tuple[DeviceTensor, ...]:
         if not 0 < length <= min(status.st_size - 8, MAX_HEADER):
             raise DumpError(f"it claims a header of {length:,} bytes, and has {status.st_size:,}")
         header = file.read(length)
-    message: Any = message_classes("amct_onnx.dump", MESSAGES)["DumpData"]()
+    message = _message_class()()
     try:
         message.ParseFromString(header)
     except DecodeError as error:
@@ -162,6 +163,12 @@ def read_dump(path: Path) -> tuple[DeviceTensor, ...]:
     op_name = message.op_name.decode(errors="replace")
     places = _behind(message, 8 + length, status.st_size)
     return tuple(_tensor(path, *place, op_name) for place in places)
+
+
+@cache
+def _message_class() -> Any:
+    """Built once: a network has thousands of dumps."""
+    return message_classes("amct_onnx.dump", MESSAGES)["DumpData"]
 
 
 Place = tuple[str, int, Any, int, int]

@@ -82,7 +82,7 @@ def compare_board(
         number = compared = 0
         for number, feed in enumerate(feeds):
             if number in dumps and not stopped():
-                board.compare(dumps[number], feed, number)
+                board.compare(dumps[number](), feed, number)
                 compared += 1
     if not compared:
         raise DataError(

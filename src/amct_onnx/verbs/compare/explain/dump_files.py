@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ class Dumped:
             raise DataError(f"{self.path}: cannot be read as an array ({error}). Dump it again.") from error
 
 
-def feeds_of(root: Path, outputs: Sequence[str]) -> dict[int, tuple[Dumped, ...]]:
-    """The dumps of each feed, by its number.
+def feeds_of(root: Path, outputs: Sequence[str]) -> dict[int, Callable[[], Iterable[Dumped]]]:
+    """What finds the dumps of each feed, by its number: headers are read when a feed's turn comes.
 
     Args:
         root: folder of the dumps of one feed, of folders of feeds, or above it as the runtime makes them.
@@ -127,7 +128,7 @@ def feeds_of(root: Path, outputs: Sequence[str]) -> dict[int, tuple[Dumped, ...]
     if not inner:
         return _flat(root, outputs)
     folders = {int(p.name): p for p in inner} if all(map(_is_run, inner)) else dict(enumerate(inner))
-    return {number: tuple(_dumps(folder, outputs)) for number, folder in folders.items()}
+    return {number: partial(_dumps, folder, outputs) for number, folder in folders.items()}
 
 
 def _with_dumps(root: Path) -> Path:
@@ -144,19 +145,19 @@ def _is_run(folder: Path) -> bool:
     return folder.name.isdecimal() and int(folder.name) < MAX_RUN
 
 
-def _flat(folder: Path, outputs: Sequence[str]) -> dict[int, tuple[Dumped, ...]]:
+def _flat(folder: Path, outputs: Sequence[str]) -> dict[int, Callable[[], Iterable[Dumped]]]:
     """One feed, or the outputs of ais_bench for many."""
     dumps = tuple(_dumps(folder, outputs))
     matches = [BENCH.fullmatch(d.path.name) if _of_bench(d) else None for d in dumps]
     stems = sorted({m["feed"] for m in matches if m is not None})
     if len(stems) < 2 or not all(matches):
-        return {0: dumps}
+        return {0: lambda: dumps}
     numbers = {s: int(s) for s in stems} if all(s.isdecimal() for s in stems) else {s: i for i, s in enumerate(stems)}
-    found: dict[int, tuple[Dumped, ...]] = {}
+    found: dict[int, list[Dumped]] = {number: [] for number in numbers.values()}
     for dump, match in zip(dumps, matches, strict=True):
         assert match is not None
-        found[numbers[match["feed"]]] = (*found.get(numbers[match["feed"]], ()), dump)
-    return found
+        found[numbers[match["feed"]]].append(dump)
+    return {number: partial(iter, held) for number, held in found.items()}
 
 
 def _of_bench(dump: Dumped) -> bool:
