@@ -8,6 +8,7 @@ from pathlib import Path
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.plan.ledger import ResidualEntry
 from amct_onnx.verbs.check.report import CheckReport
+from amct_onnx.verbs.convert.cost import Cost
 from amct_onnx.verbs.convert.datadump_graph import Graph
 from amct_onnx.verbs.convert.emitted import Emitted
 from amct_onnx.verbs.convert.overflow import overflow_warnings
@@ -32,7 +33,7 @@ def assemble_report(
     targets: Targets,
     plan: Plan,
     origin: Origin | None,
-    deploy: Emitted[tuple[CheckReport, tuple[Graph, ...]]],
+    deploy: Emitted[tuple[CheckReport, tuple[Graph, ...], Cost]],
     fake_quant: Emitted[None],
 ) -> ConversionReport:
     """The report of one conversion.
@@ -43,7 +44,7 @@ def assemble_report(
         plan: of the conversion.
         origin: what a later conversion of the same source is recognised by; None when the source alone does not give
             the outputs again.
-        deploy: the deploy model, with the check's findings and its graph for the vendor's dump comparison.
+        deploy: the deploy model, with the check's findings, its graph for the vendor's dump comparison, and its cost.
         fake_quant: the fake-quant model.
     """
     warnings = plan.warnings + overflow_warnings(plan)
@@ -74,6 +75,7 @@ def assemble_report(
         check=deploy.verdict[0],
         graph=deploy.verdict[1],
         origin=origin,
+        cost=deploy.verdict[2],
     )
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,14 @@ from amct_onnx.files.write import write_outputs
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.plan.factors import Plan
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import AsymmetricWeights, GemmPerChannel, PlanSettings
 from amct_onnx.verbs.check.checker import check
+from amct_onnx.verbs.check.report import CheckReport
 from amct_onnx.verbs.convert.assemble_report import Targets, assemble_report, int8_weights
-from amct_onnx.verbs.convert.datadump_graph import datadump_graph
+from amct_onnx.verbs.convert.cost import Cost, cost_of
+from amct_onnx.verbs.convert.datadump_graph import Graph, datadump_graph
 from amct_onnx.verbs.convert.emitted import emitted
 from amct_onnx.verbs.convert.log_report import log_report
 from amct_onnx.verbs.convert.recorded_factors import insert_recorded_quantizers
@@ -201,6 +205,14 @@ def _check_free(targets: Targets, model_file: str | os.PathLike[str], inputs: Se
     return replaced
 
 
+def _examined(
+    source: _Source, plan: Plan, soc_version: str | None, made: ir.Model, nodes: dict[str, tuple[str, ...]]
+) -> tuple[CheckReport, tuple[Graph, ...], Cost]:
+    """What is found in the deploy model while it is there."""
+    graph = datadump_graph(made, plan, nodes, source.names)
+    return check(made, soc_version), graph, cost_of(source.model, made)
+
+
 def _say_where(save_path: str, deploy_model: Path) -> None:
     """A prefix that looks like a folder or a file gives names that its user may not expect: the log says them."""
     if os.path.basename(save_path) in ("", os.curdir, os.pardir):
@@ -223,13 +235,13 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     plan = make_plan(source.model, request.settings)
     replaced = _check_free(targets, path, source.inputs)
     _free_garbage()
-    origin, names = source.origin, source.names
+    origin = source.origin
     deploy = emitted(
         DeployEmitter(source.model, plan),
         plan,
         paths[0],
         int8_weights(plan),
-        lambda made, nodes: (check(made, request.soc_version), datadump_graph(made, plan, nodes, names)),
+        partial(_examined, source, plan, request.soc_version),
     )
     _free_garbage()
     emitter = FakeQuantEmitter(source.model, plan, request.fake_quant_weights)

@@ -78,6 +78,38 @@ class FloatOperatorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     tensor: Text
 
 
+class PassesContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``cost.Passes``."""
+
+    nodes: Count
+    elements: Count
+
+
+class ChangeContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``cost.Change``."""
+
+    producer: Name
+    readers: Name
+    pairs: Count
+    elements: Count
+    advice: Text
+
+
+class CostContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See ``cost.Cost``."""
+
+    macs: Count
+    constant_macs: Count
+    int8_macs: Count
+    unknown: Count
+    int8_layers: Count
+    float_operators: Count
+    source: PassesContent
+    quant: PassesContent
+    anti_quant: PassesContent
+    changes: tuple[ChangeContent, ...]
+
+
 class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``verbs.check.report.Finding``."""
 
@@ -163,6 +195,7 @@ class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     check: CheckContent | None
     graph: tuple[GraphContent, ...]
     origin: OriginContent | None
+    cost: CostContent | None
     summary: Text
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
 from amct_onnx.verbs.check.report import CheckReport
+from amct_onnx.verbs.convert.cost import Cost
 
 REASONS = frozenset(
     "activation-not-quantized activation-per-channel activation-blockwise activation-16-bit activation-scale-range "
@@ -57,8 +58,8 @@ class Origin:
 class ConversionReport(ShownReport):
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
-    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip. ``origin`` is None for a report
-    that no conversion made.
+    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip. ``cost`` is what the model costs on
+    a device. ``origin`` is None for a report that no conversion made.
     """
 
     SCHEMA_VERSION = 1
@@ -77,6 +78,7 @@ class ConversionReport(ShownReport):
     check: CheckReport | None = None
     graph: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     origin: Origin | None = None
+    cost: Cost | None = None
 
     @property
     def converted(self) -> tuple[LayerEntry, ...]:

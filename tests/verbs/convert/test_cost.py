@@ -1,0 +1,92 @@
+"""The cost of a deploy model: work in int8, quantizers and what passes them, and what would gain most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import amct_onnx
+from amct_onnx.verbs.convert.cost import Cost, Passes
+from support.golden_models import MODELS
+
+
+def cost(name: str, folder: Path) -> Cost:
+    found = amct_onnx.convert_qat_model(MODELS / name / "model.onnx", folder / "m").cost
+    assert found is not None
+    return found
+
+
+def test_work_and_quantizers_of_a_real_model(tmp_path: Path) -> None:
+    """Counted by hand: 16 x 9 x 64 pixels, depthwise 16 x 9 x 64, ..., and the last layer 64 x 10."""
+    found = cost("ort_digitsnet_qdq_u8_pc", tmp_path)
+    model = onnx.load(tmp_path / "m_deploy_model.onnx")
+    kinds = [n.op_type for n in model.graph.node]
+    assert (found.int8_layers, found.unknown) == (7, 0)
+    assert found.int8_macs == found.constant_macs == found.macs == macs_of(model)
+    assert found.quant.nodes == kinds.count("AscendQuant") and found.anti_quant.nodes == kinds.count("AscendAntiQuant")
+    assert found.source == Passes(12, 11114)
+    assert [c.pairs for c in found.changes] and found.changes == tuple(sorted(found.changes, key=lambda c: -c.elements))
+
+
+def macs_of(model: onnx.ModelProto) -> int:
+    """Of a model whose images are 8 x 8: independent of the sizes that the graph tells."""
+    weights = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    pixels, total = {model.graph.input[0].name: 64}, 0
+    for node in model.graph.node:
+        size = pixels.get(node.input[0], 1)
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "Conv":
+            size //= attributes["strides"][0] * attributes["strides"][1]
+            out, *terms = weights[node.input[1]]
+            total += size * out * terms[0] * terms[1] * terms[2]
+        elif node.op_type in ("Gemm", "MatMul"):
+            total += weights[node.input[1]][0] * weights[node.input[1]][1]
+        elif node.op_type == "MaxPool":
+            size //= attributes["strides"][0] * attributes["strides"][1]
+        elif node.op_type in ("GlobalAveragePool", "ReduceMean"):
+            size = 1
+        for name in node.output:
+            pixels[name] = size
+    return total
+
+
+def test_sizes_are_inferred_where_the_model_tells_none(tmp_path: Path) -> None:
+    assert cost("ort_digitsnet_qop_u8", tmp_path).macs == 1286624
+
+
+def test_layers_of_unknown_size_are_said(tmp_path: Path) -> None:
+    model = onnx.load(MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx")
+    del model.graph.value_info[:]
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.Clear()
+    onnx.save(model, "m.onnx")
+    report = amct_onnx.convert_qat_model("m.onnx", "u")
+    assert report.cost is not None
+    lines = report.cost.sentences()
+    assert "Int8 work: 100.0%" in lines[0] and "Quantizers: " in lines[1]
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_residual_names_its_operators(size: int, tmp_path: Path) -> None:
+    """Quantized for a Softmax alone: nothing is int8, and the advice says which operator to leave out."""
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["s"], "sigmoid"),
+        helper.make_node("QuantizeLinear", ["s", "scale", "zero"], ["q"], "q"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], "d"),
+        helper.make_node("Softmax", ["d"], ["y"], "softmax"),
+    ]
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", size]) for n in "xy"]
+    constants = [
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [0.01]),
+        helper.make_tensor("zero", TensorProto.INT8, [], [0]),
+    ]
+    graph = helper.make_graph(nodes, "g", value[:1], value[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), "m.onnx")
+    found = amct_onnx.convert_qat_model("m.onnx", "m").cost
+    assert found is not None
+    (change,) = found.changes
+    assert (change.producer, change.readers, change.pairs, change.elements) == ("Sigmoid", "Softmax", 1, size)
+    assert "leave Softmax out" in change.advice and (found.macs, found.int8_layers) == (0, 0)
