@@ -38,4 +38,6 @@ def message_classes(
             )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {n: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{n}")) for n in messages}
+    # before 4.22 by an object; CANN's own Python has 3.20
+    class_of = getattr(message_factory, "GetMessageClass", None) or message_factory.MessageFactory(pool).GetPrototype
+    return {n: class_of(pool.FindMessageTypeByName(f"{package}.{n}")) for n in messages}
