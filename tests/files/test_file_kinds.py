@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "torch": (zipped("archive/data.pkl", "archive/version"), "PyTorch checkpoint.*torch.onnx.export"),
     "pickle": (b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01]q\x02(G?\xf0\x00\x00\x00\x00\x00\x00es.", "pickle"),
     "gzip": (gzip.compress(MODEL.read_bytes()), "gzip"),
+    "openssl": (b"Salted__" + bytes(range(200)), "encrypted with openssl"),
     "tar": (tarred(), "tar archive"),
     "ort": (b"\x18\0\0\0ORTM" + bytes(range(64)), r"\.ort"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(range(64)), "TensorFlow Lite"),

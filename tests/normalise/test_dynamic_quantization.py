@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.common.onnxruntime_session import AMCT_SO
-from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
+from amct_onnx.errors import NoQuantizerError
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
@@ -236,7 +236,32 @@ def test_dynamic_only_model_is_named() -> None:
         expand_dynamic_quantization(normalise_container(ir.from_proto(model)))
 
 
-def test_dynamic_lstm_is_named() -> None:
-    model = model_of([node("DynamicQuantizeLSTM", "x w w", "y", MICROSOFT)], (3, 8), {"w": W})
-    with pytest.raises(UnsupportedModelError, match="DynamicQuantizeLSTM"):
-        expand_dynamic_quantization(normalise_container(ir.from_proto(model)))
+def test_dynamic_lstm_costs_itself_only(tmp_path: Path) -> None:
+    constants = {
+        "w": RNG.integers(-60, 60, (1, 8, 16)).astype(np.int8),
+        "r": RNG.integers(-60, 60, (1, 4, 16)).astype(np.int8),
+        "m": W,
+        "sw": np.asarray([SCALE]),
+        "zw": np.zeros(1, np.int8),
+        "s": np.float32(0.05),
+        "z": np.int8(3),
+    }
+    text = """g (float[3, 2, 8] x) => (float y, float u) {
+        y = com.microsoft.DynamicQuantizeLSTM <hidden_size = 4> (x, w, r, , , , , , sw, zw, sw, zw)
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(m, s) u = MatMul(d, v)
+    }"""
+    path = write_model(tmp_path / "m.onnx", text, constants, imports='"com.microsoft" : 1')
+    report = convert_qat_model(path, tmp_path / "out")
+    assert [e.op_type for e in report.converted] == ["MatMul"]
+    assert [(e.op_type, e.reason) for e in report.refused] == [("DynamicQuantizeLSTM", "foreign-operator")]
+    assert report.warnings == ()
+
+
+def test_other_zero_point_than_the_quantizer_is_the_reason(tmp_path: Path) -> None:
+    constants = {"s": np.float32(0.05), "z": np.int8(3), "w": W}
+    text = """g (float[3, 8] x) => (int32 y) { q = QuantizeLinear(x, s, z) y = MatMulInteger(q, w) }"""
+    feeds = {"x": RNG.normal(size=(3, 8)).astype(np.float32)}
+    report, _ = convert_and_compare(write_model(tmp_path / "m.onnx", text, constants), feeds, units=0)
+    entry = report.refused[0]
+    assert entry.reason == "activation-zero-point" and entry.detail.startswith("it takes 0 for the zero point")
+    assert [w.split(" reads")[0] for w in report.warnings] == [f"Node '{entry.name}' (MatMulInteger)"]

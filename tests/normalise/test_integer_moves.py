@@ -80,6 +80,42 @@ def test_integers_of_another_type_are_those_of_the_source(kind: str, nodes: str,
     assert len(report.converted) == len(report.layers) == 1
 
 
+BODY = "then_branch = t () => (int8[n, 8, 6, 6] p) {{ {} }}, else_branch = e () => (int8[n, 8, 6, 6] r) {{ {} }}"
+BODY_CONSTANTS = {"c": np.bool_(True), "all": np.array([-1]), "full": np.array([-1, 8, 6, 6])}
+BODIES = {
+    "a quantizer": "p = QuantizeLinear(x, s, z)",
+    "passed on": "a = QuantizeLinear(x, s, z) p = Identity(a)",
+    "selected": "a = QuantizeLinear(x, s, z) p = Relu(a)",
+    "moved": "a = QuantizeLinear(x, s, z) b = Reshape(a, all) p = Reshape(b, full)",
+}
+
+
+@pytest.mark.parametrize("nodes", BODIES.values(), ids=BODIES)
+def test_integers_that_leave_a_body(nodes: str, tmp_path: Path) -> None:
+    """The layer behind it reads them as it reads those of a graph input."""
+    text = f"""g (float[n, 8, 6, 6] x) => (float[n, 4, 6, 6] y) {{
+        i = If(c) <{BODY.format(nodes, "r = QuantizeLinear(x, s, z)")}>
+        d = DequantizeLinear(i, s, z) wd = DequantizeLinear(w, sw) y = Conv(d, wd)
+    }}"""
+    path = write_model(tmp_path / "m.onnx", text, {**CONSTANTS, **BODY_CONSTANTS})
+    report, _ = convert_and_compare(path, feeds(), units=0)
+    assert len(report.converted) == len(report.layers) == 1
+    held = {v for n in onnx.load(path).graph.node for v in (*n.input, *n.output)} | set("abprx")
+    assert {r.tensor for r in report.residuals} <= held
+    assert [w.split(" hands out")[0][:4] for w in report.warnings] == ["Node"] * 2
+
+
+def test_integers_of_16_bits_that_are_a_graph_output(tmp_path: Path) -> None:
+    text = """g (float[n, 8, 6, 6] x) => (int16[n, 8, 6, 6] y, float[n, 4, 6, 6] u) {
+        y = com.microsoft.QuantizeLinear(x, s2, wide) q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear(w, sw) u = Conv(d, wd)
+    }"""
+    constants = {**CONSTANTS, "wide": np.int16(-300)}
+    path = write_model(tmp_path / "m.onnx", text, constants, imports='"com.microsoft" : 1')
+    report, _ = convert_and_compare(path, feeds(), units=0)
+    assert len(report.converted) == len(report.layers) == 1 and "hands out integers" in report.warnings[0]
+
+
 def test_integers_that_are_a_graph_output(tmp_path: Path) -> None:
     text = """g (float[n, 8, 6, 6] x) => (int8[n, 8, 3, 3] y) {
         q = QuantizeLinear(x, s, z) y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q)

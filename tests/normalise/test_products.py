@@ -50,3 +50,12 @@ def test_product_becomes_int8(equation: str, operands: str, tmp_path: Path) -> N
 def test_what_is_no_product_is_a_line_in_the_ledger(equation: str, operands: str, tmp_path: Path) -> None:
     report, _ = convert_and_compare(source(equation, operands, tmp_path), FEEDS, units=0)
     assert [e.reason for e in report.refused] == ["einsum"]
+
+
+def test_weight_with_more_axes_than_the_activation(tmp_path: Path) -> None:
+    text = """g (float[n, 8] x) => (float[1, 1, n, 4] y) {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) ud = DequantizeLinear(u, sw) y = MatMul(d, ud)
+    }"""
+    path = write_model(tmp_path / "m.onnx", text, CONSTANTS | {"u": CONSTANTS["w"].reshape(1, 1, 8, 4)})
+    report, _ = convert_and_compare(path, {"x": FEEDS["x"][0]}, units=0)
+    assert len(report.converted) == len(report.layers) == 1

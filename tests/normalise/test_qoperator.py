@@ -215,6 +215,18 @@ def test_softmax_of_older_opset_flattens() -> None:
     assert np.abs(before.astype(int) - now.astype(int)).max() <= 1
 
 
+def test_rank_that_only_the_rewritten_nodes_tell() -> None:
+    """Nothing declares the tensor between two fused operators."""
+    model, feeds = one_node("QLinearSoftmax", [q((2, 3, 8), U8, 100, 140), *TRIPLE, f(1 / 256), z(0)], axis=1)
+    softmax = model.graph.node[0]
+    softmax.attribute.append(helper.make_attribute("opset", 12))
+    first = helper.make_node("QLinearLeakyRelu", [*softmax.input[:3], *softmax.input[1:3]], ["between"], alpha=1.0)
+    first.domain, softmax.input[0] = "com.microsoft", "between"
+    model.graph.node.insert(0, first)
+    before, now = session_run(model, feeds), session_run(expanded(model), feeds)
+    assert np.abs(before.astype(int) - now.astype(int)).max() <= 1  # of 256 steps: a value on a tie
+
+
 def test_reduce_mean_takes_its_axes_as_an_input_from_opset_18() -> None:
     """onnxruntime registers the operator without a CPU kernel; numpy is the witness."""
     x = q((2, 3, 4))

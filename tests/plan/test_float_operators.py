@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amct_onnx import cli
 from support.written_models import convert_and_compare, write_model
 
 CONSTANTS = {"s": np.float32(0.05), "z": np.int8(3), "two": np.array([2])}
@@ -30,3 +31,12 @@ def test_one_row_under_the_name_of_the_source(output: str, nodes: str, row: tupl
     # float32 against onnxruntime's fused kernels; a quantized result is one step of 0.05 apart at most
     report, _ = convert_and_compare(path, feeds, units=0.05 if "Sigmoid" in nodes else 1e-6)
     assert [(f.op_type, f.tensor) for f in report.float_operators] == [row]
+
+
+def test_quantizers_without_a_layer_are_not_passed_over(tmp_path: Path) -> None:
+    text = "g (uint8[n, 8] x) => (float y) { d = DequantizeLinear(x, s, z) y = Add(d, d) }"
+    path = write_model(tmp_path / "m.onnx", text, {**CONSTANTS, "z": np.uint8(3)})
+    assert cli.main(["convert", "--model", str(path), "--save_path", str(tmp_path / "out"), "--strict"]) == 1
+    report, _ = convert_and_compare(path, {"x": np.arange(8, dtype=np.uint8).reshape(1, 8)}, units=0)
+    assert report.summary().startswith("No layer is int8")
+    assert {r.tensor for r in report.residuals} == {"d"}

@@ -108,3 +108,23 @@ def test_narrow_range_behind_data_movement_keeps_its_clamp(tmp_path: Path) -> No
     path = write_model(tmp_path / "m.onnx", text, constants)
     _, deploy = convert_and_compare(path, feeds(), units=0)
     assert operators(deploy).count("AscendQuant") == 1 and "Clip" in operators(deploy)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_layer_behind_a_table_of_dequantized_integers(per_row: bool, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    constants = {
+        "table": random.integers(0, 256, (20, 8)).astype(np.uint8),
+        "s": np.linspace(0.05, 0.1, 20, dtype=np.float32) if per_row else np.float32(0.05),
+        "w": random.integers(-127, 128, (8, 4)).astype(np.int8),
+        "sw": np.float32(0.01),
+    }
+    text = f"""g (int64[n, 3] x) => (float[n, 3, 4] y) {{
+        t = DequantizeLinear{" <axis = 0>" if per_row else ""}(table, s) d = Gather(t, x) v = DequantizeLinear(w, sw)
+        y = MatMul(d, v)
+    }}"""
+    feeds = {"x": random.integers(0, 20, (2, 3))}
+    report, _ = convert_and_compare(write_model(tmp_path / "m.onnx", text, constants), feeds, units=0)
+    assert len(report.converted) == (not per_row)
+    if per_row:
+        assert "of the dequantized 't'" in report.layers[0].detail

@@ -169,3 +169,19 @@ def test_two_activations_are_refused(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", text, {"s": np.float32(0.05), "z": np.int8(3)})
     report, _ = convert_and_compare(path, feeds(), units=0)
     assert report.refused[0].reason == "activation-by-activation"
+
+
+@pytest.mark.parametrize("dead", [0.0, 1e-20, 1e30])
+@pytest.mark.parametrize("stored", [False, True], ids=["float bias", "int32 bias"])
+def test_dead_channel_keeps_its_bias_under_any_scale(dead: float, stored: bool, tmp_path: Path) -> None:
+    scales = SCALES.copy()
+    scales[2] = dead
+    bias = np.array([100, -50, 0, 7], np.int32)
+    step = (scales * np.float32(0.05)).astype(np.float32)
+    constants = {"w": INTEGERS * np.array([1, 1, 0, 1], np.int8), "sw": scales}
+    constants |= {"b": bias, "sb": step} if stored else {"b": np.array([0.3, -0.2, 0.56, 0.1], np.float32)}
+    bias_node = "c = DequantizeLinear <axis = 0> (b, sb)" if stored else "c = Identity(b)"
+    body = f"e = DequantizeLinear <axis = 1> (w, sw) {bias_node} y = Gemm(d, e, c)"
+    # half a step of the largest scale of a living channel
+    report, _ = convert_and_compare(source(body, constants, tmp_path), feeds(), units=0.05 * 0.02 / 2)
+    assert len(report.converted) == 1

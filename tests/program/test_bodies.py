@@ -68,13 +68,14 @@ def test_loop_body(tmp_path: Path) -> None:
     assert in_bodies(deploy) >= {"AscendQuant", "AscendDequant"}
 
 
-def test_integers_that_leave_a_body_are_refused_by_name(tmp_path: Path) -> None:
-    branch = "() => (int8[n, 6] q{0}) {{ q{0} = QuantizeLinear(x, s, z) }}"
+def test_integers_of_each_channel_that_leave_a_body_are_refused_by_name(tmp_path: Path) -> None:
+    branch = "() => (int8[n, 6] q{0}) {{ q{0} = QuantizeLinear <axis = 1> (x, many, zeros) }}"
     text = f"""g (bool c, float[n, 6] x) => (float[n, 6] y) {{
         q = If (c) < then_branch = t {branch.format(1)}, else_branch = e {branch.format(2)} >
         y = DequantizeLinear(q, s, z)
     }}"""
-    path = write_model(tmp_path / "m.onnx", text, constants())
+    channels = {"many": np.arange(1, 7, dtype=np.float32), "zeros": np.zeros(6, np.int8)}
+    path = write_model(tmp_path / "m.onnx", text, constants() | channels)
     with pytest.raises(UnsupportedModelError, match="body of an If"):
         convert_qat_model(path, tmp_path / "out" / "m")
     assert not (tmp_path / "out").exists()

@@ -50,7 +50,10 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--quiet", action="store_true", help="print nothing but errors and no progress")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of a table")
     add_option(
-        parser, "--strict", action="store_true", help="exit with 1 when a layer stays float or the check finds an error"
+        parser,
+        "--strict",
+        action="store_true",
+        help="exit with 1 when a layer stays float, none is int8 or the check finds an error",
     )
     add_all_option(parser)
     return parser
@@ -78,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _exit_code(report: ConversionReport, arguments: argparse.Namespace) -> int:
     rejected = report.check is not None and not report.check.passed
-    return EXIT_CHECK_FAILED if arguments.strict and (report.refused or rejected) else EXIT_DONE
+    return EXIT_CHECK_FAILED if arguments.strict and (report.refused or rejected or not report.converted) else EXIT_DONE
 
 
 def _convert(arguments: argparse.Namespace, progress: Any) -> ConversionReport:

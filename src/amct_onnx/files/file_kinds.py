@@ -33,6 +33,8 @@ SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xfd7zXZ\0", "compressed with xz", UNPACK),
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", UNPACK),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+    (0, b"Salted__", "encrypted with openssl", "Decrypt it, and give the .onnx file within."),
+    (0, b"age-encryption.org", "encrypted with age", "Decrypt it, and give the .onnx file within."),
     (0, b"Rar!", "a RAR archive", UNPACK),
     (257, b"ustar", "a tar archive", UNPACK),
     (0, b"\x89HDF", "an HDF5 file, as Keras writes", EXPORT),

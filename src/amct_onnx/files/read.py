@@ -17,6 +17,7 @@ from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
 from amct_onnx.files.file_kinds import HEAD_BYTES, file_kind
 from amct_onnx.files.file_tensor import FileTensor, SourceFile
 from amct_onnx.files.graph_check import check_graph, graphs_of
+from amct_onnx.files.passed_inputs import FALSE_ENDS, settle_passed_inputs
 from amct_onnx.files.proto_scan import HERE, graph_without_large_tensors
 from amct_onnx.files.sparse_constants import SparseError, densify_constants
 
@@ -106,7 +107,9 @@ def _parse(path: Path, source: SourceFile) -> ir.Model:
             raise ModelFileError(f"{path}: tensor '{name}' is sparse. Export the model with dense initializers.")
         _check_names(path, proto.graph)
         densify_constants(proto.graph)
+        false_ends = settle_passed_inputs(proto.graph)
         model: ir.Model = ir.from_proto(proto)
+        model.meta[FALSE_ENDS] = false_ends
         return model
     except ModelFileError:
         raise

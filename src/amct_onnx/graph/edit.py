@@ -145,6 +145,11 @@ class GraphEditor:
         node.graph.remove(node, safe=True)
 
 
+def main_output(outputs: Sequence[ir.Value]) -> ir.Value:
+    """Of the outputs of a node, the first that something reads; the first where nothing does."""
+    return next((v for v in outputs if v.uses() or v.is_graph_output()), outputs[0])
+
+
 def nodes_of(model: ir.Model) -> list[ir.Node]:
     """Every node of the graph and of the bodies of its If, Loop and Scan nodes; the graph may change meanwhile."""
     return _nodes_within(model.graph)

@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.graph.refused import noted_form
 
 MAX_NAMED = 3
 """Nodes that a sentence names of each type."""
@@ -18,7 +19,7 @@ def unknown_quantizers(nodes: Iterable[ir.Node]) -> str:
     """Operators outside of the specification with "quant" in type, domain or name: counted and named by type."""
     found: dict[str, list[str]] = {}
     for node in nodes:
-        if is_op(node, QUANTIZE, DEQUANTIZE) or (node.domain == "" and onnx.defs.has(node.op_type)):
+        if is_op(node, QUANTIZE, DEQUANTIZE) or noted_form(node) or (node.domain == "" and onnx.defs.has(node.op_type)):
             continue
         if any("quant" in text.lower() for text in (node.op_type, node.domain, node.name or "")):
             kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type

@@ -22,7 +22,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.moves import FIRST_INPUT
 from amct_onnx.graph.opset import opset_of
-from amct_onnx.graph.refused import note_refusal
+from amct_onnx.graph.refused import note_form, note_refusal
 
 REASON = "dynamic-quantization"
 REMEDY = "Quantize the activation with a static scale: calibrate or train it, and export with QuantizeLinear."
@@ -99,7 +99,7 @@ class _Rewriter:
         x, w = _required(node, 0), _required(node, 1)
         static = self._static(node, x, _input(node, 2))
         if static is None:
-            self._note(node, node)
+            self._note_integers(node, x, _input(node, 2))
             left, scale = self._centred(node, x, _input(node, 2)), None
             right = self._centred(node, w, _input(node, 3))
         else:
@@ -151,11 +151,10 @@ class _Rewriter:
         left = self._op(node, "Sub", integers, zero)
         self._scaled(node, left, right, (scale, _required(node, 2)), _input(node, 4))
 
-    def refuse(self, node: ir.Node) -> None:
-        """Refuse an operator without a float form here."""
-        raise UnsupportedModelError(
-            f"Node '{node.name}' is a {node.op_type}, a dynamically quantized operator without a float form. {REMEDY}"
-        )
+    def keep(self, node: ir.Node) -> None:
+        """An operator that no float operators express stays, with its line in the ledger."""
+        note_form(node, "no float operators express it")
+        self._note(node, node)
 
     # -- shared parts -------------------------------------------------------------------------------------------
 
@@ -181,14 +180,29 @@ class _Rewriter:
     def _note(self, layer: ir.Node, cause: ir.Node) -> None:
         note_refusal(layer, REASON, f"its activation is quantized by {cause.op_type} at run time", REMEDY)
 
+    def _note_integers(self, node: ir.Node, x: ir.Value, zero: ir.Value | None) -> None:
+        """Why the integers of a ConvInteger or MatMulInteger are no quantized activation with constant factors."""
+        source = self._behind_moves(x)
+        made_by = source.producer()
+        own = None if made_by is None or made_by.op_type != "QuantizeLinear" else self._integer(_input(made_by, 2))
+        other = self._integer(zero)
+        if made_by is None or own is None or other is None or own == other:
+            self._note(node, node)
+            return
+        note_refusal(
+            node,
+            "activation-zero-point",
+            f"it takes {other} for the zero point of its input, QuantizeLinear '{made_by.name}' has {own}",
+            "Export the model with one zero point for both.",
+        )
+
     def _static(self, node: ir.Node, x: ir.Value, zero: ir.Value | None) -> tuple[ir.Value, ir.Value | None] | None:
         """The dequantized activation and its scale, when a QuantizeLinear with constant, scalar factors is behind x.
 
         The integers of a graph input have no scale: they are dequantized with 1, and None is returned in its place.
         """
-        source, producer = x, x.producer()
-        while producer is not None and producer.op_type in FIRST_INPUT and producer.inputs[0] is not None:
-            source, producer = producer.inputs[0], producer.inputs[0].producer()
+        source = self._behind_moves(x)
+        producer = source.producer()
         if source.is_graph_input() and x.dtype in (ir.DataType.INT8, ir.DataType.UINT8):
             if self._integer(zero) is None:
                 return None
@@ -208,6 +222,13 @@ class _Rewriter:
         value = self.edit.node("DequantizeLinear", factors, node, "x/dequantize")
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), x.shape
         return value, scale
+
+    def _behind_moves(self, value: ir.Value) -> ir.Value:
+        """The tensor whose elements a value consists of."""
+        producer = value.producer()
+        while producer is not None and producer.op_type in FIRST_INPUT and producer.inputs[0] is not None:
+            value, producer = producer.inputs[0], producer.inputs[0].producer()
+        return value
 
     def _integer(self, zero: ir.Value | None) -> int | None:
         if zero is None:
@@ -265,5 +286,5 @@ RULES: dict[str, Callable[[_Rewriter, ir.Node], None]] = {
     "MatMulInteger": _Rewriter.layer,
     "MatMulIntegerToFloat": _Rewriter.integer_to_float,
     "DynamicQuantizeMatMul": _Rewriter.dynamic_matmul,
-    "DynamicQuantizeLSTM": _Rewriter.refuse,
+    "DynamicQuantizeLSTM": _Rewriter.keep,
 }

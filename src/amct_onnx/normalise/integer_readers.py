@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor
+from amct_onnx.graph.edit import GraphEditor, stands_for
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.refused import note_refusal
 
@@ -168,6 +168,18 @@ class IntegerReaders:
 
     def _integers_back(self, node: ir.Node) -> None:
         """Give a node that needs the integers themselves what the floats say they are."""
+        self.compute_integers(node)
+        if node.domain not in ("", "ai.onnx"):
+            note_refusal(node, "foreign-operator", "it reads a quantizer's integers", "Export the model in QDQ format.")
+        name, op_type = stands_for(node)
+        warn(
+            self._model,
+            f"Node '{name or node.outputs[0].name}' ({op_type}) reads the integers of a quantizer; the outputs compute "
+            "them from floats. Let it read the DequantizeLinear's result to spare that.",
+        )
+
+    def compute_integers(self, node: ir.Node) -> None:
+        """Let a node read integers that float operators compute in the place of a quantizer's."""
         for index, value in enumerate(node.inputs):
             if value not in self._factors:
                 continue
@@ -183,14 +195,6 @@ class IntegerReaders:
             back = self._edit.node("Cast", [steps], node, "integers", [ir.AttrInt64("to", int(to))])
             back.type, back.shape = ir.TensorType(to), value.shape
             node.replace_input_with(index, back)
-        if node.domain not in ("", "ai.onnx"):
-            note_refusal(node, "foreign-operator", "it reads a quantizer's integers", "Export the model in QDQ format.")
-        name = node.name or node.outputs[0].name
-        warn(
-            self._model,
-            f"Node '{name}' ({node.op_type}) reads the integers of a quantizer; the outputs compute them from floats. "
-            "Let it read the DequantizeLinear's result to spare that.",
-        )
 
     def _number(self, number: int, factors: Factors) -> np.ndarray:
         return np.asarray(number, np.asarray(self._constants.array(factors.scale)).dtype)

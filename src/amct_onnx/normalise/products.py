@@ -113,11 +113,11 @@ def _einsum(node: ir.Node, index: int, x: str, w: str, y: str, editor: GraphEdit
 
 
 def _has_idle_axes(node: ir.Node, constants: ConstantEvaluator) -> bool:
-    """Whether the weight is a batch of one matrix, and the activation has as many axes without it."""
+    """Whether the weight is a batch of one matrix."""
     value, shape = node.inputs[0], stored_shape(node.inputs[1])
     if value is None or value.shape is None or shape is None or len(shape) < 3 or set(shape[:-2]) != {1}:
         return False
-    return len(value.shape) >= len(shape) and constants.is_constant(node.inputs[1])
+    return len(value.shape) > 1 and constants.is_constant(node.inputs[1])
 
 
 def _drop_idle_axes(node: ir.Node, editor: GraphEditor) -> None:
@@ -127,4 +127,13 @@ def _drop_idle_axes(node: ir.Node, editor: GraphEditor) -> None:
     target = editor.constant(f"{node.name}/matrix", np.asarray(shape[-2:], np.int64))
     matrix = editor.node("Reshape", [weight, target], node, "matrix")
     matrix.type = weight.type
-    node.replace_input_with(1, matrix)
+    value = node.inputs[0]
+    assert value is not None and value.shape is not None
+    missing = len(shape) - len(value.shape)
+    if missing <= 0:
+        node.replace_input_with(1, matrix)
+        return
+    # the result has the axes of the weight in front
+    result = editor.node("MatMul", [value, matrix], node)
+    target = editor.constant(f"{node.name}/axes", np.asarray([1] * missing + [-1, shape[-1]], np.int64))
+    editor.replace(node, [editor.node("Reshape", [result, target], node, "axes")])

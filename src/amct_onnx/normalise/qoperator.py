@@ -18,7 +18,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.graph.opset import opset_of
-from amct_onnx.graph.shapes import stored_shape
+from amct_onnx.graph.shapes import infer_shapes, stored_shape
 
 DOMAINS = ("", "com.microsoft")
 
@@ -104,6 +104,11 @@ class _Rewriter:
             return len(value.shape)
         if value is not None and self.constants.is_constant(value):
             return int(self.constants.array(value).ndim)
+        if value is not None:
+            # nothing declares it; now that what is in front of the node is written out, inference knows it
+            infer_shapes(self.edit.model, strict=False)
+            if value.shape is not None:
+                return len(value.shape)
         raise UnsupportedModelError(
             f"Node '{node.name}' ({node.op_type}): the rank of its input '{value.name if value else ''}' is unknown. "
             "Run ONNX shape inference on the model first."

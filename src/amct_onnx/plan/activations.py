@@ -31,6 +31,15 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
             f"{made}, whose results do not lie on the grid of the quantizer of '{source.name}'",
             f"Quantize the output of '{maker}'.",
         )
+    table = next((v for v in (node.inputs if node is not None else ()) if v and is_op(v.producer(), DEQUANTIZE)), None)
+    if node is not None and table is not None and node.op_type not in LAYER_KINDS:
+        maker, op_type = stands_for(node)
+        raise Refusal(
+            "activation-not-quantized",
+            f"its input '{name}' is made by {op_type} '{maker}' of the dequantized '{table.name}', whose numbers are "
+            "not those of 8 bits and one scale",
+            f"Quantize the output of '{maker}'.",
+        )
     if node is not None and node.domain not in ("", "ai.onnx"):
         raise Refusal(
             "activation-not-quantized",

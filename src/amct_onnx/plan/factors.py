@@ -160,12 +160,14 @@ class Pair:
         source: name of the float tensor that its QuantizeLinear reads.
         quantizer: its factors; None when the value is constant and simply computed.
         elided: True when removing the pair changes no bit.
+        names: under which the user may know it, the best one first.
     """
 
     output: str
     source: str
     quantizer: Quantizer | None
     elided: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

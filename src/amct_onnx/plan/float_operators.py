@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import stands_for
+from amct_onnx.graph.edit import main_output, stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
@@ -57,7 +57,7 @@ class QuantizedReaders:
                 reason=reason,
                 detail=detail,
                 remedy=KEEP_FLOAT,
-                source_output=next((v.name for v in node.outputs if v.name), ""),
+                source_output=main_output(node.outputs).name or "",
             )
 
     def others(self, nodes: Iterable[ir.Node], told: Collection[str]) -> Iterator[FloatOperator]:

@@ -14,7 +14,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.moves import data_inputs, fills
 from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import Quantizer
-from amct_onnx.plan.quantizers import clip_bounds, quantizer_of
+from amct_onnx.plan.quantizers import clip_bounds, constant_grid, quantizer_of
 
 ULP = 2.0**-22
 """Relative: two units in the last place of a float32."""
@@ -135,6 +135,9 @@ class Grids:
         """The one quantizer of all candidates; constants beside them count when all their numbers lie on its grid."""
         quantizers = [self._quantizer_of[v] for v in candidates]
         first = next((q for q in quantizers if q is not None), None)
+        if first is None:  # a table of constants, of which the node takes some
+            tables = (constant_grid(v.producer(), self._constants) for v in candidates)
+            first = next((q for q in tables if q is not None), None)
         if node is None or first is None or first.axis is not None:
             return None
         for value, other in zip(candidates, quantizers, strict=True):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.edit import STANDS_FOR, nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.model_warnings import warnings_of
@@ -107,12 +107,25 @@ def _plan_pairs(
             continue  # it belongs to the layers that read it
         pair = grids.pair(node)
         if pair is None:
-            pairs.append(Pair(name, "", _without_quantize(node, constants)))
+            pairs.append(Pair(name, "", _without_quantize(node, constants), names=_names(None, node)))
             continue
         source, quantizer = pair
         elided = quantizer.per_tensor_int8 and grids.requantized(output, quantizer, layers)
-        pairs.append(Pair(name, source.name or "", quantizer, elided))
+        pairs.append(Pair(name, source.name or "", quantizer, elided, _names(source, node)))
     return pairs, lazy
+
+
+def _names(source: ir.Value | None, dq: ir.Node) -> tuple[str, ...]:
+    """Tensors that a user may know a quantizer by: the float one, the integers, the result, those behind the float one.
+
+    A rule may have made the first three in the place of one node; what that node read is the user's.
+    """
+    values = [source, dq.inputs[0], dq.outputs[0]]
+    producer = source.producer() if source is not None else None
+    while producer is not None and STANDS_FOR in producer.meta and producer.inputs and producer.inputs[0] is not None:
+        values.append(producer.inputs[0])
+        producer = producer.inputs[0].producer()
+    return tuple(v.name for v in values if v is not None and v.name)
 
 
 def _plan_outputs(

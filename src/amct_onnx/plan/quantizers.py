@@ -14,7 +14,7 @@ from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float_types import float_type_of
-from amct_onnx.graph.quantizer_nodes import BETWEEN, QUANTIZE, integer_type, is_op
+from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, integer_type, is_op
 from amct_onnx.plan.factors import Blocks, Quantizer
 
 RANGES = {
@@ -174,6 +174,22 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
         *(tuple(scale.tolist()), zero_point, low, high, axis, bits, shift),
         *(float_type_of(source), blocks, small),
     )
+
+
+def constant_grid(node: ir.Node | None, constants: ConstantEvaluator) -> Quantizer | None:
+    """The grid on which a DequantizeLinear of constant integers lies: of 8 bits and one scale, else None."""
+    if node is None or not is_op(node, DEQUANTIZE) or not constants.is_constant(node.outputs[0]):
+        return None
+    kind = integer_type(node, constants)
+    if kind not in (ir.DataType.INT8, ir.DataType.UINT8) or blocks_of(node, constants) is not None:
+        return None
+    try:
+        scale, zero, axis = raw_factors(node, constants)
+    except FactorError:
+        return None
+    low, high, shift, bits = RANGES[kind]
+    factors = tuple(scale.tolist()), tuple(int(z) - shift for z in zero)
+    return None if axis is not None else Quantizer(*factors, low, high, None, bits, shift)
 
 
 def _range(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, int, int, int]:

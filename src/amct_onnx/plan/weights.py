@@ -101,9 +101,10 @@ def _behind_dequantize(
 
 
 def scales_of_the_living(scale: Float32, axis: int, blocks: Blocks) -> Float32:
-    """The scales, those of channels whose integers are all 0 not below the smallest scale of the others.
+    """The scales, those of channels whose integers are all 0 between the smallest and the largest of the others.
 
-    Such a channel has the same values under any scale. A tiny one would push its bias out of int32.
+    Such a channel has the same values under any scale. A tiny one would push its bias out of int32, a huge one would
+    round it to 0.
 
     Args:
         scale: float32 [channels]; 0 for a channel that has none.
@@ -115,8 +116,8 @@ def scales_of_the_living(scale: Float32, axis: int, blocks: Blocks) -> Float32:
         others = tuple(a for a in range(array.ndim) if a != axis)
         part = index[axis] if axis < len(index) else slice(None)
         alive[part] |= np.any(array, axis=others)
-    floor = scale[alive].min() if np.any(alive) else NO_SCALE
-    return np.where(alive, scale, np.maximum(scale, floor)).astype(np.float32)
+    floor, most = (scale[alive].min(), scale[alive].max()) if np.any(alive) else (NO_SCALE, np.float32(np.inf))
+    return np.where(alive, scale, np.clip(scale, floor, most)).astype(np.float32)
 
 
 def _assembled(blocks: Iterator[Int8], shape: tuple[int, ...]) -> Int8:

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from amct_onnx.errors import FactorError, NoQuantizerError
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
+from support.written_models import convert_and_compare, write_model
 
 CHANNELS, FILTERS, SIZE = 3, 4, 6
 WHERE = {"Where": ("Greater", False), "turned": ("Greater", True), "or equal": ("GreaterOrEqual", True)}
@@ -180,7 +181,8 @@ def test_every_form_becomes_int8_with_the_numbers_of_the_source(
 ALMOST = {
     "zero": ("Add", 0.5, "has a zero point that is no integer"),
     "scale back": ("Mul", 0.2, "scales back by another number than it divides by"),
-    "sign": ("Mul", -0.1, "has a scale that is not positive"),
+    "sign": ("Mul", -0.1, "scales back by another number than it divides by"),
+    "nothing": ("Mul", 0.0, "has a scale that is 0 or not finite"),
     "bounds": ("Clip", 100.3, "clips at numbers that are not on its grid"),
 }
 
@@ -287,3 +289,29 @@ def test_unknown_quantizers_are_listed_by_type_and_name(tmp_path: Path) -> None:
     value = pair.add("DequantizeLinear", value, pair.tensors[1].name, zero)
     model = model_of([chain, pair], [helper.make_node("Relu", [value], ["y"], "end")], aimet_customop_cpu=1)
     assert any("QcQuantizeOp ('a_0QcQuantizeOp')" in w for w in convert(model, tmp_path).warnings)
+
+
+SIGNS = {
+    "negated twice": "a = Div(x, s) r = Round(a) m = Neg(r) c = Clip(m, lo, hi) d = Mul(c, t)",
+    "negative scales": "a = Mul(x, u) r = Round(a) c = Clip(r, lo, hi) d = Div(c, u)",
+    "zero point minus integers": "a = Div(x, s) r = Round(a) b = Sub(z, r) c = Clip(b, lo, hi) e = Sub(z, c) "
+    "d = Mul(e, s)",
+    "rounded by Floor": "a = Div(x, s) b = Add(a, half) r = Floor(b) c = Clip(r, lo, hi) d = Mul(c, s)",
+    "signs of each channel": "a = Div(x, v) r = Round(a) c = Clip(r, even, hi) d = Mul(c, v)",
+}
+
+
+@pytest.mark.parametrize("nodes", SIGNS.values(), ids=SIGNS)
+def test_chain_of_any_sign(nodes: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    constants = {
+        **{"s": np.float32(0.05), "t": np.float32(-0.05), "u": np.float32(-20.0), "half": np.float32(0.5)},
+        **{"z": np.float32(7), "lo": np.float32(-100), "hi": np.float32(127), "even": np.float32(-127)},
+        "v": np.float32([0.05, -0.05, 0.05, -0.05]),
+        "w": random.integers(-127, 128, (4, 3)).astype(np.int8),
+    }
+    text = f"g (float[n, 4] x) => (float[n, 3] y) {{ {nodes} e1 = DequantizeLinear(w, s) y = MatMul(d, e1) }}"
+    steps = random.integers(-150, 150, (5, 4)) + random.uniform(-OFF_TIES, OFF_TIES, (5, 4))
+    feeds = {"x": (steps * 0.05).astype(np.float32)}
+    report, _ = convert_and_compare(write_model(tmp_path / "m.onnx", text, constants), feeds, units=0)
+    assert len(report.converted) == 1 and report.warnings == ()

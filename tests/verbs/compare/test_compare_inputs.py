@@ -25,6 +25,7 @@ from amct_onnx.verbs.convert.ledger_schema import BiasErrorContent, LayerContent
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from amct_onnx.verbs.convert.report import REASONS, ConversionReport
 from support.golden_models import GOLDENS, MODELS
+from support.written_models import write_model
 
 ROOT = Path(__file__).parents[3]
 Change = Callable[[dict[str, Any]], object]
@@ -176,3 +177,20 @@ def test_data_folder_with_a_pipe_ends(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.npy")
     with pytest.raises(DataError, match="pipe or device"):
         list(read_feeds(tmp_path, [InputSpec("x", (2,), np.dtype(np.float32))]))
+
+
+def test_operator_whose_first_output_nothing_reads(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    constants = {
+        "s": np.float32(0.05),
+        "w": random.normal(size=(1, 16, 8)).astype(np.float32),
+        "r": random.normal(size=(1, 16, 4)).astype(np.float32),
+    }
+    text = """g (float[3, 2, 8] x) => (float y) {
+        q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) all, last = LSTM <hidden_size = 4> (d, w, r) y = Neg(last)
+    }"""
+    amct_onnx.convert_qat_model(write_model(tmp_path / "m.onnx", text, constants), tmp_path / "out")
+    ledger = read_ledger(tmp_path / "out")
+    pair = pair_layers(ledger, read_model(ledger.fake_quant_model), read_model(ledger.deploy_model))[0]
+    assert pair.fake_quant is not None and pair.fake_quant.output == pair.source.output == "last"
+    check_source(ledger, normalise(read_model(tmp_path / "m.onnx")))

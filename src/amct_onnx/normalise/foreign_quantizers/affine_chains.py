@@ -2,7 +2,8 @@
 
     n = round(clip(a * x + b)),    y = e * clip(n) + f
 
-That is a quantizer of scale e where a > 0, e = 1 / a, f = -e * b, b is integral and the bounds of n are integers.
+That is a quantizer of scale e where e = 1 / a, f = -e * b, b is integral and the bounds of n are integers. Where a < 0
+it is one of scale -e and integers -n: rounding to even is symmetric.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ INT8, UINT8, INT16 = (-128, 127), (0, 255), (-32768, 32767)
 
 @dataclass(frozen=True)
 class Step:
-    """One operator: value * factor + offset, then clipped to low..high; each broadcastable, in float64.
+    """One operator: value * sign * factor + offset, then clipped to low..high; each broadcastable, in float64.
 
     Attributes:
+        sign: -1 where the operator negates.
         factor, offset: of the step.
         low, high: of the step; of a Cast to an integer type what the type holds.
         integer: True for a Cast to an integer type, False for one to a float type, else None.
     """
 
+    sign: float = 1.0
     factor: Array | float | None = None
     offset: Array | float = 0.0
     low: Array | float = -np.inf
@@ -55,8 +58,8 @@ def grid_of(before: list[Step], after: list[Step], floor: float, tolerance: floa
     if _ends_integer(after):
         return None
     clips = any(np.any(np.isfinite(s.low)) or np.any(np.isfinite(s.high)) for s in [*before, *after])
-    if not all(np.all(np.isfinite(f) & np.greater(f, 0)) for f in factors):
-        return "has a scale that is not positive" if clips else None
+    if not all(np.all(np.isfinite(f) & np.not_equal(f, 0)) for f in factors):
+        return "has a scale that is 0 or not finite" if clips else None
     try:
         first = _Line.of(before, floor, np.inf)
         if first is None:
@@ -66,14 +69,15 @@ def grid_of(before: list[Step], after: list[Step], floor: float, tolerance: floa
             return None
         if not np.all(np.abs(first.factor * second.factor - 1) <= tolerance):
             return "scales back by another number than it divides by" if clips else None
-        scale, zero = second.factor, np.rint(first.offset)
-        apart = np.abs(first.offset + second.offset / scale)
+        scale, zero = np.abs(second.factor), np.rint(first.offset) * np.sign(second.factor)
+        apart = np.abs(first.offset + second.offset / second.factor)
         low, high = (second.low - second.offset) / scale, (second.high - second.offset) / scale
     except ValueError:  # factors of different axes
         return None
     if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
         return None
-    if np.any(np.abs(first.offset - zero) > ZERO_POINT_TOLERANCE) or np.any(apart > ZERO_POINT_TOLERANCE):
+    off_integer = np.abs(first.offset - np.rint(first.offset))
+    if np.any(off_integer > ZERO_POINT_TOLERANCE) or np.any(apart > ZERO_POINT_TOLERANCE):
         return "has a zero point that is no integer"
     if _halfway(first.low) or _halfway(first.high) or _fractional(low) or _fractional(high):
         return "clips at numbers that are not on its grid"
@@ -95,9 +99,10 @@ class _Line:
         factor, offset = np.ones(()), np.zeros(())
         low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
         for step in steps:
-            scale = 1.0 if step.factor is None else step.factor
+            scale = step.sign * (1.0 if step.factor is None else step.factor)
             factor, offset = factor * scale, offset * scale + step.offset
-            low, high = low * scale + step.offset, high * scale + step.offset
+            ends = low * scale + step.offset, high * scale + step.offset
+            low, high = np.minimum(*ends), np.maximum(*ends)
             if step.integer and not (np.all(low >= step.low) and np.all(high <= step.high)):
                 return None
             low, high = np.clip(low, step.low, step.high), np.clip(high, step.low, step.high)

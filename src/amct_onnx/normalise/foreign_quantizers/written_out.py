@@ -1,5 +1,6 @@
-"""Fake quantization written as operators: Div or Mul -> Round -> Clip -> Mul, with zero points, in any order.
+"""Fake quantization written as operators: Div or Mul -> Round -> Clip -> Mul, with zero points, in any order and sign.
 
+Floor(x + 0.5) is read as Round(x), from which it differs at exact ties only.
 Clip may stand before or behind Round or at the end, and may be Max and Min, or Where and a comparison. A
 straight-through estimator's x + (round(x) - x) is round(x). A chain that is exactly a quantizer becomes
 QuantizeLinear (-> Clip) -> DequantizeLinear; at an exact tie an odd zero point picks the other neighbour. Every other
@@ -41,7 +42,7 @@ class _Chain:
 
 def read_written_out_quantizers(model: ir.Model) -> None:
     """Rewrite the graph in place; a warning names each chain that almost is a quantizer, and says why it is none."""
-    rounds = [n for n in nodes_of(model) if n.op_type == "Round" and n.domain == "" and n.inputs]
+    rounds = [n for n in nodes_of(model) if n.op_type in ("Round", "Floor") and n.domain == "" and n.inputs]
     if not rounds:
         return
     reader = _Reader(QuantizerWriter(model))
@@ -62,19 +63,19 @@ class _Reader:
         before, after = list(self._before(node)), list(self._after(node))
         kind = node.outputs[0].dtype or node.inputs[0].dtype
         tolerance = 4 * float(np.finfo(np.float16 if kind == ir.DataType.FLOAT16 else np.float32).eps)
-        why = ""
+        half, why = [Step(offset=-0.5)] if node.op_type == "Floor" else [], ""
         pairs = sorted(((b, a) for b in before for a in after), key=lambda p: len(p[0].steps) + len(p[1].steps))
         for start, end in pairs:
             if start.value.dtype != end.value.dtype and None not in (start.value.dtype, end.value.dtype):
                 continue
-            found = grid_of(list(start.steps), list(end.steps), _floor(start.value), tolerance)
+            found = grid_of([*start.steps, *half], list(end.steps), _floor(start.value), tolerance)
             if isinstance(found, Grid):
                 found = self._expressible(start.value, found)
             if isinstance(found, Grid):
                 self._write(start.value, self._straight_through(end.value, start.value) or end.value, found)
                 return
             why = why or found or ""
-        if why:
+        if why and node.op_type == "Round":
             warn(
                 self._writer.edit.model,
                 f"Node '{node.name}' (Round) and the operators around it are almost a fake quantization: it {why}. "
@@ -160,7 +161,7 @@ class _Reader:
         if node.op_type == "Where" and len(inputs) == 3:
             moving = [v for v in inputs[1:] if v is not None and not self._constants.is_constant(v)]
             return moving[0] if moving else max(inputs[1:], key=_size)
-        if node.op_type in ("Mul", "Add", "Max", "Min") and len(inputs) == 2 and inputs[1] is not None:
+        if node.op_type in ("Mul", "Add", "Sub", "Max", "Min") and len(inputs) == 2 and inputs[1] is not None:
             constant = [self._constants.is_constant(v) for v in inputs]
             if all(constant):
                 return max(inputs, key=_size)
@@ -174,6 +175,8 @@ class _Reader:
         op_type, others = node.op_type, [v for v in node.inputs if v is not data]
         if op_type == "Identity":
             return SAME
+        if op_type == "Neg":
+            return Step(sign=-1.0)
         if op_type == "Cast":
             return _cast(ir.DataType(node.attributes["to"].as_int())) if "to" in node.attributes else None
         if op_type == "Clip":
@@ -195,8 +198,8 @@ class _Reader:
             return Step(low=number)
         if op_type == "Min":
             return Step(high=number)
-        if node.inputs[0] is data and op_type == "Sub":
-            return Step(offset=-number)
+        if op_type == "Sub":
+            return Step(offset=-number) if node.inputs[0] is data else Step(sign=-1.0, offset=number)
         if node.inputs[0] is data and op_type == "Div" and np.all(number != 0):
             return Step(factor=1 / number)
         return None

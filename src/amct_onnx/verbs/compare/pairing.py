@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
+from amct_onnx.graph.edit import main_output
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.stated_factors import dequantizer
@@ -91,7 +92,7 @@ def check_source(ledger: Ledger, source: ir.Model) -> None:
             problem = f"tells of a {entry.op_type} '{entry.name}', which the source does not hold"
         elif entry.source_input and not _reached(node.inputs[0], entry.source_input, backward=True):
             problem = f"says that '{entry.name}' reads '{entry.source_input}', which the source does not"
-        elif not _reached(node.outputs[0], entry.source_output, backward=False):
+        elif not any(_reached(v, entry.source_output, backward=False) for v in node.outputs):
             problem = f"says that '{entry.name}' makes '{entry.source_output}', which the source does not"
         if problem:
             raise ModelFileError(f"{ledger.path}: {problem}. Convert that source again.")
@@ -132,7 +133,7 @@ def _problem(nodes: Sequence[ir.Node], entry: LayerEntry) -> str:
     layer = next((n for n in nodes if n.name == entry.name), None)
     if layer is not None and layer.op_type != entry.op_type:
         return f"is a {entry.op_type} in the ledger and a {layer.op_type}"
-    if not nodes[0].inputs or len(_results(nodes)) != 1:
+    if not nodes[0].inputs or len({v.producer() for v in _results(nodes)}) != 1:
         return "has nodes that are no chain"
     found = dequantizer(nodes, entry)
     if entry.verdict == CONVERTED and found is not None and found[1].size != len(entry.scale_w):
@@ -148,7 +149,8 @@ def _results(nodes: Sequence[ir.Node]) -> list[ir.Value]:
 def _ends(nodes: Sequence[ir.Node]) -> Ends:
     """What enters the chain of the first node, and what leaves the group.
 
-    The first node reads the layer's float input; the group's result is the one that no node of the group reads.
+    The first node reads the layer's float input; the group's result is what no node of the group reads. Of an operator
+    of several outputs it is the first that is read.
     """
     first = nodes[0].inputs[0]
-    return Ends((first.name or "") if first is not None else "", _results(nodes)[-1].name or "")
+    return Ends((first.name or "") if first is not None else "", main_output(_results(nodes)).name or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def assemble_report(
     origin: Origin | None,
     deploy: Emitted[tuple[CheckReport, tuple[Graph, ...], Cost]],
     fake_quant: Emitted[None],
+    tensors: Set[str],
 ) -> ConversionReport:
     """The report of one conversion.
 
@@ -46,6 +48,7 @@ def assemble_report(
             the outputs again.
         deploy: the deploy model, with the check's findings, its graph for the vendor's dump comparison, and its cost.
         fake_quant: the fake-quant model.
+        tensors: names of the source's tensors.
     """
     warnings = plan.warnings + overflow_warnings(plan)
     if int8_weights(plan) & deploy.composition.external_names:
@@ -69,7 +72,7 @@ def assemble_report(
             )
             for entry in plan.entries
         ),
-        residuals=_residuals(plan),
+        residuals=_residuals(plan, tensors),
         float_operators=plan.float_operators,
         warnings=warnings,
         check=deploy.verdict[0],
@@ -79,21 +82,27 @@ def assemble_report(
     )
 
 
-def _residuals(plan: Plan) -> tuple[ResidualEntry, ...]:
+def _residuals(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]:
+    """One entry for each quantizer that is left, under the name of a tensor that the user's file holds."""
+
+    def known(*names: str) -> str:
+        return next((n for n in names if n in tensors), next((n for n in names if n), ""))
+
     consumed = {s.source for s in plan.sites}
 
     def entry(pair: Pair) -> ResidualEntry:
+        tensor = known(*pair.names)
         if pair.elided:
-            return ResidualEntry(
-                pair.source, "elided", "its readers quantize with the same factors: removing it is exact"
-            )
+            return ResidualEntry(tensor, "elided", "its readers quantize with the same factors: removing it is exact")
         if pair.quantizer is not None and pair.quantizer.per_tensor_int8 and pair.source:
             detail = "shared with an int8 layer" if pair.source in consumed else ""
-            return ResidualEntry(pair.source, "anti-quant", detail)
+            return ResidualEntry(tensor, "anti-quant", detail)
         small = pair.quantizer.small_float if pair.quantizer is not None else None
         detail = f"it rounds to {small.name}" if small is not None else "its factors do not fit one AscendQuant"
-        return ResidualEntry(pair.source or pair.output, "float-chain", detail)
+        return ResidualEntry(tensor, "float-chain", detail)
 
-    entries = [entry(p) for p in plan.pairs]
-    entries += [ResidualEntry(source, "quant", f"graph output '{name}'") for name, source, _ in plan.outputs]
+    # a pair that only the conversion made, and removed again, is none of the user's
+    entries = [entry(p) for p in plan.pairs if not p.elided or not tensors.isdisjoint(p.names)]
+    for name, source, _ in plan.outputs:
+        entries.append(ResidualEntry(known(source, name), "quant", f"graph output '{name}'"))
     return tuple(entries)

@@ -24,10 +24,12 @@ from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.compose import data_path
 from amct_onnx.files.model_in_memory import as_file
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder, output_files
+from amct_onnx.files.passed_inputs import FALSE_ENDS
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
-from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.edit import bodies, nodes_of
 from amct_onnx.graph.model_digest import model_digest
+from amct_onnx.graph.model_warnings import warn
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Plan
 from amct_onnx.plan.planner import make_plan
@@ -159,6 +161,8 @@ def _run(request: _Request) -> ConversionReport:
 def _read(request: _Request, path: str | os.PathLike[str]) -> ir.Model:
     """The source; a float model gets the quantizers that its record tells of."""
     model = read_model(path)
+    for text in model.meta[FALSE_ENDS]:
+        warn(model, text)
     if request.factors_file is not None:
         from amct_onnx.files.read_record import read_record  # imports msgspec, which a QAT model does not need
 
@@ -175,12 +179,14 @@ class _Source:
         origin: what a conversion of the same bytes is recognised by.
         inputs: identities of the files that were read.
         names: names of the user's nodes.
+        tensors: names of the user's tensors.
     """
 
     model: ir.Model
     origin: Origin | None
     inputs: Set[tuple[int, int]]
     names: frozenset[str]
+    tensors: frozenset[str]
 
 
 def _source(request: _Request, path: str | os.PathLike[str]) -> _Source:
@@ -188,7 +194,10 @@ def _source(request: _Request, path: str | os.PathLike[str]) -> _Source:
     origin = _origin(model, request)
     inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
     names = frozenset(n.name for n in nodes_of(model) if n.name)
-    return _Source(normalise(model), origin, inputs, names)
+    graphs = (model.graph, *bodies(model.graph))
+    ends = (v for g in graphs for v in (*g.inputs, *g.initializers.values()))
+    tensors = frozenset(v.name for v in (*ends, *(v for n in nodes_of(model) for v in n.outputs)) if v.name)
+    return _Source(normalise(model), origin, inputs, names, tensors)
 
 
 def _check_free(targets: Targets, model_file: str | os.PathLike[str], inputs: Set[tuple[int, int]]) -> list[Path]:
@@ -235,7 +244,7 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     plan = make_plan(source.model, request.settings)
     replaced = _check_free(targets, path, source.inputs)
     _free_garbage()
-    origin = source.origin
+    origin, tensors = source.origin, source.tensors
     deploy = emitted(
         DeployEmitter(source.model, plan),
         plan,
@@ -248,7 +257,7 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     fake_quant = emitted(emitter, plan, paths[1], frozenset(), lambda *_: None)
     del source, emitter
     _free_garbage()
-    report = assemble_report(name, targets, plan, origin, deploy, fake_quant)
+    report = assemble_report(name, targets, plan, origin, deploy, fake_quant, tensors)
     texts = {paths[2]: json_text(report.to_dict())}
     if targets.record is not None:
         texts[targets.record] = record_text(plan)

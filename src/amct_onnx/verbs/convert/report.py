@@ -26,6 +26,8 @@ REASONS = frozenset(
 
 def summary_of(layers: Sequence[LayerEntry]) -> str:
     """One line: how many layers became int8, how many stayed float and why."""
+    if not layers:
+        return "No layer is int8: the model's quantizers belong to no Conv, ConvTranspose, Gemm or MatMul."
     text = f"{sum(e.verdict == CONVERTED for e in layers)} of {len(layers)} candidate layers are int8"
     reasons = Counter(e.reason for e in layers if e.verdict == REFUSED)
     if reasons:
