@@ -11,7 +11,7 @@ from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
 from amct_onnx.cli.limits import check_limits, limit_met
-from amct_onnx.cli.parser import Parser
+from amct_onnx.cli.parser import Help, Parser
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
 from amct_onnx.common.plain_text import shown
 from amct_onnx.errors import AmctError
@@ -22,7 +22,9 @@ VERBS = (convert, bias, check, atc, simulate, compare, doctor)
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="amct_onnx", description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts."
+        prog="amct_onnx",
+        description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts.",
+        formatter_class=Help,
     )
     parser.add_argument("--version", action="version", version=f"amct_onnx {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -18,6 +18,9 @@ environment variables:
   NO_COLOR             any value: no colours
 
 Each option may be spelled with dashes as well: --save-path."""
+
+
+DEFAULT_COLUMNS = 80
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,6 +60,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
+    import difflib  # only an error needs it
+
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
@@ -79,13 +84,27 @@ def add_verb(
         help=does,
         description=f"{does[0].upper()}{does[1:]}." + (f" {description}" if description else ""),
         epilog="\n".join(lines),
-        formatter_class=_Help,
+        formatter_class=Help,
     )
     return parser
 
 
-class _Help(argparse.HelpFormatter):
+def _columns() -> int:
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1).columns or DEFAULT_COLUMNS
+    except (OSError, ValueError):
+        return DEFAULT_COLUMNS
+
+
+class Help(argparse.HelpFormatter):
     """Wraps descriptions, and leaves the examples as they are."""
+
+    def __init__(self, prog: str) -> None:
+        """As wide as the terminal; argparse would import shutil to learn that."""
+        super().__init__(prog, width=_columns() - 2)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """The vendor's spelling with underscores alone: the two of a long option fill a line."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
 class Bar:
     """A bar on the screen.
 
     Attributes:
-        count: shows (done, total).
         stage: shows what is being done now.
     """
 
-    count: Callable[[int, int | None], None]
-    stage: Callable[[str], None]
+    def __init__(self, count: Callable[[int, int | None], None], stage: Callable[[str], None]) -> None:
+        self.count, self.stage = count, stage
 
     def __call__(self, done: int, total: int | None) -> None:
         """Show how far the work is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any
@@ -30,6 +29,8 @@ def _occupy_standard_descriptors() -> None:
 
 def print_json(content: dict[str, Any]) -> None:
     """Print JSON on stdout, in ASCII where the encoding is not UTF-8."""
+    import json  # --help needs none
+
     unicode = (sys.stdout.encoding or "").replace("-", "").lower() == "utf8"
     print(escaped(json.dumps(content, indent=2, ensure_ascii=not unicode)))
 
