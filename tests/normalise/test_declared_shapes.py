@@ -55,3 +55,19 @@ def test_a_size_that_an_input_decides_is_no_ones_to_declare(size: tuple[int, int
     report, _ = convert_and_compare(path, {"x": RNG.normal(size=(1, 4, *size)).astype(np.float32)}, units=0)
     assert [e.reason for e in report.refused] == ["padding-unknown"]
     assert any("'d' is declared with shape [1, 4, 8, 8], and a graph input of free size" in w for w in report.warnings)
+
+
+def test_false_claim_behind_a_fused_operator_blames_no_true_one(tmp_path: Path) -> None:
+    """Inference knows the operator only when it is written out; until then no claim behind it is judged."""
+    constants = {"s": np.float32(0.05), "z": np.int8(3), "v": np.arange(-16, 16, dtype=np.int8).reshape(8, 4)}
+    text = """g (float[n, 8] x) => (float[n, 4] y) <float[5, 5] h> {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) e = DequantizeLinear(v, s)
+        h = com.microsoft.FusedMatMul(d, e) y = Relu(h)
+    }"""
+    path = write_model(tmp_path / "m.onnx", text, constants, imports='"com.microsoft" : 1')
+    feeds = {"x": np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)}
+    report, deploy = convert_and_compare(path, feeds, units=0)
+    assert report.warnings == (
+        "Tensor 'h' is declared with shape [5, 5], the graph makes [n, 4]. The declaration is ignored.",
+    )
+    assert [d.dim_param or d.dim_value for d in deploy.graph.output[0].type.tensor_type.shape.dim] == ["n", 4]

@@ -30,3 +30,14 @@ def test_layer_behind_dropout_is_int8(nodes: str, output: str, tmp_path: Path) -
     feeds = {"x": np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)}
     report, _ = convert_and_compare(write_model(tmp_path / "m.onnx", text, CONSTANTS), feeds, units=0)
     assert len(report.converted) == len(report.layers) == 1
+
+
+def test_dropout_inside_written_out_fake_quantization(tmp_path: Path) -> None:
+    text = """g (float[n, 8] x) => (float[n, 4] y) {
+        a = Div(x, s) b = Dropout(a) r = Round(b) c = Clip(r, low, high) e = Dropout(c) d = Mul(e, s)
+        wd = DequantizeLinear(w, sw) y = MatMul(d, wd)
+    }"""
+    constants = CONSTANTS | {"low": np.float32(-128), "high": np.float32(127)}
+    feeds = {"x": np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)}
+    report, _ = convert_and_compare(write_model(tmp_path / "m.onnx", text, constants), feeds, units=0)
+    assert len(report.converted) == len(report.layers) == 1

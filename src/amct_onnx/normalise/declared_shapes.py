@@ -36,11 +36,12 @@ class _Claim:
     type: ir.TypeProtocol | None
 
 
-def check_declared_shapes(model: ir.Model) -> None:
+def check_declared_shapes(model: ir.Model, *, last: bool = False) -> None:
     """Replace what the graph contradicts, in place; a model that declares nothing costs nothing.
 
     Args:
         model: without functions, its nodes sorted.
+        last: whether claims about what foreign nodes make are judged now, not left for ``recheck_declared_shapes``.
     """
     results = list(_results(model))
     outputs = set(model.graph.outputs)
@@ -53,26 +54,32 @@ def check_declared_shapes(model: ir.Model) -> None:
     contradictions: list[str] = []
     if any(_tells_an_open_size(claims[v], v) for v in results):
         claims = _without_free_sizes(model, claims, contradictions)
+    # the dialects' nodes become standard ones, which inference knows
+    foreign = not last and any(node.domain not in ("", "ai.onnx") for node in nodes_of(model))
+    # what follows from an unchecked claim contradicts no other
+    waiting = {v for v in results if foreign and _is_open(v)}
     if any(_is_open(v) for v in results):
         # what inference cannot tell is believed, and tells more
         for value in _roots(model, results):
             _believe(value, claims[value])
         infer_shapes(model, strict=False)
-    unverified = [_settle(value, claim, contradictions) for value, claim in claims.items()]
+    for value, claim in claims.items():
+        if value in waiting:
+            value.shape, value.type = claim.shape, claim.type
+        else:
+            _settle(value, claim, contradictions)
     for text in contradictions[:MAX_WARNINGS]:
         warn(model, f"{text} The declaration is ignored.")
     if len(contradictions) > MAX_WARNINGS:
         more = len(contradictions) - MAX_WARNINGS
         warn(model, f"{more} more declarations contradict the graph and are ignored. Infer the model's shapes again.")
-    # the dialects' nodes become standard ones, which inference knows
-    foreign = any(node.domain not in ("", "ai.onnx") for node in nodes_of(model))
-    model.graph.meta[UNVERIFIED] = foreign and any(unverified)
+    model.graph.meta[UNVERIFIED] = any(claims[v] != _Claim(None, None) for v in waiting)
 
 
 def recheck_declared_shapes(model: ir.Model) -> None:
     """Once more, when every node is one that inference knows and claims are left that could not be checked."""
     if model.graph.meta.pop(UNVERIFIED, False):
-        check_declared_shapes(model)
+        check_declared_shapes(model, last=True)
         model.graph.meta.pop(UNVERIFIED, None)
 
 
@@ -166,25 +173,22 @@ def _differ(told: ir.Shape, true: ir.Shape) -> bool:
     return len(told) != len(true) or any(_contradicts(*pair) for pair in zip(told, true, strict=True))
 
 
-def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> bool:
-    """Leave the claim where nothing contradicts it, else the truth; whether some of it could not be checked."""
+def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> None:
+    """Leave the claim where nothing contradicts it, else the truth."""
     true_shape, true_type = value.shape, value.type
     value.shape, value.type = claim.shape, claim.type
-    unverified = (claim.type is not None and true_type is None) or (claim.shape is not None and true_shape is None)
     if claim.type is not None and true_type is not None and claim.type != true_type:
         value.type = true_type
         kind = f"declared as {claim.type}, the graph makes it {true_type}"
         contradictions.append(f"Tensor '{value.name}' is {kind}.")
     if claim.shape is None or true_shape is None:
-        return unverified
+        return
     pairs = list(zip(claim.shape, true_shape, strict=False))
     if _differ(claim.shape, true_shape):
         value.shape = ir.Shape([None if _is_unknown(d) else d for d in true_shape])
         if len(claim.shape) != len(true_shape) or not all(_is_example(*p) for p in pairs if _contradicts(*p)):
             shapes = f"declared with shape {_text(claim.shape)}, the graph makes {_text(value.shape)}"
             contradictions.append(f"Tensor '{value.name}' is {shapes}.")
-        return unverified
-    return unverified or any(isinstance(told, int) and _is_unknown(true) for told, true in pairs)
 
 
 def _is_example(told: Size, true: Size) -> bool:

@@ -25,13 +25,14 @@ from amct_onnx.normalise.qoperator import expand_qoperators
 from amct_onnx.normalise.small_types import refuse_small_types
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
+    # it may stand inside any of the patterns that the others know
+    drop_inference_dropout,
     # in front of the next, which writes what no Q/DQ expresses as the same operators
     read_written_out_quantizers,
     express_foreign_quantizers,
     expand_fused_operators,
     expand_qoperators,
     expand_dynamic_quantization,
-    drop_inference_dropout,
     slice_split_constants,
     recheck_declared_shapes,
     # onnx's inference stops at Q and DQ on float16, which the rules behind it leave
