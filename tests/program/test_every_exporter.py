@@ -167,8 +167,21 @@ def true_findings(model: onnx.ModelProto) -> dict[str, bool]:
         ),  # 310, 910
         "requant-fusion": {"AscendDequant", "AscendQuant"} <= types,  # 310, 910, 310P
         "layer-undocumented": "AscendDequant" in types,  # IPV350
+        "antiquant-rescales": rescaled(model),
         "add-undocumented": {"AscendAntiQuant", "Add"} <= types,  # IPV350
     }
+
+
+def rescaled(model: onnx.ModelProto) -> bool:
+    """Whether an AscendAntiQuant has another scale than its AscendQuant."""
+    nodes = all_nodes(model.graph)
+    quants = {o: n for n in nodes if n.op_type == "AscendQuant" for o in n.output}
+
+    def scale(node: onnx.NodeProto) -> float:
+        return next(a.f for a in node.attribute if a.name == "scale")
+
+    antis = [n for n in nodes if n.op_type == "AscendAntiQuant"]
+    return any(abs(scale(n) * scale(quants[n.input[0]]) - 1) > 1e-6 for n in antis)
 
 
 def small_convs(model: onnx.ModelProto) -> set[str]:

@@ -20,7 +20,7 @@ IMPORTS: dict[str, set[str]] = {
     "graph": {"errors", "common"},
     "device": {"errors", "common", "data", "files", "graph"},
     "normalise": {"errors", "common", "graph"},
-    "plan": {"errors", "common", "files", "graph"},
+    "plan": {"errors", "common", "files", "graph", "device"},
     "verbs/check": {"errors", "common", "files", "graph", "device"},
     "verbs/simulate": {"errors", "common", "data", "files", "device"},
     "emit": {"errors", "common", "graph", "plan"},

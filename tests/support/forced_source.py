@@ -68,7 +68,8 @@ class Cut:
         observed: tensor of the source that is compared.
         fed: what its readers in the source read instead; "" when nothing is fed.
         fake: tensor of the fake-quant model with the same meaning; at a layer's input integers less their offset.
-        quantizer: by whose scale ``fake`` is multiplied; None behind a layer.
+        quantizer: of the fake-quant model; None behind a layer.
+        scale: by which its integers ``fake`` are multiplied.
         read: tensor of the fake-quant model that is quantized; "" behind a layer.
         site: the layer, when the place is behind it.
         half: whether the tensor is float16.
@@ -79,6 +80,7 @@ class Cut:
     fed: str
     fake: str
     quantizer: Quantizer | None = None
+    scale: float = 1.0
     read: str = ""
     site: Site | None = None
     half: bool = False
@@ -87,7 +89,7 @@ class Cut:
     def floats(self, fake: Mapping[str, Array]) -> Array:
         """The fake-quant model's values there in the source's form, float32."""
         value = fake[self.fake].T if self.turned else fake[self.fake]
-        return value if self.quantizer is None else value * self.quantizer.scale_d
+        return value if self.quantizer is None else value * np.float32(self.scale)
 
 
 class ForcedSource:
@@ -107,7 +109,8 @@ class ForcedSource:
         self.values = {v.name: v for n in self.nodes.values() for v in n.outputs}
         self.outputs = [v.name or "" for v in self.model.graph.outputs]
         self.cuts: list[Cut] = []
-        pairs = [(pair, self._pair_name(pair)) for pair in self.plan.pairs]
+        self.values |= {p.output: self.values[p.source] for p in self.plan.moved}
+        pairs = [(pair, self._pair_name(pair)) for pair in (*self.plan.pairs, *self.plan.moved)]
         # the ends are looked up before anything is cut
         ends = {s.node: self.nodes[s.absorbed[-1] if s.absorbed else s.node].outputs[0] for s in self.plan.sites}
         starts = {s.node: self.nodes[s.node].inputs[0] for s in self.plan.sites}
@@ -137,7 +140,8 @@ class ForcedSource:
         read = self._quantized(fake)
         turned = site.transpose_input
         name = start.name or ""
-        self.cuts.append(Cut(name, fed.name or "", fake, site.quantizer, read, half=half, turned=turned))
+        scale = site.read_scale
+        self.cuts.append(Cut(name, fed.name or "", fake, site.quantizer, scale, read, half=half, turned=turned))
 
     def _cut_behind(self, site: Site, end: ir.Value) -> None:
         half = site.float_type == ir.DataType.FLOAT16
@@ -151,7 +155,7 @@ class ForcedSource:
         """The node of the fake-quant model that dequantizes a remaining pair; "" when the pair is gone there."""
         node = self.values[pair.output].producer()
         assert node is not None
-        name = f"{node.name}.anti_quant.fakedequant"
+        name = f"{pair.output if pair in self.plan.moved else node.name}.anti_quant.fakedequant"
         return name if name in self.fake_nodes else ""
 
     def _cut_pair(self, pair: Pair, name: str) -> None:
@@ -162,7 +166,8 @@ class ForcedSource:
         _read_instead(value, fed)
         fake = self.fake_nodes[name].input[0]
         read = self._quantized(fake)
-        self.cuts.append(Cut(pair.output, fed.name or "", fake, pair.quantizer, read, half=half))
+        scale = float(pair.quantizer.scale_d) if pair.read_scale is None else pair.read_scale
+        self.cuts.append(Cut(value.name or "", fed.name or "", fake, pair.quantizer, scale, read, half=half))
 
     def _quantized(self, integers: str, last: str = "Sub") -> str:
         """The tensor that Mul -> Round -> Add -> Clip -> Sub (or Cast, at an output) quantizes."""
@@ -221,7 +226,8 @@ class ForcedSource:
                 counts["ties"] += _check_quantizer(cut, ours, theirs, floats)
         for name, quantizer in integers.items():
             theirs = (source[name].astype(np.int16) - quantizer.shift).astype(np.int8)
-            cut = Cut(name, "", name, quantizer, read[name], half=quantizer.float_type == ir.DataType.FLOAT16)
+            scale = float(quantizer.scale_d)
+            cut = Cut(name, "", name, quantizer, scale, read[name], half=quantizer.float_type == ir.DataType.FLOAT16)
             floats = [(v.astype(np.float32) - quantizer.offset_d) * quantizer.scale_d for v in (fake[name], theirs)]
             counts["ties"] += _check_quantizer(cut, floats[0], floats[1], fake[read[name]])
         for name in self.outputs:
@@ -328,7 +334,7 @@ def _check_quantizer(cut: Cut, ours: Array, theirs: Array, read: Array) -> int:
         return _check_half_quantizer(cut, ours, theirs, read)
     both = zip(("fake-quant", "source"), (ours, theirs), _rounded(read, quantizer), strict=True)
     for name, value, integers in both:
-        expected = integers * quantizer.scale_d
+        expected = integers * np.float32(cut.scale)
         assert np.array_equal(value, expected), f"{cut.observed}: {name} does not hold its rounded quotients"
     return int((ours != theirs).sum())
 
@@ -346,12 +352,11 @@ def _rounded(read: Array, quantizer: Quantizer) -> tuple[Array, Array]:
 def _check_half_quantizer(cut: Cut, ours: Array, theirs: Array, read: Array) -> int:
     """Integers are what is compared: the products are rounded to float16."""
     assert cut.quantizer is not None
-    scale = cut.quantizer.scale_d
-    mine, other = np.rint(ours / scale), np.rint(theirs / scale)
+    mine, other = np.rint(ours / np.float32(cut.scale)), np.rint(theirs / np.float32(cut.scale))
     apart = mine != other
     if not apart.any():
         return 0
-    quotient = read.astype(np.float64) / np.float64(scale)
+    quotient = read.astype(np.float64) / np.float64(cut.quantizer.scale_d)
     off = np.abs(quotient - np.floor(quotient) - 0.5)[apart]
     assert np.all(off <= HALF_TIE * np.abs(quotient).max()), f"{cut.observed}: differs {off.max():.3g} off a tie"
     assert np.all(np.abs(mine - other)[apart] == 1), f"{cut.observed}: integers differ by more than one"

@@ -13,7 +13,7 @@ class Moves(Quantizers):
 
     def between(self, source: Live) -> None:
         rank = len(source.shape)
-        options = ["relu", "add", "pair", "identity", "clip", "squeeze", "slice", "pad", "tanh"]
+        options = ["relu", "add", "pair", "identity", "clip", "squeeze", "slice", "pad", "tanh", "scaled"]
         if 3 <= rank <= 5 and all(s >= 2 for s in source.shape[2:]):
             options.append("max_pool")
         if rank >= 2:
@@ -33,6 +33,18 @@ class Moves(Quantizers):
 
     def _identity(self, source: Live, value: str) -> None:
         self._emit("Identity", [value], source.shape)
+
+    def _scaled(self, source: Live, value: str) -> None:
+        """A pair, a factor, and a pair whose scale takes the factor along: it restores the integers of the first."""
+        scale, zero = self.scale(), self.pick(0, -128, 7)
+        factor = self.pick(2.0, 4.0) if self.exact else self.pick(6.0, 8.0, 0.998)
+        first = self.quantize(source, (scale, zero))
+        if self.yes():
+            inner = self.b.node("Div", [first, self.floats(factor)])
+        else:
+            inner = self.b.node("Mul", [self.floats(1 / factor), first])
+        second = self.quantize(Live(inner, source.shape), (scale / factor, zero))
+        self.live += [Live(first, source.shape), Live(second, source.shape)]
 
     def _tanh(self, source: Live, value: str) -> None:
         self._emit("Neg" if self.exact else "Tanh", [value], source.shape)

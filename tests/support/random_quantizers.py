@@ -81,15 +81,22 @@ class Quantizers:
 
     # -- activations -------------------------------------------------------------------------------------------
 
-    def quantize(self, source: Live) -> str:
-        """A new Q/DQ pair on the tensor, or one that is there already, or another DQ behind its Q."""
+    def quantize(self, source: Live, factors: tuple[float, int] | None = None) -> str:
+        """A new Q/DQ pair on the tensor, or one that is there already, or another DQ behind its Q.
+
+        Args:
+            source: tensor to quantize.
+            factors: scale and zero point of a new pair of int8; drawn when None.
+        """
         shared = [name for name, of in self.quantized if of == source]
-        if shared and self.yes():
+        if shared and factors is None and self.yes():
             return str(self.pick(*shared))
-        kind = self.pick("int8", "int8", "uint8", "absent")
+        kind = "int8" if factors is not None else self.pick("int8", "int8", "uint8", "absent")
         type_name = "uint8" if kind == "absent" else kind
         zero = 0 if kind == "absent" else self.draw(st.integers(*NARROW[type_name]))
         scale = np.asarray(self.scale(), np.float32)
+        if factors is not None:
+            scale, zero = np.asarray(factors[0], np.float32), factors[1]
         half = self.half and self.b.opset >= 19 and self.yes()
         if half:
             scale = scale.astype(np.float16).astype(np.float32)

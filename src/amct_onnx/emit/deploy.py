@@ -24,10 +24,10 @@ class DeployEmitter(PlanEmitter):
         value.shape = source.shape
         return value
 
-    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, scale: float, name: str, at: ir.Node) -> ir.Value:
         """AscendAntiQuant; ATC's plugin flips the sign of the offset."""
         attributes = [
-            ir.AttrFloat32("scale", float(quantizer.scale_d)),
+            ir.AttrFloat32("scale", scale),
             ir.AttrFloat32("offset", float(quantizer.offset_d)),
             ir.AttrInt64("dtype", _ge_dtype(quantizer.float_type)),
         ]

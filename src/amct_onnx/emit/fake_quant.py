@@ -64,10 +64,10 @@ class FakeQuantEmitter(PlanEmitter):
         value.shape = source.shape
         return value
 
-    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
-        """Mul by scale_d; the offset is already gone."""
-        scale = self.graph.constant(f"{name}.scale", np.asarray(quantizer.scale_d, np.float32))
-        value = self.graph.node("Mul", [quantized, scale], f"{name}.fakedequant", before=at)
+    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, scale: float, name: str, at: ir.Node) -> ir.Value:
+        """Mul by the scale; the offset is already gone."""
+        factor = self.graph.constant(f"{name}.scale", np.asarray(scale, np.float32))
+        value = self.graph.node("Mul", [quantized, factor], f"{name}.fakedequant", before=at)
         return from_float32(self.graph, value, quantizer, name, at)
 
     def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:

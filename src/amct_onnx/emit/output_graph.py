@@ -78,6 +78,20 @@ class OutputGraph:
             value = self._replaced[value]
         return value
 
+    def split(self, name: str, behind: str) -> None:
+        """Let every reader of a tensor of the source read another, which is found under the name ``behind``."""
+        value = self.values[name]
+        producer = value.producer()
+        new = self.node("Identity", [value], behind, dtype=value.dtype or ir.DataType.FLOAT, after=producer)
+        new.shape = value.shape
+        node = new.producer()
+        assert node is not None
+        if value.is_graph_output():
+            value.name, new.name = self.free_value_name(f"{name}.unrounded"), value.name
+        ir.convenience.replace_all_uses_with(value, new, replace_graph_outputs=True)
+        node.replace_input_with(0, value)
+        self.values[behind] = new
+
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Let every reader of old read new; a graph output keeps its name."""
         if old.is_graph_output():

@@ -27,7 +27,7 @@ class PlanEmitter(abc.ABC):
         """The copy under construction."""
         self._plan = plan
         self._site_names = {s.node for s in plan.sites}
-        self._derived: dict[tuple[str, Quantizer, str, int], ir.Value] = {}
+        self._derived: dict[tuple[Quantizer, str, int], list[tuple[ir.Value, ir.Value]]] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
         self._chains: dict[ir.Value, list[ir.Node]] = {}
         self._site_nodes: dict[str, list[ir.Node]] = {}
@@ -37,8 +37,8 @@ class PlanEmitter(abc.ABC):
         """The quantized form of a float tensor, as the layer of this model reads it."""
 
     @abc.abstractmethod
-    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
-        """The float form of what ``quantize`` gave."""
+    def antiquantize(self, quantized: ir.Value, quantizer: Quantizer, scale: float, name: str, at: ir.Node) -> ir.Value:
+        """The float form of what ``quantize`` gave; ``scale`` is that of the integers."""
 
     @abc.abstractmethod
     def dequantize(self, accumulator: ir.Value, site: Site, rank: int, at: ir.Node) -> ir.Value:
@@ -74,12 +74,17 @@ class PlanEmitter(abc.ABC):
 
     def rewrite(self) -> ir.Model:
         """The rewritten model."""
-        # look up what sites and pairs read before anything moves
-        sources = {s.node: self.graph.values[s.source] for s in self._plan.sites}
+        for pair in self._plan.moved:
+            self.graph.split(pair.source, pair.output)
+        left = [p for p in self._plan.pairs if not p.elided]
         for pair in self._plan.pairs:
-            self._pair(pair)
+            if pair.elided:
+                self._pair(pair)
+        # a quantizer that a layer and a pair share has the layer's name
         for site in self._plan.sites:
-            self._site(site, sources[site.node])
+            self._site(site, self.graph.values[site.source])
+        for pair in (*left, *self._plan.moved):
+            self._pair(pair)
         for node in [n for n in self.graph.nodes.values() if n.op_type == "Gemm" and n.domain == ""]:
             self._alpha_behind(node)
         for out, source, quantizer in self._plan.outputs:
@@ -125,8 +130,9 @@ class PlanEmitter(abc.ABC):
         if pair.elided:
             self.graph.replace(old, source)
         elif quantizer.per_tensor_int8:
+            scale = float(quantizer.scale_d) if pair.read_scale is None else pair.read_scale
             quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
-            self.graph.replace(old, self.antiquantize(quantized, quantizer, f"{at.name}{ANTI_QUANT}", at))
+            self.graph.replace(old, self.antiquantize(quantized, quantizer, scale, f"{at.name}{ANTI_QUANT}", at))
         else:
             self.graph.replace(old, float_chain(self.graph, source, quantizer, f"{at.name}.fakequant", at))
 
@@ -270,12 +276,15 @@ class PlanEmitter(abc.ABC):
         self, source: ir.Value, quantizer: Quantizer, what: str, at: ir.Node, make: Callable[[], ir.Value]
     ) -> ir.Value:
         """A derived tensor, made once for all readers in one graph; the ledger names its nodes for each reader."""
-        key = (source.name or "", quantizer, what, id(at.graph))
-        if key not in self._derived:
+        made = self._derived.setdefault((quantizer, what, id(at.graph)), [])
+        # what a tensor was derived from may have been replaced since
+        found = next((d for s, d in made if self.graph.current(s) is self.graph.current(source)), None)
+        if found is None:
             start = len(self.graph.inserted)
-            self._derived[key] = make()
-            self._chains[self._derived[key]] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
-        return self._derived[key]
+            found = make()
+            made.append((source, found))
+            self._chains[found] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
+        return found
 
     def _accumulator_type(self, value: ir.Value, shape: ir.Shape | None) -> None:
         value.shape = shape

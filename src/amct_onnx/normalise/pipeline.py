@@ -16,6 +16,7 @@ from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
 from amct_onnx.normalise.foreign_quantizers.written_out import read_written_out_quantizers
 from amct_onnx.normalise.fused_operators import expand_fused_operators
+from amct_onnx.normalise.identities import drop_identities
 from amct_onnx.normalise.inference_mode import drop_inference_dropout
 from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
@@ -37,6 +38,8 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     recheck_declared_shapes,
     # onnx's inference stops at Q and DQ on float16, which the rules behind it leave
     infer_missing_shapes,
+    # behind the rules that read the dialects, which know their Identity and Cast nodes
+    drop_identities,
     write_products_as_matmul,
     spell_out_convolutions,
     drop_casts_around_quantizers,

@@ -112,6 +112,8 @@ class Site:
         node: name of the layer.
         source: name of the float tensor that is quantized.
         quantizer: quantizer of the activation.
+        read_scale: scale that the layer takes its integers to have: that of the quantizer, unless a quantizer of
+            another scale stands in front of the source's and makes the same integers.
         weight: weight of the layer.
         deq_scale: float32 [1] or [output channels], before the split into a common scale and ratios.
         bias: int32 [output channels], or None.
@@ -134,6 +136,7 @@ class Site:
     node: str
     source: str
     quantizer: Quantizer
+    read_scale: float
     weight: Weight
     deq_scale: Float32
     bias: npt.NDArray[np.int32] | None
@@ -156,10 +159,12 @@ class Pair:
     """A DequantizeLinear that belongs to no site.
 
     Attributes:
-        output: name of its output tensor.
-        source: name of the float tensor that its QuantizeLinear reads.
-        quantizer: its factors; None when the value is constant and simply computed.
-        elided: True when removing the pair changes no bit.
+        output: name of its output tensor. A pair at a place where the source has none makes a tensor of this new name,
+            which the readers of its source read instead.
+        source: name of the float tensor that is quantized.
+        quantizer: factors of the quantization; None when the value is constant and simply computed.
+        elided: True when removing the pair changes no bit: its readers read the source.
+        read_scale: scale that its integers are read with; None for the quantizer's own.
         names: under which the user may know it, the best one first.
     """
 
@@ -167,6 +172,7 @@ class Pair:
     source: str
     quantizer: Quantizer | None
     elided: bool = False
+    read_scale: float | None = None
     names: tuple[str, ...] = ()
 
 
@@ -182,4 +188,6 @@ class Plan:
     constants: dict[str, Callable[[], npt.NDArray[np.generic]]]
     """Dequantized weights of layers that stay float."""
     warnings: tuple[str, ...]
+    moved: tuple[Pair, ...] = ()
+    """Pairs at places where the source has none."""
     float_operators: tuple[FloatOperator, ...] = ()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Float32
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.moves import data_inputs, fills
-from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.quantizers import clip_bounds, constant_grid, quantizer_of
 
@@ -60,6 +61,13 @@ def _clips_on_grid(lower: float, upper: float, quantizer: Quantizer) -> bool:
     """Whether each bound of the Clip is a value of the grid, or never takes effect."""
     lowest, highest = _ends(quantizer)
     return bool(lower <= lowest or on_grid(lower, quantizer)) and bool(upper >= highest or on_grid(upper, quantizer))
+
+
+def clip_limits(node: ir.Node, quantizer: Quantizer, constants: ConstantEvaluator) -> Float32:
+    """The bounds of a Clip that take effect on the quantizer's numbers; float32, one dimension."""
+    lowest, highest = _ends(quantizer)
+    lower, upper = _bounds(node, constants)
+    return np.asarray([n for n, counts in ((lower, lower > lowest), (upper, upper < highest)) if counts], np.float32)
 
 
 def _keeps_floats(node: ir.Node) -> bool:
@@ -156,49 +164,3 @@ class Grids:
         # a grid value that was multiplied in float64 lies one unit in the last place beside the float32 product
         near = np.abs(nearest - numbers) <= ULP * np.abs(numbers)
         return bool(np.all(near & (nearest >= lowest) & (nearest <= highest)))
-
-    def requantized(self, value: ir.Value, quantizer: Quantizer, sites: dict[str, Quantizer]) -> bool:
-        """Exact elision: every way out of the tensor ends where it is quantized again with the same factors.
-
-        Args:
-            value: output of a DequantizeLinear.
-            quantizer: its factors.
-            sites: the quantizer of each int8 layer, by node name.
-        """
-        stack, seen = [value], set[ir.Value]()
-        while stack:
-            current = stack.pop()
-            if current in seen:
-                continue
-            seen.add(current)
-            if current.is_graph_output():
-                return False
-            for use in current.uses():
-                node = use.node
-                site = sites.get(node.name or "")
-                if site is not None and use.idx == 0:
-                    if not site.same_grid(quantizer):
-                        return False
-                elif is_op(node, QUANTIZE) and use.idx == 0:
-                    if not self._quantizes_alike(node, quantizer):
-                        return False
-                elif use.idx in moved_inputs(node, quantizer, self._constants):
-                    stack.extend(node.outputs)
-                else:
-                    return False
-        return True
-
-    def _quantizes_alike(self, node: ir.Node, quantizer: Quantizer) -> bool:
-        """Whether every DequantizeLinear behind a QuantizeLinear closes a pair of the same factors."""
-        stack, pairs = [node.outputs[0]], []
-        while stack:
-            value = stack.pop()
-            readers = [use.node for use in value.uses()]
-            if not readers or value.is_graph_output():
-                return False
-            for reader in readers:
-                if is_op(reader, *BETWEEN):
-                    stack.extend(reader.outputs)
-                else:
-                    pairs.append(self.pair(reader))
-        return all(pair is not None and pair[1].same_grid(quantizer) for pair in pairs)

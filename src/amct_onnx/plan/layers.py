@@ -53,6 +53,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         node=node.name or "",
         source=source.name or "",
         quantizer=quantizer,
+        read_scale=float(quantizer.scale_d),
         weight=signed_weight(resolved, scale_w, signs, layout),
         deq_scale=deq_scale,
         bias=None if bias is None else bias.integers,

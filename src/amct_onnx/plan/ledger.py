@@ -47,7 +47,9 @@ class LayerEntry:
         op_type: ONNX operator type.
         verdict: ``"converted"`` or ``"refused"``.
         granularity: ``"per-tensor"`` or ``"per-channel"``; None when refused.
-        scale_d: Activation scale (float32 value); None when refused.
+        scale_d: Scale with which the activation is quantized (float32 value); None when refused.
+        read_scale: Scale that the layer takes the integers to have; another than scale_d where a quantizer with
+            scale_d stands in front of the layer's own and makes the same integers. None when refused.
         offset_d: Activation zero point in int8 range; None when refused.
         scale_w: Weight scales (float32 values), length 1 or the number of output channels.
         reason: Reason code of a refusal, for example ``"activation-not-quantized"``; else None.
@@ -66,6 +68,7 @@ class LayerEntry:
     verdict: str
     granularity: str | None = None
     scale_d: float | None = None
+    read_scale: float | None = None
     offset_d: int | None = None
     scale_w: tuple[float, ...] = ()
     reason: str | None = None
@@ -103,8 +106,15 @@ class ResidualEntry:
         action: ``"anti-quant"`` (AscendQuant + AscendAntiQuant), ``"quant"`` (AscendQuant at a graph
             output) or ``"float-chain"`` (Mul, Round, Clip in float: factors that int8 cannot hold).
         detail: One sentence.
+        scale: Its step: the smallest one, when it has several. None where no factors are known.
+        read_scale: Step of the floats that AscendAntiQuant makes, when it is another.
+        low, high: Range that it lets through, as floats; None where it has several scales.
     """
 
     tensor: str
     action: str
     detail: str = ""
+    scale: float | None = None
+    read_scale: float | None = None
+    low: float | None = None
+    high: float | None = None

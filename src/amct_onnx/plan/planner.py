@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import plan_layer
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
+from amct_onnx.plan.pairs import Quantization, plan_pairs
 from amct_onnx.plan.quantizers import RANGES, blocks_of, raw_factors
 from amct_onnx.plan.settings import PlanSettings
 
@@ -45,12 +47,17 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     if not any(is_op(n, QUANTIZE, DEQUANTIZE) for n in nodes):
         text = no_quantizer(nodes)
         raise NoQuantizerError(f"{text}")
-    sites, entries = _plan_layers(nodes, grids, constants, settings)
-    pairs, lazy = _plan_pairs(nodes, {s.node: s.quantizer for s in sites}, grids, constants)
+    sites, refused = _plan_layers(nodes, grids, constants, settings)
     outputs = _plan_outputs(nodes, model.graph, constants)
+    layers = {s.node: s.quantizer for s in sites}
+    decided = plan_pairs(nodes, model.graph, layers, outputs, grids, constants)
+    sites = [_with_quantization(s, decided.readers.get(s.node)) for s in sites]
+    pairs, lazy = _other_pairs(nodes, layers, decided.pairs, grids, constants)
+    entries = _entries(nodes, sites, refused)
+    quantized_outputs = [_quantized_output(n, q, decided.readers) for n, q in outputs.items()]
     warnings = warnings_of(model) + tuple(
         f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
-        for name, _, q in outputs
+        for name, _, q in quantized_outputs
         if q.shift == 128
     )
     unknown = unknown_quantizers(nodes)
@@ -60,36 +67,61 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     entries += readers.refused_layers(nodes)
     told = {e.name for e in entries} | {name for s in sites for name in s.absorbed}
     others = tuple(readers.others(nodes, told))
-    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(outputs), lazy, warnings, others)
+    return Plan(
+        tuple(sites), tuple(entries), tuple(pairs), tuple(quantized_outputs), lazy, warnings, decided.moved, others
+    )
 
 
 def _plan_layers(
     nodes: list[ir.Node], grids: Grids, constants: ConstantEvaluator, settings: PlanSettings
-) -> tuple[list[Site], list[LayerEntry]]:
-    """The layers that become int8, and the entry of every candidate."""
+) -> tuple[list[Site], dict[str, LayerEntry]]:
+    """The layers that become int8, and the entry of each that does not, by its name."""
     sites: list[Site] = []
-    entries: list[LayerEntry] = []
+    refused: dict[str, LayerEntry] = {}
     for node in nodes:
         if node.op_type not in LAYER_KINDS or node.domain != "":
             continue
         try:
-            site = plan_layer(node, grids, constants, settings)
+            sites.append(plan_layer(node, grids, constants, settings))
         except Refusal as refusal:
-            entries.append(_refused(node, refusal, constants))
-        else:
-            sites.append(site)
-            entries.append(_converted(node, site))
-    return sites, entries
+            refused[node.name or ""] = _refused(node, refusal, constants)
+    return sites, refused
 
 
-def _plan_pairs(
-    nodes: list[ir.Node], layers: dict[str, Quantizer], grids: Grids, constants: ConstantEvaluator
+def _entries(nodes: list[ir.Node], sites: list[Site], refused: dict[str, LayerEntry]) -> list[LayerEntry]:
+    """The entry of every candidate, in the order of the nodes."""
+    by_name = {s.node: s for s in sites}
+    found = []
+    for node in nodes:
+        name = node.name or ""
+        if name in by_name:
+            found.append(_converted(node, by_name[name]))
+        elif name in refused:
+            found.append(refused[name])
+    return found
+
+
+def _with_quantization(site: Site, taken: Quantization | None) -> Site:
+    """A layer that reads what the pairs' plan says, as the float type of its own tensor."""
+    if taken is None:
+        return site
+    quantizer = dataclasses.replace(taken.quantizer, float_type=site.quantizer.float_type)
+    return dataclasses.replace(site, source=taken.source, quantizer=quantizer)
+
+
+def _other_pairs(
+    nodes: list[ir.Node],
+    layers: Mapping[str, Quantizer],
+    decided: Mapping[str, Pair],
+    grids: Grids,
+    constants: ConstantEvaluator,
 ) -> tuple[list[Pair], dict[str, Callable[[], npt.NDArray[np.generic]]]]:
     """Every DequantizeLinear that no layer takes: the pairs on activations, and constants in float.
 
     Args:
         nodes: nodes of the model.
         layers: the quantizer of each int8 layer, by node name.
+        decided: the pairs of 8 bits, by the name of their output.
         grids: grids of the model.
         constants: constants of the model.
     """
@@ -106,12 +138,12 @@ def _plan_pairs(
         if not output.is_graph_output() and all(u.idx == 0 and u.node.name in layers for u in output.uses()):
             continue  # it belongs to the layers that read it
         pair = grids.pair(node)
-        if pair is None:
+        if name in decided and pair is not None:
+            pairs.append(dataclasses.replace(decided[name], names=_names(pair[0], node)))
+        elif pair is None:
             pairs.append(Pair(name, "", _without_quantize(node, constants), names=_names(None, node)))
-            continue
-        source, quantizer = pair
-        elided = quantizer.per_tensor_int8 and grids.requantized(output, quantizer, layers)
-        pairs.append(Pair(name, source.name or "", quantizer, elided, _names(source, node)))
+        else:
+            pairs.append(Pair(name, pair[0].name or "", pair[1], names=_names(pair[0], node)))
     return pairs, lazy
 
 
@@ -128,11 +160,9 @@ def _names(source: ir.Value | None, dq: ir.Node) -> tuple[str, ...]:
     return tuple(v.name for v in values if v is not None and v.name)
 
 
-def _plan_outputs(
-    nodes: list[ir.Node], graph: ir.Graph, constants: ConstantEvaluator
-) -> list[tuple[str, str, Quantizer]]:
-    """Quantized graph outputs: their name, the float tensor behind them, its quantizer."""
-    outputs = []
+def _plan_outputs(nodes: list[ir.Node], graph: ir.Graph, constants: ConstantEvaluator) -> dict[ir.Node, Quantizer]:
+    """The QuantizeLinear nodes that make graph outputs, and their quantizers."""
+    outputs = {}
     for node in nodes:
         if is_op(node, QUANTIZE) and node.outputs[0].is_graph_output() and node.inputs[0] is not None:
             if node.graph is not graph:
@@ -140,8 +170,20 @@ def _plan_outputs(
                     f"Node '{node.name}' (QuantizeLinear) hands integers out of the body of an If, Loop or Scan. Move "
                     "the quantizer behind it, or the DequantizeLinear into the body, and export again."
                 )
-            outputs.append((node.outputs[0].name or "", node.inputs[0].name or "", _output_quantizer(node, constants)))
+            outputs[node] = _output_quantizer(node, constants)
     return outputs
+
+
+def _quantized_output(
+    node: ir.Node, quantizer: Quantizer, readers: Mapping[str, Quantization]
+) -> tuple[str, str, Quantizer]:
+    """A quantized graph output: its name, the float tensor behind it, its quantizer."""
+    source = node.inputs[0]
+    assert source is not None
+    taken = readers.get(node.name or "", Quantization(source.name or "", quantizer))
+    # of the source's integer type, which decides the output's
+    quantizer = dataclasses.replace(taken.quantizer, shift=quantizer.shift, float_type=quantizer.float_type)
+    return node.outputs[0].name or "", taken.source, quantizer
 
 
 def _output_quantizer(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
@@ -178,6 +220,7 @@ def _converted(node: ir.Node, site: Site) -> LayerEntry:
         verdict=CONVERTED,
         granularity="per-channel" if site.deq_scale.size > 1 else "per-tensor",
         scale_d=float(site.quantizer.scale_d),
+        read_scale=site.read_scale,
         offset_d=site.quantizer.offset_d,
         scale_w=tuple(float(s) for s in site.weight.scale),
         detail=site.detail,

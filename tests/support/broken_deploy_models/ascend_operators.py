@@ -179,7 +179,7 @@ def _(model: onnx.ModelProto) -> None:
     set_attribute(model, "skip.anti_quant", offset=5.0)
 
 
-@breaks("antiquant-factors")
+@breaks("antiquant-rescales")
 def _(model: onnx.ModelProto) -> None:
     set_attribute(model, "skip.anti_quant", scale=8.0)
 

@@ -228,9 +228,9 @@ def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
     entry = pair.entry
     if entry.output_scale is not None:
         return entry.output_scale, "next quantizer"
-    if entry.scale_d is None or not entry.scale_w:
+    if entry.read_scale is None or not entry.scale_w:
         return None, None
-    return float(np.float32(entry.scale_d) * np.float32(max(entry.scale_w))), "accumulator"
+    return float(np.float32(entry.read_scale) * np.float32(max(entry.scale_w))), "accumulator"
 
 
 def units_of(layers: Sequence[Paired]) -> dict[str, float | None]:

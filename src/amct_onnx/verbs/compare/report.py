@@ -148,9 +148,10 @@ class LayerResult:
     """One candidate layer of the ledger, in network order.
 
     Attributes:
-        name, op_type, verdict, granularity, scale_d, offset_d, scale_w, reason, detail, remedy: as in the ledger.
+        name, op_type, verdict, granularity, scale_d, read_scale, offset_d, scale_w, reason, detail, remedy: as in the
+            ledger.
         lsb: scale of the layer's output.
-        lsb_of: ``next quantizer``, or ``accumulator`` (scale_d * scale_w, the largest) when nothing quantizes it.
+        lsb_of: ``next quantizer``, or ``accumulator`` (read_scale * scale_w, the largest) when nothing quantizes it.
         compared: False for a layer whose tensors a model does not show (in the body of an If or Loop).
         differences: one for each model but the source.
         counts: one for each model that tells.
@@ -166,6 +167,7 @@ class LayerResult:
     verdict: str
     granularity: str | None
     scale_d: float | None
+    read_scale: float | None
     offset_d: int | None
     scale_w: tuple[float, ...]
     reason: str | None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from amct_onnx.plan.factors import Pair, Plan
+import numpy as np
+
+from amct_onnx.plan.factors import Pair, Plan, Quantizer
 from amct_onnx.plan.ledger import ResidualEntry
 from amct_onnx.verbs.check.report import CheckReport
 from amct_onnx.verbs.convert.cost import Cost
@@ -89,20 +91,43 @@ def _residuals(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]:
         return next((n for n in names if n in tensors), next((n for n in names if n), ""))
 
     consumed = {s.source for s in plan.sites}
-
-    def entry(pair: Pair) -> ResidualEntry:
-        tensor = known(*pair.names)
-        if pair.elided:
-            return ResidualEntry(tensor, "elided", "its readers quantize with the same factors: removing it is exact")
-        if pair.quantizer is not None and pair.quantizer.per_tensor_int8 and pair.source:
-            detail = "shared with an int8 layer" if pair.source in consumed else ""
-            return ResidualEntry(tensor, "anti-quant", detail)
-        small = pair.quantizer.small_float if pair.quantizer is not None else None
-        detail = f"it rounds to {small.name}" if small is not None else "its factors do not fit one AscendQuant"
-        return ResidualEntry(tensor, "float-chain", detail)
-
     # a pair that only the conversion made, and removed again, is none of the user's
-    entries = [entry(p) for p in plan.pairs if not p.elided or not tensors.isdisjoint(p.names)]
-    for name, source, _ in plan.outputs:
-        entries.append(ResidualEntry(known(source, name), "quant", f"graph output '{name}'"))
+    left = [p for p in plan.pairs if not p.elided or not tensors.isdisjoint(p.names)]
+    entries = [_residual(p, consumed, known(*p.names)) for p in (*left, *plan.moved)]
+    for name, source, quantizer in plan.outputs:
+        entry = ResidualEntry(known(source, name), "quant", f"graph output '{name}'")
+        entries.append(_with_factors(entry, quantizer))
     return tuple(entries)
+
+
+def _residual(pair: Pair, consumed: Collection[str], tensor: str) -> ResidualEntry:
+    """What became of one pair.
+
+    Args:
+        pair: of the plan.
+        consumed: names of the tensors that int8 layers quantize.
+        tensor: under which the user knows it.
+    """
+    quantizer = pair.quantizer
+    assert quantizer is not None
+    if pair.elided:
+        detail = "what reads it needs no other numbers than those in front of it give: removing it is exact"
+        entry = ResidualEntry(tensor, "elided", detail)
+    elif quantizer.per_tensor_int8 and pair.source:
+        entry = ResidualEntry(tensor, "anti-quant", "shared with an int8 layer" * (pair.source in consumed))
+    else:
+        small = quantizer.small_float
+        detail = f"it rounds to {small.name}" if small is not None else "its factors do not fit one AscendQuant"
+        entry = ResidualEntry(tensor, "float-chain", detail)
+    read = pair.read_scale
+    rescaled = read is not None and np.float32(read) != quantizer.scale_d
+    return replace(_with_factors(entry, quantizer), read_scale=read if rescaled else None)
+
+
+def _with_factors(entry: ResidualEntry, quantizer: Quantizer) -> ResidualEntry:
+    """The entry with step and range of its quantizer."""
+    step = min(quantizer.scale)
+    if len(quantizer.scale) > 1 or quantizer.small_float is not None:
+        return replace(entry, scale=step)
+    low, high = (step * (limit - quantizer.offset_d) for limit in (quantizer.low, quantizer.high))
+    return replace(entry, scale=step, low=low, high=high)

@@ -49,6 +49,7 @@ class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Literal["converted", "refused"]
     granularity: Literal["per-tensor", "per-channel"] | None
     scale_d: Scale | None
+    read_scale: Scale | None
     offset_d: Annotated[int, Meta(ge=-128, le=127)] | None
     scale_w: tuple[Scale, ...]
     reason: str | None
@@ -68,6 +69,10 @@ class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensor: Name
     action: Literal["elided", "anti-quant", "quant", "float-chain"]
     detail: Text
+    scale: Scale | None
+    read_scale: Scale | None
+    low: float | None
+    high: float | None
 
 
 class FloatOperatorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -236,7 +241,7 @@ def _entry(layer: LayerContent) -> LayerEntry:
 def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
     """Fields that contradict the verdict or each other, and how."""
     problems: list[tuple[str, str]] = []
-    factors = {"granularity": layer.granularity, "scale_d": layer.scale_d, "offset_d": layer.offset_d}
+    factors = {n: getattr(layer, n) for n in ("granularity", "scale_d", "read_scale", "offset_d")}
     others = {"scale_w": layer.scale_w, "source_input": layer.source_input, "deploy_nodes": layer.deploy_nodes}
     if layer.verdict == CONVERTED:
         problems += [("op_type", f"'{layer.op_type}' has no int8 form")] if layer.op_type not in LAYER_KINDS else []

@@ -62,6 +62,6 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
         ) from error
     if version != ConversionReport.SCHEMA_VERSION:
         raise ModelFileError(f"{path}: its version is {version}, not {ConversionReport.SCHEMA_VERSION}. Convert again.")
-    residuals = tuple(ResidualEntry(r.tensor, r.action, r.detail) for r in content.residuals)
+    residuals = tuple(ResidualEntry(**msgspec.structs.asdict(r)) for r in content.residuals)
     origin = None if content.origin is None else Origin(**msgspec.structs.asdict(content.origin))
     return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary, origin)

@@ -32,10 +32,12 @@ class Segment:
     Attributes:
         starts: names of the tensors that enter.
         nodes: in graph order, the nodes of bodies behind their node.
+        ratios: by which AscendAntiQuant may multiply what AscendQuant made, as the ledger tells.
     """
 
     starts: tuple[str, ...]
     nodes: tuple[ir.Node, ...]
+    ratios: frozenset[float] = frozenset({1.0})
 
 
 class CutSource:

@@ -231,7 +231,8 @@ class _Graphs:
     def segment(self, piece: Piece, job: Job, model: str) -> Segment:
         """What makes a piece in a model."""
         cuts = frozenset(t.others[model] for t in job.tracked if t is not piece.tracked)
-        return segment(self._graph(model), piece.tracked.others[model], cuts)
+        ratios = {r.read_scale / r.scale for r in self._ledger.residuals if r.read_scale and r.scale}
+        return replace(segment(self._graph(model), piece.tracked.others[model], cuts), ratios=frozenset({1.0, *ratios}))
 
     def first_reader(self, tensor: str, layers: Sequence[Paired], model: str) -> int | None:
         """The first layer that a tensor of a model leads to, by its number; None when it leads to outputs alone."""

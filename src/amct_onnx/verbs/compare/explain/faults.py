@@ -92,9 +92,10 @@ def _largest_sum(piece: Piece, entry: LayerEntry) -> float:
 
     A wrapped sum fits int32 again, so that the sums that were met do not tell.
     """
-    if entry.scale_d is None or piece.axis is None and len(entry.scale_w) > 1:
+    if entry.read_scale is None or piece.axis is None and len(entry.scale_w) > 1:
         return 0.0
-    step = along(entry.scale_d * np.asarray(entry.scale_w), piece.own.shape, piece.axis if entry.scale_w[1:] else None)
+    deq_scale = entry.read_scale * np.asarray(entry.scale_w)
+    step = along(deq_scale, piece.own.shape, piece.axis if entry.scale_w[1:] else None)
     sums = np.where(piece.finite, np.abs(piece.own), 0.0) / step
     if piece.axis is not None:
         sums = np.compress(piece.wrong, sums, axis=piece.axis)
@@ -175,7 +176,7 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
         f"{', '.join(repr(s) for s in found.starts) or 'constants'} and '{piece.tracked.others[model]}' stand: "
         f"{named}{more}."
     )
-    stated = antiquant_contradiction(found.nodes)
+    stated = antiquant_contradiction(found.nodes, found.ratios)
     text += f" {stated}" if stated else ""
     advice = f"Check the quantizers and constants among these nodes. {CONVERT_AGAIN}"
     return Divergence(model, layer, index, "fault-between-layers", text, advice, measured, explained, at)

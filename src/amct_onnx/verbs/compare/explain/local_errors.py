@@ -208,9 +208,9 @@ def _channel_axis(entry: LayerEntry, values: Array, channels: int) -> int | None
 
 
 def _of_layer(entry: LayerEntry, gain: Float64, ties: float, values: Float64, axis: int | None, half: bool) -> Float64:
-    assert entry.scale_d is not None
+    assert entry.read_scale is not None
     steps = entry.bias_error.max_steps if entry.bias_error is not None else 0.0
-    bound = entry.scale_d * (gain * ties + steps * np.asarray(entry.scale_w, np.float64))
+    bound = entry.read_scale * (gain * ties + steps * np.asarray(entry.scale_w, np.float64))
     squares = np.where(np.isfinite(values), values, 0.0) ** 2
     if axis is None:
         bound = np.asarray([bound.max(initial=0.0)])

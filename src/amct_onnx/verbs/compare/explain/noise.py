@@ -95,7 +95,9 @@ def explained(
         output_rms: of the source's tensor.
         bias_error: mean over the channels of |rounded bias - bias|.
     """
-    scale = entry.scale_d or 0.0
+    scale = entry.read_scale or 0.0
+    # an error in front of the quantizer counts in its units, what the layer makes of it in those that it reads
+    gain_of_input = gain * scale / entry.scale_d if entry.scale_d else 0.0
     device = 0.0
     if model != FAKE_QUANT:
         profile = PROFILES[model.partition("@")[2]]
@@ -103,4 +105,4 @@ def explained(
             device += gain * scale * QUANTIZED_FLOAT16
         if not profile.exact_dequantize:
             device += output_rms * OUTPUT_FLOAT16
-    return Noise(gain * input_error, gain * scale * tie_share, bias_error, device, output_rms * FLOAT32_NOISE)
+    return Noise(gain_of_input * input_error, gain * scale * tie_share, bias_error, device, output_rms * FLOAT32_NOISE)

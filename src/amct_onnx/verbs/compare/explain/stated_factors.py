@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -36,12 +36,12 @@ def quantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> tu
 
 
 def dequantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> str:
-    """The layer's dequantization scales against scale_d · scale_w: a sentence, or ""."""
+    """The layer's dequantization scales against read_scale · scale_w: a sentence, or ""."""
     found = dequantizer(members, entry)
-    if found is None or entry.scale_d is None:
+    if found is None or entry.read_scale is None:
         return ""
     node, held = found
-    said = dequantize_scale(np.float32(entry.scale_d), np.asarray(entry.scale_w, np.float32)).astype(np.float64)
+    said = dequantize_scale(np.float32(entry.read_scale), np.asarray(entry.scale_w, np.float32)).astype(np.float64)
     if held.size != said.size:
         return f"AscendDequant '{node.name}' has {held.size} scales; the ledger says {said.size}."
     off = np.abs(held / said - 1)
@@ -52,7 +52,7 @@ def dequantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> 
     which = f"channel {worst}" + (f" and {wrong.size - 1} more" if wrong.size > 1 else "")
     return (
         f"AscendDequant '{node.name}' has scale {held[worst]:.6g} for {which}; the ledger says {said[worst]:.6g} "
-        "(scale_d · scale_w)."
+        "(read_scale · scale_w)."
     )
 
 
@@ -66,8 +66,13 @@ def has_bias(members: Sequence[ir.Node], entry: LayerEntry) -> bool:
     return any(u.node.op_type == "Add" for u in node.outputs[0].uses())
 
 
-def antiquant_contradiction(nodes: Sequence[ir.Node]) -> str:
-    """An AscendAntiQuant that does not undo the AscendQuant which it reads: a sentence, or ""."""
+def antiquant_contradiction(nodes: Sequence[ir.Node], ratios: Collection[float]) -> str:
+    """An AscendAntiQuant that does not undo the AscendQuant which it reads: a sentence, or "".
+
+    Args:
+        nodes: of the deploy model.
+        ratios: of the scales of two such operators that the ledger tells of.
+    """
     for node in nodes:
         if node.op_type != "AscendAntiQuant" or node.inputs[0] is None:
             continue
@@ -77,7 +82,7 @@ def antiquant_contradiction(nodes: Sequence[ir.Node]) -> str:
         if quant is None or quant.op_type != "AscendQuant":
             continue
         mine, its = (n.attributes["scale"].as_float() for n in (node, quant))
-        if abs(mine * its - 1) > TOLERANCE:
+        if all(abs(mine * its / ratio - 1) > TOLERANCE for ratio in ratios):
             return (
                 f"AscendAntiQuant '{node.name}' has scale {mine:.6g}; its AscendQuant '{quant.name}' asks for "
                 f"{1 / its:.6g}."

@@ -219,6 +219,7 @@ def _layers(run: Run, model: str, tensors: Mapping[str, Mapping[str, Array]]) ->
                 verdict=entry.verdict,
                 granularity=entry.granularity,
                 scale_d=entry.scale_d,
+                read_scale=entry.read_scale,
                 offset_d=entry.offset_d,
                 scale_w=entry.scale_w,
                 reason=entry.reason,

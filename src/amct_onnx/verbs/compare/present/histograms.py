@@ -19,12 +19,12 @@ def histograms(layers: Sequence[LayerResult], model: str) -> tuple[Histogram, ..
     converted = [layer for layer in layers if layer.scale_d is not None]
     activations = [layer.scale_d for layer in converted if layer.scale_d is not None]
     weights = [s for layer in converted for s in layer.scale_w]
-    products = [(layer.scale_d or 0.0) * s for layer in converted for s in layer.scale_w]
+    products = [(layer.read_scale or 0.0) * s for layer in converted for s in layer.scale_w]
     shares = [c.saturated / c.values for layer in layers for c in layer.counts if c.model == model and c.values]
     made = [
         _of_scales("scale_d", "Activation scales", "scale_d", activations),
         _of_scales("scale_w", "Weight scales", "scale_w", weights),
-        _of_scales("deq_scale", "Dequantization scales", "scale_d * scale_w", products),
+        _of_scales("deq_scale", "Dequantization scales", "read_scale * scale_w", products),
     ]
     if shares:
         counts, _ = np.histogram(shares, SHARES)

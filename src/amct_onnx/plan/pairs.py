@@ -1,0 +1,235 @@
+"""Which quantizer pairs stay, and where: the cheapest that give every reader the numbers of the source, bit for bit.
+
+Three rewrites, each of which is exact in the arithmetic of the source and of every chip:
+
+* A pair goes where all that reads it rounds alike, or needs no numbers.
+* A pair moves through what only selects elements. The pairs that stay are the minimum cut between where numbers enter
+  and who needs them rounded, by the number of elements that pass: the result depends on no order.
+* A pair whose quantizer restores the integers of the pairs before it takes them from the tensor that those quantize.
+  What lies in between, a scalar factor perhaps, goes with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.plan.factors import Pair, Quantizer
+from amct_onnx.plan.grids import Grids
+from amct_onnx.plan.minimum_cut import minimum_cut
+from amct_onnx.plan.pair_graph import PairGraph, Track, live_nodes
+from amct_onnx.plan.restored_integers import restores
+
+UNKNOWN_SIZE = 1 << 40
+"""Elements of a tensor whose shape is unknown, where a pair of the source stands; nothing moves there."""
+TIES = 1 << 12
+"""Between cuts of as many elements, the one with fewer pairs at new places wins."""
+MOVED = ".on_grid"
+"""End of the name of what a pair makes at a place where the source has none."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What an AscendQuant reads and which factors it has.
+
+    Attributes:
+        source: name of a float tensor.
+        quantizer: the factors.
+    """
+
+    source: str
+    quantizer: Quantizer
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """What becomes of the per-tensor pairs of 8 bits.
+
+    Attributes:
+        pairs: output of a DequantizeLinear -> what becomes of it.
+        moved: pairs at new places.
+        readers: layer, or QuantizeLinear that makes a graph output -> what its AscendQuant reads.
+    """
+
+    pairs: dict[str, Pair]
+    moved: tuple[Pair, ...]
+    readers: dict[str, Quantization]
+
+
+def plan_pairs(
+    nodes: list[ir.Node],
+    graph: ir.Graph,
+    layers: Mapping[str, Quantizer],
+    outputs: Mapping[ir.Node, Quantizer],
+    grids: Grids,
+    constants: ConstantEvaluator,
+) -> PairPlan:
+    """Decide on every per-tensor pair of 8 bits.
+
+    Args:
+        nodes: of the model, sorted.
+        graph: the main graph.
+        layers: the quantizer of each layer that becomes int8, by its name.
+        outputs: the QuantizeLinear nodes that make graph outputs, and their factors.
+        grids: grids of the model.
+        constants: constants of the model.
+    """
+    return _Decision(PairGraph(grids, constants, layers, outputs, nodes, live_nodes(graph)), graph).plan()
+
+
+class _Decision:
+    """The steps of the decision, each of which reads what those before it found."""
+
+    def __init__(self, graph: PairGraph, main: ir.Graph) -> None:
+        self._graph, self._main = graph, main
+        names = {v.name or "" for n in graph.nodes for v in n.outputs}
+        self._suffix = MOVED
+        while any(name + self._suffix in names for name in names):
+            self._suffix += "_"
+        self._area = graph.areas()
+        self._members: dict[ir.Value, list[ir.Value]] = {}
+        for vertex, first in self._area.items():
+            self._members.setdefault(first, []).append(vertex)
+        self._rooted = self._restoring()
+        while (kept := {v for v in self._rooted if self._is_pure(v)}) != self._rooted:
+            self._rooted = kept
+        self._cut = self._cheapest()
+        self._held = {self._area[v] for v in self._cut}
+        self._taken: dict[ir.Value, Quantization] = {}
+        for node, (source, quantizer) in graph.pairs.items():
+            vertex = graph.of(node.outputs[0])
+            if vertex not in self._taken:
+                self._taken[vertex] = self._quantization(vertex, source, quantizer)
+
+    def _restoring(self) -> set[ir.Value]:
+        """Vertices whose quantizer restores all integers of the pairs in front of it, which are others."""
+        found = set()
+        for node, (source, quantizer) in self._graph.pairs.items():
+            track = self._graph.tracks.get(source)
+            if track is None or (track.quantizer.same_grid(quantizer) and not track.steps):
+                continue
+            first = track.quantizer
+            alike = first.zero_point == quantizer.zero_point and first.float_type == quantizer.float_type
+            if alike and restores(first, track.steps, quantizer):
+                found.add(self._graph.of(node.outputs[0]))
+        return found
+
+    def _track(self, vertex: ir.Value) -> Track:
+        node = vertex.producer()
+        assert node is not None
+        return self._graph.tracks[self._graph.pairs[node][0]]
+
+    def _starts(self, area: ir.Value) -> list[ir.Value]:
+        return [v for v in self._members[area] if v in self._graph.starts]
+
+    def _is_pure(self, vertex: ir.Value) -> bool:
+        """Whether all numbers of the vertex's area come from the same pairs, and nothing moves them on.
+
+        What moved would hold the numbers of the first pairs, in another unit than the source's tensor.
+        """
+        area = self._area[vertex]
+        starts = self._starts(area)
+        if not self._graph.vertex.keys() >= set(self._members[area]) or not self._rooted.issuperset(starts):
+            return False
+        before = {self._area[r] for v in starts for r in self._track(v).roots}
+        first = self._track(starts[0]).quantizer
+        return len(before) == 1 and all(self._track(v).quantizer.same_grid(first) for v in starts)
+
+    def _cheapest(self) -> frozenset[ir.Value]:
+        """The vertices at which a pair stays."""
+        tensors: dict[ir.Value, list[ir.Value]] = {}
+        for tensor, vertex in self._graph.vertex.items():
+            tensors.setdefault(vertex, []).append(tensor)
+        demanding = {v for v in self._area if any(self._graph.demands(t, self._rooted) for t in tensors.get(v, [v]))}
+        cut: set[ir.Value] = set()
+        for area in dict.fromkeys(self._area[v] for v in self._area if v in demanding):
+            members, starts = self._members[area], self._starts(area)
+            if not self._rooted.isdisjoint(starts):
+                cut.update(starts)
+                continue
+            place = {v: i for i, v in enumerate(members)}
+            edges = [(place[v], place[t]) for v in members for t in self._graph.edges.get(v, ())]
+            ends = [place[v] for v in members if v in demanding]
+            found = minimum_cut([self._cost(v) for v in members], edges, [place[v] for v in starts], ends)
+            cut.update(members[i] for i in found)
+        return frozenset(cut)
+
+    def _cost(self, vertex: ir.Value) -> int | None:
+        """Elements that pass a pair there; None where no pair may stand."""
+        node = vertex.producer()
+        pair = self._graph.pairs.get(node) if node is not None else None
+        if pair is not None:
+            return (elements(vertex) or elements(pair[0]) or UNKNOWN_SIZE) * TIES
+        size = elements(vertex)
+        if size is None or node is None or node.graph is not self._main or vertex in self._graph.tainted:
+            return None
+        return size * TIES + 1
+
+    def _quantization(self, vertex: ir.Value, source: ir.Value, quantizer: Quantizer) -> Quantization:
+        """What stands for the quantizer of a pair; that of the pairs before it is known."""
+        if vertex not in self._rooted:
+            if self._graph.repeats(source, quantizer):
+                return Quantization(source.name or "", self._factors(vertex))
+            return Quantization(self.alias(source), quantizer)
+        track = self._graph.tracks[source]
+        before = self._graph.of(track.moved)
+        return self._taken.get(before) or Quantization(track.moved.name or "", self._factors(before))
+
+    def _factors(self, vertex: ir.Value) -> Quantizer:
+        """The factors that quantize a vertex: where all before it is left out, those of the first pairs."""
+        vertex = self._graph.of(vertex)
+        area, own = self._area[vertex], self._graph.on_grid(vertex)
+        assert own is not None
+        starts = self._starts(area)
+        if area in self._held or not starts or not self._rooted.issuperset(starts):
+            return own
+        return self._taken[starts[0]].quantizer
+
+    def alias(self, value: ir.Value) -> str:
+        """The name of a tensor behind the pair that has moved there, if one has."""
+        name = value.name or ""
+        return name + self._suffix if value in self._cut and value not in self._graph.vertex else name
+
+    def plan(self) -> PairPlan:
+        """The decision by names."""
+        pairs = {}
+        for node, (source, quantizer) in self._graph.pairs.items():
+            name, vertex = node.outputs[0].name or "", self._graph.of(node.outputs[0])
+            taken, kept = self._taken[vertex], vertex in self._cut
+            read = taken.source if kept or vertex in self._rooted else self.alias(source)
+            pairs[name] = Pair(name, read, taken.quantizer, not kept, float(quantizer.scale_d))
+        readers = {}
+        for node in self._graph.nodes:
+            value = node.inputs[0] if node.inputs else None
+            if value is None:
+                continue
+            if node in self._graph.outputs or (node.name or "") in self._graph.layers:
+                taken_by_it = self._reader(node, value)
+                if taken_by_it is not None:
+                    readers[node.name or ""] = taken_by_it
+        moved = [
+            Pair(self.alias(value), value.name or "", own, False, float(own.scale_d), (value.name or "",))
+            for value in self._area
+            if self.alias(value) != value.name and (own := self._graph.on_grid(value)) is not None
+        ]
+        return PairPlan(pairs, tuple(moved), readers)
+
+    def _reader(self, node: ir.Node, value: ir.Value) -> Quantization | None:
+        """What a layer or a graph output quantizes; None where that is all its own."""
+        own = self._graph.outputs.get(node)
+        if own is not None and not self._graph.repeats(value, own):
+            return Quantization(self.alias(value), own)
+        if self._graph.of(value) in self._taken and own is None:
+            return self._taken[self._graph.of(value)]
+        return Quantization(value.name or "", self._factors(value)) if self._graph.of(value) in self._area else None
+
+
+def elements(value: ir.Value) -> int | None:
+    """Elements of a tensor, one for each axis of unknown length; None where its rank is unknown."""
+    if value.shape is None:
+        return None
+    return math.prod(d for d in value.shape if isinstance(d, int))

@@ -1,0 +1,227 @@
+"""Pairs go, merge and move without changing a bit on any chip; what is left is the least that is needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from amct_onnx import DeploySession, convert_qat_model
+from amct_onnx.device.profiles import PROFILES
+from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.plan import planner
+from amct_onnx.plan.factors import Pair
+from amct_onnx.plan.pairs import PairPlan
+from amct_onnx.verbs.convert.report import ConversionReport
+from support.deploy_evaluator import Evaluator
+from support.random_graphs import Case, cases
+from support.written_models import Array, convert_and_compare, operators, write_model
+
+RNG = np.random.default_rng(0)
+CONSTANTS: dict[str, Array] = {
+    # powers of two: multiplying by the reciprocal is dividing, so that no tie falls otherwise in the source
+    "s": np.float32(2.0**-4),
+    "t": np.float32(2.0**-4 * 1.002),
+    "sixth": np.float32(2.0**-4) / np.float32(6),
+    "z": np.int8(4),
+    "w": RNG.integers(-127, 128, (8, 8, 1, 1)).astype(np.int8),
+    "w16": RNG.integers(-127, 128, (8, 16, 1, 1)).astype(np.int8),
+    "sw": np.float32(2.0**-7),
+    "six": np.float32(6),
+    "half": np.array([4, 4], np.int64),
+    "zero": np.array(0, np.int64),
+    "axes": np.array([0], np.int64),
+    "rest": np.array([8, 36], np.int64),
+    "back": np.array([-1, 8, 6, 6], np.int64),
+    "one": np.array([1], np.int64),
+    "two": np.array([2], np.int64),
+    "factor": np.array([1, 1, 2, 2], np.float32),
+}
+
+
+def pair(source: str, result: str, scale: str = "s") -> str:
+    return f"q_{result} = QuantizeLinear({source}, {scale}, z) {result} = DequantizeLinear(q_{result}, {scale}, z) "
+
+
+def layer(source: str, result: str, weight: str = "w") -> str:
+    return f"w_{result} = DequantizeLinear({weight}, sw) {result} = Conv({source}, w_{result}) "
+
+
+def start() -> str:
+    """A layer in front, whose result is not quantized yet."""
+    return pair("x", "d0") + layer("d0", "c")
+
+
+COUNTED = {
+    "factor between": (pair("c", "d") + "m = Div(d, six) " + pair("m", "e", "sixth") + layer("e", "y"), 2, 0),
+    "factor, moved": (
+        pair("c", "d")
+        + "t1 = Transpose<perm=[0,1,3,2]>(d) m = Div(t1, six) "
+        + pair("m", "e", "sixth")
+        + layer("e", "y"),
+        2,
+        0,
+    ),
+    "scale beside": (
+        pair("c", "d") + "m = Transpose<perm=[0,1,3,2]>(d) " + pair("m", "e", "t") + layer("e", "y"),
+        2,
+        0,
+    ),
+    "read by float operators": (
+        pair("c", "d")
+        + "m = Div(d, six) "
+        + pair("m", "e", "sixth")
+        + "f = Sigmoid(e) "
+        + pair("f", "g")
+        + layer("g", "y"),
+        3,
+        1,
+    ),
+    "factor that is read": (
+        pair("c", "d") + "m = Div(d, six) " + pair("m", "e", "sixth") + layer("e", "l") + "y = Add(l, m)",
+        2,
+        1,
+    ),
+    "one quantizer for layer and Add": (pair("c", "d") + layer("d", "l") + "y = Add(d, l)", 2, 1),
+    "chain of Casts": (
+        "a = Cast<to=1>(c) b = Cast<to=1>(a) "
+        + pair("a", "d")
+        + layer("d", "u")
+        + pair("b", "e")
+        + layer("e", "v")
+        + "y = Add(u, v)",
+        2,
+        0,
+    ),
+    "shape is read": (
+        pair("c", "d")
+        + "n = Shape(d) g = Gather(n, zero) b = Unsqueeze(g, axes) r = Concat<axis=0>(b, rest) f = Reshape(d, r) "
+        + "h = Reshape(f, back) "
+        + layer("h", "y"),
+        2,
+        0,
+    ),
+    "nothing reads the other half": (
+        pair("c", "d") + "a, b = Split<axis=1>(d, half) u = Sigmoid(b) " + layer("d", "y"),
+        2,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "quants", "antiquants"), COUNTED.values(), ids=COUNTED.keys())
+def test_pairs_left(body: str, quants: int, antiquants: int, tmp_path: Path) -> None:
+    text = f"g (float[n, 8, 6, 6] x) => (float[n, 8, 6, 6] y) {{ {start()} {body} }}"
+    path = write_model(tmp_path / "m.onnx", text, CONSTANTS)
+    feeds = {"x": RNG.normal(size=(2, 8, 6, 6)).astype(np.float32) * 3}
+    _, deploy = convert_and_compare(path, feeds, units=0)
+    found = operators(deploy)
+    assert (found.count("AscendQuant"), found.count("AscendAntiQuant")) == (quants, antiquants)
+    same_on_every_chip(path, feeds, tmp_path)
+
+
+MOVED = {
+    "in front of Concat": (pair("x", "d") + "m = Concat<axis=1>(d, d) " + pair("m", "e") + "y = Sigmoid(e)", 8 * 36),
+    "behind MaxPool": (pair("x", "d") + "m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(d) y = Sigmoid(m)", 8 * 9),
+    "behind Slice": (pair("x", "d") + "m = Slice(d, one, two, one) y = Sigmoid(m)", 36),
+    "in front of Resize": (pair("x", "d") + "m = Resize(d, , factor) " + pair("m", "e") + "y = Sigmoid(e)", 8 * 36),
+    "stays where others read": (
+        pair("x", "d") + "m = Slice(d, one, two, one) u = Sigmoid(m) v = Tanh(d) y = Concat<axis=1>(u, v)",
+        8 * 36,
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "elements"), MOVED.values(), ids=MOVED.keys())
+def test_pair_stands_where_fewer_elements_pass(body: str, elements: int, tmp_path: Path) -> None:
+    text = f"g (float[1, 8, 6, 6] x) => (float[a, b, c, d] y) {{ {body} }}"
+    path = write_model(tmp_path / "m.onnx", text, CONSTANTS)
+    feeds = {"x": RNG.normal(size=(1, 8, 6, 6)).astype(np.float32) * 3}
+    _, deploy = convert_and_compare(path, feeds, units=0)
+    assert operators(deploy).count("AscendQuant") == 1
+    evaluator = Evaluator(str(tmp_path / "out" / "m_deploy_model.onnx"))
+    evaluator.run(feeds)
+    name = next(n.output[0] for n in deploy.graph.node if n.op_type == "AscendAntiQuant")
+    assert evaluator.values[name].size == elements
+    same_on_every_chip(path, feeds, tmp_path)
+
+
+# -- exactness ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def every_pair_kept() -> Iterator[None]:
+    """Conversions within leave each pair where the source has it."""
+
+    def keep(nodes, graph, layers, outputs, grids, constants: ConstantEvaluator) -> PairPlan:  # type: ignore[no-untyped-def]
+        pairs = {}
+        for node in nodes:
+            if node.op_type == "DequantizeLinear" and not constants.is_constant(node.outputs[0]):
+                made = grids.pair(node)
+                if made is not None:
+                    name = node.outputs[0].name
+                    pairs[name] = Pair(name, made[0].name, made[1])
+        return PairPlan(pairs, (), {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planner, "plan_pairs", keep)
+        yield
+
+
+def outputs(report: ConversionReport, feeds: Mapping[str, Array], device: str) -> list[Array]:
+    with DeploySession(report.deploy_model, device=device) as session:
+        return [np.asarray(v) for v in session.run(None, dict(feeds))]
+
+
+def same_on_every_chip(source: Path, feeds: Mapping[str, Array], folder: Path) -> None:
+    """The outputs of the deploy model are those that it has with every pair of the source, bit for bit."""
+    after = convert_qat_model(source, folder / "after")
+    with every_pair_kept():
+        before = convert_qat_model(source, folder / "before")
+    for device in PROFILES:
+        for a, b in zip(outputs(after, feeds, device), outputs(before, feeds, device), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b, err_msg=device)
+
+
+def check(case: Case) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.onnx"
+        onnx.save(case.model, str(path))
+        try:
+            same_on_every_chip(path, case.feeds, Path(folder))
+        except UnsupportedModelError:
+            assume(False)
+
+
+QUICK = settings(
+    max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+SLOW = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+
+
+@QUICK
+@given(cases())
+def test_random_graphs_compute_the_same_on_every_chip(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@SLOW
+@given(cases())
+def test_many_random_graphs_compute_the_same_on_every_chip(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@SLOW
+@given(cases(half=True))
+def test_many_float16_graphs_compute_the_same_on_every_chip(case: Case) -> None:
+    check(case)
