@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 import amct_onnx
 from amct_onnx.verbs.convert.cost import Cost, Passes
+from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support.golden_models import MODELS
 
 
@@ -90,3 +91,20 @@ def test_a_residual_names_its_operators(size: int, tmp_path: Path) -> None:
     (change,) = found.changes
     assert (change.producer, change.readers, change.pairs, change.elements) == ("Sigmoid", "Softmax", 1, size)
     assert "leave Softmax out" in change.advice and (found.macs, found.int8_layers) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [-1, -(1 << 62), (1 << 62) + 1])
+def test_size_that_no_tensor_has_is_none(size: int, tmp_path: Path) -> None:
+    """Old exporters declare -1 for a free size."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 4] y)
+        <float s = {0.1}, int8[8, 4] w = {1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2,
+        3, 4, 5, 6, 7, 8}> {
+        q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s) y = MatMul(d, v)
+    }"""
+    model = onnx.parser.parse_model(text)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    onnx.save(model, tmp_path / "m.onnx")
+    amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m")
+    found = read_ledger(tmp_path / "m")
+    assert len(found.layers) == 1

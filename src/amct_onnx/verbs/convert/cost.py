@@ -129,6 +129,10 @@ def cost_of(source: ir.Model, deploy: ir.Model) -> Cost:
     )
 
 
+MAX_ELEMENTS = 1 << 31
+"""Of one sample's tensor; a file may declare any size, and a JSON number has 64 bits."""
+
+
 class _Sizes:
     """Elements of the tensors of one sample; what the graph does not tell is inferred once, on a copy of the source."""
 
@@ -137,9 +141,13 @@ class _Sizes:
         self._inferred: dict[str, ir.Shape] | None = None
 
     def elements(self, value: ir.Value | None) -> int | None:
-        """None when no size is known."""
+        """None when no size is known, or one is declared that no tensor has."""
         shape = self._shape(value)
-        return None if shape is None else math.prod(d if isinstance(d, int) else 1 for d in shape)
+        if shape is None:
+            return None
+        # old exporters write -1 for a free size
+        count = math.prod(d if isinstance(d, int) and d >= 0 else 1 for d in shape)
+        return count if count <= MAX_ELEMENTS else None
 
     def _shape(self, value: ir.Value | None) -> ir.Shape | None:
         while value is not None and value.shape is None:
