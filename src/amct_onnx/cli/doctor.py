@@ -28,12 +28,17 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--model", help="the QAT model (default: a small built-in u8s8 model)")
     add_data_options(parser, required=False, otherwise="random numbers")
     add_option(parser, "--feeds", type=int, default=8, help="how many feeds are run at most (default: 8)")
+    add_option(
+        parser, "--env", action="store_true", dest="environment", help="print versions and CPU alone, for a bug report"
+    )
     add_option(parser, "--json", action="store_true", help="print the figures as JSON instead of a table")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine, print the figures."""
+    if arguments.environment:
+        return _print_environment(in_json=arguments.json)
     from amct_onnx.verbs.doctor.doctor import doctor
 
     with progress_bar("Examining") as progress:
@@ -52,3 +57,15 @@ def run(arguments: argparse.Namespace) -> int:
 
         print_parts(partial(parts, report), sys.stdout)
     return EXIT_DONE if report.trusted else EXIT_CHECK_FAILED
+
+
+def _print_environment(*, in_json: bool) -> int:
+    from amct_onnx.common.console import print_parts
+    from amct_onnx.verbs.doctor.environment import environment
+
+    found = environment()
+    if in_json:
+        print_json(found)
+    else:
+        print_parts(lambda width: (f"{name}: {value}" for name, value in found.items()), sys.stdout)
+    return EXIT_DONE
