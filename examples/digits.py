@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import amct_onnx  # isort: skip  # before onnxruntime: switches its telemetry off
@@ -10,8 +9,6 @@ import numpy as np
 import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
-
-from amct_onnx.verbs.convert.screen import print_report
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "digitsnet" / "model.onnx"
@@ -26,7 +23,7 @@ def scores(model: str | Path, images: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Convert, print the verdict on every layer, then both accuracies."""
     report = amct_onnx.convert_qat_model(SOURCE, HERE / "out" / "digitsnet", HERE / "out" / "digitsnet_record.txt")
-    print_report(report, sys.stdout)
+    Console().print(report)
     with np.load(HERE / "digitsnet" / "testset.npz") as data:
         images, labels = data["x"], data["y"]
     before, after = scores(SOURCE, images), scores(report.fake_quant_model, images)

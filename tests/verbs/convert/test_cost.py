@@ -90,7 +90,7 @@ def test_a_residual_names_its_operators(size: int, tmp_path: Path) -> None:
     assert found is not None
     (change,) = found.changes
     assert (change.producer, change.readers, change.pairs, change.elements) == ("Sigmoid", "Softmax", 1, size)
-    assert "leave Softmax out" in change.advice and (found.macs, found.int8_layers) == (0, 0)
+    assert "Leave Softmax out" in change.advice and (found.macs, found.int8_layers) == (0, 0)
 
 
 @pytest.mark.parametrize("size", [-1, -(1 << 62), (1 << 62) + 1])

@@ -255,10 +255,5 @@ def _changes(pairs: Iterable[ir.Node], sizes: _Sizes) -> tuple[Change, ...]:
 
 
 def _advice(producer: str, readers: str) -> str:
-    made = "graph inputs" if producer == GRAPH_INPUT else f"the output of {producer}"
-    if producer == DEQUANT:
-        made = "the output of an int8 layer"
-    return (
-        f"The exporter quantizes {made} for {readers}, which a device computes in float: leave {readers} out of the "
-        "operators that it quantizes (op_types_to_quantize, or the backend's pattern)."
-    )
+    made = {GRAPH_INPUT: "a graph input", DEQUANT: "an int8 layer"}.get(producer, producer)
+    return f"between {made} and {readers}. Leave {readers} out of the operators that the exporter quantizes."

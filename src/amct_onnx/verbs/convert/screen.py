@@ -37,7 +37,8 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
     if report.cost is not None:
         yield from report.cost.sentences()
         for change in report.cost.changes:
-            yield Text(f"  {change.pairs} pairs, {change.elements:,} elements: {change.advice}")
+            noun = "pair" if change.pairs == 1 else "pairs"
+            yield Text(f"  {change.pairs} {noun} for {change.elements:,} elements {change.advice}")
     if report.bias_matters:
         worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
         yield (Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases."))
