@@ -80,7 +80,7 @@ def test_weight_that_a_cast_makes_float32(kind: type[np.generic], tmp_path: Path
     ("scale", "bias", "reason"),
     [
         (np.float32(1e-20), np.float32(0), None),
-        (np.float32(1e-20), np.float32(3e38), "bias-overflow"),
+        (np.float32(1e-20), np.float32(3e38), None),
         (np.array([1e35, 1, 1, 1], np.float32), np.float32(0), None),
         (np.array([1e36, 1, 1, 1], np.float32), np.float32(0), "deq-scale-range"),
     ],

@@ -136,13 +136,15 @@ def test_shared_weight_is_quantised_once(tmp_path: Path) -> None:
         assert same(np.asarray(layer.scale), np.asarray(np.float32(1) / factors.scale_d)), name
 
 
-def test_bias_beyond_int32_is_refused(tmp_path: Path) -> None:
+def test_bias_beyond_int32_is_added_as_floats(tmp_path: Path) -> None:
     source, _ = golden_qdq("conv_bias_overflow", tmp_path)
     report = convert_qat_model(str(source), str(tmp_path / "m"))
     (entry,) = [e for e in report.layers if e.name == "conv"]
-    assert entry.verdict == "refused"
-    assert "bias" in str(entry.reason)
-    assert entry.remedy
+    assert entry.verdict == "converted" and "bias" in entry.detail
+    deploy = onnx.load(report.deploy_model)
+    (add,) = [n for n in deploy.graph.node if n.name == "conv.bias_add"]
+    assert entry.deploy_nodes[-1] == add.name
+    assert [n.op_type for n in deploy.graph.node if add.input[0] in n.output] == ["AscendDequant"]
 
 
 def test_record_file_holds_the_reference_factors(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_c_layer_output_captured_by_a_subgraph(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [2.0**31, -(2.0**31) - 2**8, np.inf, np.nan])
-def test_d_bias_that_leaves_int32_is_refused_with_value_and_channel(tmp_path: Path, value: float) -> None:
+def test_d_bias_that_leaves_int32_is_added_as_floats(tmp_path: Path, value: float) -> None:
     b = QdqBuilder()
     x = quantized(b, b.input("x", ["n", 4, 6, 6]))
     floats = bias(5)
@@ -140,12 +140,14 @@ def test_d_bias_that_leaves_int32_is_refused_with_value_and_channel(tmp_path: Pa
     b.output(b.node("Conv", [x, b.weight(integers(5, 4, 3, 3), WEIGHT_SCALE), b.constant(floats)], "conv", "y"))
     source = b.save(tmp_path)
     report = convert_qat_model(source, tmp_path / "m")
-    (entry,) = report.refused
-    assert entry.reason == "bias-overflow" and "channel 3" in entry.detail
-    if np.isfinite(value):
-        assert str(int(value)) in entry.detail
+    (entry,) = report.converted
+    assert "floats" in entry.detail and entry.bias_error is None
     expected, fake = run(source, {"x": X4}, qdq_source=True), run(report.fake_quant_model, {"x": X4})
-    np.testing.assert_array_equal(fake["y"], expected["y"])
+    # float32 sums in another order: 2^-20 of the largest finite sum without the bias of channel 3
+    slack = np.abs(expected["y"][:, :3]).max() * 2.0**-20
+    others = [c for c in range(5) if c != 3]
+    np.testing.assert_allclose(fake["y"][:, others], expected["y"][:, others], rtol=0, atol=slack)
+    np.testing.assert_allclose(fake["y"][:, 3], expected["y"][:, 3], rtol=2.0**-22)
 
 
 def test_d_smallest_int32_bias_is_kept(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ class ForcedSource:
         fed = self._feed(f"{site.node}!out", half)
         _read_instead(end, fed)
         last = f"fakedequant.{'cast' if half else 'mul'}" if site.input_sum is None else "sum.add"
+        last = last if site.float_bias is None else "bias_add"
         fake = self.fake_nodes[f"{site.node}.{last}"].output[0]
         self.cuts.append(Cut(end.name or "", fed.name or "", fake, site=site, half=half))
 

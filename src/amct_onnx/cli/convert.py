@@ -41,6 +41,13 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--keep_conv1d", action="store_true", help="leave 1-D convolutions 1-D in the deploy model")
     add_option(
         parser,
+        "--residual_quantizers",
+        choices=("keep", "drop"),
+        default="keep",
+        help="quantizers that feed no int8 layer: round as in the source (default), or go",
+    )
+    add_option(
+        parser,
         "--fake_quant_weights",
         choices=("int8", "float32"),
         default="int8",
@@ -105,5 +112,6 @@ def _convert(arguments: argparse.Namespace, progress: Any) -> ConversionReport:
         arguments.record_file,
         grid_weights=arguments.grid_weights == "on",
         asymmetric_weights=arguments.asymmetric_weights,
+        residual_quantizers=arguments.residual_quantizers,
         **common,
     )

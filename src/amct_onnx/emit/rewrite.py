@@ -129,6 +129,8 @@ class PlanEmitter(abc.ABC):
         source = self.graph.current(self.graph.values[pair.source])
         if pair.elided:
             self.graph.replace(old, source)
+        elif pair.dropped:
+            self.graph.replace(old, source if pair.clip is None else self._saturated(source, pair.clip, quantizer, at))
         elif quantizer.per_tensor_int8:
             scale = float(quantizer.scale_d) if pair.read_scale is None else pair.read_scale
             quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
@@ -144,6 +146,19 @@ class PlanEmitter(abc.ABC):
         if (quantizer.low, quantizer.high) == (arithmetic.INT8_MIN, arithmetic.INT8_MAX):
             return source
         return self._shared(source, quantizer, "clip", at, lambda: self._clip(source, quantizer, at))
+
+    def _saturated(self, source: ir.Value, bounds: tuple[float, float], quantizer: Quantizer, at: ir.Node) -> ir.Value:
+        """What is left of a dropped quantizer that stood for a Relu or a Clip."""
+        kind = quantizer.float_type
+        if bounds == (0.0, np.inf):
+            return self.graph.node("Relu", [source], f"{at.name}.relu", dtype=kind, before=at)
+        limits = [
+            None
+            if np.isinf(number)
+            else self.graph.constant(f"{at.name}.clip.{label}", np.asarray(number, kind.numpy()))
+            for label, number in zip(("min", "max"), bounds, strict=True)
+        ]
+        return self.graph.node("Clip", [source, *limits], f"{at.name}.clip", dtype=kind, before=at)
 
     def _clip(self, source: ir.Value, quantizer: Quantizer, at: ir.Node) -> ir.Value:
         kind = np.float16 if quantizer.float_type == ir.DataType.FLOAT16 else np.float32
@@ -196,8 +211,22 @@ class PlanEmitter(abc.ABC):
         if site.input_sum is not None:
             result = self._plus_input_sum(result, site, site.input_sum, new)
         result = self.lower(result, site)
+        if site.float_bias is not None:
+            result = self._plus_bias(result, site, site.float_bias, old.shape)
         self._site_nodes[site.node] = [*self._chains[quantized], new, *self.graph.inserted[start:]]
         self.graph.replace(last, result)
+
+    def _plus_bias(self, result: ir.Value, site: Site, bias: Float32, shape: ir.Shape | None) -> ir.Value:
+        """Add a bias that the integers do not hold, as floats in the source's type."""
+        producer = result.producer()
+        assert producer is not None
+        layout = Layout(LAYER_KINDS[self.graph.nodes[site.node].op_type])
+        with np.errstate(over="ignore"):
+            floats = layout.along_result(bias, len(site.weight.shape)).astype(site.float_type.numpy())
+        addend = self.graph.constant(site.bias_name or f"{site.node}.bias", floats)
+        result.shape = shape
+        name = f"{site.node}.bias_add"
+        return self.graph.node("Add", [result, addend], name, dtype=site.float_type, after=producer)
 
     def _plus_input_sum(self, result: ir.Value, site: Site, input_sum: Float32, layer: ir.Node) -> ir.Value:
         """Add what an asymmetric weight was shifted by, times the sum of what the layer reads.
@@ -209,7 +238,7 @@ class PlanEmitter(abc.ABC):
         largest = input_sum[np.abs(input_sum).argmax()]
         scale, sign = np.abs(largest).reshape(1), np.sign(largest).astype(np.int8)
         ones = Weight(lambda: np.full(shape, sign), tuple(shape), scale, f"{name}.weight", ("sum", *shape, int(sign)))
-        summing = replace(site, node=name, weight=ones, deq_scale=scale, bias=None, split_scale=False)
+        summing = replace(site, node=name, weight=ones, deq_scale=scale, bias=None, float_bias=None, split_scale=False)
         weight, sums = self.weight(summing, layer), layer.outputs[0].shape
         total = self.graph.node(layer.op_type, [layer.inputs[0], weight], name, layer.attributes.values(), after=layer)
         if sums is not None:

@@ -14,20 +14,26 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
 from amct_onnx.graph.refused import Refusal
 from amct_onnx.plan.quantizers import raw_factors
-from amct_onnx.plan.tails import EMPTY, Tail, addend_of
+from amct_onnx.plan.tails import EMPTY, Tail
 
 
 @dataclass(frozen=True)
 class PlannedBias:
-    """A layer's bias as integers, and what the rounding costs.
+    """A layer's bias as integers, and what the rounding costs; or as floats.
 
     Attributes:
-        integers: int32 [channels].
-        error: integers * deq_scale - bias, float64 [channels]; 0 for a bias that was int32 already.
+        integers: int32 [channels]; None for floats.
+        error: integers * deq_scale - bias, float64 [channels]; 0 for a bias that was int32 already; None for floats.
+        floats: float32 [channels] of a bias that int32 does not hold, which is added behind the layer; else None.
     """
 
-    integers: npt.NDArray[np.int32]
-    error: Float64
+    integers: npt.NDArray[np.int32] | None
+    error: Float64 | None
+    floats: Float32 | None = None
+
+
+class BeyondInt32(Exception):
+    """A tail adds more than an int32 bias holds: the layer goes without it."""
 
 
 def plan_bias(
@@ -39,7 +45,12 @@ def plan_bias(
     channels: int,
     constants: ConstantEvaluator,
 ) -> PlannedBias | None:
-    """The bias of the layer and what its tail adds; None when there is neither."""
+    """The bias of the layer and what its tail adds; None when there is neither.
+
+    Raises:
+        Refusal: The bias is no row of the output's channels.
+        BeyondInt32: Integers do not hold what the tail adds. The layer's own bias is floats then.
+    """
     if own is None and tail.addend is None:
         return None
     single = own if tail is EMPTY else tail.bias if own is None else None
@@ -50,7 +61,6 @@ def plan_bias(
     exact, total = None, None
     if single is not None and beta == 1 and alpha == 1:
         exact = _exact_bias(single, deq_scale, constants)
-    name = next((v.name for v in (single, own, addend_of(tail)) if v is not None), "")
     if exact is None:
         total = np.zeros(channels)
         if own is not None:
@@ -59,13 +69,11 @@ def plan_bias(
         if tail.addend is not None:
             total = total + tail.addend
         exact = arithmetic.bias_integers(total, deq_scale)
-    bad = np.flatnonzero(~((exact >= arithmetic.INT32_MIN) & (exact <= arithmetic.INT32_MAX)))
-    if bad.size:
-        raise Refusal(
-            "bias-overflow",
-            f"its bias '{name}' quantizes to {exact[bad[0]]:.0f} in channel {bad[0]}, beyond int32",
-            "Use a larger weight or activation scale in that channel, or a smaller bias.",
-        )
+    if not np.all((exact >= arithmetic.INT32_MIN) & (exact <= arithmetic.INT32_MAX)):
+        if tail is not EMPTY:
+            raise BeyondInt32
+        floats = exact * deq_scale if total is None else total
+        return PlannedBias(None, None, np.broadcast_to(floats, (channels,)).astype(np.float32))
     integers = np.broadcast_to(exact, (channels,)).astype(np.int32)
     error = np.zeros(channels) if total is None else integers * deq_scale.astype(np.float64) - total
     return PlannedBias(integers, np.broadcast_to(error, (channels,)))

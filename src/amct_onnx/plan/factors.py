@@ -117,6 +117,8 @@ class Site:
         weight: weight of the layer.
         deq_scale: float32 [1] or [output channels], before the split into a common scale and ratios.
         bias: int32 [output channels], or None.
+        float_bias: float32 [output channels] that is added behind the dequantization, because int32 does not hold the
+            bias; else None.
         bias_name: name of the bias initializer.
         absorbed: names of the nodes behind the layer that are folded into bias and deq_scale, in order.
         split_scale: True when AscendDequant gets one scale and a Mul the per-channel ratio.
@@ -140,6 +142,7 @@ class Site:
     weight: Weight
     deq_scale: Float32
     bias: npt.NDArray[np.int32] | None
+    float_bias: Float32 | None
     bias_name: str
     absorbed: tuple[str, ...]
     split_scale: bool
@@ -166,6 +169,8 @@ class Pair:
         elided: True when removing the pair changes no bit: its readers read the source.
         read_scale: scale that its integers are read with; None for the quantizer's own.
         names: under which the user may know it, the best one first.
+        dropped: True when its readers get unrounded numbers.
+        clip: bounds of the Clip that stays of a dropped one, infinity for none; None without a Clip.
     """
 
     output: str
@@ -174,6 +179,8 @@ class Pair:
     elided: bool = False
     read_scale: float | None = None
     names: tuple[str, ...] = ()
+    dropped: bool = False
+    clip: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, bias_of, layout_of
 from amct_onnx.graph.refused import Refusal, check_not_refused
 from amct_onnx.plan.activations import find_quantizer
-from amct_onnx.plan.biases import PlannedBias, plan_bias
+from amct_onnx.plan.biases import BeyondInt32, PlannedBias, plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight
 from amct_onnx.plan.factors import Quantizer, Site
 from amct_onnx.plan.grids import Grids
@@ -57,6 +57,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         weight=signed_weight(resolved, scale_w, signs, layout),
         deq_scale=deq_scale,
         bias=None if bias is None else bias.integers,
+        float_bias=None if bias is None else bias.floats,
         bias_name=(bias_value.name or "") if bias_value is not None else "",
         absorbed=tuple(n.name or "" for n in tail.nodes),
         split_scale=split,
@@ -64,7 +65,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         float_type=float_type_of(node.outputs[0]) if node.outputs[0].dtype else float_type_of(node.inputs[0] or source),
         attributes=attributes,
         as_2d=len(resolved.shape) == 3 and layout.kind.convolution and not settings.keep_conv1d,
-        detail="; ".join(_details(resolved, tail, split)),
+        detail="; ".join(_details(resolved, tail, split, floats=bias is not None and bias.floats is not None)),
         bias_error=None if bias is None else bias.error,
         output=last.name or "",
         output_scale=next_scale(last, constants),
@@ -125,6 +126,8 @@ def _absorb_tail(
         try:
             deq_scale = _deq_scale(quantizer, scale_w)
             bias = plan_bias(own, tail, beta, alpha, deq_scale, channels, constants)
+        except BeyondInt32:
+            continue
         except Refusal:
             if any(n.op_type == "BatchNormalization" for n in tail.nodes):
                 continue
@@ -204,10 +207,12 @@ def _split_scale(node: ir.Node, deq_scale: Float32, settings: PlanSettings) -> b
     return True
 
 
-def _details(weight: ResolvedWeight, tail: Tail, split: bool) -> list[str]:
+def _details(weight: ResolvedWeight, tail: Tail, split: bool, *, floats: bool) -> list[str]:
     sentences = [weight.detail] if weight.detail else []
     if len(tail.nodes) > 1 or (tail.nodes and tail.bias is None):
         sentences.append(f"{' and '.join(n.op_type for n in tail.nodes)} folded into deq_scale and bias")
+    if floats:
+        sentences.append("its bias does not fit int32 and is added as floats behind AscendDequant")
     if split:
         sentences.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
     return sentences

@@ -104,7 +104,8 @@ class ResidualEntry:
     Attributes:
         tensor: Name of the float tensor that is quantized.
         action: ``"anti-quant"`` (AscendQuant + AscendAntiQuant), ``"quant"`` (AscendQuant at a graph
-            output) or ``"float-chain"`` (Mul, Round, Clip in float: factors that int8 cannot hold).
+            output), ``"float-chain"`` (Mul, Round, Clip in float: factors that int8 cannot hold), ``"elided"`` (exact)
+            or ``"dropped"`` (asked for: its readers get unrounded numbers).
         detail: One sentence.
         scale: Its step: the smallest one, when it has several. None where no factors are known.
         read_scale: Step of the floats that AscendAntiQuant makes, when it is another.

@@ -20,6 +20,7 @@ from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, 
 from amct_onnx.graph.refused import Refusal
 from amct_onnx.graph.unknown_quantizers import EXPORT_QDQ, no_quantizer, unknown_quantizers
 from amct_onnx.plan.bias_errors import bias_error_of
+from amct_onnx.plan.dropped_pairs import DroppedPairs
 from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
 from amct_onnx.plan.float_operators import QuantizedReaders
 from amct_onnx.plan.grids import Grids
@@ -28,7 +29,7 @@ from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
 from amct_onnx.plan.pairs import Quantization, plan_pairs
 from amct_onnx.plan.quantizers import RANGES, blocks_of, raw_factors
-from amct_onnx.plan.settings import PlanSettings
+from amct_onnx.plan.settings import DROP, PlanSettings
 
 
 def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
@@ -53,6 +54,12 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     decided = plan_pairs(nodes, model.graph, layers, outputs, grids, constants)
     sites = [_with_quantization(s, decided.readers.get(s.node)) for s in sites]
     pairs, lazy = _other_pairs(nodes, layers, decided.pairs, grids, constants)
+    moved = decided.moved
+    if settings.residual_quantizers == DROP:
+        dropped = DroppedPairs(grids, constants, [(s.source, s.quantizer) for s in sites])
+        values = {v.name: v for n in nodes for v in n.outputs}
+        pairs = [dropped.drop(p, values[p.output]) for p in pairs]
+        moved = tuple(dropped.drop(p, values[p.source]) for p in moved)
     entries = _entries(nodes, sites, refused)
     quantized_outputs = [_quantized_output(n, q, decided.readers) for n, q in outputs.items()]
     warnings = warnings_of(model) + tuple(
@@ -67,9 +74,7 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     entries += readers.refused_layers(nodes)
     told = {e.name for e in entries} | {name for s in sites for name in s.absorbed}
     others = tuple(readers.others(nodes, told))
-    return Plan(
-        tuple(sites), tuple(entries), tuple(pairs), tuple(quantized_outputs), lazy, warnings, decided.moved, others
-    )
+    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(quantized_outputs), lazy, warnings, moved, others)
 
 
 def _plan_layers(

@@ -9,8 +9,10 @@ from amct_onnx.errors import SettingError
 
 GemmPerChannel = Literal["mul", "vector", "refuse"]
 AsymmetricWeights = Literal["refuse", "sum"]
+ResidualQuantizers = Literal["keep", "drop"]
 GEMM_PER_CHANNEL = get_args(GemmPerChannel)
 REFUSE, SUM = ASYMMETRIC_WEIGHTS = get_args(AsymmetricWeights)
+KEEP, DROP = RESIDUAL_QUANTIZERS = get_args(ResidualQuantizers)
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,25 @@ class PlanSettings:
         asymmetric_weights: what happens to a layer whose weight does not fit int8 after subtracting its zero point.
             ``"refuse"``: it stays float. ``"sum"``: it becomes int8, and the sum of its input, times the shift of the
             weight, is added.
+        residual_quantizers: what happens to pairs that feed no int8 layer. ``"keep"``: they round as in the source.
+            ``"drop"``: they go; a saturation that stands for a Relu or a Clip stays.
 
     Raises:
-        SettingError: An unknown gemm_per_channel or asymmetric_weights.
+        SettingError: An unknown gemm_per_channel, asymmetric_weights or residual_quantizers.
     """
 
     grid_weights: bool = True
     gemm_per_channel: str = "mul"
     keep_conv1d: bool = False
     asymmetric_weights: str = REFUSE
+    residual_quantizers: str = KEEP
 
     def __post_init__(self) -> None:
         """Check what a caller chose."""
-        for name, known in (("gemm_per_channel", GEMM_PER_CHANNEL), ("asymmetric_weights", ASYMMETRIC_WEIGHTS)):
+        for name, known in (
+            ("gemm_per_channel", GEMM_PER_CHANNEL),
+            ("asymmetric_weights", ASYMMETRIC_WEIGHTS),
+            ("residual_quantizers", RESIDUAL_QUANTIZERS),
+        ):
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} is {getattr(self, name)!r}. Use one of {', '.join(known)}.")

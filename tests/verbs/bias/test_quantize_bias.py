@@ -86,7 +86,12 @@ def check_case(case: Case) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         onnx.save(case.model, str(folder / "source.onnx"))
-        report = amct_onnx.quantize_bias(folder / "source.onnx", folder / "adapted.onnx")
+        try:
+            report = amct_onnx.quantize_bias(folder / "source.onnx", folder / "adapted.onnx")
+        except amct_onnx.UnsupportedModelError as error:
+            # what ATC would misread: an output_shape on an input whose size nothing tells
+            assert "output_shape" in str(error)
+            return
         assert sorted(e.name for e in report.layers) == sorted(case.layers)
         before, after = sites_of(folder / "source.onnx"), sites_of(folder / "adapted.onnx")
         assert before.keys() == after.keys()

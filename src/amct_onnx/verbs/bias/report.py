@@ -16,7 +16,7 @@ UNREACHABLE = "unreachable"
 MEANINGS = {
     ROUNDED: "written as multiples of scale_d * scale_w",
     EXACT: "was a multiple of scale_d * scale_w already",
-    NO_BIAS: "the layer has none",
+    NO_BIAS: "the layer has none that becomes an integer",
     FLOAT: "the layer stays float, so that nothing rounds its bias",
     UNREACHABLE: "not changed: it has no place of its own in the file",
 }

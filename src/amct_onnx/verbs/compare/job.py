@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.plan.output_scales import own_scale
+from amct_onnx.plan.settings import DROP
 from amct_onnx.verbs.compare.float_model import FLOAT, FloatModel, read_float_model
 from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.evaluator import EvaluatorCode
@@ -271,6 +273,12 @@ def _source(
         )
     check_source(ledger, canonical)
     units = [_output_unit(v, ConstantEvaluator(opset_of(canonical))) for v in canonical.graph.outputs]
+    if ledger.origin is not None and ledger.origin.residual_quantizers == DROP:
+        # the pairs that were dropped are known by their names in the normalised source
+        shown = show(canonical, model_file, wanted)
+        with suppress(UnsupportedModelError):
+            open_reference(shown, 1)
+            return shown, NORMALISED, units
     if all(n in tensors_of(given) for n in wanted if n in tensors_of(canonical)):
         shown = show(given, model_file, wanted)
         try:

@@ -113,6 +113,11 @@ def _residual(pair: Pair, consumed: Collection[str], tensor: str) -> ResidualEnt
     if pair.elided:
         detail = "what reads it needs no other numbers than those in front of it give: removing it is exact"
         entry = ResidualEntry(tensor, "elided", detail)
+    elif pair.dropped:
+        detail = "it feeds no int8 layer: its readers get unrounded numbers"
+        if pair.clip is not None:
+            detail += ", in its range" if np.isfinite(pair.clip).all() else ", cut at 0"
+        entry = ResidualEntry(tensor, "dropped", detail)
     elif quantizer.per_tensor_int8 and pair.source:
         entry = ResidualEntry(tensor, "anti-quant", "shared with an int8 layer" * (pair.source in consumed))
     else:

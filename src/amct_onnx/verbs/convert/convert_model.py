@@ -33,7 +33,7 @@ from amct_onnx.graph.model_warnings import warn
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Plan
 from amct_onnx.plan.planner import make_plan
-from amct_onnx.plan.settings import AsymmetricWeights, GemmPerChannel, PlanSettings
+from amct_onnx.plan.settings import AsymmetricWeights, GemmPerChannel, PlanSettings, ResidualQuantizers
 from amct_onnx.verbs.check.checker import check
 from amct_onnx.verbs.check.report import CheckReport
 from amct_onnx.verbs.convert.assemble_report import Targets, assemble_report, int8_weights
@@ -57,6 +57,7 @@ def convert_qat_model(
     gemm_per_channel: GemmPerChannel = "mul",
     keep_conv1d: bool = False,
     asymmetric_weights: AsymmetricWeights = "refuse",
+    residual_quantizers: ResidualQuantizers = "keep",
     fake_quant_weights: FakeQuantWeights = INT8_WEIGHTS,
     soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -78,6 +79,9 @@ def convert_qat_model(
         asymmetric_weights: what happens to a layer whose weight does not fit int8 after subtracting its zero
             point. "refuse": it stays float. "sum": it becomes int8, and a second layer of one output channel sums its
             input; this is exact.
+        residual_quantizers: what happens to quantizers that feed no int8 layer. "keep": they round as in the source.
+            "drop": their readers get unrounded numbers, and the device is spared two passes over the tensor; a
+            saturation that stands for a Relu or a Clip stays. ``compare`` shows what it costs.
         fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
             integers as floats, four times as large, as the vendor does.
         soc_version: name of the chip that the deploy model is checked for; None for every known one. The files do not
@@ -90,7 +94,7 @@ def convert_qat_model(
     Raises:
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
-    settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights)
+    settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, residual_quantizers)
     return _run(_Request(model_file, save_path, record_file, None, settings, fake_quant_weights, soc_version, progress))
 
 

@@ -67,7 +67,7 @@ class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``report.ResidualEntry``."""
 
     tensor: Name
-    action: Literal["elided", "anti-quant", "quant", "float-chain"]
+    action: Literal["elided", "anti-quant", "quant", "float-chain", "dropped"]
     detail: Text
     scale: Scale | None
     read_scale: Scale | None
@@ -181,6 +181,7 @@ class OriginContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gemm_per_channel: Literal["mul", "vector", "refuse"]
     keep_conv1d: bool
     asymmetric_weights: Literal["refuse", "sum"]
+    residual_quantizers: Literal["keep", "drop"]
     fake_quant_weights: Literal["int8", "float32"]
 
 

@@ -17,7 +17,7 @@ REASONS = frozenset(
     "activation-zero-point "
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
-    "weight-scale-length matmul-weight-rank bias-not-constant bias-shape bias-overflow gemm-alpha gemm-per-channel "
+    "weight-scale-length matmul-weight-rank bias-not-constant bias-shape gemm-alpha gemm-per-channel "
     "deq-scale-range padding-unknown conv-transpose-3d conv-3d-dilation conv-rank "
     "recurrent-layer einsum foreign-operator".split()
 )
@@ -42,8 +42,8 @@ class Origin:
     Attributes:
         version, code: of this package, and a digest of its source: two checkouts may share a version.
         source_digest: SHA-256 of the source's graph and weights as read, see ``model_digest``.
-        grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, fake_quant_weights: the options, see
-            ``convert_qat_model``.
+        grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, residual_quantizers, fake_quant_weights: the
+            options, see ``convert_qat_model``.
     """
 
     version: str
@@ -53,6 +53,7 @@ class Origin:
     gemm_per_channel: str
     keep_conv1d: bool
     asymmetric_weights: str
+    residual_quantizers: str
     fake_quant_weights: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, fields
 
 import onnx_ir as ir
 
@@ -10,13 +11,33 @@ from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FakeQuantEmitter
 from amct_onnx.files.read import read_model
 from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.plan.factors import Pair
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.verbs.convert.report import Origin
 
 
-def written_again(model_file: str | os.PathLike[str], origin: Origin) -> tuple[ir.Model, ir.Model, ir.Model]:
-    """The normalised source, the fake-quant model and the deploy model.
+@dataclass(frozen=True)
+class Written:
+    """What a conversion writes.
+
+    Attributes:
+        source: normalised.
+        fake_quant, deploy: the models.
+        left_out: the pairs that both models do not have, where any was dropped, so that they compute other numbers than
+            the source; else empty.
+        layers: names of the int8 layers, which quantize what they read without these pairs.
+    """
+
+    source: ir.Model
+    fake_quant: ir.Model
+    deploy: ir.Model
+    left_out: tuple[Pair, ...]
+    layers: frozenset[str]
+
+
+def written_again(model_file: str | os.PathLike[str], origin: Origin) -> Written:
+    """What the conversion of a source with the options of a ledger writes.
 
     Args:
         model_file: the source.
@@ -26,7 +47,10 @@ def written_again(model_file: str | os.PathLike[str], origin: Origin) -> tuple[i
         AmctError: One of its subclasses: the source cannot be read or converted.
     """
     source = normalise(read_model(model_file))
-    settings = PlanSettings(origin.grid_weights, origin.gemm_per_channel, origin.keep_conv1d, origin.asymmetric_weights)
+    settings = PlanSettings(**{f.name: getattr(origin, f.name) for f in fields(PlanSettings)})
     plan = make_plan(source, settings)
     deploy = DeployEmitter(source, plan).rewrite()
-    return source, FakeQuantEmitter(source, plan, origin.fake_quant_weights).rewrite(), deploy
+    fake_quant = FakeQuantEmitter(source, plan, origin.fake_quant_weights).rewrite()
+    pairs = (*plan.pairs, *plan.moved)
+    left_out = tuple(p for p in pairs if p.elided or p.dropped) if any(p.dropped for p in pairs) else ()
+    return Written(source, fake_quant, deploy, left_out, frozenset(s.node for s in plan.sites))

@@ -14,6 +14,7 @@ from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
+from amct_onnx.plan.factors import Pair
 from amct_onnx.plan.ledger import LayerEntry
 from amct_onnx.verbs.compare.explain.changes import Change, changes
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -39,6 +40,7 @@ class Beside:
     Attributes:
         fake_quant, deploy: changes in the order of the network.
         source: normalised.
+        left_out, layers: see ``Written``.
         not_judged: why the files could not be held against the conversion; "" when they were.
     """
 
@@ -46,6 +48,8 @@ class Beside:
     fake_quant: tuple[Located, ...] = ()
     deploy: tuple[Located, ...] = ()
     not_judged: str = ""
+    left_out: tuple[Pair, ...] = ()
+    layers: frozenset[str] = frozenset()
 
     @property
     def changed(self) -> bool:
@@ -82,11 +86,13 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
             normalise(read_model(model_file)),
             not_judged=f"they were written by other code of this program, version {origin.version}: convert again",
         )
-    source, fake_quant, deploy = written_again(model_file, origin)
+    made = written_again(model_file, origin)
     return Beside(
-        source,
-        _located(fake_quant, read_model(ledger.fake_quant_model), source, "fake-quant", ledger.layers),
-        _located(deploy, read_model(ledger.deploy_model), source, "deploy", ledger.layers),
+        made.source,
+        _located(made.fake_quant, read_model(ledger.fake_quant_model), made.source, "fake-quant", ledger.layers),
+        _located(made.deploy, read_model(ledger.deploy_model), made.source, "deploy", ledger.layers),
+        left_out=made.left_out,
+        layers=made.layers,
     )
 
 

@@ -7,7 +7,8 @@ of the source computes from the very numbers that the other model's piece read, 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import onnx_ir as ir
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array
 from amct_onnx.graph.edit import bodies_of
+from amct_onnx.plan.factors import Pair
 from amct_onnx.verbs.compare.explain.source_grids import Grid
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, run_named, tensors_of
@@ -47,15 +49,26 @@ class CutSource:
         job: see ``make_job``.
         source: the source's tensors on some batch, which tell types that the model does not declare.
         grids: see ``source_grids``.
+        left_out: pairs that the other models do not have, because they were to be dropped: nor has the cut source.
+        layers: names of the int8 layers, which quantize without these pairs.
     """
 
-    def __init__(self, job: Job, source: Mapping[str, Array], grids: Mapping[str, Grid] | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        source: Mapping[str, Array],
+        grids: Mapping[str, Grid] | None = None,
+        left_out: Sequence[Pair] = (),
+        layers: Collection[str] = (),
+    ) -> None:
         self._source = source
         self._grids = {q.tensor: Grid(q.scale, q.offset, INT8_MIN, INT8_MAX) for q in job.quantizers}
         self._grids |= grids or {}
         model = ir.serde.deserialize_model(onnx.load(io.BytesIO(job.source.content)))
         values = tensors_of(model)
+        _leave_out(model, values, left_out, layers)
         self._feeds: dict[str, str] = {}
+        self._unrounded: dict[str, str] = {}
         for name in dict.fromkeys(t.source for t in job.tracked):
             if name not in values:  # an output that is an initializer: nothing is computed from it
                 continue
@@ -63,11 +76,17 @@ class CutSource:
             dtype = source[name].dtype
             if value.is_graph_input() or dtype.kind != "f" or not value.uses():
                 continue
-            fed = ir.Value(name=f"{name}!fed", type=ir.TensorType(ir.DataType.from_numpy(dtype)))
-            model.graph.inputs.append(fed)
-            for use in list(value.uses()):
-                use.node.replace_input_with(use.idx, fed)
-            self._feeds[name] = fed.name or ""
+            read = list(value.uses())
+            # with pairs left out, only a layer's own quantizer rounds
+            rounded = [u for u in read if not left_out or (u.idx == 0 and u.node.name in layers)]
+            for label, uses in (("fed", rounded), ("unrounded", [u for u in read if u not in rounded])):
+                if not uses:
+                    continue
+                fed = ir.Value(name=f"{name}!{label}", type=ir.TensorType(ir.DataType.from_numpy(dtype)))
+                model.graph.inputs.append(fed)
+                for use in uses:
+                    use.node.replace_input_with(use.idx, fed)
+                (self._feeds if label == "fed" else self._unrounded)[name] = fed.name or ""
         content = ir.to_proto(model).SerializeToString()
         self._session = open_reference(ModelBytes(job.source.label, content, job.source.shown), job.threads)
 
@@ -85,6 +104,10 @@ class CutSource:
             if t.source in self._feeds:
                 like = self._source[t.source]
                 given[self._feeds[t.source]] = self._fed(t.source, other[t.others[model]].reshape(like.shape))
+            if t.source in self._unrounded:
+                like = self._source[t.source]
+                values = other[t.others[model]].reshape(like.shape)
+                given[self._unrounded[t.source]] = values.astype(like.dtype)
         names = list(dict.fromkeys(t.source for t in job.tracked))
         return run_named(self._session, names, given)
 
@@ -98,6 +121,58 @@ class CutSource:
         if grid is not None and np.allclose(grid.round(like), like, rtol=ULP, atol=0, equal_nan=True):
             values = grid.round(values)
         return values.astype(like.dtype)
+
+
+def _leave_out(model: ir.Model, values: Mapping[str, ir.Value], pairs: Sequence[Pair], layers: Collection[str]) -> None:
+    """Let the readers of the pairs read what the pairs quantize, in the bounds that stay of a dropped one."""
+    instead: dict[str, ir.Value] = {}
+    # a pair that was moved has no tensor of its own in the source: its readers are those of what it quantizes
+    for pair in sorted(pairs, key=lambda p: p.output in values):
+        source = instead.get(pair.source, values.get(pair.source))
+        value = values.get(pair.output, source)
+        if source is None or value is None:
+            continue
+        uses = [u for u in value.uses() if u.idx != 0 or u.node.name not in layers]
+        if pair.clip is not None:
+            source = _clipped(model, source, pair)
+        instead[pair.output] = source
+        for use in uses:
+            use.node.replace_input_with(use.idx, source)
+        for index, output in enumerate(model.graph.outputs):
+            if output is value and source is not value:
+                model.graph.outputs[index] = _named(model, source, value)
+    if pairs:
+        model.graph.sort()
+
+
+def _clipped(model: ir.Model, source: ir.Value, pair: Pair) -> ir.Value:
+    """A Max and a Min with the bounds of a pair."""
+    assert pair.clip is not None
+    for op_type, bound in zip(("Max", "Min"), pair.clip, strict=True):
+        if not math.isinf(bound):
+            kind = source.dtype or ir.DataType.FLOAT
+            tensor = ir.tensor(np.asarray(bound, kind.numpy()), name=f"{pair.output}!{op_type}!bound")
+            limit = ir.Value(name=tensor.name, type=ir.TensorType(kind), shape=ir.Shape(()), const_value=tensor)
+            model.graph.register_initializer(limit)
+            source = _appended(model, op_type, [source, limit], f"{pair.output}!{op_type}")
+    return source
+
+
+def _named(model: ir.Model, source: ir.Value, value: ir.Value) -> ir.Value:
+    """A tensor under the name of a graph output that it replaces."""
+    name, value.name = value.name or "", f"{value.name}!left_out"
+    result = _appended(model, "Identity", [source], name)
+    result.type, result.shape = value.type, value.shape
+    return result
+
+
+def _appended(model: ir.Model, op_type: str, inputs: list[ir.Value], name: str) -> ir.Value:
+    """The output of a new node; the graph is sorted when all are there."""
+    node = ir.Node("", op_type, inputs, num_outputs=1, name=f"{name}!node")
+    node.outputs[0].name = name
+    node.outputs[0].type = inputs[0].type
+    model.graph.append(node)
+    return node.outputs[0]
 
 
 def segment(model: ir.Model, end: str, cuts: frozenset[str]) -> Segment:

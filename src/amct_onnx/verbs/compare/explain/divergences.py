@@ -73,7 +73,7 @@ def find_divergences(
     probed = results if REFERENCE in job.devices else runner.run(first)
     source = opened(probe.source)
     grids = source_grids(beside.source, source)
-    cut = CutSource(probe, shown[SOURCE], grids)
+    cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.layers)
     search = _Search(layers, ledger, first, probe, shown, cut, source, grids)
     sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
     paired = all(p.fake_quant is not None and p.deploy is not None for p in layers)
