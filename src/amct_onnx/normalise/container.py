@@ -12,6 +12,7 @@ from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 from amct_onnx.graph.model_warnings import take_over_warnings, warn
 from amct_onnx.normalise.constant_nodes import store_constants
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
+from amct_onnx.normalise.device_configurations import drop_device_configurations
 from amct_onnx.normalise.function_opsets import raise_older_nodes, unify_opsets
 from amct_onnx.normalise.opset import normalise_opset
 
@@ -47,6 +48,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
                 f"The model's functions cannot be inlined ({error}). Export the model without functions."
             ) from error
         raise_older_nodes(model)
+    drop_device_configurations(model)
     check_declared_shapes(model)
     declared, model = model, normalise_opset(model)
     if declared is not model:
