@@ -20,7 +20,8 @@ VERBS = (convert, bias, check, atc, simulate, compare, doctor)
 """Modules of the verbs, in the order in which --help lists them."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_all() -> argparse.ArgumentParser:
+    """The parser of the command, with all verbs."""
     parser = Parser(
         prog="amct_onnx",
         description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts.",
@@ -42,7 +43,7 @@ def run_command(argv: Sequence[str] | None) -> int:
         KeyboardInterrupt: A signal asked it to end.
     """
     prepare_streams()
-    parser = _parser()
+    parser = parser_of_all()
     arguments = parser.parse_args(argv)
     if arguments.verb is None:
         parser.print_help()

@@ -1,0 +1,60 @@
+"""Make the pictures of the README from the example: the table on a terminal and the top of the report.
+
+python tests/readme_pictures.py, with Chromium and its driver installed. Written to docs/images/.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+import amct_onnx
+from support.browser import chromium
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
+EXAMPLE = ROOT / "examples" / "digitsnet"
+COLUMNS = 88
+WIDTH, HEIGHT = 1280, 980
+COLOURS = 64
+
+
+def main() -> None:
+    """Convert and compare the example, draw what a user sees."""
+    IMAGES.mkdir(exist_ok=True)
+    amct_onnx.set_logging_level("error", "error")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # no path of a machine is shown
+        shutil.copy(EXAMPLE / "model.onnx", "model_qat.onnx")
+        shutil.copy(EXAMPLE / "testset.npz", "testset.npz")
+        amct_onnx.convert_qat_model("model_qat.onnx", "results/digits")
+        report = amct_onnx.compare(
+            "model_qat.onnx",
+            "results/digits",
+            "testset.npz",
+            labels="testset.npz",
+            devices=("310P",),
+            report="report.html",
+        )
+        screen = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+        screen.print(report)
+        screen.save_svg(str(IMAGES / "compare.svg"), title="amct_onnx compare")
+        page = Path("report.html")
+        page.write_text(page.read_text(encoding="utf-8").replace(f"{Path.cwd()}/", ""), encoding="utf-8")
+        with chromium() as browser:
+            browser.open(page.resolve(), width=WIDTH, height=HEIGHT)
+            shot = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png()))
+    small = shot.convert("RGB").resize((WIDTH // 4 * 3, HEIGHT // 4 * 3), Image.Resampling.LANCZOS)
+    small.quantize(COLOURS).save(IMAGES / "report.png", optimize=True)
+    for file in sorted(IMAGES.iterdir()):
+        print(f"{file.relative_to(ROOT)}: {file.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
