@@ -1,0 +1,61 @@
+"""Write docs/cli.md from the parsers and docs/api.md from the public names: python tests/reference_pages.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import amct_onnx
+from amct_onnx.cli.command import parser_of_all
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+COLUMNS = "100"
+
+
+def cli_page() -> str:
+    """Each verb's help, as it is printed."""
+    os.environ["COLUMNS"] = COLUMNS  # of this process alone
+    parser = parser_of_all()
+    (verbs,) = (a for a in parser._actions if isinstance(a.choices, dict))
+    parts = [
+        "# Command line",
+        "Made by `python tests/reference_pages.py` from the parsers; a test compares it.",
+        f"```text\n{_without_usage(parser.format_help())}\n```",
+    ]
+    for name, verb in (verbs.choices or {}).items():
+        parts += [f"## {name}", f"```text\n{_without_usage(verb.format_help())}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _without_usage(text: str) -> str:
+    """Versions of Python wrap the usage in their own ways."""
+    return text.partition("\n\n")[2].strip()
+
+
+def api_page() -> str:
+    """The public names with their docstrings, which the documentation site fills in."""
+    homes = dict(amct_onnx._HOMES)
+    names = sorted((n for n in homes if n not in ("AMCT_SO",)), key=lambda n: (n[0].isupper(), n.lower()))
+    parts = [
+        "# Python",
+        "Made by `python tests/reference_pages.py` from the public names; a test compares it. Each is taken from "
+        "`amct_onnx`: `from amct_onnx import convert_qat_model`. `convert_model` lies at the vendor's place, "
+        "`amct_onnx.convert_model`.",
+        "`AMCT_SO` are the `onnxruntime.SessionOptions` under which a Q/DQ model gives its true numbers.",
+        "::: amct_onnx.verbs.convert.convert_model.convert_model",
+    ]
+    parts += [f"::: {homes[name]}.{name}" for name in names]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"cli.md": cli_page, "api.md": api_page}
+
+
+def main() -> None:
+    """Write both."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
