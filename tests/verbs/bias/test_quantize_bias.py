@@ -90,7 +90,7 @@ def check_case(case: Case) -> None:
             report = amct_onnx.quantize_bias(folder / "source.onnx", folder / "adapted.onnx")
         except amct_onnx.UnsupportedModelError as error:
             # what ATC would misread: an output_shape on an input whose size nothing tells
-            assert "output_shape" in str(error)
+            assert any(n in str(error) for n in ("output_shape", "auto_pad"))
             return
         assert sorted(e.name for e in report.layers) == sorted(case.layers)
         before, after = sites_of(folder / "source.onnx"), sites_of(folder / "adapted.onnx")
