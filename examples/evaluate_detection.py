@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 LEAST_SCORE = 0.001
-MOST_BOXES = 100
+MAX_BOXES = 100
 OVERLAP = 0.7
 
 
@@ -61,6 +61,6 @@ def _boxes(output):
         same = [k for k in kept if classes[order[k]] == classes[order[n]]]
         if not same or mask.iou(box[None], boxes[same], [0] * len(same)).max() <= OVERLAP:
             kept.append(n)
-        if len(kept) == MOST_BOXES:
+        if len(kept) == MAX_BOXES:
             break
     return [[int(classes[order[n]]), float(scores[order[n]]), *boxes[n].tolist()] for n in kept]

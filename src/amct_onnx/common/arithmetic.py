@@ -76,7 +76,7 @@ def quantize_weight(
         np.divide(values.astype(np.float32, copy=False), scale, out=ratio)
     np.rint(ratio, out=ratio)
     if ratio.size:
-        # both ends are cheaper than clipping, which most weights do not need; no comparison holds for what is no number
+        # both ends are cheaper than clipping, which most weights do not need; no comparison holds for a NaN
         lowest, highest = ratio.min(), ratio.max()
         if not (np.max(low) <= lowest and highest <= np.min(high)):
             if not (np.isfinite(lowest) and np.isfinite(highest)) and not np.all(np.isfinite(values)):

@@ -30,7 +30,7 @@ class CompiledNames:
         self._flat = {flat: name for flat, name in written.items() if name is not None}
 
     def layer(self, name: str) -> str | None:
-        """The layer of an operator's name, or of its form in a file name; None when it is no layer's."""
+        """The layer of an operator's name, or of its form in a file name; None when no layer has it."""
         return self.part(name)[0]
 
     def part(self, name: str) -> tuple[str | None, str]:

@@ -1,4 +1,4 @@
-"""Files that are no binary ONNX model, told by their first bytes."""
+"""Files that are not binary ONNX models, told by their first bytes."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def no_quantizer(nodes: Iterable[ir.Node]) -> str:
         return f"{text}. It holds {_listed(foreign)}, which may quantize and are not known here. {EXPORT_QDQ}"
     rounds = [n.name or "" for n in nodes if n.op_type == "Round"]
     if rounds:
-        return f"{text}, and its {_listed({'Round': rounds})} are no fake quantization by constants. {EXPORT_QDQ}"
+        return f"{text}, and its {_listed({'Round': rounds})} are not fake quantization by constants. {EXPORT_QDQ}"
     return f"{text}. Give a QAT model exported with its quantizers."
 
 

@@ -181,7 +181,7 @@ class _Rewriter:
         note_refusal(layer, REASON, f"its activation is quantized by {cause.op_type} at run time", REMEDY)
 
     def _note_integers(self, node: ir.Node, x: ir.Value, zero: ir.Value | None) -> None:
-        """Why the integers of a ConvInteger or MatMulInteger are no quantized activation with constant factors."""
+        """Why the integers of a ConvInteger or MatMulInteger are not a quantized activation with constant factors."""
         source = self._behind_moves(x)
         made_by = source.producer()
         own = None if made_by is None or made_by.op_type != "QuantizeLinear" else self._integer(_input(made_by, 2))

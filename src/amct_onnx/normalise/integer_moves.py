@@ -163,7 +163,7 @@ def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEv
 def _fill(
     node: ir.Node, numbers: tuple[float, int, np.dtype[np.generic]], constants: ConstantEvaluator
 ) -> float | None:
-    """The float that the integer of a Pad stands for; None when it is no constant."""
+    """The float that the integer of a Pad stands for; None when it is not constant."""
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     if fill is not None and not constants.is_constant(fill):
         return None

@@ -41,7 +41,7 @@ def write_products_as_matmul(model: ir.Model) -> None:
 
 
 def _parts(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str, str, str] | None:
-    """Index of the activation, its axes, those of the constant and of the result; None where it is no such product."""
+    """Index of the activation, its axes, those of the constant and of the result; None for another product."""
     constant = [constants.is_constant(v) for v in node.inputs]
     if constant.count(True) != 1:
         return None

@@ -48,7 +48,7 @@ def plan_bias(
     """The bias of the layer and what its tail adds; None when there is neither.
 
     Raises:
-        Refusal: The bias is no row of the output's channels.
+        Refusal: The bias is not a row of the output's channels.
         BeyondInt32: Integers do not hold what the tail adds. The layer's own bias is floats then.
     """
     if own is None and tail.addend is None:

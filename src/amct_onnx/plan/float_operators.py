@@ -107,7 +107,7 @@ def _known(value: ir.Value, reader: ir.Node) -> ir.Value:
 
 
 def _why_refused(node: ir.Node) -> tuple[str, str] | None:
-    """Reason code and detail; None for an operator that is no layer."""
+    """Reason code and detail; None for an operator that is not a layer."""
     if node.domain not in ("", "ai.onnx") and not is_op(node, QUANTIZE, DEQUANTIZE):
         why = f"stays as it is: {noted_form(node)}" if noted_form(node) else "is not known here and stays as it is"
         return "foreign-operator", f"{node.op_type} of domain '{node.domain}' {why}"

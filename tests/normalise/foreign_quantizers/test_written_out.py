@@ -179,7 +179,7 @@ def test_every_form_becomes_int8_with_the_numbers_of_the_source(
 
 
 ALMOST = {
-    "zero": ("Add", 0.5, "has a zero point that is no integer"),
+    "zero": ("Add", 0.5, "has a zero point that is not an integer"),
     "scale back": ("Mul", 0.2, "scales back by another number than it divides by"),
     "sign": ("Mul", -0.1, "scales back by another number than it divides by"),
     "nothing": ("Mul", 0.0, "has a scale that is 0 or not finite"),

@@ -50,7 +50,7 @@ def grid_of(before: list[Step], after: list[Step], floor: float, tolerance: floa
         tolerance: of e * a, by the float type.
 
     Returns:
-        The grid; why the chain is no quantizer, where it is near one; None where it is something else.
+        The grid; why the chain is not a quantizer, where it is near one; None where it is something else.
     """
     if not all(any(s.factor is not None for s in steps) for steps in (before, after)):
         return None
@@ -78,7 +78,7 @@ def grid_of(before: list[Step], after: list[Step], floor: float, tolerance: floa
         return None
     off_integer = np.abs(first.offset - np.rint(first.offset))
     if np.any(off_integer > ZERO_POINT_TOLERANCE) or np.any(apart > ZERO_POINT_TOLERANCE):
-        return "has a zero point that is no integer"
+        return "has a zero point that is not an integer"
     if _halfway(first.low) or _halfway(first.high) or _fractional(low) or _fractional(high):
         return "clips at numbers that are not on its grid"
     return _written(scale, zero, np.rint(low), np.rint(high))

@@ -25,7 +25,7 @@ DOMAINS: dict[str, dict[str, Rule]] = {
 }
 """Domain -> operator -> the rule that reads it."""
 SHARED = ("com.microsoft",)
-"""Of these domains, operators without a rule are no quantizers, or are left as they are."""
+"""Of these domains, operators without a rule are not quantizers, or are left as they are."""
 
 
 def rule_for(node: ir.Node) -> Rule | None:

@@ -169,7 +169,7 @@ class _Reader:
         return inputs[0]
 
     def _step(self, node: ir.Node, data: ir.Value) -> Step | None:
-        """What a node does with ``data``; None where that is no step."""
+        """What a node does with ``data``; None where that is not a step."""
         if node.domain != "" or len(node.outputs) != 1:
             return None
         op_type, others = node.op_type, [v for v in node.inputs if v is not data]

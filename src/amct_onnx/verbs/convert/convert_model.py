@@ -287,7 +287,7 @@ def _check_own(record: Path) -> None:
     """A record of another tool is its user's work: it is never replaced.
 
     Raises:
-        OutputError: The file is no record that a conversion wrote.
+        OutputError: The file is not a record that a conversion wrote.
     """
     from amct_onnx.common.typed_json import read_bounded  # imports msgspec, which a first conversion does not need
 

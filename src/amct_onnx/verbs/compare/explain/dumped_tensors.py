@@ -150,7 +150,7 @@ def values_of(found: Found, wanted: Dumpable) -> Array:
     array = dumped.numbers(RAW_TYPES[wanted.kind], expected.size)
     kinds, size = TYPES.get(wanted.kind, ("iuf", 0))
     if array.dtype.kind not in "iuf":
-        raise DataError(f"{dumped.path}: {array.dtype} is no type of numbers here. Dump it again.")
+        raise DataError(f"{dumped.path}: {array.dtype} is not a type of numbers here. Dump it again.")
     if array.dtype.kind not in kinds or (size and array.dtype.itemsize != size):
         raise OtherType(
             f"the board has {array.dtype} there, not {expected.dtype}: it computes or fuses the layer otherwise"

@@ -183,7 +183,7 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
 
 
 def not_finite(model: str, where: str, layer: str, index: int, share: float, measured: float) -> Divergence:
-    """A fault of values that are no numbers in one model alone."""
+    """A fault of NaN or infinite values in one model alone."""
     text = f"{share:.2%} of the values of {where} are NaN or infinite in {model} or in the source, not in both."
     return Divergence(model, layer, index, "not-finite", text, NOT_FINITE_ADVICE, measured, 0.0)
 

@@ -117,7 +117,7 @@ def ranks(scores: Array, labels: Array) -> Int64:
     """How many classes score above each row's label; of equal scores the first class comes first, NaN comes last.
 
     Raises:
-        DataError: A label is no class.
+        DataError: A label is not a class.
     """
     classes = scores.shape[1]
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:

@@ -1,4 +1,4 @@
-"""What an evaluator keeps of each sample for a metric that is no mean, such as mAP: JSON, the same in every process."""
+"""What an evaluator keeps of each sample for a metric that is not a mean (mAP, say): JSON, alike in every process."""
 
 from __future__ import annotations
 
