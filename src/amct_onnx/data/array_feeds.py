@@ -43,6 +43,11 @@ def feeds_of_arrays(
                     "model. Name the array so."
                 )
             arrays[spec.name] = np.asarray(group[spec.name])
+            if arrays[spec.name].dtype == object:  # None, or arrays of unequal shapes
+                raise DataError(
+                    f"The data of input '{spec.name}' are no array of numbers ({type(group[spec.name]).__name__}). "
+                    "Give a path, an array, a dict of arrays by input name, or a list of such dicts."
+                )
             check_dtype(arrays[spec.name], spec, IN_MEMORY)
         yield from cut_feeds(arrays, inputs, input_shape, dict.fromkeys(arrays, IN_MEMORY))
 
@@ -98,15 +103,15 @@ def cut_feeds(
         whole = (size, *array.shape[1:]) if size is not None and array.ndim else array.shape
         cuts = size is None or not array.ndim or (array.shape[0] and not array.shape[0] % size)
         if not spec.fits(whole) or not given.fits(whole) or not cuts:
-            option = f", --input_shape says {list(given.shape)} for each feed" if given.shape else ""
+            option = f", --input_shape says {given.shape_text} for each feed" if given.shape else ""
             if axes := _other_axes(spec, whole):  # a reshape would mix their pixels without a word
                 raise DataError(
                     f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                    f"{list(spec.shape)}{option}. Move its axes ({axes}); do not reshape it."
+                    f"{spec.shape_text}{option}. Move its axes ({axes}); do not reshape it."
                 )
             raise DataError(
                 f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                f"{list(spec.shape)}{option}. Reshape it."
+                f"{spec.shape_text}{option}. Reshape it."
             )
         counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
     cut = {c for c in counts.values() if c is not None}
