@@ -42,14 +42,22 @@ def feeds_of_arrays(
                     f"The data hold {', '.join(map(str, group)) or 'nothing'} but no '{spec.name}', an input of the "
                     "model. Name the array so."
                 )
-            arrays[spec.name] = np.asarray(group[spec.name])
-            if arrays[spec.name].dtype == object:  # None, or arrays of unequal shapes
-                raise DataError(
-                    f"The data of input '{spec.name}' are no array of numbers ({type(group[spec.name]).__name__}). "
-                    "Give a path, an array, a dict of arrays by input name, or a list of such dicts."
-                )
+            arrays[spec.name] = _array(group[spec.name], spec)
             check_dtype(arrays[spec.name], spec, IN_MEMORY)
         yield from cut_feeds(arrays, inputs, input_shape, dict.fromkeys(arrays, IN_MEMORY))
+
+
+def _array(given: object, spec: InputSpec) -> Array:
+    try:
+        array = np.asarray(given)
+    except ValueError:  # lists of unequal lengths
+        array = np.asarray(None)
+    if array.dtype == object:
+        raise DataError(
+            f"The data of input '{spec.name}' are not an array of numbers ({type(given).__name__}). Give a path, an "
+            "array, a dict of arrays by input name, or a list of such dicts."
+        )
+    return array
 
 
 def check_dtype(array: Array, spec: InputSpec, origin: object) -> None:

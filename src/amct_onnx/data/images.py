@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,8 +178,8 @@ class ImageFolder(DataSource):
         shape = (channels, height, width) if self._layout == "NCHW" else (height, width, channels)
         if not self._spec.fits((self._batch, *shape)):
             raise DataError(
-                f"{file}: gives an array of shape {[self._batch, *shape]}, input '{self._spec.name}' takes "
-                f"{self._spec.shape_text}. Give --image_resize and --image_crop."
+                f"{file}: gives an array of shape {list(shape)}, input '{self._spec.name}' takes "
+                f"{replace(self._spec, shape=self._spec.shape[1:]).shape_text}. Give --image_resize and --image_crop."
             )
 
 
