@@ -63,8 +63,9 @@ def _replaces(node: ir.Node) -> bool:
 
 def fills(node: ir.Node) -> bool:
     """Whether a Pad fills with a number."""
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
-    return node.op_type == "Pad" and mode == "constant"
+    if node.op_type != "Pad":  # "mode" of other operators may be anything
+        return False
+    return "mode" not in node.attributes or node.attributes["mode"].as_string() == "constant"
 
 
 def interpolates(node: ir.Node) -> bool:
