@@ -217,7 +217,7 @@ def _one_node(node: ir.Node, inputs: dict[str, Array], constants: dict[str, Arra
         "constant",
         [_typed(n, array) for n, array in inputs.items()],
         [onnx.ValueInfoProto(name=o) for o in proto.output],
-        [onnx.numpy_helper.from_array(array, n) for n, array in constants.items()],
+        [_initializer(n, array) for n, array in constants.items()],
     )
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION)
 
@@ -236,7 +236,7 @@ def _output_bytes(node: ir.Node, feeds: dict[str, Array], opset: int) -> int | N
         raise _not_computed(node, " ".join(str(error).split())[:300]) from error
     if not kind.HasField("shape") or not all(d.HasField("dim_value") for d in kind.shape.dim):
         return None
-    width = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if kind.elem_type else 8
+    width = ir.DataType(kind.elem_type).numpy().itemsize if kind.elem_type else 8
     size: int = math.prod(d.dim_value for d in kind.shape.dim) * width
     return size
 
@@ -257,5 +257,13 @@ def _casts_alike(array: Array, to: ir.DataType) -> bool:
     return bool(array.min() >= limits.min and array.max() <= limits.max)
 
 
+def _initializer(name: str, array: Array) -> onnx.TensorProto:
+    if array.dtype.kind in "OU":  # strings
+        return onnx.numpy_helper.from_array(array, name)
+    # onnx 1.17 takes no array of ml_dtypes
+    proto: onnx.TensorProto = ir.to_proto(ir.tensor(array, name=name))
+    return proto
+
+
 def _typed(name: str, array: Array) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+    return onnx.helper.make_tensor_value_info(name, ir.DataType.from_numpy(array.dtype), array.shape)
