@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from sybil import Example, Sybil
-from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from sybil import Example
+
+from support.page_blocks import run_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = ROOT / "docs" / "guide.md"
 MODEL = ROOT / "examples" / "digitsnet"
 
 
@@ -34,11 +34,5 @@ def test_every_block_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copy(MODEL / "model.onnx", tmp_path / "model_qat.onnx")
     shutil.copy(MODEL / "testset.npz", tmp_path)
     monkeypatch.chdir(tmp_path)
-    sybil = Sybil(parsers=[PythonCodeBlockParser(), CodeBlockParser("bash", run_in_shell)])
-    examples = list(sybil.parse(GUIDE).examples())
-    assert len(examples) == GUIDE.read_text(encoding="utf-8").count("\n```python") + GUIDE.read_text(
-        encoding="utf-8"
-    ).count("\n```bash")
-    for example in examples:
-        example.evaluate()
+    run_blocks("guide.md", run_in_shell)
     assert (tmp_path / "comparison.html").is_file()
