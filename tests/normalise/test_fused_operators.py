@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
+from support.older_libraries import needs_right_kernel
 
 FLOAT, MICROSOFT = onnx.TensorProto.FLOAT, "com.microsoft"
 SCALE = 0.03
@@ -207,7 +208,20 @@ def test_normalisations(op_type: str, opset: int, bias: bool, sum_is_read: bool)
     y = model.add(op_type, *inputs, domain=MICROSOFT, outputs=4 if sum_is_read else 1, epsilon=1e-5)
     if sum_is_read:
         y = model.add("Add", y, f"{y}_3")
+    needs_right_kernel(*skip_normalisation(op_type, bias))
     hold(model.proto(y), 1, 1, random.normal(size=(BATCH, 5, WIDTH)).astype(np.float32), 4 * BIAS)
+
+
+def skip_normalisation(op_type: str, bias: bool) -> tuple[dict[str, np.ndarray], onnx.NodeProto, np.ndarray]:
+    """Inputs, node and result of one that normalises x + s, and + b."""
+    random, centred = np.random.default_rng(0), op_type == "SkipLayerNormalization"
+    names = ["x", "s", "g"] + ["t"] * centred + ["b"] * bias
+    inputs = {n: random.normal(size=(2, 3, 4) if n in "xs" else 4).astype(np.float32) for n in names}
+    total = inputs["x"] + inputs["s"] + inputs.get("b", np.float32(0))
+    total -= total.mean(axis=-1, keepdims=True) * centred
+    result = total / np.sqrt((total**2).mean(axis=-1, keepdims=True) + 1e-5) * inputs["g"]
+    node = onnx.helper.make_node(op_type, names, ["y"], op_type, domain=MICROSOFT, epsilon=1e-5)
+    return inputs, node, result + inputs.get("t", np.float32(0))
 
 
 def test_simplified_layer_normalization_of_the_default_domain() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from amct_onnx import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
 from support.deploy_evaluator import Evaluator, run
+from support.older_libraries import needs_kernels
+from support.tensor_protos import tensor_proto
 
 Array = np.ndarray
 
@@ -22,7 +23,7 @@ def write_model(
     """Parse ``graph`` (the text form of ONNX), add the constants as initializers, check and save."""
     domains = f'"" : {opset}' + (f", {imports}" if imports else "")
     model = onnx.parser.parse_model(f"<ir_version: 8, opset_import: [{domains}]>\n{graph}")
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), n) for n, v in (constants or {}).items())
+    model.graph.initializer.extend(tensor_proto(v, n) for n, v in (constants or {}).items())
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
@@ -38,12 +39,14 @@ def convert_and_compare(
     report = convert_qat_model(source, source.parent / "out" / "m", grid_weights=grid_weights)
     evaluator = Evaluator(report.deploy_model)
     deploy, fake = evaluator.run(feeds), run(report.fake_quant_model, dict(feeds))
-    expected = run(str(source), dict(feeds), qdq_source=True)
-    assert list(deploy) == list(fake) == list(expected)
+    assert list(deploy) == list(fake)
+    assert all(np.array_equal(deploy[n], v) for n, v in fake.items())
     assert evaluator.stats.exact_in_float32
+    needs_kernels(onnx.load(source))
+    expected = run(str(source), dict(feeds), qdq_source=True)
+    assert list(fake) == list(expected)
     for name, value in fake.items():
         assert value.dtype == expected[name].dtype
-        assert np.array_equal(deploy[name], value), name
         # 2^-20 of the largest value: float32 rounds the same sums in another order
         slack = units + float(np.abs(expected[name]).max()) * 2.0**-20
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=slack, err_msg=name)

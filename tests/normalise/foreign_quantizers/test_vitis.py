@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from amct_onnx import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
 from support.deploy_evaluator import Evaluator, run
+from support.tensor_protos import tensor_proto
 
 PAIRS = {
     "com.vai.quantize": ("VitisQuantizeLinear", "VitisDequantizeLinear"),
@@ -43,7 +44,7 @@ def converted(domain: str, zero: np.ndarray, folder: Path) -> ConversionReport:
         helper.make_node("Gemm", ["d", "wd"], ["y"], "gemm"),
     ]
     ends = [[helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s)] for n, s in (("x", [2, 8]), ("y", [2, 4]))]
-    tensors = [numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items()]
+    tensors = [tensor_proto(np.asarray(a), n) for n, a in arrays.items()]
     imports = [helper.make_opsetid("", 21), *([helper.make_opsetid(domain, 1)] if domain else [])]
     folder.mkdir()
     graph = helper.make_graph(nodes, "g", *ends, tensors)

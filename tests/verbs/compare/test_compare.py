@@ -12,7 +12,6 @@ import pytest
 
 import amct_onnx
 from amct_onnx.cli import main
-from amct_onnx.errors import DataError
 from support import comparison_cases as cases
 from support.comparison_cases import Case, converted
 
@@ -203,7 +202,6 @@ def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "batch size": (["--batch_size", "-1"], "batch_size"),
         "board": (["--board", "nowhere"], "nowhere"),
         "board without dumps": (["--board", "folder"], "dump"),
-        "metric": (["--max_drop", "1"], "Give labels or an evaluator"),
         "scheduler": (["--dask", "tcp://127.0.0.1:9"], "scheduler"),
     }
 
@@ -221,12 +219,6 @@ def test_bad_input_gives_one_clear_error(
         assert error.count("amct_onnx: error:") == 1, (name, error)
     assert main([*digits.arguments, "--device", "a9"]) == 2
     assert "Unknown chip 'a9'" in capsys.readouterr().err
-
-
-def test_missing_dumps_are_found_before_the_run(digits: Case) -> None:
-    with pytest.raises(DataError, match="nowhere: no such folder"):
-        digits.compare(board="nowhere")
-    assert not digits.states  # a run that fails at its end leaves one
 
 
 def test_ledger_of_another_source_is_refused(digits: Case, capsys: pytest.CaptureFixture[str]) -> None:

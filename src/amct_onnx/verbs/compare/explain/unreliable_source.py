@@ -49,7 +49,7 @@ def unreliable_source(
             f"The source gives other outputs for the same data each time it runs: {why}.",
             "export the model in inference mode (model.eval()), and convert it again.",
         )
-    quantizer = _float16_quantizer(read_model(model))
+    quantizer = float16_quantizer(read_model(model))
     if quantizer is not None and not rounds_float16():
         return Unreliable(
             f"onnxruntime {ort.__version__} computes the source wrongly, so no figure can be judged",
@@ -64,7 +64,7 @@ def _same(one: Array, other: Array) -> bool:
     return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
-def _float16_quantizer(model: ir.Model) -> ir.Node | None:
+def float16_quantizer(model: ir.Model) -> ir.Node | None:
     """The first QuantizeLinear whose scale is float16."""
     for node in nodes_of(model):
         if node.op_type == "QuantizeLinear" and len(node.inputs) > 1 and node.inputs[1] is not None:

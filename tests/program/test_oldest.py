@@ -1,0 +1,16 @@
+"""The lower bounds of the dependencies are those on which .ci/run runs the tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_lower_bounds_are_the_versions_that_ci_installs() -> None:
+    (declared,) = re.findall(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    bounds = dict(re.findall(r'"([\w-]+)>=([\d.]+)"', declared))
+    assert len(bounds) == declared.count('"') // 2  # each has a lower bound and nothing else
+    lines = [n for n in (ROOT / ".ci" / "oldest.txt").read_text().splitlines() if not n.startswith("#")]
+    assert dict(line.split("==") for line in lines) == bounds
