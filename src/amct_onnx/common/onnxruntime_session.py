@@ -24,8 +24,8 @@ KEEP_QDQ = {"session.disable_quant_qdq": "1"}
 GRAPH_ORDER = ort.ExecutionOrder.PRIORITY_BASED
 """Nodes run in the order of the graph. By default counts would run last, and keep every tensor until then; all int8
 weights of a fake-quant model would be cast to float32 first."""
-ERRORS, FATAL = 3, 4
-"""Severity from which on ONNX Runtime prints on stderr."""
+FATAL = 4
+"""Severity from which on ONNX Runtime prints on stderr: its errors are raised, and told once."""
 
 
 def session_options(
@@ -33,7 +33,6 @@ def session_options(
     entries: Mapping[str, str] | None = None,
     *,
     threads: int = 0,
-    severity: int = FATAL,
 ) -> ort.SessionOptions:
     """Options of a session.
 
@@ -41,12 +40,11 @@ def session_options(
         level: of optimisation.
         entries: session config entries.
         threads: that one operator uses; 0 for ONNX Runtime's choice.
-        severity: see ``ERRORS``.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = level
     options.intra_op_num_threads = threads
-    options.log_severity_level = severity
+    options.log_severity_level = FATAL
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     return options

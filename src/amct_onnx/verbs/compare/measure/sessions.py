@@ -12,7 +12,6 @@ import onnxruntime as ort
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.onnxruntime_session import (
-    ERRORS,
     KEEP_QDQ,
     PINNED_ENTRIES,
     PINNED_LEVEL,
@@ -88,8 +87,7 @@ def pinned_settings(threads: int) -> dict[str, str]:
 
 def pinned_options(threads: int) -> ort.SessionOptions:
     """Options under which Q/DQ and fake-quant models give their true numbers."""
-    # no warnings: a tensor shown twice, an unused initializer: nothing that a user can change
-    return session_options(entries=REFERENCE_ENTRIES, threads=threads, severity=ERRORS)
+    return session_options(entries=REFERENCE_ENTRIES, threads=threads)
 
 
 def open_reference(model: ModelBytes, threads: int) -> ort.InferenceSession:
@@ -109,7 +107,7 @@ def open_default(path: str | os.PathLike[str]) -> ort.InferenceSession:
     Raises:
         UnsupportedModelError: ONNX Runtime refuses the model.
     """
-    options = session_options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL, severity=ERRORS)
+    options = session_options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     return _open(os.fspath(path), os.fspath(path), options)
 
 

@@ -27,10 +27,13 @@ STYLES = {EQUAL: "bold green", NOISE: "bold green", INCOMPLETE: "bold yellow", D
 NOTHING = "-"
 COLUMNS = ("Max error", "Max LSB", "Mean LSB", "Off by 1 LSB", "Cosine", "SQNR dB")
 NARROW_COLUMNS = ("Mean LSB", "Off by 1 LSB", "SQNR dB")
+NARROWEST_COLUMNS = ("Mean LSB",)
 NAMED_FLIPS = 3
 """Samples with changed answers told on the screen; the reports list a hundred."""
-WIDE = 130
+WIDE = 145
 """Columns of a terminal from which on all figures of a row stay legible."""
+NARROW = 78
+"""Below it, all but one figure go: names would."""
 
 
 def parts(
@@ -45,16 +48,16 @@ def parts(
         page: the HTML report, when one was written.
         everything: print all layers, not only those that matter most.
     """
-    wide = width >= WIDE
+    wide, shown = width >= WIDE, _columns(width)
     if wide or any(model.metrics for model in report.models):
         yield _models(report, wide=wide)
-    yield _outputs(report, wide=wide)
-    layers, more = _layers(report, wide=wide, everything=everything)
+    yield _outputs(report, shown)
+    layers, more = _layers(report, shown, everything=everything)
     yield layers
     if more:
         yield more
     if report.board is not None:
-        yield _board(report.board, wide=wide)
+        yield _board(report.board, shown)
     if report.flips is not None and report.flips.count:
         yield Text(_changed_answers(report.flips))
     if verbose:
@@ -121,21 +124,22 @@ def _metric(metric: Metric | None) -> str:
     return f"{metric.value:.2%} ({metric.right:,} of {metric.total:,})"
 
 
-def _outputs(report: CompareReport, *, wide: bool) -> Table:
-    columns = ("Model", *_columns(wide), "Same top-1")
+def _outputs(report: CompareReport, shown: tuple[str, ...]) -> Table:
+    columns = ("Model", *shown, "Same top-1")
     table = table_of("Output", *columns, whole=columns)
     for output in report.outputs:
         for difference in output.differences:
             same = difference.top1_agreement
             last = NOTHING if same is None else f"{same:.2%}"
-            table.add_row(Text(output.name, overflow="fold"), difference.model, *_figures(difference, wide=wide), last)
+            table.add_row(Text(output.name, overflow="fold"), difference.model, *_figures(difference, shown), last)
     return table
 
 
-def _layers(report: CompareReport, *, wide: bool, everything: bool) -> tuple[Table, str]:
+def _layers(report: CompareReport, shown: tuple[str, ...], *, everything: bool) -> tuple[Table, str]:
     """The table, and what to say of the rows that it leaves out."""
     first = {d.index for d in report.divergences}
-    columns = (*_columns(wide), *(("Saturated", "Ties") if wide else ()))
+    wide = shown == COLUMNS
+    columns = (*shown, *(("Saturated", "Ties") if wide else ()))
     table = table_of("#", "Layer", "Verdict", "Model", *columns, whole=("#", "Model", *columns))
 
     def weight(index: int) -> float:
@@ -155,38 +159,39 @@ def _layers(report: CompareReport, *, wide: bool, everything: bool) -> tuple[Tab
             shares = [NOTHING] * 2 if wide else []
             if wide and count is not None and count.values:
                 shares = [f"{count.saturated / count.values:.3%}", f"{count.ties / count.values:.3%}"]
-            table.add_row(*head, d.model, *_figures(d, wide=wide), *shares)
+            table.add_row(*head, d.model, *_figures(d, shown), *shares)
         if not layer.differences:
             table.add_row(str(index + 1), name, what, "not compared", *[NOTHING] * len(columns))
     return table, rest
 
 
-def _columns(wide: bool) -> tuple[str, ...]:
-    return COLUMNS if wide else NARROW_COLUMNS
+def _columns(width: int) -> tuple[str, ...]:
+    """The figures that leave room for names."""
+    return COLUMNS if width >= WIDE else NARROW_COLUMNS if width >= NARROW else NARROWEST_COLUMNS
 
 
-def _figures(d: Difference, *, wide: bool) -> list[str]:
+def _figures(d: Difference, columns: tuple[str, ...]) -> list[str]:
     sqnr = "exact" if d.exact else _number(d.sqnr_db, "{:.1f}")
     shown = [NOTHING if v is None else figure(v) for v in (d.max_abs, d.max_lsb, d.mean_lsb)]
     if d.not_finite:
         shown[0] += f" ({d.not_finite:,} not finite)"
     values = (*shown, _number(d.share_lsb, "{:.3%}"), _number(d.cosine, "{:.7f}"), sqnr)
     named = dict(zip(COLUMNS, values, strict=True))
-    return [named[c] for c in _columns(wide)]
+    return [named[c] for c in columns]
 
 
 def _number(value: float | None, form: str) -> str:
     return NOTHING if value is None else form.format(value)
 
 
-def _board(board: BoardResult, *, wide: bool) -> Table:
-    columns = ("Tensor", "Feeds", *_columns(wide))
+def _board(board: BoardResult, shown: tuple[str, ...]) -> Table:
+    columns = ("Tensor", "Feeds", *shown)
     table = table_of("Board: layer", *columns, whole=columns)
     for tensor in board.tensors:
         table.add_row(
             Text(tensor.layer, overflow="fold"),
             tensor.tensor,
             str(tensor.feeds),
-            *_figures(tensor.difference, wide=wide),
+            *_figures(tensor.difference, shown),
         )
     return table
