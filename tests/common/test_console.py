@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amct_onnx.common.console import MAX_ROWS, PLAIN_WIDTH, command_lines, console_for, rows_that_matter
+from amct_onnx.common.console import (
+    MAX_ROWS,
+    PLAIN_WIDTH,
+    command_lines,
+    console_for,
+    html_of,
+    print_parts,
+    rows_that_matter,
+    table_of,
+)
 
 
 @pytest.mark.parametrize(("columns", "width"), [("61", 61), ("", PLAIN_WIDTH), ("0", PLAIN_WIDTH), ("x", PLAIN_WIDTH)])
@@ -35,3 +44,12 @@ def test_command_can_be_copied_from_the_screen(words: list[str]) -> None:
     assert shlex.split(" ".join(line.removesuffix("\\") for line in lines[:-1]) + lines[-1]) == words
     assert all(line.endswith(" \\") for line in lines[:-1]) and not lines[-1].endswith(" \\")
     assert all(len(line) <= 40 or len(shlex.split(line.removesuffix("\\"))) == 1 for line in lines)
+
+
+def test_table_without_rows_is_left_out() -> None:
+    full, empty = table_of("Layer"), table_of("Nothing")
+    full.add_row("conv")
+    shown = io.StringIO()
+    print_parts(lambda width: (empty, full), shown)
+    assert "conv" in shown.getvalue() and "Nothing" not in shown.getvalue()
+    assert "Nothing" not in html_of(lambda width: (empty, full))

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -464,3 +465,10 @@ def test_public_names_open_data_for_a_session_and_a_source_of_ones_own() -> None
     for ours, theirs in zip(source, direct, strict=True):
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("data", [None, object(), [[np.zeros(2), np.zeros(3)]]])
+def test_what_is_no_data(data: Any) -> None:
+    """It was called an array of objects to be converted."""
+    with pytest.raises(DataError, match="Give a path, an array, a dict"):
+        list(open_data(data, FIXED))

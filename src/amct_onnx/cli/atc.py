@@ -69,7 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    import shlex
 
     from amct_onnx.errors import SettingError
     from amct_onnx.verbs.atc.command_line import atc_command
@@ -92,14 +91,13 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.execute:
         return _execute(arguments, command)
     _write_files(command)
-    print(shlex.join(command.words))
+    print(command.summary())
     for text in (*command.warnings, *command.hints):
         print(escaped(text), file=sys.stderr)
     return EXIT_CHECK_FAILED if command.warnings else EXIT_DONE
 
 
 def _execute(arguments: argparse.Namespace, command: AtcCommand) -> int:
-    import shlex
 
     from amct_onnx.common.console import print_parts
     from amct_onnx.verbs.atc.run import find_atc, run_atc
@@ -118,7 +116,7 @@ def _execute(arguments: argparse.Namespace, command: AtcCommand) -> int:
         print("amct_onnx: atc was not started: the model is not a deploy model.", file=sys.stderr)
         return EXIT_CHECK_FAILED
     _write_files(command)
-    print(shlex.join(command.words), file=sys.stderr)
+    print(command.summary(), file=sys.stderr)
     result = run_atc(command.words, program, sys.stdout)
     for explanation in result.explanations:
         print(explanation, file=sys.stderr)

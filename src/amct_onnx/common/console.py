@@ -62,6 +62,11 @@ def table_of(*headers: str, whole: Collection[str] = ()) -> Table:
     return Table(*(Column(h, overflow="fold", no_wrap=h in whole) for h in headers))
 
 
+def _filled(parts: Iterable[Part]) -> Iterable[Part]:
+    """Without tables that have a head alone."""
+    return (p for p in parts if not isinstance(p, Table) or p.row_count)
+
+
 def print_parts(parts: Callable[[int], Iterable[Part]], file: TextIO) -> None:
     """Print a report.
 
@@ -70,7 +75,7 @@ def print_parts(parts: Callable[[int], Iterable[Part]], file: TextIO) -> None:
         file: where to.
     """
     console = console_for(file)
-    for part in parts(console.width):
+    for part in _filled(parts(console.width)):
         console.print(part)
 
 
@@ -83,7 +88,7 @@ class Laid:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
         """Laid out without markup, whatever the console reads as such."""
         safe = console_for(io.StringIO())
-        for part in self._parts(options.max_width):
+        for part in _filled(self._parts(options.max_width)):
             text = Text(part) if isinstance(part, str) else part
             yield from safe.render(text, options)
 
@@ -91,7 +96,7 @@ class Laid:
 def html_of(parts: Callable[[int], Iterable[Part]]) -> str:
     """A report as a preformatted HTML fragment, as a notebook shows it."""
     console = _SafeConsole(file=io.StringIO(), record=True, width=HTML_WIDTH)
-    for part in parts(HTML_WIDTH):
+    for part in _filled(parts(HTML_WIDTH)):
         console.print(part)
     return console.export_html(inline_styles=True, code_format=HTML_FORMAT)
 

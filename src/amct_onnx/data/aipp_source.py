@@ -122,7 +122,7 @@ def open_behind_aipp(
 def _check_input(spec: InputSpec, file: str) -> None:
     if len(spec.shape) != 4 or spec.dtype not in (np.float32, np.float16, np.uint8):
         raise DataError(
-            f"{file}: AIPP makes images, and input '{spec.name}' takes {spec.dtype}{list(spec.shape)}. Correct "
+            f"{file}: AIPP makes images, and input '{spec.name}' takes {spec.dtype}{spec.shape_text}. Correct "
             "related_input_rank."
         )
 
@@ -132,7 +132,7 @@ def _fed_spec(spec: InputSpec, config: AippConfig) -> InputSpec:
     height, width = source_size(config, height, width)
     if height is None or width is None:
         raise DataError(
-            f"AIPP: neither the configuration nor input '{spec.name}' of shape {list(spec.shape)} tells the size of "
+            f"AIPP: neither the configuration nor input '{spec.name}' of shape {spec.shape_text} tells the size of "
             "the images. Give src_image_size_w and _h, or --input_shape."
         )
     return InputSpec(spec.name, (spec.shape[0], *fed_shape(config, height, width)), np.dtype(np.uint8))

@@ -42,9 +42,22 @@ def feeds_of_arrays(
                     f"The data hold {', '.join(map(str, group)) or 'nothing'} but no '{spec.name}', an input of the "
                     "model. Name the array so."
                 )
-            arrays[spec.name] = np.asarray(group[spec.name])
+            arrays[spec.name] = _array(group[spec.name], spec)
             check_dtype(arrays[spec.name], spec, IN_MEMORY)
         yield from cut_feeds(arrays, inputs, input_shape, dict.fromkeys(arrays, IN_MEMORY))
+
+
+def _array(given: object, spec: InputSpec) -> Array:
+    try:
+        array = np.asarray(given)
+    except ValueError:  # lists of unequal lengths
+        array = np.asarray(None)
+    if array.dtype == object:
+        raise DataError(
+            f"The data of input '{spec.name}' are not an array of numbers ({type(given).__name__}). Give a path, an "
+            "array, a dict of arrays by input name, or a list of such dicts."
+        )
+    return array
 
 
 def check_dtype(array: Array, spec: InputSpec, origin: object) -> None:
@@ -98,15 +111,15 @@ def cut_feeds(
         whole = (size, *array.shape[1:]) if size is not None and array.ndim else array.shape
         cuts = size is None or not array.ndim or (array.shape[0] and not array.shape[0] % size)
         if not spec.fits(whole) or not given.fits(whole) or not cuts:
-            option = f", --input_shape says {list(given.shape)} for each feed" if given.shape else ""
+            option = f", --input_shape says {given.shape_text} for each feed" if given.shape else ""
             if axes := _other_axes(spec, whole):  # a reshape would mix their pixels without a word
                 raise DataError(
                     f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                    f"{list(spec.shape)}{option}. Move its axes ({axes}); do not reshape it."
+                    f"{spec.shape_text}{option}. Move its axes ({axes}); do not reshape it."
                 )
             raise DataError(
                 f"{group[spec.name]}: input '{spec.name}' has shape {list(array.shape)}, the model takes "
-                f"{list(spec.shape)}{option}. Reshape it."
+                f"{spec.shape_text}{option}. Reshape it."
             )
         counts[spec.name] = array.shape[0] // size if size is not None and array.ndim else None
     cut = {c for c in counts.values() if c is not None}

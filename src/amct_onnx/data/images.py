@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,7 +179,7 @@ class ImageFolder(DataSource):
         if not self._spec.fits((self._batch, *shape)):
             raise DataError(
                 f"{file}: gives an array of shape {list(shape)}, input '{self._spec.name}' takes "
-                f"{list(self._spec.shape)[1:]}. Give --image_resize and --image_crop."
+                f"{replace(self._spec, shape=self._spec.shape[1:]).shape_text}. Give --image_resize and --image_crop."
             )
 
 
@@ -270,7 +270,7 @@ def _cropped(file: Path, width: int, height: int, options: ImageOptions) -> tupl
 
 def _image_input(folder: Path, inputs: Sequence[InputSpec]) -> InputSpec:
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        shapes = ", ".join(f"{i.name}{list(i.shape)}" for i in inputs)
+        shapes = ", ".join(f"{i.name}{i.shape_text}" for i in inputs)
         raise DataError(
             f"{folder}: holds images, but the model takes {shapes}. Give images to one input with four axes, other "
             "data as .npz, or through a Python file."
@@ -289,7 +289,7 @@ def _layout_and_color(spec: InputSpec, options: ImageOptions, folder: Path) -> t
         fitting = [k for k, axis in (("NCHW", 1), ("NHWC", 3)) if spec.shape[axis] in (1, 3)]
         if not fitting:
             raise DataError(
-                f"{folder}: input '{spec.name}' of shape {list(spec.shape)} has 1 or 3 channels on no axis. Give "
+                f"{folder}: input '{spec.name}' of shape {spec.shape_text} has 1 or 3 channels on no axis. Give "
                 "--image_layout."
             )
         layout = fitting[0]
@@ -297,7 +297,7 @@ def _layout_and_color(spec: InputSpec, options: ImageOptions, folder: Path) -> t
     color = options.color or ("gray" if channels == 1 else "rgb")
     if isinstance(channels, int) and channels != (1 if color == "gray" else 3):
         raise DataError(
-            f"{folder}: {color} images do not fit input '{spec.name}' of shape {list(spec.shape)} as {layout}. Give "
+            f"{folder}: {color} images do not fit input '{spec.name}' of shape {spec.shape_text} as {layout}. Give "
             "--image_layout or --image_color."
         )
     if color == "gray" and max(len(options.mean), len(options.std)) > 1:

@@ -46,6 +46,11 @@ class InputSpec:
         """The fixed first dimension, or None."""
         return self.shape[0] if self.shape and isinstance(self.shape[0], int) else None
 
+    @property
+    def shape_text(self) -> str:
+        """As users read it: [N, 3, 224, 224]."""
+        return f"[{', '.join(str(n) if n is not None else '?' for n in self.shape)}]"
+
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether an array of that shape may be fed."""
         if not self.shape:

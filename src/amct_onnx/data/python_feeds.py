@@ -81,7 +81,7 @@ def _array(value: Any, where: str, spec: InputSpec) -> Array:
     if array.dtype != spec.dtype:
         raise DataError(f"{where} is {array.dtype}, the model takes {spec.dtype}. Yield it as {spec.dtype}.")
     if not spec.fits(array.shape):
-        raise DataError(f"{where} has shape {list(array.shape)}, the model takes {list(spec.shape)}. Reshape it.")
+        raise DataError(f"{where} has shape {list(array.shape)}, the model takes {spec.shape_text}. Reshape it.")
     return array
 
 

@@ -163,13 +163,13 @@ def _load_raw(path: Path, spec: InputSpec, shape: tuple[int, ...] | None, kind: 
     if shape is None:
         if not all(isinstance(n, int) for n in spec.shape):
             raise DataError(
-                f"{path}: the model leaves dimensions of '{spec.name}' free ({list(spec.shape)}). Give "
+                f"{path}: the model leaves dimensions of '{spec.name}' free ({spec.shape_text}). Give "
                 f'--input_shape "{spec.name}:..." for raw data.'
             )
         shape = spec.shape
     if not spec.fits(shape):
         raise DataError(
-            f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {list(spec.shape)}. Correct it."
+            f"--input_shape: {list(shape)} does not fit input '{spec.name}' of shape {spec.shape_text}. Correct it."
         )
     one = math.prod(shape) * kind.itemsize
     if not path.is_file():  # a pipe would block

@@ -56,7 +56,7 @@ def user_code(file: str, what: str) -> Iterator[None]:
     except BaseException as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
         place = f", line {lines[-1]}" if lines else ""
-        raise DataError(f"{file}{place}: {what} ({_described(error)}). Correct the file.") from error
+        raise DataError(f"{file}{place}: {what} ({_described(error)}). Correct it.") from error
 
 
 def _described(error: BaseException) -> str:

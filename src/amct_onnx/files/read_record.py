@@ -57,7 +57,7 @@ class FactorRecord:
 
     Attributes:
         layers: layer name -> its factors.
-        ignored: names of fields that were given and have no meaning here.
+        ignored: names of fields that were given and have no meaning here, or that no record has.
     """
 
     layers: dict[str, LayerFactors]
@@ -83,7 +83,7 @@ def read_record(path: str | os.PathLike[str]) -> FactorRecord:
         reason = " ".join(str(error).split())
         raise ModelFileError(f"{file}: is not a record of quantization factors ({reason}). {AGAIN}") from error
     layers: dict[str, LayerFactors] = {}
-    ignored: set[str] = set()
+    ignored = _unknown_fields(content)
     for entry in message.record:
         place = f"{file}: layer '{entry.key}'"
         if entry.key in layers:
@@ -95,11 +95,38 @@ def read_record(path: str | os.PathLike[str]) -> FactorRecord:
     return FactorRecord(layers, tuple(sorted(ignored)))
 
 
+def _unknown_fields(text: str) -> set[str]:
+    """Names of fields that no record has, without those within them; a parser passes over them in silence."""
+    known = {name for fields in MESSAGES.values() for name, _, _ in fields}
+    found: set[str] = set()
+    inside: list[bool] = []  # of a message that is unknown
+    name = before = ""
+    tokens = text_format.Tokenizer(text.split("\n"))
+    while not tokens.AtEnd():
+        token = tokens.token
+        if token in (":", "{", "<") and before.isidentifier():
+            name = before
+            if name not in known and not any(inside):
+                found.add(name)
+        if token in ("{", "<"):
+            inside.append(name not in known)
+        elif token in ("}", ">"):
+            inside.pop()
+        before = token
+        tokens.NextToken()
+    return found
+
+
 def _factors(value: Message, place: str) -> LayerFactors:
     given = {field.name: content for field, content in value.ListFields()}
     for name in ("act_type", "wts_type"):
         if given.get(name, "INT8") != "INT8":
             raise FactorError(f"{place} has {name} '{given[name]}': only INT8 is converted. Quantize it to INT8.")
+    if any(factor != 1 for factor in given.get("tensor_balance_factor", ())):
+        raise FactorError(
+            f"{place} has a tensor_balance_factor: its scales are those of an activation and a weight that were "
+            "multiplied, which this conversion does not do. Write the record without balancing."
+        )
     for name in ("scale_d", "offset_d", "scale_w", "offset_w"):
         if name not in given:
             raise FactorError(f"{place} lacks {name}. {AGAIN}")

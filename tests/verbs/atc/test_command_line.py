@@ -411,3 +411,9 @@ def test_codes_and_their_rules() -> None:
     for code in ("E13010", "E16005", "E19999", "E11010", "E10501", "EZ9999"):
         assert CODES[code].rules and explain(code).startswith(f"{code}: ")
     assert explain("E99999") == ""
+
+
+def test_a_command_shows_its_line(model: Path) -> None:
+    command = atc_command(model, SOC)
+    assert command.summary() == shlex.join(command.words)
+    assert repr(command) == f"<AtcCommand: {command.summary()}>"

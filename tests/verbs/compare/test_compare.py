@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
 import amct_onnx
 from amct_onnx.cli import main
+from amct_onnx.errors import DataError
 from support import comparison_cases as cases
 from support.comparison_cases import Case, converted
 
@@ -202,6 +204,7 @@ def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "batch size": (["--batch_size", "-1"], "batch_size"),
         "board": (["--board", "nowhere"], "nowhere"),
         "board without dumps": (["--board", "folder"], "dump"),
+        "metric": (["--max_drop", "1"], "Give labels or an evaluator"),
         "scheduler": (["--dask", "tcp://127.0.0.1:9"], "scheduler"),
     }
 
@@ -221,7 +224,23 @@ def test_bad_input_gives_one_clear_error(
     assert "Unknown chip 'a9'" in capsys.readouterr().err
 
 
+def test_missing_dumps_are_found_before_the_run(digits: Case) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        digits.compare(board="nowhere")
+    assert not digits.states  # a run that fails at its end leaves one
+
+
 def test_ledger_of_another_source_is_refused(digits: Case, capsys: pytest.CaptureFixture[str]) -> None:
     other: Any = cases.MODELS / "torchfx_digitstf_u8_op17" / "model.onnx"
     assert main([*digits.arguments, "--model", str(other)]) == 2
     assert "Convert" in capsys.readouterr().err
+
+
+def test_deploy_model_of_a_fixed_batch_needs_that_batch_size(digits: Case) -> None:
+    """A user fixes it for ATC; no number of the model is another."""
+    model = onnx.load(digits.deploy)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, digits.deploy)
+    with pytest.raises(DataError, match="Give the batch size"):
+        digits.compare()
+    assert digits.compare(batch_size=1).verdict.level == "noise"

@@ -55,6 +55,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
         ("offset_d: 0", "offset_d: 128", r"outside \[-128, 127\]"),
         ("scale_d: 0", "scale_d: -0", "not positive and finite"),
         ("offset_w: 0", "offset_w: 3", "offset_w that is not 0"),
+        ("offset_d: 0", "offset_d: 0\n    tensor_balance_factor: [1, 1.5]", "has a tensor_balance_factor"),
         ("offset_d: 0", 'offset_d: 0\n    act_type: "INT4"', "act_type 'INT4'"),
         ("offset_d: 0", 'offset_d: 0\n    wts_type: "INT6"', "wts_type 'INT6'"),
     ],
@@ -66,10 +67,18 @@ def test_factors_that_do_not_fit_are_refused_by_name(old: str, new: str, words: 
     assert not (tmp_path / "out").exists()
 
 
-def test_fields_without_meaning_are_named_and_unknown_ones_passed_over(tmp_path: Path) -> None:
-    record = changed(tmp_path, "offset_d: 0", "offset_d: 0\n    shift_bit: 3\n    channels: 8\n    skip_fusion: true")
-    report = convert_model(CASE / "model.onnx", record, tmp_path / "m")
-    assert any("the fields shift_bit have no meaning" in w for w in report.warnings)
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("shift_bit: 3\n channels: 8  # by: PPQ\n skip_fusion: true", "the fields channels, shift_bit have no meaning"),
+        ('origin { tool < name: "a: b" > runs: [1, 2] }', "the field origin has no meaning"),
+    ],
+)
+def test_fields_without_meaning_are_named_also_unknown_ones(fields: str, words: str, tmp_path: Path) -> None:
+    report = convert_model(
+        CASE / "model.onnx", changed(tmp_path, "offset_d: 0", f"offset_d: 0 {fields}\n"), tmp_path / "m"
+    )
+    assert any(words in w for w in report.warnings)
     assert len(report.converted) == 1
 
 

@@ -73,6 +73,7 @@ def test_quiet_prints_errors_alone(
 def test_prefix_that_looks_like_something_else_is_said(
     save_path: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(log, "_chosen", {})  # a test before may have set its level
     monkeypatch.setattr(log._root, "handlers", [])
     (folder / "existing").mkdir()
     report = amct_onnx.convert_qat_model("source.onnx", save_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ FORMATS = {4: "NCHW", 5: "NCDHW"}
 """Input format by rank; every other rank is ND."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AtcCommand:
     """One call of ATC.
 
@@ -45,6 +46,14 @@ class AtcCommand:
     warnings: tuple[str, ...]
     output: str
     files: tuple[tuple[Path, str], ...]
+
+    def summary(self) -> str:
+        """The line as a shell takes it."""
+        return shlex.join(self.words)
+
+    def __repr__(self) -> str:
+        """Class and line: files and hints are long."""
+        return f"<{type(self).__name__}: {self.summary()}>"
 
 
 def atc_command(

@@ -31,7 +31,7 @@ def compare(
     *,
     labels: AnyLabels | None = None,
     evaluator: AnyEvaluator | None = None,
-    devices: Sequence[str] = (DEFAULT_DEVICE,),
+    devices: str | Sequence[str] = (DEFAULT_DEVICE,),
     input_shape: str = "",
     input_type: str = "",
     images: ImageOptions | None = None,
@@ -58,7 +58,7 @@ def compare(
         labels: array or file with one whole number per sample for top-1 and top-5, or with what the evaluator takes.
         evaluator: function ``evaluate(outputs, feeds, labels)``, object or Python file with it, see docs/compare.md. A
             cluster takes a file only.
-        devices: profiles of the deploy model, see ``DeploySession``.
+        devices: profiles of the deploy model, see ``DeploySession``; or one string of them, with commas between.
         input_shape: as ``open_data`` takes it.
         input_type: as ``open_data`` takes it.
         images: as ``open_data`` takes it.
@@ -96,7 +96,7 @@ def compare(
             data,
             labels,
             evaluator,
-            tuple(devices),
+            tuple(d.strip() for d in (devices.split(",") if isinstance(devices, str) else devices)),
             input_shape,
             input_type,
             images,

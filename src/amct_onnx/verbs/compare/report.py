@@ -202,9 +202,9 @@ class Divergence:
         cause: of a fault ``not-finite``, ``accumulator-overflow``, ``saturation``, ``zero-point-fault``,
             ``bias-fault``, ``scale-fault``, ``sign-fault``, ``weight-fault``, ``fault-between-layers`` or
             ``ledger-contradiction``; of a file that is not what the conversion writes also ``node-missing``,
-            ``node-added``, ``node-replaced``, ``attribute-changed``, ``wiring-changed``, ``type-changed`` or
-            ``constant-changed``; of noise ``bias-rounding``, ``ties``, ``device-arithmetic``, ``refused-layer``
-            or ``inherited``.
+            ``node-added``, ``node-replaced``, ``attribute-changed``, ``wiring-changed``, ``type-changed``,
+            ``constant-changed`` or ``declaration-changed``; of noise ``bias-rounding``, ``ties``,
+            ``device-arithmetic``, ``refused-layer`` or ``inherited``.
         text: one sentence with the figures.
         advice: one sentence; empty when there is nothing to do.
         measured, explained: mean absolute error, and how much of it quantization noise explains: of a fault in its

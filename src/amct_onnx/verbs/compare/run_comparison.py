@@ -14,7 +14,7 @@ from amct_onnx.common.versions import DECIDING, library_versions
 from amct_onnx.data.input_spec import specs_of
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.source import DataSource
-from amct_onnx.errors import AmctError, OutputError, SettingError
+from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder
 from amct_onnx.files.writable import check_writable
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
@@ -135,6 +135,8 @@ def _open(request: Request) -> _Opened:
     samples = Samples(request.data, source, inputs, request.batch_size)
     _refuse_inputs(request, ledger, job, request.reports)
     first, batches = samples.begin()
+    if request.max_drop is not None and request.evaluator is None and first.labels is None:
+        raise SettingError("max_drop limits the loss of a metric, and there is none. Give labels or an evaluator.")
     if beside.changed:
         with _named(beside):
             runner.job = job = without(job, runner.tensors(first), SOURCE)
@@ -190,8 +192,10 @@ def _assembled(
 
 
 def _check_settings(request: Request) -> None:
-    if request.max_drop is not None and not request.max_drop >= 0:
-        raise SettingError("max_drop is negative or no number. Give the points that may be lost, 0 or more.")
+    if request.max_drop is not None and (isinstance(request.max_drop, str) or not request.max_drop >= 0):
+        raise SettingError(f"max_drop is {request.max_drop}. Give the points that may be lost, 0 or more.")
+    if request.board is not None and not Path(request.board).is_dir():
+        raise DataError(f"{os.fspath(request.board)}: no such folder. Give the folder of the dumps.")
     if request.aipp is not None and isinstance(request.data, DataSource):
         raise SettingError("aipp is for data that are opened here, and a source makes its own feeds. Leave it out.")
     if not request.devices or request.batch_size < 0 or request.threads < 1:

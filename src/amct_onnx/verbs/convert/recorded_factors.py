@@ -46,7 +46,8 @@ def insert_recorded_quantizers(model: ir.Model, record: FactorRecord, place: str
             )
         _quantize(node, layout, factors, editor, place)
     if record.ignored:
-        warn(model, f"{place}: the fields {', '.join(record.ignored)} have no meaning in this conversion.")
+        noun, verb = ("field", "has") if len(record.ignored) == 1 else ("fields", "have")
+        warn(model, f"{place}: the {noun} {', '.join(record.ignored)} {verb} no meaning in this conversion.")
 
 
 def _quantize(node: ir.Node, layout: Layout, factors: LayerFactors, editor: GraphEditor, place: str) -> None:

@@ -236,7 +236,7 @@ def _free_batch(spec: InputSpec) -> tuple[int, ...]:
     shape = tuple(BATCH if i == 0 and not isinstance(n, int) else n for i, n in enumerate(spec.shape))
     if not all(isinstance(n, int) for n in shape):
         raise DataError(
-            f"The model leaves dimensions of '{spec.name}' free ({list(spec.shape)}). Give "
+            f"The model leaves dimensions of '{spec.name}' free ({spec.shape_text}). Give "
             f'--input_shape "{spec.name}:..." or --data.'
         )
     return shape

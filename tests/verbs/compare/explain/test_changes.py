@@ -106,6 +106,49 @@ def test_tensors_that_can_no_longer_be_shown_leave_the_outputs(tmp_path: Path) -
     assert found.node == "/Add_output_0_DequantizeLinear.anti_quant" and found.cause == "node-missing"
 
 
+def rename(path: Path, kind: str) -> str:
+    """The only input or output of a model gets another name; the old one."""
+    model = onnx.load(path)
+    (declared,) = getattr(model.graph, kind)
+    old, declared.name = declared.name, "renamed"
+    for each in model.graph.node:
+        for names in (each.input, each.output):
+            names[:] = ["renamed" if n == old else n for n in names]
+    onnx.save(model, path)
+    return str(old)
+
+
+@pytest.mark.parametrize("name", ["deploy", "fake_quant"])
+def test_renamed_output_is_a_fault(name: str, digits: Case) -> None:
+    """No number changes, but a program that reads it by the source's name fails."""
+    old = rename(getattr(digits, name), "output")
+    found = said(digits, "fake-quant" if name == "fake_quant" else "deploy@reference")
+    assert found.cause == "declaration-changed" and f"output 'renamed' is '{old}' in the source" in found.text
+
+
+@pytest.mark.parametrize("name", ["deploy", "fake_quant"])
+def test_renamed_input_is_named(name: str, digits: Case) -> None:
+    old = rename(getattr(digits, name), "input")
+    with pytest.raises(amct_onnx.AmctError, match=f"input 'renamed' is '{old}' in the source"):
+        digits.compare()
+
+
+def test_other_versions_of_the_operators_are_a_fault(digits: Case) -> None:
+    model = onnx.load(digits.deploy)
+    model.opset_import[0].version -= 1
+    onnx.save(model, digits.deploy)
+    found = said(digits, "deploy@reference")
+    assert found.cause == "declaration-changed" and "declares the operators of ai.onnx" in found.text
+
+
+@pytest.mark.parametrize("other", ["torchfx_digitsae_i8sym_op13", "torchfx_digitsnet_u8_bnqat_op13"])
+def test_file_of_another_model_is_refused(other: str, digits: Case, tmp_path: Path) -> None:
+    """Of another architecture, and of the same one after other epochs."""
+    digits.deploy.write_bytes(converted(other, tmp_path / other, 2).deploy.read_bytes())
+    with pytest.raises(ModelFileError, match="deploy_model.onnx: was not made from this model"):
+        digits.compare()
+
+
 def test_another_version_of_the_source_is_refused(digits: Case, tmp_path: Path) -> None:
     model = onnx.load(digits.source)
     weight = next(t for t in model.graph.initializer if numpy_helper.to_array(t).ndim == 4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import amct_onnx
-from amct_onnx.verbs.compare.explain.preprocessing import MEAN, STD, preprocessing_hints
+from amct_onnx.verbs.compare.explain.preprocessing import MEAN, STD, _of_images, preprocessing_hints
 from amct_onnx.verbs.compare.job import make_job
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.convert.read_ledger import read_ledger
@@ -120,6 +120,7 @@ WRONG: tuple[tuple[str, str, Callable[[Array], Array], str], ...] = (
     ("pixels", "NCHW", lambda v: v, "times 255"),
     ("imagenet", "NCHW", lambda v: v, "normalised with the mean and std of ImageNet"),
     ("halves", "NHWC", lambda v: v, "as (pixel - 0.5) / 0.5"),
+    ("unit", "NCHW", PREPARATIONS["halves"], "with (pixel - 0.5) / 0.5 taken back"),
     ("unit", "NCHW", lambda v: v[:, ::-1], "with the channels in the other order: is it BGR for RGB"),
     ("imagenet", "NHWC", lambda v: PREPARATIONS["imagenet"](v)[:, ::-1], "with the channels in the other order"),
     ("unit", "NCHW", _reshaped, "with the numbers read in the other layout"),
@@ -135,6 +136,15 @@ def test_wrong_preparation_is_named_with_its_figures(
     assert all(OUTSIDE_RANGE in more for more in beside)
     assert f" {words}" in told and told.startswith("The source has ") and " of the first 32 samples right as" in told
     assert "(p = " in told
+
+
+def test_a_usual_normalisation_is_taken_back() -> None:
+    x, _ = images()
+    fed = PREPARATIONS["imagenet"](x)
+    (trial,) = (t for t in _of_images(Batch(0, {"image": fed}, SAMPLES, None)) if "ImageNet taken back" in t.text)
+    assert trial.images is not None
+    np.testing.assert_allclose(trial.images(fed), x, atol=1e-6)  # two roundings of float32
+    assert not any("taken back" in t.text for t in _of_images(Batch(0, {"image": 2 * fed}, SAMPLES, None)))
 
 
 @pytest.mark.parametrize(

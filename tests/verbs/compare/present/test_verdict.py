@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from amct_onnx.errors import SettingError
 from support.comparison_cases import Case
 
 
@@ -42,6 +43,15 @@ def test_loss_beyond_max_drop_diverges(digits: Case, sign: int) -> None:
     if lost > 0:
         strict = digits.compare(evaluator=evaluator, max_drop=lost / 2)
         assert strict.verdict.level == "diverges" and "points of size" in strict.verdict.headline
+
+
+def test_max_drop_of_no_metric_is_refused(digits: Case) -> None:
+    """Nothing would be held against it, and every loss would pass."""
+    with pytest.raises(SettingError, match="Give labels or an evaluator"):
+        digits.compare(max_drop=1)
+    for wrong in ("1", float("nan"), -1):
+        with pytest.raises(SettingError, match=f"max_drop is {wrong}"):
+            digits.compare(labels=digits.labels, max_drop=wrong)
 
 
 def test_healthy_verdict_names_models_and_accuracy(digits: Case) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx_ir as ir
 
@@ -21,6 +22,8 @@ from amct_onnx.verbs.convert.read_ledger import Ledger
 from amct_onnx.verbs.convert.written_again import written_again
 
 AT, BEFORE, BEHIND = "at", "before", "behind"
+OTHER_NODES = 4
+"""Changed nodes from which on a file may be another model's, when they are more than half of all."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
         ledger: of the conversion.
 
     Raises:
-        ModelFileError: The ledger is of another source, or of a float model and a record.
+        ModelFileError: The ledger or a model is of another source, or of a float model and a record.
         AmctError: A file cannot be read.
     """
     origin = ledger.origin
@@ -89,20 +92,32 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
     made = written_again(model_file, origin)
     return Beside(
         made.source,
-        _located(made.fake_quant, read_model(ledger.fake_quant_model), made.source, "fake-quant", ledger.layers),
-        _located(made.deploy, read_model(ledger.deploy_model), made.source, "deploy", ledger.layers),
+        _located(made.fake_quant, ledger.fake_quant_model, made.source, "fake-quant", ledger.layers),
+        _located(made.deploy, ledger.deploy_model, made.source, "deploy", ledger.layers),
         left_out=made.left_out,
         layers=made.layers,
     )
 
 
 def _located(
-    written: ir.Model, found: ir.Model, source: ir.Model, model: str, layers: Sequence[LayerEntry]
+    written: ir.Model, path: Path, source: ir.Model, model: str, layers: Sequence[LayerEntry]
 ) -> tuple[Located, ...]:
+    """The changes of a file with their places.
+
+    Raises:
+        ModelFileError: It is another model.
+    """
+    found = read_model(path)
     made = changes(written, found, source, model)
     if not made:
         return ()
     nodes = {n.name or "": n for n in nodes_of(written)}
+    other = len({c.node for c in made} & nodes.keys())
+    if other >= OTHER_NODES and 2 * other > len(nodes):
+        raise ModelFileError(
+            f"{path}: was not made from this model: {other} of the {len(nodes)} nodes that the conversion writes are "
+            "missing in it or others. Give the files of this conversion. Convert again (--convert does it first)."
+        )
     owner: dict[str, int] = {}
     for index, entry in enumerate(layers):
         for name in (entry.deploy_nodes if model == "deploy" else entry.fake_quant_nodes) or (entry.name,):

@@ -19,6 +19,7 @@ from amct_onnx.graph.edit import bodies_of, nodes_of
 
 MISSING, ADDED, REPLACED = "node-missing", "node-added", "node-replaced"
 ATTRIBUTE, WIRING, TYPE = "attribute-changed", "wiring-changed", "type-changed"
+DECLARATION = "declaration-changed"
 SCALE, ZERO_POINT, BIAS, WEIGHT, SIGN, CONSTANT = (
     "scale-fault",
     "zero-point-fault",
@@ -27,7 +28,7 @@ SCALE, ZERO_POINT, BIAS, WEIGHT, SIGN, CONSTANT = (
     "sign-fault",
     "constant-changed",
 )
-CHANGES = frozenset({MISSING, ADDED, REPLACED, ATTRIBUTE, WIRING, TYPE, SIGN, CONSTANT})
+CHANGES = frozenset({MISSING, ADDED, REPLACED, ATTRIBUTE, WIRING, TYPE, DECLARATION, SIGN, CONSTANT})
 """Causes that only this comparison gives."""
 ROUNDED = 2.0**-20
 """Relative: attributes are float32 numbers that were written as text or float64 once."""
@@ -80,10 +81,9 @@ class _Comparison:
         self._is, self._was = nodes_of(found), nodes_of(written)
         self._pairs = _paired(self._was, self._is)
         self._back = {node: was for was, node in self._pairs.items()}
-        self._fed = {v.name: v.name for v in written.graph.inputs}
 
     def changes(self) -> list[Change]:
-        made: list[tuple[int, Change]] = []
+        made = [(0, c) for c in self._of_declarations()]
         places = {node: i for i, node in enumerate(self._was)}
         for node in self._was:
             at, other = places[node], self._pairs.get(node)
@@ -105,6 +105,27 @@ class _Comparison:
                 made.append((last, Change(new.name or "", "", TYPE, text)))
         return [c for _, c in sorted(made, key=lambda m: m[0])]
 
+    def _of_declarations(self) -> Iterator[Change]:
+        """The versions of the operators, and the names under which a program feeds and reads the model.
+
+        Shapes are left out: to fix a free batch is no fault, and a session refuses feeds of any other shape.
+        """
+        was, now = (dict(m.opset_imports) for m in (self._written, self._found))
+        if was != now:
+            said, held = (", ".join(f"{d or 'ai.onnx'} {v}" for d, v in sorted(o.items())) for o in (was, now))
+            text = f"The {self._model} model declares the operators of {held}; the conversion writes {said}."
+            yield Change("", "", DECLARATION, text, tuple(n.name or "" for n in self._was[:1]))
+        for kind, old, new in (
+            ("input", self._written.graph.inputs, self._found.graph.inputs),
+            ("output", self._written.graph.outputs, self._found.graph.outputs),
+        ):
+            for a, b in zip(old, new, strict=False):
+                if a.name != b.name:
+                    text = f"The {self._model} model's {kind} '{b.name}' is '{a.name}' in the source."
+                    producer, readers = a.producer(), tuple(u.node.name or "" for u in a.uses())
+                    node = (producer.name or "") if producer else ""
+                    yield Change(node, "", DECLARATION, text, tuple(dict.fromkeys(readers)))
+
     def _missing(self, node: ir.Node) -> Change:
         name = node.name or ""
         if self._source.get(name) == node.op_type:
@@ -120,7 +141,8 @@ class _Comparison:
         where = " and ".join(
             f"{side} '{nodes[0].name}'" for side, nodes in (("behind", behind), ("before", around)) if nodes
         )
-        text = f"The {self._model} model has {node.op_type} '{node.name}' here, the source has nothing ({where})."
+        where = f" ({where})" if where else ""
+        text = f"The {self._model} model has {node.op_type} '{node.name}' here, the source has nothing{where}."
         around += behind
         return Change(node.name or "", node.op_type, ADDED, text, tuple(dict.fromkeys(n.name or "" for n in around)))
 

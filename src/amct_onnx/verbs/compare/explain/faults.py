@@ -168,13 +168,17 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
     measured, explained = _figures(piece)
     found = place.segment()
     nodes = sorted(found.nodes, key=lambda n: not n.op_type.startswith("Ascend"))
-    named = ", ".join(f"{n.op_type} '{n.name}'" for n in nodes[:NAMED_NODES]) or "no node"
+    named = ", ".join(f"{n.op_type} '{n.name}'" for n in nodes[:NAMED_NODES])
     more = f" and {len(nodes) - NAMED_NODES} more" if len(nodes) > NAMED_NODES else ""
+    starts, end = ", ".join(map(repr, found.starts)) or "constants", piece.tracked.others[model]
+    made = (
+        f"Between {starts} and '{end}' stand: {named}{more}."
+        if nodes
+        else f"In {model} no node makes it: it is '{end}' itself."
+    )
     text = (
         f"{where} differs by {size(measured, piece.lsb)} on average in {model} from what the source makes of the same "
-        f"input; quantization explains at most {size(explained, piece.lsb)}. Between "
-        f"{', '.join(repr(s) for s in found.starts) or 'constants'} and '{piece.tracked.others[model]}' stand: "
-        f"{named}{more}."
+        f"input; quantization explains at most {size(explained, piece.lsb)}. {made}"
     )
     stated = antiquant_contradiction(found.nodes, found.ratios)
     text += f" {stated}" if stated else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -36,6 +37,8 @@ SIGNIFICANT = 1e-4
 """Probability by chance below which a trial counts; of ten trials, one in a thousand data sets then shows one."""
 FEWEST_CHANGES = 15
 """Changed answers below which no split has so small a probability."""
+NEAR = 0.01
+"""Rounding of a normalisation, in units of white."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, the usual ones of images (RGB)."""
 
@@ -210,6 +213,8 @@ def _of_images(batch: Batch) -> list[_Trial]:
                 lambda v: (v - 0.5) / 0.5,
             )
         )
+    if low < 0:
+        trials += _taken_back(found[1], axis)
     if axis is not None:
         shape = [3 if a == axis else 1 for a in range(4)]
         mean, std = (np.array(x, np.float32).reshape(shape) for x in (MEAN, STD))
@@ -234,6 +239,27 @@ def _of_images(batch: Batch) -> list[_Trial]:
             )
         )
     return trials
+
+
+def _taken_back(images: Array, axis: int | None) -> list[_Trial]:
+    """Usual normalisations without which the images would be numbers of 0 to 1."""
+    half = np.array(0.5, np.float32)
+    usual = [("(pixel - 0.5) / 0.5", half, half)]
+    if axis is not None:
+        shape = [3 if a == axis else 1 for a in range(4)]
+        mean, std = (np.array(x, np.float32).reshape(shape) for x in (MEAN, STD))
+        usual.append(("the mean and std of ImageNet", mean, std))
+    trials = []
+    for name, mean, std in usual:
+        before = images * std + mean
+        if -NEAR < before.min() and before.max() < 1 + NEAR:
+            text = f"with {name} taken back: does the model take 0 to 1 (--image_mean, --image_std)?"
+            trials.append(_Trial(text, partial(_undone, mean=mean, std=std)))
+    return trials
+
+
+def _undone(images: Array, mean: Array, std: Array) -> Array:
+    return np.asarray(images * std + mean)
 
 
 def _scores(runner: Runner, names: list[str], batch: Batch) -> Array | None:

@@ -212,4 +212,7 @@ def _both_float(values: Array, other: Array | None) -> bool:
 
 
 def _cannot_run(batch: Batch, error: Exception) -> DataError:
-    return DataError(f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data.")
+    return DataError(
+        f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data. "
+        "Give the batch size, when one of the models fixes it."
+    )

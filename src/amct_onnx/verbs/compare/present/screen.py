@@ -64,7 +64,8 @@ def parts(
         for line in _details(report):
             yield Text(line)
     total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
-    yield Text(f"{report.samples:,}{total} samples of {report.data} in {report.seconds:.1f} s")
+    noun = "sample" if (report.samples_total or report.samples) == 1 else "samples"
+    yield Text(f"{report.samples:,}{total} {noun} of {report.data} in {report.seconds:.1f} s")
     rest = [] if wide else [f"more figures on {WIDE} columns"]
     rest += [] if verbose else ["all findings and settings with -v"]
     rest.append(f"everything in {page}" if page else "everything with --report FILE.html or --json")
