@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -150,11 +151,13 @@ def test_run_is_killed_while_its_child_works(tmp_path: Path) -> None:
 def test_ctrl_c_while_the_child_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The set is whole before the interruption goes on, however often it is repeated."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
-    armed = False  # a signal that arrives late must not end the test itself
 
-    def interrupt(number: int, frame: object) -> None:
-        if armed:
-            raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        """Only within the replacement: a signal that arrives late must not end the test itself."""
+        while frame is not None:
+            if frame.f_code is replace_set.__code__:
+                raise KeyboardInterrupt
+            frame = frame.f_back
 
     # Python swallows an interruption that falls into a finalizer; the test runner must not be interrupted telling of it
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
@@ -172,11 +175,9 @@ def test_ctrl_c_while_the_child_works(tmp_path: Path, monkeypatch: pytest.Monkey
             interrupted = False
             with faults(action):
                 try:
-                    armed = True
                     replace_set(folder)
-                    armed = False
                 except KeyboardInterrupt:
-                    armed, interrupted = False, True
+                    interrupted = True
             # a thread that took the signal may hand it on late, before the next set is begun
             assert visible(folder) in ((NEW, OLD) if interrupted else (NEW,)) and not hidden(folder), number
             outcomes.add(interrupted)

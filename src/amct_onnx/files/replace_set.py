@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import stat
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -70,7 +71,13 @@ def replace_set(steps: Sequence[Step], tidy: Callable[[bool], None]) -> None:
     Raises:
         OSError: Something failed, and everything is as before.
         OutputError: Something failed, and the steps that were done could not be undone.
+        KeyboardInterrupt: Ctrl-C came meanwhile; it waits until the set is whole.
     """
+    with _handlers_held():
+        _replace_set(steps, tidy)
+
+
+def _replace_set(steps: Sequence[Step], tidy: Callable[[bool], None]) -> None:
     try:
         with _Child(steps, tidy) as child:
             child.run()
@@ -312,3 +319,30 @@ def _quiet_fork() -> Iterator[None]:
         if collecting:
             gc.enable()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _deliver(came: list[int]) -> None:
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _handlers_held() -> Iterator[None]:
+    """Let Python's handlers wait; those that came run at the end.
+
+    Blocked signals are not enough: one that another thread takes raises in this one, between any two steps: while the
+    child is at work, whose steps must not be undone meanwhile, or in the hooks of os.fork, where the exception is
+    dropped and a lock such as logging's stays locked.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler runs in another one
+        yield
+        return
+    came: list[int] = []
+    with contextlib.ExitStack() as restored:
+        restored.callback(_deliver, came)
+        for number in ENDING:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                restored.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, frame: came.append(number))
+        yield
