@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from support.tensor_protos import tensor_proto
 
 Array = np.ndarray
 IR_VERSION = 8
@@ -45,10 +47,10 @@ class QdqBuilder:
         """An initializer, or a Constant node."""
         name = name or self.fresh("constant")
         if as_node:
-            tensor = numpy_helper.from_array(array)
+            tensor = tensor_proto(array, "")
             self.nodes.append(helper.make_node("Constant", [], [name], f"{name}_node", value=tensor))
         else:
-            self.initializers.append(numpy_helper.from_array(array, name))
+            self.initializers.append(tensor_proto(array, name))
         return name
 
     def node(
