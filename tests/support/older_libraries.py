@@ -6,12 +6,14 @@ Only what stands outside of this project is probed, and never what its own code 
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, NotImplemented
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, NotImplemented
 
 from amct_onnx.common.onnxruntime_session import open_session, session_options
 from amct_onnx.verbs.compare.explain.unreliable_source import rounds_float16
@@ -34,6 +36,14 @@ def needs_kernels(model: onnx.ModelProto) -> None:
         open_session(model.SerializeToString(), session_options())
     except (InvalidArgument, NotImplemented) as error:
         _skip("onnxruntime", str(error).strip().splitlines()[-1])
+
+
+def needs_default_settings(source: Path) -> None:
+    """Skip when ONNX Runtime cannot open the source with default settings: it refuses what it fused itself."""
+    try:
+        ort.InferenceSession(source)
+    except Fail as error:
+        _skip("onnxruntime", f"with default settings: {str(error).strip()}")
 
 
 def needs_float16_rounding() -> None:
