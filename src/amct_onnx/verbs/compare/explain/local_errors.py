@@ -96,7 +96,7 @@ class Piece:
             return np.asarray([bool(beyond.any())])
         values = self.own[self.finite]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
-        return (self.measured > MARGIN * self.explained) & (self.measured > NOTICEABLE * rms)
+        return np.asarray((self.measured > MARGIN * self.explained) & (self.measured > NOTICEABLE * rms), np.bool_)
 
     @property
     def faulty(self) -> bool:
