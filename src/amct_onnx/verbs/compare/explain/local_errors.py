@@ -93,7 +93,7 @@ class Piece:
         if self.allowed is not None:
             with np.errstate(invalid="ignore"):
                 beyond = self.finite & (np.abs(self.other - self.own) > self.allowed)
-            return np.asarray([bool(beyond.any())])
+            return np.asarray([bool(beyond.any())], np.bool_)
         values = self.own[self.finite]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
         return np.asarray((self.measured > MARGIN * self.explained) & (self.measured > NOTICEABLE * rms), np.bool_)
