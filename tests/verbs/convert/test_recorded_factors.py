@@ -71,7 +71,7 @@ def test_factors_that_do_not_fit_are_refused_by_name(old: str, new: str, words: 
     ("fields", "words"),
     [
         ("shift_bit: 3\n channels: 8  # by: PPQ\n skip_fusion: true", "the fields channels, shift_bit have no meaning"),
-        ('origin { tool < name: "a: b" > runs: [1, 2] }', "the field origin has no meaning"),
+        ('origin { tool < name: "a: b" > runs: 1 runs: 2 }', "the field origin has no meaning"),
     ],
 )
 def test_fields_without_meaning_are_named_also_unknown_ones(fields: str, words: str, tmp_path: Path) -> None:
