@@ -232,7 +232,8 @@ def joined(scheduler_file: str, source: Path | None) -> tuple[subprocess.Popen[b
         return process, str(client.scheduler.address)
 
 
-@pytest.mark.parametrize("what", [pytest.param("version", marks=pytest.mark.slow), "code"])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["version", "code"])
 def test_worker_that_joins_late_and_differs_ends_the_run(digits: Case, tmp_path: Path, what: str) -> None:
     """Its batches do not count, and it is named."""
     source = tmp_path / "other"
