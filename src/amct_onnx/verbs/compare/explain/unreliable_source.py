@@ -49,8 +49,8 @@ def unreliable_source(
             f"The source gives other outputs for the same data each time it runs: {why}.",
             "export the model in inference mode (model.eval()), and convert it again.",
         )
-    quantizer = float16_quantizer(read_model(model))
-    if quantizer is not None and not rounds_float16():
+    quantizer = None if rounds_float16() else float16_quantizer(read_model(model))
+    if quantizer is not None:
         return Unreliable(
             f"onnxruntime {ort.__version__} computes the source wrongly, so no figure can be judged",
             f"Its QuantizeLinear on float16 cuts off where ONNX rounds, as in node '{quantizer.name}'.",
