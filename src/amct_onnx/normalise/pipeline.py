@@ -11,6 +11,7 @@ from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
 from amct_onnx.normalise.converted_models import refuse_converted_model
 from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
+from amct_onnx.normalise.depthwise_activations import scale_depthwise_activations
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
@@ -43,6 +44,7 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     write_products_as_matmul,
     spell_out_convolutions,
     drop_casts_around_quantizers,
+    scale_depthwise_activations,
     move_quantizers_behind_integer_moves,
     # integers that no rule before it led back to a QuantizeLinear
     quantize_integer_inputs,

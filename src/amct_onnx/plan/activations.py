@@ -71,7 +71,9 @@ def _check_integers(quantizer: Quantizer, what: str) -> None:
         )
     if quantizer.axis is not None:
         raise Refusal(
-            "activation-per-channel", f"{what} is quantized per channel", "Quantize the activation per tensor."
+            "activation-per-channel",
+            f"{what} is quantized per channel",
+            "Quantize the activation per tensor, or that of a float32 depthwise convolution with one zero point.",
         )
     if quantizer.small_float is not None:
         raise Refusal(
