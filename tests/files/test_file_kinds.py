@@ -69,6 +69,24 @@ KINDS: dict[str, tuple[bytes, str]] = {
         (56).to_bytes(8, "little") + b'{"w":{"dtype":"F32","data_offsets":[0,4]}}' + bytes(18),
         "safetensors",
     ),
+    "openvino": (b'<?xml version="1.0"?>\n<net name="m" version="11"/>', "OpenVINO"),
+    "utf16": ("the model is on the share".encode("utf-16"), "text file"),
+    "utf8": ("模型在共享盘上".encode(), "text file"),
+    "caffe": (b'name: "LeNet"\nlayer {\n  name: "conv1"\n}\n', "Caffe network .*prototxt"),
+    "caffemodel": (b"\x0a\x05LeNet\xa2\x06\x14\x0a\x05conv1\x12\x0bConvolution", "caffemodel"),
+    "ncnn": (b"7767517\n75 83\nInput data 0 1 data\n", "ncnn"),
+    "rknn": (b"RKNN" + bytes(60), "Rockchip"),
+    "engine": (b"ftrt" + bytes(60), "TensorRT engine"),
+    "mlir": (b"ML\xefR\x01MLIR19" + bytes(50), "MLIR's bytecode"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5"),
+    "keras": (zipped("metadata.json", "config.json", "model.weights.h5"), "Keras"),
+    "npz": (zipped("a.npy"), "NumPy arrays"),
+    "pickle_0": (b"(dp0\nVa\np1\n(lp2\nI1\nas.", "pickle"),
+    "tensor": (onnx.load(MODEL).graph.initializer[0].SerializeToString(), "one tensor"),
+    "node": (onnx.load(MODEL).graph.node[0].SerializeToString(), "one node"),
+    "graph": (onnx.load(MODEL).graph.SerializeToString(), "graph .*without the model.*make_model"),
+    "value": (onnx.load(MODEL).graph.input[0].SerializeToString(), "the type of one tensor"),
+    "tiny": (b"\x13\x04\x2c\xd0", r"not known here \(size 4, first bytes 13 04 2c d0\)"),
     "random": (np.random.default_rng(0).bytes(1 << 15), "encrypted"),
     "zeros": (bytes(5000), "zeros only"),
     "empty": (b"", "empty file"),
@@ -93,6 +111,12 @@ def test_a_damaged_model_is_still_a_damaged_model(tmp_path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelFileError, match="not a valid ONNX model"):
         amct_onnx.convert_qat_model(path, tmp_path / "m")
+
+
+def test_a_directory_is_named_with_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ModelFileError, match="a directory with a TensorFlow SavedModel"):
+        amct_onnx.convert_qat_model(tmp_path, tmp_path / "m")
 
 
 @pytest.mark.parametrize("kind", ["deploy", "fake-quant"])

@@ -15,6 +15,8 @@ HERE = "\0"
 """External location of tensors in the model file itself. No file has this name."""
 MAX_GRAPH_BYTES = 2**31 - 1
 """Bytes of protobuf, large tensors apart, that the protobuf library parses."""
+MAX_FIELDS = 64
+"""Different fields of one message that are looked at; the largest message of ONNX has 15."""
 MAX_DEPTH = 100
 """Limit of nested messages, as in the protobuf library."""
 WINDOW = 1 << 18
@@ -38,6 +40,19 @@ def graph_without_large_tensors(source: SourceFile) -> bytes:
     """
     pieces = _Scan(source).message("model", 0, source.size, 0)
     return b"".join(pieces)
+
+
+def outermost_fields(source: SourceFile) -> set[tuple[int, int]]:
+    """Numbers and wire types of the outermost fields of a protobuf message; none of what is no such message."""
+    fields: set[tuple[int, int]] = set()
+    scan, position = _Scan(source), 0
+    try:
+        while position < source.size and len(fields) < MAX_FIELDS:
+            number, wire, _, position, _ = scan._field(position, source.size)
+            fields.add((number, wire))
+    except ModelFileError:
+        return set()
+    return fields
 
 
 class _Scan:
@@ -102,7 +117,7 @@ class _Scan:
         elif wire in (FIXED32, FIXED64):
             end = first + (4 if wire == FIXED32 else 8)
         else:
-            raise self._error(position, f"unknown wire type {wire}")
+            raise self._error(position, f"its bytes are not those of a model: protobuf has no wire type {wire}")
         if number == 0 or end > stop:
             raise self._error(position, "a field ends beyond its message: the file is truncated or damaged")
         return number, wire, first, end, value
@@ -124,7 +139,7 @@ class _Scan:
                 break
             shift += 7
         else:
-            raise self._error(position, "a number has more than ten bytes")
+            raise self._error(position, "its bytes are not those of a model: a number has more than ten")
         end = self._start + index
         if end > stop:
             raise self._error(position, "the file is truncated")

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
-from amct_onnx.files.file_kinds import HEAD_BYTES, file_kind
+from amct_onnx.files.file_kinds import file_kind
 from amct_onnx.files.file_tensor import FileTensor, SourceFile
 from amct_onnx.files.graph_check import check_graph, graphs_of
 from amct_onnx.files.passed_inputs import FALSE_ENDS, settle_passed_inputs
@@ -23,6 +23,8 @@ from amct_onnx.files.sparse_constants import SparseError, densify_constants
 
 INPUT_FILES = "amct_onnx.input_files"
 """Key in ``model.meta``: (device, inode) of every file that the model was read from."""
+MAX_NAMED = 3
+"""Models that an error names of a directory."""
 TYPED_FIELDS = {
     ir.DataType.FLOAT: "float_data",
     ir.DataType.COMPLEX64: "float_data",
@@ -46,6 +48,8 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
     try:
         if not path.exists():
             raise ModelNotFoundError(f"{path}: no such file. Give the path of an .onnx model.")
+        if path.is_dir():
+            raise ModelFileError(f"{path}: a directory{_model_within(path)}. Give the path of an .onnx model.")
         if not path.is_file():
             raise ModelFileError(f"{path}: not a regular file. Give the path of an .onnx model.")
         source = SourceFile(Path(os.path.realpath(path)))
@@ -78,6 +82,15 @@ def read_proto(model_file: str | os.PathLike[str]) -> onnx.ModelProto:
         ) from error
 
 
+def _model_within(folder: Path) -> str:
+    """What a directory is or holds that could have been meant."""
+    for name, what in (("saved_model.pb", "TensorFlow SavedModel"), ("Manifest.json", "Core ML package")):
+        if (folder / name).is_file():
+            return f" with a {what}"
+    models = sorted(p.name for p in folder.glob("*.onnx"))[:MAX_NAMED]
+    return f" with {', '.join(models)}" if models else ""
+
+
 def _as_file_error(path: Path, error: OSError) -> ModelFileError:
     return ModelFileError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.")
 
@@ -90,7 +103,7 @@ def _recognised(path: Path, source: SourceFile) -> ir.Model:
             return model
         raise ModelFileError(f"{path}: not an ONNX model with a graph and outputs. Export the model again.")
     except ModelFileError as error:
-        what = file_kind(bytes(source.read(0, min(source.size, HEAD_BYTES))), source.size)
+        what = file_kind(source)
         if what is None:
             raise
         remedy = what.remedy

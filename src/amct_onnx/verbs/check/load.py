@@ -12,7 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
-from amct_onnx.files.file_kinds import HEAD_BYTES, file_kind
+from amct_onnx.files.file_kinds import file_kind
+from amct_onnx.files.file_tensor import SourceFile
 from amct_onnx.verbs.check.file_facts import FileFacts, drop_sparse_values, facts_of
 
 
@@ -67,8 +68,7 @@ def _parse(path: Path) -> tuple[ir.Model, FileFacts]:
 
 
 def _refuse_other_files(path: Path) -> None:
-    with path.open("rb") as file:
-        what = file_kind(file.read(HEAD_BYTES), path.stat().st_size)
+    what = file_kind(SourceFile(path.resolve()))
     if what is not None:
         remedy = what.remedy
         raise ModelFileError(f"{path}: not an ONNX model but {what.name}. {remedy}")
