@@ -19,7 +19,7 @@ import numpy as np
 
 from amct_onnx.data.source import Array, DataSource, Labelled
 
-LIMIT = 1.65
+LIMIT = 1.5
 MODEL = Path(__file__).parent.parent / "tests" / "data" / "models" / "torchfx_digitsnet_u8_bnfold_op13"
 
 

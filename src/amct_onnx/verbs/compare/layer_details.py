@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class InputHistogram:
-    """What the quantizer of a layer's input met in the source, over all samples.
+    """What the quantizer of a layer's input met in the source, in every eighth batch from the first on.
 
     Attributes:
         low, high: the range beyond which it saturates, as floats.
+        values: how many were counted; NaN lies in no bin.
         counts: of 66 bins of width (high - low) / 32: 17 below the range, 32 of it, 17 above. The first and the last
             hold all that lies beyond as well.
     """
 
     low: float
     high: float
+    values: int
     counts: tuple[int, ...]
 
 

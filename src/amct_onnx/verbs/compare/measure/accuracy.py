@@ -110,7 +110,9 @@ def find_flips(scores: Mapping[str, Array], labels: Array, compared: int) -> Fli
 
 def _ordered(scores: Array) -> Array:
     """Scores among which NaN is the smallest."""
-    return np.where(np.isnan(scores), -np.inf, scores) if scores.dtype.kind == "f" else scores
+    if scores.dtype.kind != "f" or not np.isnan(scores.min(initial=np.inf)):  # min keeps a NaN
+        return scores
+    return np.where(np.isnan(scores), -np.inf, scores)
 
 
 def ranks(scores: Array, labels: Array) -> Int64:
@@ -125,9 +127,9 @@ def ranks(scores: Array, labels: Array) -> Int64:
         counted = " (labels that count from 1 need 1 less)" if wrong == classes and labels.min() > 0 else ""
         raise DataError(f"A label is {wrong}; the output has the classes 0 to {classes - 1}{counted}. Correct it.")
     values = _ordered(scores)
-    own = np.take_along_axis(values, labels[:, None], axis=1)
+    own = values[np.arange(len(values)), labels][:, None]
     before = np.arange(classes) < labels[:, None]
-    return np.asarray((values > own).sum(axis=1) + ((values == own) & before).sum(axis=1), np.int64)
+    return np.asarray(((values > own) | ((values == own) & before)).sum(axis=1), np.int64)
 
 
 def is_classifier(values: Array, labels: Array | None) -> bool:

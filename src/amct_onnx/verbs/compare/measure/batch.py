@@ -15,7 +15,7 @@ from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key
 from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy, Flips, find_flips, is_classifier, ranks
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
-from amct_onnx.verbs.compare.measure.input_histogram import input_bins
+from amct_onnx.verbs.compare.measure.input_histogram import EVERY, input_bins, saturated
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, run_named
 from amct_onnx.verbs.compare.measure.statistics import (
     QuantizerStatistics,
@@ -155,8 +155,9 @@ class Runner:
             same = (quantizer.tensor, quantizer.scale, quantizer.offset)
             if same not in inputs:
                 values = as_float(found[SOURCE][quantizer.tensor])
-                bins, clipped = input_bins(values, quantizer)
-                inputs[same] = QuantizerStatistics(values.size, clipped, bins=bins)
+                inputs[same] = QuantizerStatistics(values.size, sum(saturated(values, quantizer)))
+                if batch.number % EVERY == 0:
+                    inputs[same].binned, inputs[same].bins = values.size, input_bins(values, quantizer)
             made.quantizers[quantizer.layer, SOURCE] = replace(inputs[same])
         for key, session in self.deploy.items():
             for count in session.counts():

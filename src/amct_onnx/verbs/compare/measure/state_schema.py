@@ -63,6 +63,7 @@ class QuantizerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     saturated: Count
     ties: Count
     largest_accumulator: Count
+    binned: Count
     bins: Annotated[tuple[Count, ...], Meta(max_length=BINS)]
 
 
@@ -193,14 +194,16 @@ def _tensor(content: TensorContent, place: str, key: Key, samples: int) -> Tenso
 def _quantizer(content: QuantizerContent, place: str) -> QuantizerStatistics:
     made = QuantizerStatistics(**msgspec.structs.asdict(content))
     # what is in no bin is NaN, which saturates
-    numbers, inside = sum(made.bins), sum(made.bins[OUTSIDE : OUTSIDE + INSIDE])
+    numbers, inside, kept = sum(made.bins), sum(made.bins[OUTSIDE : OUTSIDE + INSIDE]), made.values - made.saturated
     _hold(
         place,
         (
             ("saturated", made.saturated <= made.values),
             ("ties", made.ties <= made.values),
             ("bins", len(made.bins) in (0, BINS)),
-            ("bins", not made.bins or numbers <= made.values and inside == made.values - made.saturated),
+            ("binned", (made.binned > 0) <= bool(made.bins) and numbers <= made.binned <= made.values),
+            ("bins", inside <= kept and numbers - inside <= made.saturated),
+            ("bins", not made.bins or made.binned < made.values or inside == kept),
         ),
     )
     return made

@@ -232,15 +232,17 @@ class SourceTensor:
 
 @dataclass
 class QuantizerStatistics:
-    """What a quantizer met: elements, clipped ones, exact ties, the largest accumulator behind it, see ``input_bins``.
+    """What a quantizer met: elements, clipped ones, exact ties, the largest accumulator behind it.
 
-    The tuple is replaced, never changed: quantizers of one tensor share their first batch's.
+    ``bins`` are those of ``input_bins``, of the ``binned`` elements among ``values``. The tuple is replaced, never
+    changed: quantizers of one tensor share their first batch's.
     """
 
     values: int = 0
     saturated: int = 0
     ties: int = 0
     largest_accumulator: int = 0
+    binned: int = 0
     bins: tuple[int, ...] = ()
 
     def merge(self, other: QuantizerStatistics) -> None:
@@ -249,6 +251,7 @@ class QuantizerStatistics:
         self.saturated += other.saturated
         self.ties += other.ties
         self.largest_accumulator = max(self.largest_accumulator, other.largest_accumulator)
+        self.binned += other.binned
         if self.bins and other.bins:
             self.bins = tuple(a + b for a, b in zip(self.bins, other.bins, strict=True))
         else:

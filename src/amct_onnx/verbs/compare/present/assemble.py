@@ -245,7 +245,7 @@ def _input(quantizer: Quantized | None, results: Results) -> InputHistogram | No
     met = results.quantizers.get((quantizer.layer, SOURCE)) if quantizer is not None else None
     if quantizer is None or met is None:
         return None
-    return InputHistogram(quantizer.low, quantizer.high, met.bins)
+    return InputHistogram(quantizer.low, quantizer.high, met.binned, met.bins)
 
 
 def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:

@@ -10,12 +10,14 @@ from amct_onnx.verbs.compare.present.html.details import RANGE, SIDE, Detail, de
 from support.comparison_reports import example
 
 
-def with_input(counts: dict[int, int], values: int) -> Detail:
+def with_input(counts: dict[int, int], values: int, binned: int | None = None) -> Detail:
     """The first layer, with so many numbers in each bin; NaN is what is missing."""
     report = example()
     layer = report["layers"][0]
-    layer["input"].update(low=-1.0, high=1.0, counts=[counts.get(i, 0) for i in range(2 * SIDE + RANGE)])
-    layer["counts"][0].update(values=values)
+    bins = [counts.get(i, 0) for i in range(2 * SIDE + RANGE)]
+    layer["input"].update(low=-1.0, high=1.0, values=values if binned is None else binned, counts=bins)
+    clipped = values - sum(bins[SIDE : SIDE + RANGE]) if binned is None else 7
+    layer["counts"][0].update(values=values, saturated=clipped)
     return detail(report, 0)
 
 
@@ -26,6 +28,14 @@ def test_each_side_of_the_range_has_its_share() -> None:
     )
     assert chart.inside.count("M") == 1 and chart.clipped.count("M") == 3
     assert [t.label for t in chart.ticks] == ["-1", "1"] and chart.low < chart.high
+
+
+def test_bars_of_some_batches_say_so() -> None:
+    chart = with_input({SIDE - 1: 1, SIDE + 3: 19}, 100, 20).input
+    assert chart is not None and chart.text == (
+        "The quantizer holds -1 to 1. Clipped: 7 % of 100 values. "
+        "The bars count every eighth batch, 20 values (5 % below the range)."
+    )
 
 
 def test_what_is_not_clipped_is_said_and_no_share_looks_like_none() -> None:

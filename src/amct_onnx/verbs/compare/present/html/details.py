@@ -119,15 +119,18 @@ def _input_chart(layer: Mapping[str, Any], source: str) -> InputChart | None:
 
 
 def _clipped_text(layer: Mapping[str, Any], counts: list[int], source: str) -> str:
-    values = next((c["values"] for c in layer["counts"] if c["model"] == source), sum(counts))
-    below, above, nan = sum(counts[:SIDE]), sum(counts[SIDE + RANGE :]), values - sum(counts)
+    met = next(c for c in layer["counts"] if c["model"] == source)
+    values, lost, binned = met["values"], met["saturated"], layer["input"]["values"]
+    below, above, nan = sum(counts[:SIDE]), sum(counts[SIDE + RANGE :]), binned - sum(counts)
     parts = [("below the range", below), ("above it", above), ("NaN", nan)]
-    told = [f"{_percent(n, values)} {where}" for where, n in parts if n]
-    lost = below + above + nan
+    told = ", ".join(f"{_percent(n, binned)} {where}" for where, n in parts if n)
+    bars = "" if binned == values else f" The bars count every eighth batch, {binned:,} values"
     held = f"The quantizer holds {figure(layer['input']['low'])} to {figure(layer['input']['high'])}."
     if not lost:
-        return f"{held} None of {values:,} values is clipped."
-    return f"{held} Clipped: {_percent(lost, values)} of {values:,} values ({', '.join(told)})."
+        return f"{held} None of {values:,} values is clipped.{bars}{'.' if bars else ''}"
+    clipped = f"{held} Clipped: {_percent(lost, values)} of {values:,} values"
+    sides = f" ({told})" if told else ""
+    return f"{clipped}.{bars}{sides}." if bars else f"{clipped}{sides}."
 
 
 def _percent(part: int, whole: int) -> str:
