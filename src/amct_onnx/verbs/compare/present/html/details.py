@@ -119,9 +119,10 @@ def _input_chart(layer: Mapping[str, Any], source: str) -> InputChart | None:
 
 
 def _clipped_text(layer: Mapping[str, Any], counts: list[int], source: str) -> str:
-    met = next(c for c in layer["counts"] if c["model"] == source)
-    values, lost, binned = met["values"], met["saturated"], layer["input"]["values"]
+    binned = layer["input"]["values"]
     below, above, nan = sum(counts[:SIDE]), sum(counts[SIDE + RANGE :]), binned - sum(counts)
+    met = next((c for c in layer["counts"] if c["model"] == source), None)
+    values, lost = (met["values"], met["saturated"]) if met is not None else (binned, below + above + nan)
     parts = [("below the range", below), ("above it", above), ("NaN", nan)]
     told = ", ".join(f"{_percent(n, binned)} {where}" for where, n in parts if n)
     bars = "" if binned == values else f" The bars count every eighth batch, {binned:,} values"
