@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amct_onnx.errors import AmctError
+from amct_onnx.files.read import read_model
+from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.plan.planner import make_plan
+from amct_onnx.plan.settings import DROP, PlanSettings
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from amct_onnx.verbs.convert.report import ConversionReport
 from support.exporter_patterns import PATTERNS, Patterns
@@ -50,6 +54,16 @@ FLOAT_HEAD = """
 ## Layers that stay float
 
 | model | layer | operator | reason | detail |
+|---|---|---|---|---|
+"""
+PAIRS_HEAD = """
+## Quantizer pairs for each int8 layer
+
+AscendQuant + AscendAntiQuant pairs, divided by the int8 layers of all models of an exporter here. Before: as many as
+the source asks for. Exact: what is left by default, where no number changes. Dropped: what `--residual_quantizers drop`
+leaves, which changes numbers: those pairs whose AscendQuant an int8 layer reads as well.
+
+| exporter | int8 layers | before | exact | dropped |
 |---|---|---|---|---|
 """
 MATRIX_HEAD = """
@@ -113,6 +127,30 @@ def _model_row(outcome: Outcome) -> str:
     return f"| {outcome.name} | {_cell(meta['version'])} | {layers} | {rest} |"
 
 
+def _pairs_row(exporter: str, outcomes: list[Outcome]) -> str:
+    """Of all models of an exporter: int8 layers, and the pairs of each before, with the exact rules, and dropped."""
+    layers, before, exact, dropped = 0, 0, 0, 0
+    for outcome in outcomes:
+        if outcome.report is None:
+            continue
+        actions = Counter(r.action for r in outcome.report.residuals)
+        layers += len(outcome.report.converted)
+        before += actions["anti-quant"] + actions["elided"]
+        exact += actions["anti-quant"]
+        dropped += _left_when_dropped(outcome.name) if actions["anti-quant"] else 0
+    if not layers:
+        return f"| {exporter} | 0 | – | – | – |"
+    return f"| {exporter} | {layers} | " + " | ".join(f"{n / layers:.2f}" for n in (before, exact, dropped)) + " |"
+
+
+def _left_when_dropped(name: str) -> int:
+    """The pairs that stay AscendQuant and AscendAntiQuant with ``--residual_quantizers drop``."""
+    model = normalise(read_model(MODELS / name / "model.onnx"))
+    plan = make_plan(model, PlanSettings(residual_quantizers=DROP))
+    left = [p for p in (*plan.pairs, *plan.moved) if not p.elided and not p.dropped and p.source]
+    return sum(p.quantizer is not None and p.quantizer.per_tensor_int8 for p in left)
+
+
 def _happened(outcome: Outcome, layers: list[str], tensors: list[str]) -> Counter[str]:
     """What the ledger says about the layers and the quantized tensors on which a pattern was found."""
     found: Counter[str] = Counter()
@@ -153,7 +191,9 @@ def make_page(folder: Path, convert: Convert = convert) -> str:
     models = "| model | exporter | int8 layers | quantizers of no layer |\n|---|---|---|---|\n"
     models += "".join(_model_row(o) + "\n" for o in outcomes)
     floats = "".join(row + "\n" for o in outcomes if o.report for row in float_rows(o.name, o.report))
-    return HEAD + models + FLOAT_HEAD + floats + MATRIX_HEAD + _matrix(outcomes)
+    by_exporter = {e: [o for o in outcomes if o.exporter == e] for e in [*EXPORTERS.values(), POST_PROCESSED]}
+    pairs = PAIRS_HEAD + "".join(_pairs_row(*of) + "\n" for of in by_exporter.items())
+    return HEAD + models + pairs + FLOAT_HEAD + floats + MATRIX_HEAD + _matrix(outcomes)
 
 
 def main() -> None:
