@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.graph.edit import GraphEditor
+from amct_onnx.graph.moves import data_inputs, fills
+from amct_onnx.graph.quantizer_nodes import is_op
 
 
 class LoweringEditor:
@@ -18,6 +20,7 @@ class LoweringEditor:
     def __init__(self, model: ir.Model) -> None:
         self._edit = GraphEditor(model)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._halves: set[ir.Value] = set()
         self._before: ir.Node | None = None
         self._after: ir.Node | None = None
         self._prefix = ""
@@ -67,8 +70,27 @@ class LoweringEditor:
         return self.node("Cast", [value], [ir.AttrInt64("to", int(to))])
 
     def half(self, value: ir.Value) -> ir.Value:
-        """Round a float32 tensor to float16, held in float32 again."""
-        return self.cast(self.cast(value, ir.DataType.FLOAT16), ir.DataType.FLOAT)
+        """Round a float32 tensor to float16, held in float32 again; one that holds such numbers already stays."""
+        if not self._holds_half(value):
+            value = self.cast(self.cast(value, ir.DataType.FLOAT16), ir.DataType.FLOAT)
+            self._halves.add(value)
+        return value
+
+    def _holds_half(self, value: ir.Value) -> bool:
+        """Whether only what chooses among its numbers stands between a rounding to float16 and this tensor."""
+        waiting, seen = [value], set[ir.Value]()
+        while waiting:
+            current = waiting.pop()
+            if current in self._halves or current in seen:
+                continue
+            seen.add(current)
+            node = current.producer()
+            positions = (0,) if is_op(node, "Relu") else () if node is None or fills(node) else data_inputs(node)
+            inputs = [node.inputs[i] for i in positions] if node is not None else []
+            if not inputs:
+                return False
+            waiting += [v for v in inputs if v is not None]
+        return True
 
     def times(self, value: ir.Value, factor: ir.Value, count: int = 1) -> ir.Value:
         """Multiply ``count`` times."""
