@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from amct_onnx import __version__
 from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
+from amct_onnx.cli.late_imports import import_late
 from amct_onnx.cli.limits import check_limits, limit_met
 from amct_onnx.cli.parser import Help, Parser
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
@@ -50,6 +51,7 @@ def run_command(argv: Sequence[str] | None) -> int:
         return EXIT_BAD_INPUT
     try:
         check_limits()
+        import_late()
         code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code
