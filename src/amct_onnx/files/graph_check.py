@@ -8,6 +8,8 @@ wrongly, and nothing here needs them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import onnx
@@ -70,7 +72,6 @@ def _check_opsets(path: Path, imports: dict[str, int]) -> None:
 
 
 def _check_nodes(path: Path, root: ir.Graph, version: int) -> None:
-    schemas: dict[str, OpSchema | None] = {}
     try:
         graphs = [root, *root.subgraphs()]
     except TypeError as error:
@@ -92,11 +93,9 @@ def _check_nodes(path: Path, root: ir.Graph, version: int) -> None:
                 raise _error(path, node, f"reads tensor '{read.name}', which nothing defines")
         if node.domain not in DEFAULT_DOMAINS and node.op_type not in LIKE_DEFAULT.get(node.domain, ()):
             continue
-        if node.op_type not in schemas:
-            schemas[node.op_type] = _schema(node.op_type, version)
-        schema = schemas[node.op_type]
-        if schema is not None:
-            _check_against(path, node, schema)
+        operator = _operator(node.op_type, version)
+        if operator is not None:
+            _check_against(path, node, operator)
 
 
 def _is_defined(value: ir.Value) -> bool:
@@ -122,38 +121,84 @@ def _check_calls(model: ir.Model, path: Path) -> None:
                     raise _error(path, node, f"has {len(given)} {kind}; the function of this name has {len(known)}")
 
 
-def _schema(op_type: str, version: int) -> OpSchema | None:
+@dataclass(frozen=True)
+class _Parameters:
+    """The inputs or the outputs of an operator.
+
+    Attributes:
+        kind: which of the two, for people.
+        low: the fewest.
+        high: the most.
+        required: number and name of those that a node must name.
+    """
+
+    kind: str
+    low: int
+    high: int
+    required: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """What a node is held to.
+
+    Attributes:
+        inputs, outputs: how many, and which are required.
+        kinds: the attribute types of this version, and of the newest where only that has an attribute.
+        required: names of required attributes.
+    """
+
+    inputs: _Parameters
+    outputs: _Parameters
+    kinds: dict[str, int]
+    required: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _operator(op_type: str, version: int) -> _Operator | None:
+    """An operator of the default domain; None for one that it does not have.
+
+    Kept, because onnx makes new objects of the whole schema each time it is asked.
+    """
     try:
-        return onnx.defs.get_schema(op_type, max(1, version), "")
+        schema = onnx.defs.get_schema(op_type, max(1, version), "")
+        newest = onnx.defs.get_schema(op_type, MAX_OPSET, "")
     except onnx.defs.SchemaError:
         return None
+    # exporters write attributes of later versions; they are read as in these
+    return _Operator(
+        _Parameters("inputs", schema.min_input, schema.max_input, _required(schema.inputs)),
+        _Parameters("outputs", schema.min_output, schema.max_output, _required(schema.outputs)),
+        {n: _kind(a) for n, a in (*newest.attributes.items(), *schema.attributes.items())},
+        tuple(n for n, a in schema.attributes.items() if a.required),
+    )
 
 
-def _check_against(path: Path, node: ir.Node, schema: OpSchema) -> None:
-    for kind, values, low, high, parameters in (
-        ("inputs", node.inputs, schema.min_input, schema.max_input, schema.inputs),
-        ("outputs", node.outputs, schema.min_output, schema.max_output, schema.outputs),
-    ):
-        if not low <= len(values) <= high:
-            raise _error(path, node, f"has {len(values)} {kind}; the operator has {_span(low, high)}")
-        for index, (value, parameter) in enumerate(zip(values, parameters, strict=False)):
-            if parameter.option == OpSchema.FormalParameterOption.Single and (value is None or value.name == ""):
-                raise _error(path, node, f"lacks '{parameter.name}', number {index} of its {kind}")
-    newest = _schema(schema.name, MAX_OPSET)
-    assert newest is not None
+def _required(parameters: Iterable[OpSchema.FormalParameter]) -> tuple[tuple[int, str], ...]:
+    single = OpSchema.FormalParameterOption.Single
+    return tuple((i, p.name) for i, p in enumerate(parameters) if p.option == single)
+
+
+def _check_against(path: Path, node: ir.Node, operator: _Operator) -> None:
+    for values, known in ((node.inputs, operator.inputs), (node.outputs, operator.outputs)):
+        if not known.low <= len(values) <= known.high:
+            has = f"has {len(values)} {known.kind}; the operator has {_span(known.low, known.high)}"
+            raise _error(path, node, has)
+        for index, name in known.required:
+            if index < len(values) and ((value := values[index]) is None or value.name == ""):
+                raise _error(path, node, f"lacks '{name}', number {index} of its {known.kind}")
     for name, attribute in node.attributes.items():
-        # exporters write attributes of later versions; they are read as in these
-        known = schema.attributes.get(name) or newest.attributes.get(name)
-        if known is None and name.startswith(INTERNAL):
+        kind = operator.kinds.get(name)
+        if kind is None and name.startswith(INTERNAL):
             continue
-        if known is None:
+        if kind is None:
             raise _error(path, node, f"has the attribute '{name}', which the operator does not know")
-        if not attribute.is_ref() and _kind(known) != int(attribute.type):
+        if not attribute.is_ref() and kind != int(attribute.type):
             raise _error(path, node, f"attribute '{name}' is of type {attribute.type.name}, which it does not take")
         if isinstance(attribute.value, bytes):
             raise _error(path, node, f"has text that is not UTF-8 in attribute '{name}': {attribute.value!r}")
-    for name, known in schema.attributes.items():
-        if known.required and name not in node.attributes:
+    for name in operator.required:
+        if name not in node.attributes:
             raise _error(path, node, f"lacks the attribute '{name}'")
 
 
@@ -171,18 +216,26 @@ def _error(path: Path, node: ir.Node, what: str) -> ModelFileError:
     return ModelFileError(f"{path}: node '{node.name}' ({node.op_type}) {what}. {AGAIN}")
 
 
-TEXTS = ("name", "doc_string", "domain", "overload", "producer_name", "producer_version")
+TEXTS: dict[type, tuple[str, ...]] = {
+    ir.Model: ("doc_string", "domain", "producer_name", "producer_version"),
+    ir.Graph: ("name", "doc_string"),
+    ir.Node: ("name", "doc_string", "domain", "overload"),
+    ir.Value: ("name", "doc_string"),
+}
+"""The texts that the written model will hold of an item, apart from attributes, metadata and sizes."""
 
 
 def _texts_of(item: ir.Model | ir.Graph | ir.Node | ir.Value) -> Iterator[object]:
     """Every text that the written model will hold of an item, apart from attributes."""
-    for field in TEXTS:
-        yield getattr(item, field, None)
+    for field in TEXTS[type(item)]:
+        yield getattr(item, field)
     for key, value in item.metadata_props.items():
         yield key
         yield value
-    for size in getattr(item, "shape", None) or ():
-        yield getattr(size, "value", None)
+    if isinstance(item, ir.Value) and item.shape is not None:
+        for size in item.shape:
+            if not isinstance(size, int):
+                yield size.value
 
 
 def _check_text(path: Path, names: Iterable[object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
@@ -116,7 +117,8 @@ class GraphEditor:
 
     def constant(self, name: str, content: Array | ir.TensorProtocol) -> ir.Value:
         """Register an initializer; it lies in the outermost graph, where every body sees it."""
-        tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content)
+        # ir.tensor asks for protocols, which takes longer than all that follows
+        tensor = ir.Tensor(np.asarray(content)) if isinstance(content, (np.ndarray, np.generic)) else content
         name = self.value_names.take(name)
         tensor.name = name
         value = ir.Value(

@@ -80,7 +80,7 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     inferred_types = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
     for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
         kind = inferred_types.get(value.name or "")
-        if kind is None:
+        if kind is None or _is_held(value, kind):
             continue
         shape, of_type = ir.serde.deserialize_type_proto_for_shape(kind), ir.serde.deserialize_type_proto_for_type(kind)
         if shape is not None and value.shape != shape:
@@ -93,6 +93,15 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
             results = [g for a in proto.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
             for body, result in zip(bodies, results, strict=True):
                 _take_over(body, result)
+
+
+def _is_held(value: ir.Value, kind: onnx.TypeProto) -> bool:
+    """Whether a tensor has this type and shape already, as most have; told without an object for each size."""
+    tensor = kind.tensor_type
+    if value.shape is None or not isinstance(value.type, ir.TensorType) or not tensor.HasField("shape"):
+        return False
+    sizes = tuple(getattr(d, field) if (field := d.WhichOneof("value")) else None for d in tensor.shape.dim)
+    return value.type.dtype == tensor.elem_type and not kind.denotation and value.shape.dims == sizes
 
 
 def stored_shape(value: ir.Value | None) -> tuple[int, ...] | None:
