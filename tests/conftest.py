@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 
 from support.comparison_cases import DIGITS, Case, converted
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from walking, all along the run, over what was imported and collected: that stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
