@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import json_format, text_format
 
 import amct_onnx
-from amct_onnx.errors import ModelFileError, NoQuantizerError
+from amct_onnx.errors import ModelFileError, NoQuantizerError, UnsupportedModelError
 
 MODEL = Path(__file__).parents[1] / "data" / "reports" / "pass_through" / "03_v_l.onnx"
 
@@ -135,3 +135,12 @@ def test_a_session_says_that_a_model_is_no_deploy_model(tmp_path: Path) -> None:
     for path, kind in ((MODEL, "QAT model"), (report.fake_quant_model, "fake-quant model")):
         warning = amct_onnx.DeploySession(path).warnings[0]
         assert f"no Ascend operator: it is a {kind}. " in warning
+
+
+@pytest.mark.parametrize("kind", ["QAT", "fake-quant"])
+def test_no_results_are_written_that_would_be_taken_for_a_device_s(kind: str, tmp_path: Path) -> None:
+    report = amct_onnx.convert_qat_model(MODEL, tmp_path / "m")
+    given, remedy = (MODEL, "Convert it") if kind == "QAT" else (report.fake_quant_model, "Give the deploy model")
+    with pytest.raises(UnsupportedModelError, match=f"is a {kind} model .*not those of a device. {remedy}"):
+        amct_onnx.simulate(given, tmp_path / "none.npz", tmp_path / "results")
+    assert not (tmp_path / "results").exists()

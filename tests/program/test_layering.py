@@ -22,7 +22,7 @@ IMPORTS: dict[str, set[str]] = {
     "normalise": {"errors", "common", "graph"},
     "plan": {"errors", "common", "files", "graph", "device"},
     "verbs/check": {"errors", "common", "files", "graph", "device"},
-    "verbs/simulate": {"errors", "common", "data", "files", "device"},
+    "verbs/simulate": {"errors", "common", "data", "files", "device", "graph"},
     "emit": {"errors", "common", "graph", "plan"},
     "verbs/bias": {"common", "files", "graph", "normalise", "plan"},
     "verbs/doctor": {"errors", "common", "data", "files", "graph", "device", "normalise", "plan", "emit"},

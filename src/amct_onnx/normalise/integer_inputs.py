@@ -1,45 +1,49 @@
-"""Integers that no QuantizeLinear of the model made: a uint8 or int8 graph input, a Gather from a table of integers.
+"""Integers that no QuantizeLinear of the model made: a uint8 or int8 graph input, a table, other rounding operators.
 
 DequantizeLinear reads them: they are the quantized activation already. An int8 layer needs an AscendQuant in front of
 it, which alone tells the compiler the zero point that it folds into the bias. So x = DequantizeLinear(i) becomes
 DequantizeLinear(QuantizeLinear((i - zero) * scale)), with the factors of the node itself. This is exact: fl((i - zero)
 * scale) / scale differs from the integer i - zero by less than 255 * 2^-22 in float32, and by less than 255 * 3 * 2^-12
 < 0.19 where AscendQuant computes in float16; rounding gives i - zero back, and adding the zero point gives i.
+
+The same holds for whole numbers times a scale, however they were rounded (sign(x) * floor(|x| / s + 0.5) * s, a Cast
+to an integer and back): the operators that round them stay, and a pair behind them gives the layer its integers.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.edit import STANDS_FOR, GraphEditor, nodes_of, stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
+from amct_onnx.graph.refused import note_form
+from amct_onnx.normalise.integer_valued import IntegerValues, Span, product
 
 QUANTIZED = (ir.DataType.INT8, ir.DataType.UINT8)
 PASSED_BY = frozenset("Identity Clip Cast".split())
 FLOAT16_NORMAL = 2.0**-14
 """Below it float16 loses bits: (i - zero) * scale would not stay within the bound above."""
 FLOAT16_LARGE = 65504.0
+MAX_FACTORS = 4
+"""Products within a product."""
 
 
 def quantize_integer_inputs(model: ir.Model) -> None:
     """Rewrite the graph in place; per-tensor factors of a size that float16 holds."""
-    constants = ConstantEvaluator(opset_of(model))
-    editor: GraphEditor | None = None
+    constants, editor = ConstantEvaluator(opset_of(model)), GraphEditor(model)
+    _quantize_whole_numbers(model, constants, editor)
     for node in nodes_of(model):
         if node.domain != "" or not node.inputs:
             continue
-        if node.op_type == "Cast" and node.attributes["to"].as_int() == int(ir.DataType.FLOAT):
-            found = _written_out(node, constants)
-            if found is not None:
-                editor = editor or GraphEditor(model)
-                _quantize(*found, editor)
-        elif node.op_type == "DequantizeLinear" and _is_input(node.inputs[0], integer_type(node, constants), constants):
+        if node.op_type == "DequantizeLinear" and _is_input(node.inputs[0], integer_type(node, constants), constants):
             if _factors_fit(node, constants):
-                editor = editor or GraphEditor(model)
                 _rewrite(node, integer_type(node, constants), editor)
 
 
@@ -53,62 +57,94 @@ def _is_input(value: ir.Value | None, kind: ir.DataType | None, constants: Const
     return node is None or node.op_type != "QuantizeLinear"
 
 
-def _written_out(cast: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Node, ir.DataType, float, int] | None:
-    """A Cast, Sub and Mul (or Div) that stand for a DequantizeLinear in front of a layer with a quantized weight.
-
-    Returns:
-        The last of these nodes, the integers' type, their scale and zero point; None for anything else.
-    """
-    value = cast.inputs[0]
-    kind = value.dtype if value is not None else None
-    if not _is_input(value, kind, constants) or kind is None:
-        return None
-    last, scale, zero = cast, 1.0, 0.0
-    for op_type in ("Sub", "Mul", "Div"):
-        step = _only_reader(last)
-        number = _number(step, constants) if step is not None and step.op_type == op_type else None
-        if step is None or number is None or step.inputs[0] is not last.outputs[0]:
+def _quantize_whole_numbers(model: ir.Model, constants: ConstantEvaluator, editor: GraphEditor) -> None:
+    """Put a pair in front of each layer with a quantized weight whose input is whole numbers times one scale."""
+    values = IntegerValues(constants)
+    for node in nodes_of(model):
+        if node.op_type not in LAYER_KINDS or node.domain != "" or not _has_quantized_weight(node, constants):
             continue
-        last = step
-        if op_type == "Sub":
-            zero = number
-        elif number != 0:
-            scale = scale * number if op_type == "Mul" else scale / number
-    low, high = (-128, 127) if kind == ir.DataType.INT8 else (0, 255)
-    reader = _only_reader(last)
-    weight = reader.inputs[1] if reader is not None and reader.op_type in LAYER_KINDS else None
-    quantized = weight is not None and is_op(weight.producer(), DEQUANTIZE)
-    fits = FLOAT16_NORMAL <= scale <= FLOAT16_LARGE / 255 and zero.is_integer() and low <= zero <= high
-    return (last, kind, scale, int(zero)) if quantized and fits else None
+        value = node.inputs[0]
+        while value is not None and (mover := value.producer()) is not None and data_inputs(mover) == (0,):
+            value = mover.inputs[0]
+        if value is None or constants.is_constant(value) or is_op(value.producer(), DEQUANTIZE):
+            continue
+        found = _factors_of(value, values)
+        maker = value.producer()
+        if found is None or maker is None:
+            continue
+        quantizer = _eight_bits(*found)
+        if quantizer is None:
+            note_form(maker, f"whole numbers {_named(found[0])}, times {found[1]:.6g}, which one scale of 8 bits lacks")
+        elif value.dtype in (None, ir.DataType.FLOAT):
+            _quantize(value, *quantizer, editor)
 
 
-def _only_reader(node: ir.Node) -> ir.Node | None:
-    uses = list(node.outputs[0].uses())
-    return uses[0].node if len(uses) == 1 and not node.outputs[0].is_graph_output() else None
-
-
-def _number(node: ir.Node, constants: ConstantEvaluator) -> float | None:
-    """The second operand, where it is one constant number."""
-    value = node.inputs[1]
-    if value is None or not constants.is_constant(value):
+def _factors_of(value: ir.Value | None, values: IntegerValues, depth: int = MAX_FACTORS) -> tuple[Span, float] | None:
+    """The whole numbers and the one number whose product a tensor is; None where it is no such product."""
+    span = values.of(value)
+    node = value.producer() if value is not None else None
+    if span.whole:
+        return span, 1.0
+    if span.low == span.high and math.isfinite(span.low) and span.low:
+        return Span(1.0, 1.0, True), span.low
+    if node is None or node.domain or node.op_type not in ("Mul", "Div") or not depth:
         return None
-    array = np.asarray(constants.array(value))
-    return float(array.reshape(-1)[0]) if array.size == 1 else None
+    parts = [p for v in node.inputs if (p := _factors_of(v, values, depth - 1)) is not None]
+    if len(parts) != 2:
+        return None
+    (first, scale), (second, other) = parts
+    if node.op_type == "Mul":
+        return product(first, second), scale * other
+    divisor = second.low * other
+    return (first, scale / divisor) if second.low == second.high and divisor else None
 
 
-def _quantize(last: ir.Node, kind: ir.DataType, scale: float, zero: int, editor: GraphEditor) -> None:
-    """Put a Q/DQ pair behind a node whose result lies on that grid already."""
-    reader = _only_reader(last)
-    assert reader is not None
+def _eight_bits(span: Span, scale: float) -> tuple[ir.DataType, float, int] | None:
+    """The type, scale and zero point that hold these multiples of a scale; None where 8 bits do not."""
+    low, high = (span.low, span.high) if scale > 0 else (-span.high, -span.low)
+    scale = abs(scale)
+    if not (low <= 0 <= high and high - low <= 255 and FLOAT16_NORMAL <= scale <= FLOAT16_LARGE / 255):
+        return None
+    if low >= 0 and high > 127:
+        return ir.DataType.UINT8, scale, 0
+    return ir.DataType.INT8, scale, 0 if low >= -128 and high <= 127 else int(-128 - low)
+
+
+def _named(span: Span) -> str:
+    """The bounds of whole numbers, in words."""
+    return f"from {span.low:g} to {span.high:g}" if math.isfinite(span.high - span.low) else "without bounds"
+
+
+def _has_quantized_weight(layer: ir.Node, constants: ConstantEvaluator) -> bool:
+    """Whether a layer multiplies by a constant that a DequantizeLinear makes, or a Cast of 8-bit integers."""
+    value = layer.inputs[1] if len(layer.inputs) > 1 else None
+    if value is None or not constants.is_constant(value):
+        return False
+    node = value.producer()
+    while node is not None and not is_op(node, DEQUANTIZE) and node.inputs and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return node is not None or value.dtype in QUANTIZED
+
+
+def _quantize(value: ir.Value, kind: ir.DataType, scale: float, zero: int, editor: GraphEditor) -> None:
+    """Put a Q/DQ pair behind a tensor that lies on that grid already."""
+    maker = value.producer()
+    assert maker is not None  # a graph input is not whole
     factors = (
-        editor.constant(f"{last.name}/scale", np.asarray(scale, np.float32)),
-        editor.constant(f"{last.name}/zero", np.asarray(zero, kind.numpy())),
+        editor.constant(f"{maker.name}/scale", np.asarray(scale, np.float32)),
+        editor.constant(f"{maker.name}/zero", np.asarray(zero, kind.numpy())),
     )
-    source = last.outputs[0]
-    integers = editor.node("QuantizeLinear", [source, *factors], reader, "quantize")
-    integers.type, integers.shape = ir.TensorType(kind), source.shape
-    value = editor.node("DequantizeLinear", [integers, *factors], reader, "dequantize", like=source)
-    reader.replace_input_with(0, value)
+    readers = list(value.uses())
+    integers, floats = (editor.node_names.take(f"{maker.name}/{label}") for label in ("quantize", "dequantize"))
+    first = editor.insert("QuantizeLinear", [value, *factors], integers, after=maker)
+    second = editor.insert("DequantizeLinear", [first.outputs[0], *factors], floats, after=first)
+    for node in (first, second):
+        node.meta[STANDS_FOR] = stands_for(maker)
+    first.outputs[0].type, first.outputs[0].shape = ir.TensorType(kind), value.shape
+    second.outputs[0].type, second.outputs[0].shape = value.type or ir.TensorType(ir.DataType.FLOAT), value.shape
+    for use in readers:
+        use.node.replace_input_with(use.idx, second.outputs[0])
 
 
 def _factors_fit(node: ir.Node, constants: ConstantEvaluator) -> bool:

@@ -11,9 +11,13 @@ from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
-from amct_onnx.graph.refused import Refusal
+from amct_onnx.graph.refused import Refusal, noted_form
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.grids import Grids
+
+ROUNDING = frozenset("Round Floor Ceil Sign Mod".split())
+MAX_STEPS = 8
+"""Operators that are followed from a layer towards one that rounds."""
 
 
 def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
@@ -54,11 +58,38 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
             "QuantizeLinear made, and no AscendQuant gives them back: it takes 8 bits and one scale that float16 holds",
             "Dequantize 8-bit integers, with one scale between 2^-14 and 2^8.",
         )
+    rounded = _rounded_by(value)
+    if rounded:
+        raise Refusal(
+            "activation-not-quantized",
+            f"its input '{name}' is rounded by {rounded}",
+            "Export the quantizer as QuantizeLinear and DequantizeLinear, of 8 bits and one scale.",
+        )
     raise Refusal(
         "activation-not-quantized",
         f"its input '{name}' has no QuantizeLinear/DequantizeLinear",
         "Train the layer with an activation quantizer.",
     )
+
+
+def _rounded_by(value: ir.Value | None) -> str:
+    """The operators in front of a layer that round its input, and why they are no quantizer; empty without any."""
+    steps: list[str] = []
+    why = ""
+    node = value.producer() if value is not None else None
+    while node is not None and len(steps) < MAX_STEPS and node.op_type not in LAYER_KINDS and node.domain == "":
+        name, op_type = stands_for(node)
+        steps.insert(0, f"{op_type} '{name}'")
+        why = why or noted_form(node)
+        if node.op_type in ROUNDING or (node.op_type == "Cast" and _to_integer(node)):
+            return f"operators that are not a quantizer of 8 bits: {', '.join(steps)}{why and f' ({why})'}"
+        moving = [v for v in node.inputs if v is not None and not v.is_initializer() and v.producer() is not None]
+        node = moving[0].producer() if moving else None
+    return ""
+
+
+def _to_integer(cast: ir.Node) -> bool:
+    return "to" in cast.attributes and ir.DataType(cast.attributes["to"].as_int()).is_integer()
 
 
 def _check_integers(quantizer: Quantizer, what: str) -> None:

@@ -1,6 +1,5 @@
 """Fake quantization written as operators: Div or Mul -> Round -> Clip -> Mul, with zero points, in any order and sign.
 
-Floor(x + 0.5) is read as Round(x), from which it differs at exact ties only.
 Clip may stand before or behind Round or at the end, and may be Max and Min, or Where and a comparison. A
 straight-through estimator's x + (round(x) - x) is round(x). A chain that is exactly a quantizer becomes
 QuantizeLinear (-> Clip) -> DequantizeLinear; at an exact tie an odd zero point picks the other neighbour. Every other
@@ -17,6 +16,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_warnings import warn
+from amct_onnx.graph.refused import note_form
 from amct_onnx.graph.shapes import stored_shape
 from amct_onnx.normalise.foreign_quantizers.affine_chains import SAME, Step, grid_of
 from amct_onnx.normalise.foreign_quantizers.grid import Grid, limits, type_for
@@ -42,7 +42,7 @@ class _Chain:
 
 def read_written_out_quantizers(model: ir.Model) -> None:
     """Rewrite the graph in place; a warning names each chain that almost is a quantizer, and says why it is none."""
-    rounds = [n for n in nodes_of(model) if n.op_type in ("Round", "Floor") and n.domain == "" and n.inputs]
+    rounds = [n for n in nodes_of(model) if n.op_type == "Round" and n.domain == "" and n.inputs]
     if not rounds:
         return
     reader = _Reader(QuantizerWriter(model))
@@ -63,19 +63,20 @@ class _Reader:
         before, after = list(self._before(node)), list(self._after(node))
         kind = node.outputs[0].dtype or node.inputs[0].dtype
         tolerance = 4 * float(np.finfo(np.float16 if kind == ir.DataType.FLOAT16 else np.float32).eps)
-        half, why = [Step(offset=-0.5)] if node.op_type == "Floor" else [], ""
+        why = ""
         pairs = sorted(((b, a) for b in before for a in after), key=lambda p: len(p[0].steps) + len(p[1].steps))
         for start, end in pairs:
             if start.value.dtype != end.value.dtype and None not in (start.value.dtype, end.value.dtype):
                 continue
-            found = grid_of([*start.steps, *half], list(end.steps), _floor(start.value), tolerance)
+            found = grid_of(list(start.steps), list(end.steps), _floor(start.value), tolerance)
             if isinstance(found, Grid):
                 found = self._expressible(start.value, found)
             if isinstance(found, Grid):
                 self._write(start.value, self._straight_through(end.value, start.value) or end.value, found)
                 return
             why = why or found or ""
-        if why and node.op_type == "Round":
+        if why:
+            note_form(node, f"it {why}")
             warn(
                 self._writer.edit.model,
                 f"Node '{node.name}' (Round) and the operators around it are almost a fake quantization: it {why}. "

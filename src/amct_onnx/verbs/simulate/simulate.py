@@ -20,8 +20,10 @@ from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import LayerCounts
 from amct_onnx.device.facts import LayerFacts
 from amct_onnx.device.session import COUNTS, LAYERS, DeploySession, LayerTensors
-from amct_onnx.errors import DataError, SettingError
+from amct_onnx.errors import DataError, SettingError, UnsupportedModelError
 from amct_onnx.files.read import read_model
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.model_kinds import FAKE_QUANT, QAT, kind_of
 from amct_onnx.verbs.simulate.dump_names import GOLDEN, board_files, golden_files, makers_of
 from amct_onnx.verbs.simulate.export_inputs import export_inputs as write_inputs
 from amct_onnx.verbs.simulate.export_inputs import free_folders
@@ -115,6 +117,7 @@ def simulate(
     profile = find_profile(device)
     if dump_format == GOLDEN and file_format != "npy":
         raise SettingError("Golden data are .npy files. Leave the format out.")
+    _refuse_other_kinds(model)
     with ResultFolder(folder) as results, DeploySession(model, device=profile.name, collect=collect) as session:
         if isinstance(data, (str, os.PathLike)):
             results.refuse_input(data)
@@ -159,3 +162,18 @@ def simulate(
         )
         results.commit(result.to_dict())
     return result
+
+
+def _refuse_other_kinds(model: str | os.PathLike[str]) -> None:
+    """Write no results that would be taken for a device's.
+
+    Raises:
+        UnsupportedModelError: The model is a source, or a fake-quant model.
+    """
+    kind, node = kind_of(nodes_of(read_model(model)))
+    if kind in (QAT, FAKE_QUANT):
+        remedy = "Convert it and give the deploy model." if kind == QAT else "Give the deploy model beside it."
+        raise UnsupportedModelError(
+            f"{model}: is a {kind} (see its node '{node}'), which holds no Ascend operator: its numbers are not those "
+            f"of a device. {remedy}"
+        )
