@@ -22,7 +22,7 @@ class Verdict:
         headline: one sentence.
         sentences: what was found, most important first.
         advice: what to do, most useful first; empty when there is nothing to do.
-        brief: at most five lines for a terminal: where, why, what to do.
+        brief: at most three sentences for a terminal: where, why, what to do.
     """
 
     level: str

@@ -83,7 +83,8 @@ class Prepared:
         results = Results()
         for batch in batches:
             results.merge(self.runner.run(batch))
-        return preprocessing_hints(self.job, self.layers, results, self.runner, batches[0], lambda: batches)
+        found = preprocessing_hints(self.job, self.layers, results, self.runner, batches[0], lambda: batches)
+        return tuple(filter(None, (*found.prepared, found.outside, found.untried)))
 
     def laid(self, values: Array) -> Array:
         """Images in the model's layout."""
@@ -181,9 +182,10 @@ def test_labels_shifted_by_one(models: Models, shift: int, words: str) -> None:
 def test_shifted_labels_are_said_before_all_else(digits: Case) -> None:
     np.save(digits.labels, (np.load(digits.labels) + 1) % 10)
     found = digits.compare(labels=digits.labels)
-    assert found.verdict.level == "incomplete" and found.verdict.brief[0] == found.verdict.sentences[0]
+    assert found.verdict.level == "incomplete" and found.verdict.brief[0] == f"Why: {found.verdict.sentences[0]}"
+    assert found.verdict.headline == "Incomplete: the data look prepared otherwise than in training."
     assert "with labels less 1: do the labels count from 1?" in found.verdict.brief[0]
-    assert found.verdict.brief[1].startswith("The source itself is no better than guessing: ")
+    assert found.verdict.sentences[1].startswith("The source itself is no better than guessing: ")
 
 
 @pytest.mark.parametrize(("second", "words"), [("return", "yields nothing"), ("raise OSError('gone')", "gone")])
@@ -201,5 +203,5 @@ def test_data_that_can_be_read_once_still_give_a_report(digits: Case, second: st
         encoding="utf-8",
     )
     found = digits.compare(file)
-    assert found.complete and found.verdict.brief[0].startswith("Whether the data were prepared in another way was not")
-    assert words in found.verdict.brief[0]
+    (told,) = (s for s in found.verdict.sentences if s.startswith("Whether the data were prepared in another way was"))
+    assert found.complete and words in told

@@ -12,8 +12,21 @@ from support.comparison_cases import Case
 def test_a_source_that_guesses_is_said_first(digits: Case) -> None:
     np.save(digits.labels, np.random.default_rng(0).permutation(np.load(digits.labels)))
     found = digits.compare(labels=digits.labels)
-    assert found.verdict.level == "incomplete" and found.verdict.brief[0] == found.verdict.sentences[0]
-    assert found.verdict.brief[0].startswith("The source itself is no better than guessing: ")
+    assert found.verdict.level == "incomplete" and found.verdict.brief[0] == f"Why: {found.verdict.sentences[0]}"
+    assert found.verdict.headline == "Incomplete: the source itself is no better than guessing."
+    assert found.verdict.sentences[0].startswith("The source itself is no better than guessing: ")
+
+
+def test_a_source_with_few_right_answers_is_no_all_clear(digits: Case) -> None:
+    labels = np.load(digits.labels)
+    labels[: len(labels) * 2 // 3] = np.random.default_rng(0).permutation(labels[: len(labels) * 2 // 3])
+    np.save(digits.labels, labels)
+    found = digits.compare(labels=digits.labels)
+    assert found.verdict.level == "incomplete"
+    assert found.verdict.headline == "Incomplete: the source itself answers badly."
+    assert "nearer to chance than to all right" in found.verdict.brief[0]
+    assert found.verdict.brief[2].startswith("Besides: No fault found. fake-quant and deploy@a2 follow the source")
+    assert digits.compare(labels=digits.labels, max_drop=50).verdict.level == "noise"  # the user knows
 
 
 def test_pixels_up_to_255_for_a_model_of_0_to_1(digits: Case) -> None:
@@ -21,9 +34,11 @@ def test_pixels_up_to_255_for_a_model_of_0_to_1(digits: Case) -> None:
         feeds = {name: values * 255 for name, values in archive.items()}
     np.savez(digits.data, **feeds)
     found = digits.compare()
+    assert found.verdict.level == "incomplete"
+    assert found.verdict.headline == "Incomplete: the data look prepared otherwise than in training."
     assert "were pixels of 0 to 255 not scaled" in found.verdict.brief[0]
-    assert "of the input lies outside the range of the first quantizer (" in found.verdict.brief[1]
-    assert "preprocessing" in found.verdict.brief[1]
+    assert "of the input lies outside the range of the first quantizer (" in found.verdict.sentences[1]
+    assert "preprocessing" in found.verdict.sentences[1] and found.verdict.advice[1].startswith("Hold mean, std, ")
 
 
 @pytest.mark.parametrize("sign", [1, -1])

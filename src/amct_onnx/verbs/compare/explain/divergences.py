@@ -20,13 +20,13 @@ from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
 from amct_onnx.verbs.compare.explain.diagnosis import Examined, diagnose, examine
+from amct_onnx.verbs.compare.explain.doubts import Doubt
 from amct_onnx.verbs.compare.explain.faults import Place, contradiction, fault
 from amct_onnx.verbs.compare.explain.finer import finer, opened, without
 from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
 from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.noise import gains
 from amct_onnx.verbs.compare.explain.source_grids import Grid, source_grids
-from amct_onnx.verbs.compare.explain.unreliable_source import Unreliable
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
@@ -49,7 +49,7 @@ def find_divergences(
     first: Batch,
     tensors: Tensors,
     beside: Beside,
-    unreliable: Unreliable | None = None,
+    unreliable: Doubt | None = None,
 ) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
     """At most one divergence for each model but the source, and what could not be judged.
 

@@ -24,9 +24,7 @@ def guesses(job: Job, results: Results) -> str:
     found = results.accuracy.get(SOURCE)
     if found is None or "top-1" not in found.right or found.samples < MIN_SAMPLES:
         return ""
-    model = job.models[0]
-    outputs = [results.tensors[t.key, model] for t in job.tracked if t.key.kind == OUTPUT]
-    classes = next((o.count // o.samples for o in outputs if o.samples == found.samples), 0)
+    classes = class_count(job, results)
     right = found.right["top-1"]
     if classes < 2 or at_least(right, found.samples, 1 / classes) < LIKELY:
         return ""
@@ -34,3 +32,9 @@ def guesses(job: Job, results: Results) -> str:
         f"{GUESSES}: {right} of {found.samples} right among {classes} classes. Are "
         "the labels in the order of the samples and of this model's classes, and is the preprocessing that of training?"
     )
+
+
+def class_count(job: Job, results: Results) -> int:
+    """Classes of the output that answers; 0 when none holds a row of scores for each sample."""
+    outputs = [results.tensors[t.key, job.models[0]] for t in job.tracked if t.key.kind == OUTPUT]
+    return next((o.count // o.samples for o in outputs if o.samples == results.samples), 0)

@@ -39,8 +39,24 @@ FEWEST_CHANGES = 15
 """Changed answers below which no split has so small a probability."""
 NEAR = 0.01
 """Rounding of a normalisation, in units of white."""
+UNTRIED = "Whether the data were prepared in another way was not tried"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, the usual ones of images (RGB)."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What looks wrong about the data.
+
+    Attributes:
+        prepared: signs of another preparation.
+        outside: what the first quantizer cuts off, or "".
+        untried: why other preparations were not tried, or "".
+    """
+
+    prepared: tuple[str, ...]
+    outside: str
+    untried: str = ""
 
 
 def preprocessing_hints(
@@ -50,8 +66,8 @@ def preprocessing_hints(
     runner: Runner,
     first: Batch,
     batches: Callable[[], Iterable[Batch]],
-) -> tuple[str, ...]:
-    """What looks wrong, with its figures; empty for healthy data.
+) -> Hints:
+    """What looks wrong, with its figures; nothing for healthy data.
 
     Args:
         job: see ``make_job``.
@@ -61,27 +77,25 @@ def preprocessing_hints(
         first: the first batch, of which ranges are taken.
         batches: gives the data once more from their beginning; called only when the source errs often enough.
     """
-    tried = ""
+    tried = untried = ""
     accuracy = results.accuracy.get(SOURCE)
     if accuracy is not None and "top-1" in accuracy.right:
         samples = min(MOST_SAMPLES, max(FEWEST_SAMPLES, accuracy.samples // PART))
         wrong = 1 - accuracy.right["top-1"] / accuracy.samples
         if wrong * min(samples, accuracy.samples) >= FEWEST_CHANGES:
-            tried = _read_and_tried(job, runner, batches, samples)
+            tried, untried = _read_and_tried(job, runner, batches, samples)
     quantizer = first_quantizer(job, runner, first)
     said = [tried] if tried else [range_hint(quantizer, first.samples), _layout_hint(first)]
-    return tuple(filter(None, (*said, outside(quantizer, layers, results))))
+    return Hints(tuple(filter(None, said)), outside(quantizer, layers, results), untried)
 
 
-def _read_and_tried(job: Job, runner: Runner, batches: Callable[[], Iterable[Batch]], samples: int) -> str:
-    """What was tried; data that can be read once only cost the trial, not the report."""
+def _read_and_tried(job: Job, runner: Runner, batches: Callable[[], Iterable[Batch]], samples: int) -> tuple[str, str]:
+    """What was found, and why nothing was tried; data that can be read once only cost the trial, not the report."""
     try:
         some = _some(batches(), samples)
     except DataError as error:
-        return f"Whether the data were prepared in another way was not tried: they cannot be read again ({error})"
-    if not some:
-        return "Whether the data were prepared in another way was not tried: read again, they hold no samples."
-    return _tried(job, runner, some)
+        return "", f"{UNTRIED}: they cannot be read again ({error})"
+    return (_tried(job, runner, some), "") if some else ("", f"{UNTRIED}: read again, they hold no samples.")
 
 
 def _layout_hint(batch: Batch) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -17,21 +16,13 @@ from amct_onnx.common.onnxruntime_session import open_session, session_options
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.random_nodes import draw, random_nodes
+from amct_onnx.verbs.compare.explain.doubts import Doubt
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
-
-
-@dataclass(frozen=True)
-class Unreliable:
-    """What is wrong with the source's numbers: the headline of the verdict, the reason, and what to do."""
-
-    headline: str
-    why: str
-    todo: str
 
 
 def unreliable_source(
     model: str | os.PathLike[str], runner: Runner, first: Batch, outputs: Mapping[str, Array]
-) -> Unreliable | None:
+) -> Doubt | None:
     """None when the source gives the same outputs again, and the executor computes its quantizers as ONNX says.
 
     Args:
@@ -44,17 +35,17 @@ def unreliable_source(
     if not all(_same(outputs[name], again[name]) for name in outputs):
         drawing = random_nodes(read_model(model))
         why = draw(drawing) if drawing else "no node is known to draw random numbers; a kernel may add in another order"
-        return Unreliable(
+        return Doubt(
             "the source itself is random, so no figure can be judged",
             f"The source gives other outputs for the same data each time it runs: {why}.",
-            "export the model in inference mode (model.eval()), and convert it again.",
+            "Export the model in inference mode (model.eval()), and convert it again.",
         )
     quantizer = None if rounds_float16() else float16_quantizer(read_model(model))
     if quantizer is not None:
-        return Unreliable(
+        return Doubt(
             f"onnxruntime {ort.__version__} computes the source wrongly, so no figure can be judged",
             f"Its QuantizeLinear on float16 cuts off where ONNX rounds, as in node '{quantizer.name}'.",
-            "install onnxruntime 1.24 or newer, which needs Python 3.11.",
+            "Install onnxruntime 1.24 or newer, which needs Python 3.11.",
         )
     return None
 

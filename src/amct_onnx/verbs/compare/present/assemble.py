@@ -15,6 +15,7 @@ from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.chance import loss_interval, share_interval
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
+from amct_onnx.verbs.compare.explain.doubts import Doubt, clipped_input, guessing, poor_source, preparation
 from amct_onnx.verbs.compare.explain.guessing import guesses
 from amct_onnx.verbs.compare.explain.preprocessing import preprocessing_hints
 from amct_onnx.verbs.compare.explain.unreliable_source import unreliable_source
@@ -97,6 +98,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     )
     if run.board is not None and not run.board.tensors:
         not_judged += run.board.not_judged
+    doubts, warnings = _doubted(run, unreliable)
     outputs, layers = _output_entries(run), _layers(run, model, tensors())
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
@@ -117,12 +119,12 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
                 divergences=divergences,
                 layers=run.ledger.layers,
                 accuracy=results.accuracy,
-                warnings=_warnings(run),
+                warnings=warnings,
                 witness=witness,
                 complete=run.complete,
                 board=run.board,
                 not_judged=not_judged,
-                unreliable=unreliable,
+                doubts=doubts,
                 max_drop=run.max_drop,
             )
         ),
@@ -151,15 +153,17 @@ def _flips(job: Job, results: Results) -> FlippedSamples | None:
     return FlippedSamples(found.count, tuple(listed))
 
 
-def _warnings(run: Run) -> tuple[str, ...]:
-    """What is odd about data, source and files, the most telling first."""
-    said = (
-        *preprocessing_hints(run.job, run.layers, run.results, run.runner, run.first, run.again),
-        guesses(run.job, run.results),
-        *_unverified(run.beside),
-        *_doubts(run.job),
-    )
-    return tuple(filter(None, said))
+def _doubted(run: Run, unreliable: Doubt | None) -> tuple[tuple[Doubt, ...], tuple[str, ...]]:
+    """What is doubtful about source and data, and what else is odd about data and files; the most telling first."""
+    hints = preprocessing_hints(run.job, run.layers, run.results, run.runner, run.first, run.again)
+    guessed = guesses(run.job, run.results)
+    doubts = [unreliable, *map(preparation, hints.prepared)]
+    doubts.append(clipped_input(hints.outside) if hints.outside else None)
+    doubts.append(guessing(guessed) if guessed else None)
+    if not guessed and run.max_drop is None:  # a user who says what may be lost knows what there is
+        doubts.append(poor_source(run.job, run.results))
+    warnings = (hints.untried, *_unverified(run.beside), *_of_float_model(run.job))
+    return tuple(filter(None, doubts)), tuple(filter(None, warnings))
 
 
 def _unverified(beside: Beside) -> list[str]:
@@ -172,7 +176,7 @@ def _unverified(beside: Beside) -> list[str]:
     ]
 
 
-def _doubts(job: Job) -> list[str]:
+def _of_float_model(job: Job) -> list[str]:
     """What speaks against the float model, or tells how it was matched."""
     return [f"Float model: {note}" for note in job.float_model.notes] if job.float_model is not None else []
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
 from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
+from amct_onnx.common.plain_text import shown
 from amct_onnx.common.short_names import distinct
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
+from amct_onnx.verbs.compare.present.fitted import laid_out
 from amct_onnx.verbs.compare.report import (
     DIVERGES,
     EQUAL,
@@ -21,6 +23,7 @@ from amct_onnx.verbs.compare.report import (
     Difference,
     FlippedSamples,
     Metric,
+    Verdict,
 )
 
 STYLES = {EQUAL: "bold green", NOISE: "bold green", INCOMPLETE: "bold yellow", DIVERGES: "bold red"}
@@ -30,6 +33,8 @@ NARROW_COLUMNS = ("Mean LSB", "Off by 1 LSB", "SQNR dB")
 NARROWEST_COLUMNS = ("Mean LSB",)
 NAMED_FLIPS = 3
 """Samples with changed answers told on the screen; the reports list a hundred."""
+VERDICT_ROWS = 5
+"""Lines of the verdict on a terminal."""
 WIDE = 145
 """Columns of a terminal from which on all figures of a row stay legible."""
 NARROW = 78
@@ -48,16 +53,16 @@ def parts(
         page: the HTML report, when one was written.
         everything: print all layers, not only those that matter most.
     """
-    wide, shown = width >= WIDE, _columns(width)
+    wide, columns = width >= WIDE, _columns(width)
     if wide or any(model.metrics for model in report.models):
         yield _models(report, wide=wide)
-    yield _outputs(report, shown)
-    layers, more = _layers(report, shown, everything=everything)
+    yield _outputs(report, columns)
+    layers, more = _layers(report, columns, everything=everything)
     yield layers
     if more:
         yield more
     if report.board is not None:
-        yield _board(report.board, shown)
+        yield _board(report.board, columns)
     if report.flips is not None and report.flips.count:
         yield Text(_changed_answers(report.flips))
     if verbose:
@@ -65,14 +70,31 @@ def parts(
             yield Text(line)
     total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
     noun = "sample" if (report.samples_total or report.samples) == 1 else "samples"
-    yield Text(f"{report.samples:,}{total} {noun} of {report.data} in {report.seconds:.1f} s")
-    rest = [] if wide else [f"more figures on {WIDE} columns"]
-    rest += [] if verbose else ["all findings and settings with -v"]
+    more = "" if wide else f"; more figures on {WIDE} columns"
+    yield Text(f"{report.samples:,}{total} {noun} of {report.data} in {report.seconds:.1f} s{more}")
+    yield from _verdict(report, width, verbose=verbose, page=page)
+
+
+def _verdict(report: CompareReport, width: int, *, verbose: bool, page: str | None) -> Iterator[Part]:
+    """The last thing on the screen, ``VERDICT_ROWS`` lines at most: headline, where, why, what to do, the rest."""
+    rest = [] if verbose else ["all findings with -v"]
     rest.append(f"everything in {page}" if page else "everything with --report FILE.html or --json")
-    yield Text(f"See also: {'; '.join(rest)}.")
-    yield Text(report.verdict.headline, style=STYLES[report.verdict.level])
-    for line in report.verdict.brief:
-        yield Text(line)
+    names = [layer.name for layer in report.layers]
+    for index, lines in enumerate(verdict_lines(report.verdict, names, width, f"See also: {', '.join(rest)}.")):
+        for line in lines:
+            yield Text(line, style="" if index else STYLES[report.verdict.level])
+
+
+def verdict_lines(verdict: Verdict, names: Sequence[str], width: int, rest: str) -> list[list[str]]:
+    """The lines of each sentence, the headline's first.
+
+    Args:
+        verdict: of the report.
+        names: of the layers.
+        width: columns of the screen.
+        rest: the last sentence.
+    """
+    return laid_out([shown(t) for t in (verdict.headline, *verdict.brief, rest)], width, VERDICT_ROWS, names)
 
 
 def _changed_answers(flips: FlippedSamples) -> str:

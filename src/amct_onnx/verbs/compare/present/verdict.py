@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
-from amct_onnx.verbs.compare.explain.guessing import GUESSES
-from amct_onnx.verbs.compare.explain.unreliable_source import Unreliable
+from amct_onnx.verbs.compare.explain.doubts import Doubt
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
@@ -32,8 +31,10 @@ WITNESS_ADVICE = (
 )
 NODES = ("node-missing", "node-added", "node-replaced")
 """Causes that a node's name tells best."""
-MAX_BRIEF = 5
-"""Lines below the headline on a terminal."""
+MAX_BRIEF = 3
+"""Sentences below the headline on a terminal: where, why, what to do."""
+NAMED_MODELS = 2
+"""Models that a headline names; of more it tells the number."""
 NAMED = 5
 """Refused layers named in the verdict."""
 DEFAULT_POINTS = 1.0
@@ -52,13 +53,13 @@ class Found:
         models, outputs, divergences: of the report.
         layers: of the ledger.
         accuracy: by model, empty without labels.
-        warnings: about the data and the source, said first.
+        doubts: about the source and the data, the most telling first: they come before all else.
+        warnings: what else is odd about data and files.
         witness: a sentence about onnxruntime's default settings, or "".
         complete: False for a partial run.
         board: what a board's dumps gave, or None.
         not_judged: parts of the models that nothing could be said of.
         float_model: the float model before quantization, which is measured and not judged, or None.
-        unreliable: why the source's own numbers judge nothing, or None.
         max_drop: what the first metric may lose, in points (1 point is 1 % of a share, else 1); None to leave that to
             chance.
     """
@@ -75,7 +76,7 @@ class Found:
     not_judged: Sequence[str] = ()
     max_drop: float | None = None
     float_model: ModelEntry | None = None
-    unreliable: Unreliable | None = None
+    doubts: Sequence[Doubt] = ()
 
     @property
     def faults(self) -> list[Divergence]:
@@ -85,21 +86,24 @@ class Found:
 
 def verdict(found: Found) -> Verdict:
     """The headline, what was found, and what to do."""
-    level, headline, brief = _headline(found)
+    level, headline, lines = _of_models(found)
+    if found.doubts:
+        level, headline, lines = _doubted(found, level, headline, lines)
     if not found.complete:
         headline = f"(Partial run.) {headline}"
     noise = [d for d in found.divergences if not d.is_fault]
-    sentences = [*found.warnings]
+    sentences = [*(d.why for d in found.doubts), *found.warnings]
     measured = [m for m in (found.float_model, *found.models) if m is not None]
     sentences += [_figures(m, found.accuracy.get(m.key)) for m in measured if m.metrics]
     few = _too_few(found)
     sentences += [few]
     sentences += [f"{_models(who)}: {d.text}" for d, who in _grouped(found.faults)]
     sentences += [d.text for d in noise]
-    advice = [f"{_models(who)}: {d.advice}" for d, who in _grouped(found.faults) if d.advice]
+    advice = [d.todo for d in found.doubts]
+    advice += [f"{_models(who)}: {d.advice}" for d, who in _grouped(found.faults) if d.advice]
     if not found.faults:
         advice += [d.advice for d in noise]
-    sentences += [f"Not judged: {text}" for text in found.not_judged]
+    sentences += [f"Not judged: {text}" for text in found.not_judged if text not in sentences]
     if found.board is not None:
         sentences.append(found.board.text)
         advice.append(found.board.advice)
@@ -109,26 +113,34 @@ def verdict(found: Found) -> Verdict:
     refused = [e for e in found.layers if e.verdict == REFUSED]
     if refused:
         sentences.append(_stay_float(refused))
-    brief = [line for line in (*found.warnings, *brief, "" if found.faults else few) if line][:MAX_BRIEF]
+    last = [] if found.faults or found.doubts else [*found.warnings, few]
+    brief = [line for line in (*lines, *last) if line][:MAX_BRIEF]
     return Verdict(
         level,
         headline,
         tuple(filter(None, sentences)),
         tuple(dict.fromkeys(filter(None, advice))),
-        tuple(filter(None, brief)),
+        tuple(brief),
     )
 
 
-def _headline(found: Found) -> tuple[str, str, list[str]]:
+def _doubted(found: Found, level: str, headline: str, lines: list[str]) -> tuple[str, str, list[str]]:
+    """The doubt first, then what is said of the models: it means less beside a wrong source."""
+    doubt = found.doubts[0]
+    why = [f"Why: {doubt.why}", f"What to do: {doubt.todo}"]
+    if level == DIVERGES:
+        return DIVERGES, f"First: {doubt.headline}.", [f"Besides: {headline}", *why]
+    besides = [] if doubt.why in found.not_judged else [f"Besides: {headline}"]
+    return INCOMPLETE, f"Incomplete: {doubt.headline}.", [*why, *besides]
+
+
+def _of_models(found: Found) -> tuple[str, str, list[str]]:
     """The level, its sentence and the lines below it: the first of fault, loss, board, and rounding that there is."""
     if found.faults:
-        return _of_faults(found.faults)
-    if found.unreliable is not None:
-        why, todo = found.unreliable.why, f"What to do: {found.unreliable.todo}"
-        return INCOMPLETE, f"Incomplete: {found.unreliable.headline}.", [why, todo]
+        return _of_faults(found.faults, len(found.models) - 1)
     drops = _too_large(found)
     if drops:
-        why = "Each layer errs no more than quantization explains: the source itself does not bear its quantization."
+        why = "Why: no layer errs more than quantization explains: the source itself does not bear its quantization."
         todo = "What to do: train longer with quantization, or leave the layers with the largest errors float."
         return DIVERGES, f"Accuracy drops: {'; '.join(drops)}.", [why, todo]
     if found.board is not None and found.board.fault:
@@ -138,8 +150,6 @@ def _headline(found: Found) -> tuple[str, str, list[str]]:
         parts = "1 part" if len(found.not_judged) == 1 else f"{len(found.not_judged)} parts"
         headline = f"Incomplete: no fault found, but {parts} of the models could not be judged."
         return INCOMPLETE, headline, [f"Not judged: {found.not_judged[0]}"]
-    if any(GUESSES in w for w in found.warnings):
-        return INCOMPLETE, "Incomplete: no fault found, but the accuracy of a source that guesses says nothing.", []
     who = _models([m.key for m in found.models[1:]])
     one = len(found.models) == 2
     kept = _kept(found.models)
@@ -152,18 +162,27 @@ def _headline(found: Found) -> tuple[str, str, list[str]]:
     return EQUAL, f"No fault found. {who} {give} the source's results up to the last bits of float{kept}.", []
 
 
-def _of_faults(faults: Sequence[Divergence]) -> tuple[str, str, list[str]]:
+def _of_faults(faults: Sequence[Divergence], models: int) -> tuple[str, str, list[str]]:
     groups = _grouped(faults)
     first, who = groups[0]
     goes = "goes" if len(who) == 1 else "go"
     node = f" ({first.node})" if first.node and first.node != first.layer else ""
     what = f"{first.cause}: '{first.node}'" if first.cause in NODES else first.cause
-    headline = f"{_models(who)} {goes} wrong {first.place} layer '{first.layer}' ({what})."
-    lines = [f"Where: {first.place} layer {first.index + 1}, '{first.layer}'{node}.", f"Why: {first.text}"]
+    headline = f"{_crowd(who, models)} {goes} wrong {first.place} layer '{first.layer}' ({what})."
+    others = "".join(
+        f"; {_crowd(who, models)} {d.place} layer {d.index + 1}, '{d.layer}' ({d.cause})" for d, who in groups[1:]
+    )
+    lines = [f"Where: {first.place} layer {first.index + 1}, '{first.layer}'{node}{others}.", f"Why: {first.text}"]
     if first.advice:
         lines.append(f"What to do: {first.advice}")
-    lines += [f"{_models(who)}: {d.place} layer '{d.layer}' ({d.cause}): {d.text}" for d, who in groups[1:]]
     return DIVERGES, headline, lines
+
+
+def _crowd(keys: Sequence[str], models: int) -> str:
+    """The models' names where they are few."""
+    if len(keys) <= NAMED_MODELS:
+        return _models(keys)
+    return f"All {models} models" if len(keys) == models else f"{keys[0]} and {len(keys) - 1} more models"
 
 
 def _grouped(divergences: Sequence[Divergence]) -> list[tuple[Divergence, list[str]]]:

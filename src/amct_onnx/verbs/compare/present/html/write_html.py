@@ -113,7 +113,8 @@ def _told_once(divergences: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _beyond(report: dict[str, Any], texts: Iterable[str], field: str) -> list[str]:
     """What neither the beginning of the page nor a divergence says."""
     said = [d[field] for d in report["divergences"] if d[field]] + [f"Not judged: {t}" for t in report["not_judged"]]
-    return [t for t in texts if t not in report["verdict"]["brief"] and not any(s in t for s in said)]
+    begun = report["verdict"]["brief"]
+    return [t for t in texts if not any(t in line for line in begun) and not any(s in t for s in said)]
 
 
 def _worst_first(report: dict[str, Any]) -> list[int]:

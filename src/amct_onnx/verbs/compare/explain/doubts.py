@@ -1,0 +1,65 @@
+"""What is doubtful about the source or the data: said before any model is blamed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amct_onnx.verbs.compare.explain.chance import share_interval
+from amct_onnx.verbs.compare.explain.guessing import GUESSES, MIN_SAMPLES, class_count
+from amct_onnx.verbs.compare.float_model import FLOAT
+from amct_onnx.verbs.compare.job import SOURCE, Job
+from amct_onnx.verbs.compare.measure.batch import Results
+
+FLOAT_SHARE = 0.9
+"""Of the float model's right answers: a source that keeps so many is as good as its task allows."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A reason to distrust the source's figures: the headline as the end of a sentence, the reason, and what to do."""
+
+    headline: str
+    why: str
+    todo: str
+
+
+def preparation(hint: str) -> Doubt:
+    """Of a hint at another preparation of samples or labels."""
+    todo = "Prepare samples and labels as in training, and compare again."
+    return Doubt("the data look prepared otherwise than in training", hint, todo)
+
+
+def clipped_input(told: str) -> Doubt:
+    """Of an input that the first quantizer cuts off."""
+    todo = "Hold mean, std, range and channel order of the data against training."
+    return Doubt("much of the input lies outside the range of the first quantizer", told, todo)
+
+
+def guessing(told: str) -> Doubt:
+    """Of a source that guesses."""
+    return Doubt(f"{GUESSES[0].lower()}{GUESSES[1:]}", told, "Check the labels, and how the data are prepared.")
+
+
+def poor_source(job: Job, results: Results) -> Doubt | None:
+    """A source whose right answers are nearer to chance than to all, with 95 % confidence; else None.
+
+    Args:
+        job: see ``make_job``.
+        results: of all batches.
+    """
+    found = results.accuracy.get(SOURCE)
+    classes = class_count(job, results)
+    if found is None or "top-1" not in found.right or found.samples < MIN_SAMPLES or classes < 2:
+        return None
+    right, (_, high) = found.right["top-1"], share_interval(found.right["top-1"], found.samples)
+    limit = (1 + 1 / classes) / 2
+    held = results.accuracy.get(FLOAT)
+    as_float = held is not None and right >= FLOAT_SHARE * held.right.get("top-1", 0)
+    if high >= limit or as_float:
+        return None
+    return Doubt(
+        "the source itself answers badly",
+        f"The source has {right} of {found.samples} right (top-1), nearer to chance than to all right: above chance by "
+        f"less than half of what is possible with {classes} classes.",
+        "Check labels and preparation; if so few are expected, give --max_drop or --float.",
+    )
