@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import amct_onnx
-from amct_onnx.cli.command import parser_of_all
+from amct_onnx.cli.command import parser_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS = "100"
@@ -15,7 +15,7 @@ COLUMNS = "100"
 def cli_page() -> str:
     """Each verb's help, as it is printed."""
     os.environ["COLUMNS"] = COLUMNS  # of this process alone
-    parser = parser_of_all()
+    parser = parser_of()
     (verbs,) = (a for a in parser._actions if isinstance(a.choices, dict))
     parts = [
         "# Command line",

@@ -7,9 +7,9 @@ import shlex
 import pytest
 
 from amct_onnx.cli import main
-from amct_onnx.cli.command import VERBS
+from amct_onnx.cli.parser import VERBS
 
-NAMES = [module.__name__.rpartition(".")[2] for module in VERBS]
+NAMES = list(VERBS)
 
 
 @pytest.mark.parametrize(

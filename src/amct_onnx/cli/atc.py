@@ -22,7 +22,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser = add_verb(
         verbs,
         "atc",
-        "print the command line of ATC for a deploy model, run it, or tell which layers it compiled as int8",
         examples=(
             "amct_onnx atc --model out/m_deploy_model.onnx --soc_version Ascend310P3",
             "amct_onnx atc --model D --soc_version 910B --input_shape x:1,3,8,8 --run",

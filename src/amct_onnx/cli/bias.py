@@ -19,7 +19,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser = add_verb(
         verbs,
         "bias",
-        "write the source model with the rounded biases of its int8 form",
         examples=(
             "amct_onnx bias --model qat.onnx --output biases.onnx",
             "amct_onnx bias --model qat.onnx --output biases.onnx --json",

@@ -19,7 +19,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser = add_verb(
         verbs,
         "check",
-        "tell whether ATC will accept a deploy model, from this tool or any other",
         examples=(
             "amct_onnx check --model out/m_deploy_model.onnx",
             "amct_onnx check --model D --soc_version Ascend310P3 --cann 9.1",

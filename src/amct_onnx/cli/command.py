@@ -5,24 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib import import_module
 
 from amct_onnx import __version__
-from amct_onnx.cli import atc, bias, check, compare, convert, doctor, simulate
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
 from amct_onnx.cli.late_imports import import_late
 from amct_onnx.cli.limits import check_limits, limit_met
-from amct_onnx.cli.parser import Help, Parser
+from amct_onnx.cli.parser import VERBS, Help, Parser
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
 from amct_onnx.common.plain_text import shown
 from amct_onnx.errors import AmctError
 
-VERBS = (convert, bias, check, atc, simulate, compare, doctor)
-"""Modules of the verbs, in the order in which --help lists them."""
 
+def parser_of(wanted: Collection[str] = tuple(VERBS)) -> argparse.ArgumentParser:
+    """The parser of the command.
 
-def parser_of_all() -> argparse.ArgumentParser:
-    """The parser of the command, with all verbs."""
+    Args:
+        wanted: verbs whose modules are imported and whose options are declared; of the others the name is known.
+    """
     parser = Parser(
         prog="amct_onnx",
         description="Turn a QAT ONNX model into the form that the Ascend compiler ATC accepts.",
@@ -30,7 +31,11 @@ def parser_of_all() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"amct_onnx {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for module in VERBS:
+    for name, does in VERBS.items():
+        if name not in wanted:
+            verbs.add_parser(name, help=does, formatter_class=Help)  # argparse's own would import shutil
+            continue
+        module = import_module(f"amct_onnx.cli.{name}")
         verb = module.add_parser(verbs)
         verb.add_argument("--debug", action="store_true", help="show tracebacks")
         verb.set_defaults(run=module.run)
@@ -44,7 +49,8 @@ def run_command(argv: Sequence[str] | None) -> int:
         KeyboardInterrupt: A signal asked it to end.
     """
     prepare_streams()
-    parser = parser_of_all()
+    words = sys.argv[1:] if argv is None else argv
+    parser = parser_of([w for w in words if not w.startswith("-")][:1])
     arguments = parser.parse_args(argv)
     if arguments.verb is None:
         parser.print_help()

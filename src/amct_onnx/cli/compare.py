@@ -24,7 +24,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser = add_verb(
         verbs,
         "compare",
-        "compare source, fake-quant and deploy model over data: show where accuracy is lost, and why",
         examples=(
             "amct_onnx compare --model qat.onnx --save_path out/m --data data.npz",
             "amct_onnx compare --model M --save_path P --data D --labels L --report r.html",

@@ -22,7 +22,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser = add_verb(
         verbs,
         "convert",
-        "write the deploy and fake-quant models of a QAT model",
         examples=(
             "amct_onnx convert --model qat.onnx --save_path out/m",
             "amct_onnx convert --model float.onnx --from_record r.txt --save_path out/m",

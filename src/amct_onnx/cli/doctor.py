@@ -19,7 +19,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser = add_verb(
         verbs,
         "doctor",
-        "show which ONNX Runtime settings give wrong numbers for a Q/DQ model on this CPU",
         examples=(
             "amct_onnx doctor",
             "amct_onnx doctor --model qat.onnx --data data.npz",

@@ -6,9 +6,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT
+
+TYPE_CHECKING = False  # as good as typing's for type checkers, without its import time
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+VERBS = {
+    "convert": "write the deploy and fake-quant models of a QAT model",
+    "bias": "write the source model with the rounded biases of its int8 form",
+    "check": "tell whether ATC will accept a deploy model, from this tool or any other",
+    "atc": "print the command line of ATC for a deploy model, run it, or tell which layers it compiled as int8",
+    "simulate": "run a deploy model on the CPU with a device's arithmetic",
+    "compare": "compare source, fake-quant and deploy model over data: show where accuracy is lost, and why",
+    "doctor": "show which ONNX Runtime settings give wrong numbers for a Q/DQ model on this CPU",
+}
+"""Verb -> what it does, in the order in which --help lists them. The module of a verb has its name."""
 
 ENVIRONMENT = """\
 environment variables:
@@ -67,17 +81,17 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def add_verb(
-    verbs: Any, name: str, does: str, *, examples: tuple[str, ...], description: str | None = None
+    verbs: Any, name: str, *, examples: tuple[str, ...], description: str | None = None
 ) -> argparse.ArgumentParser:
     """The parser of a verb.
 
     Args:
         verbs: what ``add_subparsers`` returned.
         name: as it is typed.
-        does: one line for the list of verbs, and the start of the verb's own help.
         examples: commands, one per line, shown at the end of the help.
         description: more than ``does``, for the verb's own help.
     """
+    does = VERBS[name]
     lines = ["examples:", *(f"  {e}" for e in examples), "", ENVIRONMENT]
     parser: argparse.ArgumentParser = verbs.add_parser(
         name,

@@ -19,7 +19,6 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     parser = add_verb(
         verbs,
         "simulate",
-        "run a deploy model on the CPU with a device's arithmetic",
         examples=(
             "amct_onnx simulate --model D --data data.npz --save_path out",
             "amct_onnx simulate --model D --data images/ --save_path out --device a2",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from amct_onnx.common.plain_text import escaped
+
+TYPE_CHECKING = False  # as good as typing's for type checkers, without its import time
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def prepare_streams() -> None:

@@ -9,7 +9,6 @@ import onnx
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
-from amct_onnx.common.onnxruntime_session import open_session, session_options
 from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constant_quantizers import COMPUTED_TYPES, dequantize_constant, quantize_constant, quantized_type
@@ -157,6 +156,9 @@ class ConstantEvaluator:
         self._spend(node, _output_bytes(node, feeds, opset))
         if any(_is_small(array) for array in feeds.values()):
             return _run_in_python(node, feeds, opset)
+        # imported here: it takes as long as a small conversion, and few constants need it
+        from amct_onnx.common.onnxruntime_session import open_session, session_options
+
         options = session_options(threads=1)  # a pool of threads costs more than one node of constants
         try:
             content = _one_node(node, feeds, {}, opset).SerializeToString()

@@ -149,7 +149,8 @@ class PairGraph:
             value = node.inputs[index]
             if value is not None and self.constants.is_constant(value):
                 found.append(np.asarray(self.constants.array(value)))
-        return np.unique(np.concatenate([f.reshape(-1).astype(np.float32) for f in found]))
+        numbers = np.concatenate([f.reshape(-1).astype(np.float32) for f in found])
+        return np.unique(numbers) if numbers.size > 1 else numbers  # its first call imports numpy.ma
 
     def _track(self, node: ir.Node) -> None:
         step = self._step(node)

@@ -6,17 +6,23 @@ What follows is the conversion of any QAT model: a record and Q/DQ nodes with th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import FactorError
-from amct_onnx.files.read_record import FactorRecord, LayerFactors
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout, layout_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.shapes import stored_shape
+
+if TYPE_CHECKING:
+    from amct_onnx.files.read_record import (  # imports msgspec, which a QAT model does not need
+        FactorRecord,
+        LayerFactors,
+    )
 
 WEIGHT = 1
 
