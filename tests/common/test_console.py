@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from amct_onnx.common.console import (
     MAX_ROWS,
     PLAIN_WIDTH,
+    Text,
+    _SafeConsole,
     command_lines,
     console_for,
     html_of,
@@ -44,6 +46,27 @@ def test_command_can_be_copied_from_the_screen(words: list[str]) -> None:
     assert shlex.split(" ".join(line.removesuffix("\\") for line in lines[:-1]) + lines[-1]) == words
     assert all(line.endswith(" \\") for line in lines[:-1]) and not lines[-1].endswith(" \\")
     assert all(len(line) <= 40 or len(shlex.split(line.removesuffix("\\"))) == 1 for line in lines)
+
+
+@given(st.lists(st.text("ab/._ ", max_size=50), min_size=1, max_size=4), st.integers(12, 60))
+def test_nothing_is_lost_at_the_edge(names: list[str], width: int) -> None:
+    table = table_of("Node", "Finding")
+    for name in names:
+        table.add_row(Text(name), Text(f"'{name}' is wrong"))
+    console = console_for(io.StringIO())
+    lines = [str(line) for name in names for line in Text(name).wrap(console, width)]
+    assert all(len(line) <= width for line in lines)
+    assert "".join("".join(lines).split()) == "".join("".join(names).split())
+
+
+def test_a_long_name_ends_behind_its_parts() -> None:
+    table = table_of("Rule", "Node", whole=("Rule",))
+    table.add_row("leftover-quantizer", Text("/stages.2/blocks.11/self_attention/QuantizeLinear_17"))
+    console = _SafeConsole(file=io.StringIO(), width=45)
+    with console.capture() as held:
+        console.print(table)
+    lines = [line.split("│")[2].strip() for line in held.get().splitlines() if line.startswith("│")]
+    assert lines == ["/stages.2/blocks.11/", "self_attention/", "QuantizeLinear_17"]
 
 
 def test_table_without_rows_is_left_out() -> None:

@@ -10,7 +10,8 @@ from amct_onnx.common.short_names import LIMIT, distinct, middle_out, pieces
 
 def test_the_middle_of_a_long_name_is_left_out() -> None:
     name = "/model/" + "layer/" * 60 + "Conv_17"
-    assert middle_out(name) == "/model/layer/layer/…" + name[-40:] and len(middle_out(name)) == LIMIT
+    assert middle_out(name) == "/model/layer/layer/…" + name[-38:] and LIMIT - 2 == len(middle_out(name))
+    assert middle_out("a" * 100) == "a" * 19 + "…" + "a" * 40
     assert middle_out("/c1/Conv") == "/c1/Conv"
 
 

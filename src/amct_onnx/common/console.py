@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TextIO, TypeVar
 
 import rich.text
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.containers import Lines
 from rich.segment import Segment
 from rich.table import Column, Table
 
@@ -20,6 +23,8 @@ PLAIN_WIDTH = 10_000
 HTML_WIDTH = 110
 """Columns of a notebook's cell."""
 HTML_FORMAT = '<pre style="font-family:monospace;line-height:1.2;overflow-x:auto">{code}</pre>'
+PART = re.compile(r".+?(?:(?<=[/._:@…\\-])(?=\w)|(?<=[a-z])(?=[A-Z])|\s+|$)")
+"""A part of a long name, with the separator behind it: of a path, of snake_case or CamelCase."""
 MAX_ROWS = 30
 """Rows of a table that still fit on a screen or two."""
 Row = TypeVar("Row")
@@ -28,10 +33,39 @@ Part = str | rich.text.Text | Table
 
 
 class Text(rich.text.Text):
-    """What a model's author, or another stranger, wrote: nothing in it commands the terminal."""
+    """What a model's author, or another stranger, wrote: nothing in it commands the terminal.
+
+    Its lines end between words; what is wider than a line, such as a path or the name of a node, ends behind one of its
+    parts.
+    """
 
     def __init__(self, text: str = "", *arguments: Any, **options: Any) -> None:
         super().__init__(shown(text), *arguments, **options)
+
+    def wrap(self, console: Console, width: int, **options: Any) -> Lines:
+        """As rich does it, but for words that are wider than a line."""
+        if options.get("no_wrap") or all(cell_len(word) <= width for word in self.plain.split()):
+            return super().wrap(console, width, **options)
+        broken = Lines(part for line in self.split(allow_blank=True) for part in line.divide(_ends(line.plain, width)))
+        return Lines(lines for part in broken for lines in part.wrap(console, width, **options))
+
+
+def _ends(line: str, width: int) -> list[int]:
+    """Where a line is cut so that no word is wider than ``width``; each of its parts stays whole when it fits."""
+    ends, start, filled = [], 0, 0
+    for word in re.finditer(r"\S+\s*", line):
+        long = cell_len(word[0].rstrip()) > width
+        if filled and (long or filled + cell_len(word[0].rstrip()) > width):
+            ends.append(word.start())
+            filled = 0
+        start = word.start()
+        for part in PART.findall(word[0]) if long else [word[0]]:
+            if filled and filled + cell_len(part.rstrip()) > width:
+                ends.append(start)
+                filled = 0
+            start += len(part)
+            filled += cell_len(part)
+    return ends
 
 
 class _SafeConsole(Console):

@@ -11,11 +11,18 @@ LIMIT = 60
 
 
 def middle_out(name: str, limit: int = LIMIT) -> str:
-    """The beginning and the end of a long name; names of one network differ at both."""
+    """The beginning and the end of a long name, cut between its parts; names of one network differ at both."""
     if len(name) <= limit:
         return name
-    tail = limit * 2 // 3
-    return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+    size = limit * 2 // 3
+    head, tail = name[: limit - size - 1], name[-size:]
+    whole = re.match(r"(.*[/._])", head)
+    start = re.search(r"[/._]", tail)
+    if whole is not None and 2 * len(whole[1]) > len(head):
+        head = whole[1]
+    if start is not None and 2 * start.start() < len(tail):
+        tail = tail[start.start() :]
+    return f"{head}…{tail}"
 
 
 def distinct(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
