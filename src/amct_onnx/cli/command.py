@@ -10,7 +10,6 @@ from importlib import import_module
 
 from amct_onnx import __version__
 from amct_onnx.cli.exit_codes import EXIT_BAD_INPUT, EXIT_BROKEN_PIPE
-from amct_onnx.cli.late_imports import import_late
 from amct_onnx.cli.limits import check_limits, limit_met
 from amct_onnx.cli.parser import VERBS, Help, Parser
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
@@ -57,6 +56,8 @@ def run_command(argv: Sequence[str] | None) -> int:
         return EXIT_BAD_INPUT
     try:
         check_limits()
+        from amct_onnx.cli.late_imports import import_late  # --help does without
+
         import_late()
         code = int(arguments.run(arguments))
         sys.stdout.flush()
