@@ -54,12 +54,13 @@ def number_of_calls(folder: Path) -> int:
     return len(made)
 
 
+@each_call
 @pytest.mark.parametrize("old", [OLD, {}])
-def test_failure_at_every_call(tmp_path: Path, old: dict[str, bytes]) -> None:
+def test_failure_at_every_call(tmp_path: Path, old: dict[str, bytes], step: int) -> None:
     calls = number_of_calls(old_folder(tmp_path / "count", old))
     assert calls > 20
     outcomes = set()
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, step):
         folder = old_folder(tmp_path / str(number), old)
         raised = False
         with faults(fail_at(number)):
@@ -76,11 +77,12 @@ def test_failure_at_every_call(tmp_path: Path, old: dict[str, bytes]) -> None:
     assert outcomes == {(True, False), (False, True)}
 
 
-def test_disk_that_fails_for_good(tmp_path: Path) -> None:
+@each_call
+def test_disk_that_fails_for_good(tmp_path: Path, step: int) -> None:
     """Where the renames cannot be undone, the error says where the earlier files are, and the next run leaves them."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
     lost = 0
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, step):
         folder = old_folder(tmp_path / str(number), OLD)
         message = ""
         with faults(fail_at(number, for_good=True)):
@@ -98,14 +100,15 @@ def test_disk_that_fails_for_good(tmp_path: Path) -> None:
             assert earlier.items() <= OLD.items() and all(found[n] == OLD[n] for n in OLD.keys() - earlier.keys())
         replace_set(folder)
         assert visible(folder) == NEW
-    assert 0 < lost < calls / 4
+    assert 0 < lost < calls / step / 4
 
 
-def test_kill_at_every_call(tmp_path: Path) -> None:
+@each_call
+def test_kill_at_every_call(tmp_path: Path, step: int) -> None:
     """Of the process that makes the call: of the run itself, or of the one that puts its outputs in place."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
     outcomes = set()
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, step):
         folder = old_folder(tmp_path / str(number), OLD)
 
         def run(number: int = number, folder: Path = folder) -> None:
@@ -122,11 +125,12 @@ def test_kill_at_every_call(tmp_path: Path) -> None:
     assert outcomes == {(False, False), (False, True), (True, True)}
 
 
-def test_run_is_killed_while_its_child_works(tmp_path: Path) -> None:
+@each_call
+def test_run_is_killed_while_its_child_works(tmp_path: Path, step: int) -> None:
     """The child goes on to the end, whichever call of its the kill of its parent hits."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
     new = 0
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, step):
         folder = old_folder(tmp_path / str(number), OLD)
 
         def run(number: int = number, folder: Path = folder) -> None:
@@ -145,10 +149,11 @@ def test_run_is_killed_while_its_child_works(tmp_path: Path) -> None:
         new += visible(folder) == NEW
         replace_set(folder)
         assert visible(folder) == NEW and not leftovers(folder), number
-    assert new > 5
+    assert new > 5 / step
 
 
-def test_ctrl_c_while_the_child_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_call
+def test_ctrl_c_while_the_child_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The set is whole before the interruption goes on, however often it is repeated."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
 
@@ -164,7 +169,7 @@ def test_ctrl_c_while_the_child_works(tmp_path: Path, monkeypatch: pytest.Monkey
     handler = signal.signal(signal.SIGINT, interrupt)
     own, outcomes = os.getpid(), set()
     try:
-        for number in range(1, calls + 1):
+        for number in range(1, calls + 1, step):
             folder = old_folder(tmp_path / str(number), OLD)
 
             def action(count: int, number: int = number) -> None:
@@ -186,11 +191,12 @@ def test_ctrl_c_while_the_child_works(tmp_path: Path, monkeypatch: pytest.Monkey
     assert outcomes == {True, False}
 
 
-def test_both_processes_are_killed(tmp_path: Path) -> None:
+@each_call
+def test_both_processes_are_killed(tmp_path: Path, step: int) -> None:
     """All that may be mixed: each file is whole, earlier ones are kept by name, and nothing moves them again."""
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
     mixed = 0
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, step):
         folder = old_folder(tmp_path / str(number), OLD)
 
         def run(number: int = number, folder: Path = folder) -> None:
@@ -312,12 +318,13 @@ def test_no_process_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert visible(folder) == NEW and not hidden(folder)
 
 
-def test_failure_at_every_call_without_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_call
+def test_failure_at_every_call_without_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.delattr(os, "fork")
     number_of_calls(old_folder(tmp_path / "first", OLD))
     for action in (fail_at, interrupt_at):
         calls = number_of_calls(old_folder(tmp_path / f"count {action.__name__}", OLD))
-        for number in range(1, calls + 1):
+        for number in range(1, calls + 1, step):
             folder = old_folder(tmp_path / f"{number} {action.__name__}", OLD)
             raised = False
             with faults(action(number)):
@@ -362,13 +369,14 @@ def test_files_of_two_folders(tmp_path: Path) -> None:
         pass
 
 
-def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_call
+def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     def no_link(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_link)
     calls = number_of_calls(old_folder(tmp_path / "count", OLD))
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, step):
         folder = old_folder(tmp_path / str(number), OLD)
         with faults(fail_at(number)), suppress(OSError):
             replace_set(folder)
