@@ -1,7 +1,7 @@
 """Mutate inputs from seeds and judge each: python fuzz/run.py --inputs 20000.
 
 Each input follows from its seed number alone, so a finding is repeated with --first N --inputs 1. Workers are separate
-processes: a crash or a hang is a finding like others, and costs one input.
+processes: a crash or a hang is a finding like others, and costs one input. They serve one target after the other.
 """
 
 from __future__ import annotations
@@ -41,34 +41,37 @@ def input_of(target: str, number: int, corpus: dict[str, bytes]) -> tuple[str, b
     return name, TARGETS[target].mutate(corpus[name], chance, list(corpus.values()))
 
 
-def work(target: str, numbers: Connection, folder: str) -> None:
-    """Judge the inputs whose numbers come in; answer (number, outcome, text of a finding)."""
+def work(inputs: Connection, folder: str) -> None:
+    """Judge the inputs whose targets and numbers come in; answer (number, outcome, text of a finding)."""
     from oracle import Finding, Sandbox, limit_memory
     from targets import TARGETS, be_quiet
 
     limit_memory()
     be_quiet()
     sandbox = Sandbox(Path(folder))
-    corpus = TARGETS[target].corpus()
-    numbers.send("ready")
-    while (number := numbers.recv()) is not None:
-        name, content = input_of(target, number, corpus)
+    corpora: dict[str, dict[str, bytes]] = {}
+    inputs.send("ready")
+    while (given := inputs.recv()) is not None:
+        target, number = given
+        if target not in corpora:
+            corpora[target] = TARGETS[target].corpus()
+        name, content = input_of(target, number, corpora[target])
         sandbox.prepare()
         try:
-            outcome, text = sandbox.judge(lambda c=content: TARGETS[target].run(sandbox, c)), ""
+            outcome, text = sandbox.judge(lambda t=target, c=content: TARGETS[t].run(sandbox, c)), ""
         except Finding as finding:
             outcome, text = "FINDING", f"{name}: {finding}\n{''.join(traceback.format_exception(finding.__cause__))}"
-        numbers.send((number, outcome, text))
+        inputs.send((number, outcome, text))
 
 
 class Worker:
     """A process that judges one input at a time."""
 
-    def __init__(self, target: str, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(target, theirs, str(folder)), daemon=True)
+        self.process = context.Process(target=work, args=(theirs, str(folder)), daemon=True)
         self.process.start()
         theirs.close()
         if not self.connection.poll(STARTUP_SECONDS) or self.connection.recv() != "ready":
@@ -76,9 +79,9 @@ class Worker:
         self.number: int | None = None
         self.since = 0.0
 
-    def give(self, number: int) -> None:
+    def give(self, target: str, number: int) -> None:
         self.number, self.since = number, time.monotonic()
-        self.connection.send(number)
+        self.connection.send((target, number))
 
     def answer(self) -> tuple[int, str, str] | None:
         """(number, outcome, text) of the input, None while it is judged."""
@@ -96,37 +99,49 @@ class Worker:
         return None
 
 
-def fuzz(target: str, first: int, inputs: int, jobs: int, findings: Path | None) -> collections.Counter[str]:
+def fuzz(
+    target: str, numbers: range, workers: list[Worker], folder: Path, findings: Path | None
+) -> collections.Counter[str]:
     """Judge the inputs; print what is found. Returns how often each outcome came."""
     counts: collections.Counter[str] = collections.Counter()
-    waiting = iter(range(first, first + inputs))
+    waiting = iter(numbers)
+    while sum(counts.values()) < len(numbers):
+        for index, worker in enumerate(workers):
+            if worker.number is None:
+                number = next(waiting, None)
+                if number is None:
+                    continue
+                worker.give(target, number)
+            found = worker.answer()
+            if found is None:
+                continue
+            number, outcome, text = found
+            worker.number = None
+            counts[outcome] += 1
+            if outcome in ("CRASH", "HANG"):
+                workers[index] = Worker(folder / f"{target}_{number}_{index}")
+            if text:
+                report(target, number, outcome, text, findings)
+    return counts
+
+
+def fuzz_all(targets: dict[str, range], jobs: int, findings: Path | None) -> int:
+    """Judge the inputs of all targets; print what came out. Returns how many found something."""
     memory = Path("/dev/shm")
     place = memory if os.access(memory, os.W_OK) else None  # what fsync costs is not the question here
+    found = 0
     with tempfile.TemporaryDirectory(prefix="fuzz_", dir=place) as folder:
-        workers = [Worker(target, Path(folder) / str(i)) for i in range(jobs)]
-        started = 0
-        while sum(counts.values()) < inputs:
-            for index, worker in enumerate(workers):
-                if worker.number is None:
-                    number = next(waiting, None)
-                    if number is None:
-                        continue
-                    worker.give(number)
-                    started += 1
-                found = worker.answer()
-                if found is None:
-                    continue
-                number, outcome, text = found
-                worker.number = None
-                counts[outcome] += 1
-                if outcome in ("CRASH", "HANG"):
-                    workers[index] = Worker(target, Path(folder) / f"{number}_{index}")
-                if text:
-                    report(target, number, outcome, text, findings)
+        workers = [Worker(Path(folder) / str(i)) for i in range(jobs)]
+        for target, numbers in targets.items():
+            started = time.monotonic()
+            counts = fuzz(target, numbers, workers, Path(folder), findings)
+            outcomes = ", ".join(f"{n} {k}" for k, n in counts.most_common())
+            print(f"{len(numbers)} inputs of {target} in {time.monotonic() - started:.0f} s: {outcomes}.", flush=True)
+            found += sum(counts[k] for k in ("FINDING", "CRASH", "HANG"))
         for worker in workers:
             worker.connection.send(None)
             worker.process.join()
-    return counts
+    return found
 
 
 def report(target: str, number: int, outcome: str, text: str, findings: Path | None) -> None:
@@ -144,18 +159,24 @@ def report(target: str, number: int, outcome: str, text: str, findings: Path | N
 def main() -> int:
     """0 when nothing was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", default="convert", choices=NAMES)
-    parser.add_argument("--inputs", type=int, default=20_000, help="how many (default: 20,000)")
+    parser.add_argument("--target", default=["convert"], choices=NAMES, nargs="+", help="one or more")
+    parser.add_argument(
+        "--inputs",
+        type=int,
+        default=[20_000],
+        nargs="+",
+        help="how many; one number, or one a target (default: 20,000)",
+    )
     parser.add_argument("--first", type=int, default=0, help="number of the first input (default: 0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per CPU)")
     parser.add_argument("--findings", type=Path, help="folder for inputs that found something")
     arguments = parser.parse_args()
-    started = time.monotonic()
-    counts = fuzz(arguments.target, arguments.first, arguments.inputs, arguments.jobs, arguments.findings)
-    found = sum(counts[k] for k in ("FINDING", "CRASH", "HANG"))
-    outcomes = ", ".join(f"{n} {k}" for k, n in counts.most_common())
-    print(f"{sum(counts.values())} inputs of {arguments.target} in {time.monotonic() - started:.0f} s: {outcomes}.")
-    return 1 if found else 0
+    counts = arguments.inputs * len(arguments.target) if len(arguments.inputs) == 1 else arguments.inputs
+    if len(counts) != len(arguments.target):
+        parser.error("--inputs takes one number, or one for each target.")
+    first = arguments.first
+    targets = {t: range(first, first + n) for t, n in zip(arguments.target, counts, strict=True)}
+    return 1 if fuzz_all(targets, arguments.jobs, arguments.findings) else 0
 
 
 if __name__ == "__main__":
