@@ -15,7 +15,6 @@ import pytest
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.atc_operators import is_accepted
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.verbs.compare.explain.unreliable_source import float16_quantizer
 from amct_onnx.verbs.convert.report import ConversionReport
 from exporters_page import ALL_MODELS, PAGE, convert, float_rows, make_page
 from support.deploy_evaluator import Evaluator, run, session
@@ -41,19 +40,19 @@ converted = cache(convert)
 """One conversion of each model serves all tests."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all conversions of this process."""
     return tmp_path_factory.getbasetemp()
 
 
-@pytest.fixture(params=ALL_MODELS)
+@pytest.fixture(params=ALL_MODELS, scope="module")
 def name(request: pytest.FixtureRequest) -> str:
-    """Folder name of a model."""
+    """Folder name of a model; all tests of one follow each other, so that two processes share out the models."""
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def report(name: str, folder: Path) -> ConversionReport:
     """The conversion of a model."""
     return converted(name, folder)
@@ -92,17 +91,18 @@ def has_integer_kernels(name: str) -> bool:
 def runs(name: str) -> bool:
     """Whether stock onnxruntime can load the source: not with foreign operators."""
     try:
-        run_source(name, feeds_of(name))
+        source_outputs(name)
     except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidGraph):
         return False
     return True
 
 
-def run_source(name: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+@cache
+def source_outputs(name: str) -> Mapping[str, np.ndarray]:
     """Outputs of the source model as the exporter wrote it; its integer layers exact on every CPU."""
     if has_integer_kernels(name):
-        return QLinearEvaluator(MODELS / name / "model.onnx").run(feeds)
-    return run(MODELS / name / "model.onnx", feeds, qdq_source=True)
+        return QLinearEvaluator(MODELS / name / "model.onnx").run(feeds_of(name))
+    return run(MODELS / name / "model.onnx", feeds_of(name), qdq_source=True)
 
 
 def normalised_source(name: str) -> onnx.ModelProto:
@@ -230,23 +230,21 @@ def test_fake_quant_equals_deploy(name: str, report: ConversionReport) -> None:
 
 def test_fake_quant_differs_from_source_by_bias_rounding_only(name: str, report: ConversionReport) -> None:
     source, feeds = MODELS / name / "model.onnx", feeds_of(name)
-    if float16_quantizer(read_model(source)) is not None:
-        needs_float16_rounding()
-    forced = ForcedSource(source, Path(report.fake_quant_model))
+    needs_float16_rounding(source)
+    canonical = normalise(read_model(source))
+    normalised = runnable(canonical.clone())
+    forced = ForcedSource(canonical, Path(report.fake_quant_model))
     counts = forced.compare(feeds)
     assert counts["layers"] == len(report.converted)
     # what is forced is the normalised source: unless a dialect had to be translated, the same function bit for bit
     if runs(name) and not has_integer_kernels(name):
-        expected, normalised = (
-            run_source(name, feeds),
-            run(runnable(normalise(read_model(source))), feeds, qdq_source=True),
-        )
-        for output, value in expected.items():
+        found = run(normalised, feeds, qdq_source=True)
+        for output, value in source_outputs(name).items():
             if in_float16(name):
                 largest = float(np.abs(value).max())
-                np.testing.assert_allclose(normalised[output], value, rtol=0, atol=FLOAT16 * largest)
+                np.testing.assert_allclose(found[output], value, rtol=0, atol=FLOAT16 * largest)
             else:
-                assert np.array_equal(normalised[output], value, equal_nan=True), output
+                assert np.array_equal(found[output], value, equal_nan=True), output
 
 
 def test_stored_outputs(name: str, report: ConversionReport) -> None:
@@ -255,9 +253,8 @@ def test_stored_outputs(name: str, report: ConversionReport) -> None:
     if not stored.exists():
         assert not runs(name)
         return
-    if float16_quantizer(read_model(MODELS / name / "model.onnx")) is not None:
-        needs_float16_rounding()
-    data, outputs = np.load(stored), run_source(name, feeds_of(name))
+    needs_float16_rounding(MODELS / name / "model.onnx")
+    data, outputs = np.load(stored), source_outputs(name)
     assert set(outputs) == set(data.files)
     for output, value in outputs.items():
         # stored on another CPU: sums in another order, 2^-20 of the largest value; a step of the output where one flips

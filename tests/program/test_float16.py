@@ -53,7 +53,7 @@ def test_float16_model(opset: int, quantizer: str, weight: str, tmp_path: Path) 
     assert ours["y"].dtype == np.float16
     assert np.array_equal(ours["y"], exact["y"])
     if quantizer.startswith("q = QuantizeLinear(x, h"):
-        needs_float16_rounding()
+        needs_float16_rounding(path)
     # every product is a multiple of 2^-8, so that only the last cast to float16 rounds, once in each
     np.testing.assert_array_equal(ours["y"], run(path, feeds)["y"])
 

@@ -93,13 +93,18 @@ class Cut:
 
 
 class ForcedSource:
-    """The cut source and the fake-quant model with all compared tensors as outputs."""
+    """The cut source and the fake-quant model with all compared tensors as outputs; a normalised source is used up."""
 
     def __init__(
-        self, source: Path, fake_quant: Path, settings: PlanSettings | None = None, *, rounded_biases: bool = False
+        self,
+        source: Path | ir.Model,
+        fake_quant: Path,
+        settings: PlanSettings | None = None,
+        *,
+        rounded_biases: bool = False,
     ) -> None:
         self.rounded_biases = rounded_biases
-        self.model = normalise(read_model(source))
+        self.model = normalise(read_model(source)) if isinstance(source, Path) else source
         self.constants = ConstantEvaluator(self.model.opset_imports[""])
         self.plan: Plan = make_plan(self.model, settings)
         self.fake = onnx.load(str(fake_quant))

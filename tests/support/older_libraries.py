@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, NotImplemented
 
 from amct_onnx.common.onnxruntime_session import open_session, session_options
-from amct_onnx.verbs.compare.explain.unreliable_source import rounds_float16
+from amct_onnx.files.read import read_model
+from amct_onnx.verbs.compare.explain.unreliable_source import float16_quantizer, rounds_float16
 
 SKIPS_NOTHING = {"onnx": (1, 22), "onnxruntime": (1, 24)}
 """From these versions on a source that cannot be built or run is a failure: every test runs on newer ones."""
@@ -46,9 +47,9 @@ def needs_default_settings(source: Path) -> None:
         _skip("onnxruntime", f"with default settings: {str(error).strip()}")
 
 
-def needs_float16_rounding() -> None:
-    """Skip when ONNX Runtime's QuantizeLinear cuts float16 off, where ONNX rounds."""
-    if not rounds_float16():
+def needs_float16_rounding(source: Path) -> None:
+    """Skip when a source quantizes float16 and ONNX Runtime's QuantizeLinear cuts it off, where ONNX rounds."""
+    if not rounds_float16() and float16_quantizer(read_model(source)) is not None:
         _skip("onnxruntime", "cuts float16 off in QuantizeLinear")
 
 
