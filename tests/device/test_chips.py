@@ -101,7 +101,7 @@ def test_device_and_soc_version_take_the_same_names(tmp_path: Path, capsys: pyte
     for name in ("Ascend310P3", "910b"):
         assert in_process(capsys, "check", "--model", deploy, "--soc_version", name).returncode == 0
         assert amct_onnx.DeploySession(deploy, device=name).device == find_profile(name).name
-    line = command("atc", "--model", deploy, "--soc_version", "310P", "--input_shape", "x:1,3")
+    line = in_process(capsys, "atc", "--model", deploy, "--soc_version", "310P", "--input_shape", "x:1,3")
     assert "--soc_version=Ascend310P3" in line.stdout and "'310P' is compiled for as Ascend310P3" in line.stderr
     compared = in_process(
         capsys, "compare", "--model", str(model), "--save_path", "m", "--data", "data.npz", "--device", "310P,a2"

@@ -18,7 +18,7 @@ from amct_onnx import cli
 from amct_onnx.verbs.convert import convert_model
 from support.golden_models import MODELS
 from support.small_models import qdq_model
-from support.typed_command import command
+from support.typed_command import command, in_process
 from support.written_models import write_model
 
 TIDY = MODELS / "torchfx_digitsnet_i8sym_op13" / "model.onnx"
@@ -193,10 +193,10 @@ def test_a_signal_during_the_imports_is_one_line(tmp_path: Path, number: signal.
     assert errors.startswith("amct_onnx: ") and errors.count("\n") == 1
 
 
-def test_strict_fails_when_a_layer_stays_float(tmp_path: Path) -> None:
+def test_strict_fails_when_a_layer_stays_float(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("convert", "--model", str(qdq_model(tmp_path, scale=[0.1, 0.2, 0.3])), "--save_path", "m")
     assert cli.main(list(arguments)) == 0
-    result = command(*arguments, "--strict")
+    result = in_process(capsys, *arguments, "--strict")
     assert result.returncode == 1
     assert "float: activation-per-channel" in result.stdout
 

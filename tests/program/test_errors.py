@@ -19,7 +19,7 @@ from amct_onnx.errors import FactorError, ModelFileError, ModelNotFoundError, No
 from support.deploy_evaluator import evaluate
 from support.qdq_builder import QdqBuilder
 from support.small_models import TIDY, qdq_model
-from support.typed_command import command
+from support.typed_command import command, in_process
 
 
 def test_command_converts_and_prints_every_layer(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_command_converts_and_prints_every_layer(tmp_path: Path) -> None:
     assert " - INFO - [AMCT]:[Utils]: The model file is saved in " in log
 
 
-def test_json_is_the_ledger(tmp_path: Path) -> None:
-    result = command("convert", "--model", TIDY, "--save_path", tmp_path / "m", "--json", cwd=tmp_path)
+def test_json_is_the_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = in_process(capsys, "convert", "--model", TIDY, "--save_path", tmp_path / "m", "--json")
     assert json.loads(result.stdout) == json.loads((tmp_path / "m_quant.json").read_text())
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
@@ -24,6 +22,7 @@ from amct_onnx.verbs.check.document import with_tables
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from support.deploy_models import good_model, make_external, node, set_attribute
 from support.golden_models import GOLDENS, MODEL_CASES, MODELS
+from support.typed_command import in_process
 
 GOLDEN_DEPLOYS = sorted(GOLDENS.glob("**/m_deploy_model.onnx"))
 PAGE = Path(__file__).parents[3] / "docs" / "check.md"
@@ -275,11 +274,6 @@ def test_no_flipped_byte_crashes_the_check(position: float, byte: int) -> None:
 # -- command, report, documentation ---------------------------------------------------------------------------------
 
 
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "amct_onnx", "check", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True)
-
-
 def broken_file() -> Path:
     model = good_model()
     set_attribute(model, "conv.dequant", dtype=10)
@@ -288,8 +282,8 @@ def broken_file() -> Path:
     return path
 
 
-def test_command_prints_findings_and_exits_with_1() -> None:
-    result = command("--model", broken_file(), "--soc-version", "Ascend310P3")
+def test_command_prints_findings_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    result = in_process(capsys, "check", "--model", broken_file(), "--soc-version", "Ascend310P3")
     assert (result.returncode, result.stderr) == (1, "")
     for text in (
         "error",
@@ -303,9 +297,9 @@ def test_command_prints_findings_and_exits_with_1() -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_command_exits_with_0_and_writes_nothing() -> None:
+def test_command_exits_with_0_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Path("good.onnx").write_bytes(good_model().SerializeToString())
-    result = command("--model", "good.onnx", "--soc_version=Ascend950PR_9599")
+    result = in_process(capsys, "check", "--model", "good.onnx", "--soc_version=Ascend950PR_9599")
     assert (result.returncode, result.stdout) == (0, "Check for Ascend950PR_9599: nothing found.\n")
     assert [p.name for p in Path().iterdir()] == ["good.onnx"]
 

@@ -13,7 +13,7 @@ import amct_onnx
 from amct_onnx.errors import AmctError, FactorError, ModelFileError, ModelNotFoundError
 from amct_onnx.verbs.convert.convert_model import convert_model, convert_qat_model
 from support.golden_models import FLOAT_CASES, GOLDENS, golden_qdq
-from support.typed_command import command
+from support.typed_command import in_process
 
 CASE = GOLDENS / "conv2d_bias"
 
@@ -92,14 +92,14 @@ def test_what_is_not_a_record(tmp_path: Path) -> None:
         convert_model(CASE / "model.onnx", tmp_path / "none.txt", tmp_path / "m")
 
 
-def test_command_reads_a_record_and_never_writes_it(tmp_path: Path) -> None:
+def test_command_reads_a_record_and_never_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = tmp_path / "record.txt"
     record.write_bytes((CASE / "record.txt").read_bytes())
     line = ["convert", "--model", str(CASE / "model.onnx"), "--from_record", str(record), "--save_path", "out/m"]
-    result = command(*line)
+    result = in_process(capsys, *line)
     assert result.returncode == 0 and "1 of 1 candidate layers are int8." in result.stdout
     assert record.read_bytes() == (CASE / "record.txt").read_bytes()
-    refused = command(*line, "--record_file", str(record))
+    refused = in_process(capsys, *line, "--record_file", str(record))
     assert refused.returncode == 2 and "Give one of them." in refused.stderr
 
 

@@ -28,7 +28,7 @@ from support.converted_cases import feeds_of
 from support.deploy_evaluator import Evaluator
 from support.fault_injection import whole_tree
 from support.golden_models import GOLDENS
-from support.typed_command import command
+from support.typed_command import command, in_process
 
 NET = GOLDENS / "qat" / "net" / "m_deploy_model.onnx"
 F32 = np.dtype(np.float32)
@@ -207,11 +207,11 @@ def test_devices_of_the_command_are_all_there_are() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["npy", "bin"])
-def test_dump_of_layers(file_format: str, tmp_path: Path) -> None:
+def test_dump_of_layers(file_format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     x = feeds_of("qat/net")["x"]
     np.concatenate([x, -x]).tofile("d.bin")
     arguments = ["--model", NET, "--data", "d.bin", "--input_shape", "x:1,3,16,16", "--save_path", "out", "--json"]
-    result = command("simulate", *arguments, "--dump", "layers", "--format", file_format)
+    result = in_process(capsys, "simulate", *arguments, "--dump", "layers", "--format", file_format)
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
     written = json.loads(Path("out/simulation.json").read_text())
@@ -246,10 +246,10 @@ def test_dump_of_layers(file_format: str, tmp_path: Path) -> None:
     assert len(list(Path("out/000001").iterdir())) == 16
 
 
-def test_table_and_device() -> None:
-    result = command(
-        "simulate", "--model", NET, "--data", GOLDENS / "qat" / "net" / "io.npz", "--device", "a2", "--save-path", "out"
-    )
+def test_table_and_device(capsys: pytest.CaptureFixture[str]) -> None:
+    data = GOLDENS / "qat" / "net" / "io.npz"
+    line = ["simulate", "--model", NET, "--data", data, "--device", "a2", "--save-path", "out"]
+    result = in_process(capsys, *line)
     assert (result.returncode, result.stderr) == (0, "")
     for node in ("/c1/Conv", "/up/ConvTranspose", "/fc/Gemm", "Not public: What AscendQuant makes of a NaN"):
         assert node in result.stdout
