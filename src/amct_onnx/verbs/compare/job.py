@@ -132,12 +132,14 @@ def make_job(
     threads: int = 1,
     evaluator: EvaluatorCode | None = None,
     float_model: str | os.PathLike[str] | None = None,
+    canonical: ir.Model | None = None,
     changed: bool = False,
     outputs_only: bool = False,
 ) -> tuple[Job, tuple[Paired, ...]]:
     """Read the models, pair their layers, and choose what is tracked.
 
-    ``changed`` is that of ``pair_layers``; ``outputs_only`` tracks no layer, for a model that can show none any more.
+    ``canonical`` is the normalised source, where it is there already; ``changed`` is that of ``pair_layers``;
+    ``outputs_only`` tracks no layer, for a model that can show none any more.
 
     Raises:
         AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
@@ -147,7 +149,8 @@ def make_job(
     fake_quant, deploy = read_model(ledger.fake_quant_model), read_model(ledger.deploy_model)
     layers = pair_layers(ledger, fake_quant, deploy, changed=changed)
     wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
-    source, form, units = _source(model_file, wanted, ledger)
+    canonical = normalise(read_model(model_file)) if canonical is None else _copy(canonical)
+    source, form, units = _source(model_file, canonical, wanted, ledger)
     outputs = _output_names(source.content)[: len(units)]
     names = {FAKE_QUANT: [v.name or "" for v in fake_quant.graph.outputs]}
     names |= {deploy_key(d): [v.name or "" for v in deploy.graph.outputs] for d in devices}
@@ -253,11 +256,18 @@ def _unique(tracked: Sequence[Tracked]) -> tuple[Tracked, ...]:
     return tuple(kept)
 
 
+def _copy(model: ir.Model) -> ir.Model:
+    """A copy that knows from which files the model was read."""
+    copied = model.clone()
+    copied.meta.update(model.meta)
+    return copied
+
+
 def _source(
-    model_file: str | os.PathLike[str], wanted: Sequence[str], ledger: Ledger
+    model_file: str | os.PathLike[str], canonical: ir.Model, wanted: Sequence[str], ledger: Ledger
 ) -> tuple[ModelBytes, str, list[tuple[float | None, int]]]:
     """The source as it is given, or normalised when ONNX Runtime or its dialect do not show every layer's tensors."""
-    given, canonical = read_model(model_file), normalise(read_model(model_file))
+    given = read_model(model_file)
     # as in the fake-quant model; what becomes int8 reads dequantized values, which integers do not round
     layers = {e.name for e in ledger.layers if e.verdict == CONVERTED}
     for model in (given, canonical):

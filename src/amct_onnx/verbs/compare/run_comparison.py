@@ -116,6 +116,7 @@ def _open(request: Request) -> _Opened:
         threads=request.threads,
         evaluator=evaluator,
         float_model=request.float_model,
+        canonical=beside.source,
         changed=beside.changed,
     )
     request.stage("Opening the models")

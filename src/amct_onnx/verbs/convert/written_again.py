@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 
 import onnx_ir as ir
 
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FakeQuantEmitter
-from amct_onnx.files.read import read_model
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair
 from amct_onnx.plan.planner import make_plan
@@ -36,17 +34,17 @@ class Written:
     layers: frozenset[str]
 
 
-def written_again(model_file: str | os.PathLike[str], origin: Origin) -> Written:
+def written_again(model: ir.Model, origin: Origin) -> Written:
     """What the conversion of a source with the options of a ledger writes.
 
     Args:
-        model_file: the source.
+        model: the source as it was read; it is used up.
         origin: of the ledger, which tells the options.
 
     Raises:
-        AmctError: One of its subclasses: the source cannot be read or converted.
+        AmctError: One of its subclasses: the source cannot be converted.
     """
-    source = normalise(read_model(model_file))
+    source = normalise(model)
     settings = PlanSettings(**{f.name: getattr(origin, f.name) for f in fields(PlanSettings)})
     plan = make_plan(source, settings)
     deploy = DeployEmitter(source, plan).rewrite()

@@ -78,7 +78,8 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
             "theirs by the quantization itself, which compare would call a fault: it needs a QAT model. Run both "
             "models with ONNX Runtime and amct_onnx.DeploySession, and compare their accuracy."
         )
-    if model_digest(read_model(model_file)) != origin.source_digest:
+    model = read_model(model_file)
+    if model_digest(model) != origin.source_digest:
         raise ModelFileError(
             f"{ledger.path}: these files were not made from this model: the graph or the weights of "
             f"{os.fspath(model_file)} are others than those of the source that was converted. Give that source. "
@@ -86,10 +87,10 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
         )
     if origin.code != deciding_versions()[CODE]:
         return Beside(
-            normalise(read_model(model_file)),
+            normalise(model),
             not_judged=f"they were written by other code of this program, version {origin.version}: convert again",
         )
-    made = written_again(model_file, origin)
+    made = written_again(model, origin)
     return Beside(
         made.source,
         _located(made.fake_quant, ledger.fake_quant_model, made.source, "fake-quant", ledger.layers),
