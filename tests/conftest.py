@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.comparison_cases import DIGITS, Case, converted
+from support.comparison_cases import DIGITS, SMALL, Case, converted
 
 
 def pytest_collection_finish() -> None:
@@ -26,3 +26,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def digits(tmp_path: Path) -> Case:
     """A real model, converted into the test's folder, with its data."""
     return converted(DIGITS, tmp_path)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Case:
+    """A smaller one, which takes half of the time."""
+    return converted(SMALL, tmp_path)

@@ -14,9 +14,8 @@ import pytest
 from onnx import numpy_helper
 
 import amct_onnx
-from support.comparison_cases import Case, converted
+from support.comparison_cases import SMALL, Case, converted
 
-SMALL = "torchfx_mlp3d_i8sym_op13"
 MEMORY = (60_000, 180_000, 270_000, 330_000, 400_000, 600_000)
 """KiB: from too little to start an interpreter's libraries to nearly enough."""
 THREADS = (1, 2, 3, 5)

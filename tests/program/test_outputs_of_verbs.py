@@ -19,13 +19,12 @@ from amct_onnx.cli import main
 from amct_onnx.errors import OutputError
 from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.simulate.result_folder import ResultFolder
-from support.comparison_cases import Case, converted
+from support.comparison_cases import SMALL, Case, converted
 from support.data_files import external
 from support.fault_injection import each_call, fail_at, faults, hidden, kill_at, leftovers, settled, visible
 from support.killed_child import in_killed_child
 from support.small_models import qdq_model
 
-SMALL = "torchfx_mlp3d_i8sym_op13"
 Write = Callable[[Path], None]
 
 

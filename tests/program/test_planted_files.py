@@ -15,10 +15,9 @@ import pytest
 
 import amct_onnx
 from amct_onnx.cli import main
-from support.comparison_cases import Case, converted
+from support.comparison_cases import SMALL, Case, converted
 from support.fault_injection import whole_tree
 
-SMALL = "torchfx_mlp3d_i8sym_op13"
 SHAPE = ("--input_shape", "input:1,1,8,8")
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from support.comparison_cases import Case, converted
+from support.comparison_cases import SMALL, Case, converted
 
-SMALL = "torchfx_mlp3d_i8sym_op13"
 CALLS = (
     "%network,open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,rename,renameat,renameat2,link,linkat,symlink,"
     "symlinkat,unlink,unlinkat,rmdir,truncate,ftruncate,chmod,fchmod,fchmodat,chown,fchown,fchownat,utimensat"

@@ -24,10 +24,9 @@ import amct_onnx.verbs.compare.explain.board
 import amct_onnx.verbs.compare.present.screen
 import amct_onnx.verbs.convert.screen  # noqa: F401
 from amct_onnx.cli import main
-from support.comparison_cases import Case, converted
+from support.comparison_cases import SMALL, Case, converted
 from support.fault_injection import leftovers, settled, visible
 
-SMALL = "torchfx_mlp3d_i8sym_op13"
 SIGNALS = {"SIGKILL": -9, "SIGTERM": 143, "SIGHUP": 129}
 """With the exit code."""
 STATE = "state.json"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,9 @@ from support.deploy_models import initializer, node, set_attribute, set_initiali
 from support.golden_models import MODELS
 
 DIGITS = "torchfx_digitsnet_u8_bnfold_op13"
+SMALL = "torchfx_mlp3d_i8sym_op13"
+"""For tests that ask nothing about layers."""
+FOLDER = b"{folder of the case}"
 THREADS = 1
 """Threads of each session. Threads that wait in a loop for the next small layer take three times the CPU time."""
 
@@ -66,13 +72,23 @@ class Case:
         return amct_onnx.compare(self.source, self.prefix, data or self.data, **{"threads": THREADS, **options})
 
 
+@cache
+def _conversion(name: str) -> dict[str, bytes]:
+    """The files that the conversion of a model of tests/data writes; the ledger's paths begin with FOLDER."""
+    with TemporaryDirectory() as folder:
+        amct_onnx.convert_qat_model(MODELS / name / "model.onnx", Path(folder, "m"))
+        return {p.name: p.read_bytes().replace(os.fsencode(folder), FOLDER) for p in Path(folder).glob("m_*")}
+
+
 def converted(name: str, folder: Path, samples: int = 64) -> Case:
-    """Convert a model of tests/data and write its data."""
+    """A converted model of tests/data, converted once for all tests of a process, and its data."""
     amct_onnx.set_logging_level("error", "error")
     source = MODELS / name / "model.onnx"
     graph = onnx.load(source, load_external_data=False).graph
     case = Case(source, folder / "m", folder / "data.npz", folder / "labels.npy")
-    amct_onnx.convert_qat_model(source, case.prefix)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in _conversion(name).items():
+        (folder / file).write_bytes(content.replace(FOLDER, os.fsencode(folder)))
     tested = MODELS / name / "testset.npz"
     with np.load(tested if tested.exists() else MODELS / name / "inputs.npz") as archive:
         if tested.exists():

@@ -212,17 +212,17 @@ def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
 
 
 def test_bad_input_gives_one_clear_error(
-    digits: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from amct_onnx.verbs.compare.measure import dask_cluster
 
     monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
-    for name, (options, words) in _bad(digits, tmp_path).items():
-        assert main([*digits.arguments, *options]) == 2, name
+    for name, (options, words) in _bad(small, tmp_path).items():
+        assert main([*small.arguments, *options]) == 2, name
         error = capsys.readouterr().err
         assert words in error and "unexpected" not in error, (name, error)
         assert error.count("amct_onnx: error:") == 1, (name, error)
-    assert main([*digits.arguments, "--device", "a9"]) == 2
+    assert main([*small.arguments, "--device", "a9"]) == 2
     assert "Unknown chip 'a9'" in capsys.readouterr().err
 
 

@@ -52,7 +52,7 @@ def contents(case: Case) -> dict[str, bytes]:
     ids=["some", "all"],
 )
 def test_runs_that_differ_keep_their_own_states(
-    digits: Case,
+    small: Case,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -64,118 +64,118 @@ def test_runs_that_differ_keep_their_own_states(
     evaluator.write_text(text, encoding="utf-8")
     runs = {
         "plain": [],
-        "data backwards": other_data(digits, tmp_path / "back.npz", lambda x: x[::-1]),
-        "same beginning, then others": other_data(digits, tmp_path / "tail.npz", lambda x: np.r_[x[:40], x[:24]]),
-        "fewer": other_data(digits, tmp_path / "few.npz", lambda x: x[:48]),
+        "data backwards": other_data(small, tmp_path / "back.npz", lambda x: x[::-1]),
+        "same beginning, then others": other_data(small, tmp_path / "tail.npz", lambda x: np.r_[x[:40], x[:24]]),
+        "fewer": other_data(small, tmp_path / "few.npz", lambda x: x[:48]),
         "device": ["--device", "310"],
         "batch size": ["--batch_size", "8"],
-        "labels": ["--labels", str(digits.labels)],
+        "labels": ["--labels", str(small.labels)],
         "evaluator": ["--evaluator", str(evaluator)],
     }
     runs = {name: runs[name] for name in names}
     wanted = {}
     for name, options in runs.items():
         file = tmp_path / "whole.json"
-        assert main([*digits.arguments, *OPTIONS, *options, "--json_report", str(file)]) in (0, 1), name
+        assert main([*small.arguments, *OPTIONS, *options, "--json_report", str(file)]) in (0, 1), name
         wanted[name] = figures(file)
-    assert contents(digits) == {}
+    assert contents(small) == {}
     monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
     for number, options in enumerate(runs.values(), 1):
-        before = contents(digits)
-        interrupted(digits, monkeypatch, options)
-        assert len(digits.states) == number
-        assert {n: c for n, c in contents(digits).items() if n in before} == before
+        before = contents(small)
+        interrupted(small, monkeypatch, options)
+        assert len(small.states) == number
+        assert {n: c for n, c in contents(small).items() if n in before} == before
     assert "--resume continues (state: " in capsys.readouterr().err
-    kept = contents(digits)
+    kept = contents(small)
     for options in (["--threads", "2"], ["--device", "ascend950"]):  # others, from beginning to end
-        assert main([*digits.arguments, *OPTIONS, *options]) in (0, 1)
-        assert contents(digits) == kept
+        assert main([*small.arguments, *OPTIONS, *options]) in (0, 1)
+        assert contents(small) == kept
     for name, options in runs.items():
         file = tmp_path / "resumed.json"
-        assert main([*digits.arguments, *OPTIONS, *options, "--resume", "--json_report", str(file)]) in (0, 1), name
+        assert main([*small.arguments, *OPTIONS, *options, "--resume", "--json_report", str(file)]) in (0, 1), name
         assert figures(file) == wanted[name], name
-        left = contents(digits)
+        left = contents(small)
         assert len(left) == len(kept) - 1 and left.items() < kept.items()
         kept = left
 
 
 def test_state_is_found_when_data_were_moved_or_touched(
-    digits: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And of several that might be the run's, the one of its data is taken."""
-    back = other_data(digits, tmp_path / "back.npz", lambda x: x[::-1])
-    interrupted(digits, monkeypatch, back, 2)
-    interrupted(digits, monkeypatch, [])
-    moved = str(digits.data.rename(tmp_path / "moved.npz"))
-    first, last = contents(digits).items()
-    assert main([*digits.arguments, *OPTIONS, "--data", moved, "--resume"]) == 0
-    assert contents(digits).items() in ({first}, {last})
+    back = other_data(small, tmp_path / "back.npz", lambda x: x[::-1])
+    interrupted(small, monkeypatch, back, 2)
+    interrupted(small, monkeypatch, [])
+    moved = str(small.data.rename(tmp_path / "moved.npz"))
+    first, last = contents(small).items()
+    assert main([*small.arguments, *OPTIONS, "--data", moved, "--resume"]) == 0
+    assert contents(small).items() in ({first}, {last})
     os.utime(tmp_path / "back.npz", (1, 1))
-    assert main([*digits.arguments, *OPTIONS, *back, "--resume"]) in (0, 1)
-    assert contents(digits) == {}
+    assert main([*small.arguments, *OPTIONS, *back, "--resume"]) in (0, 1)
+    assert contents(small) == {}
 
 
 def test_state_under_its_old_name_is_continued_and_otherwise_left_alone(
-    digits: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    interrupted(digits, monkeypatch, [])
-    content = json.loads(digits.state.read_text(encoding="utf-8"))
-    digits.state.unlink()
+    interrupted(small, monkeypatch, [])
+    content = json.loads(small.state.read_text(encoding="utf-8"))
+    small.state.unlink()
     del content["run"], content["checksum"]  # as versions before wrote it
     content["checksum"] = state_module.checksum(content)
-    old = Path(f"{digits.prefix}_compare_state.json")
+    old = Path(f"{small.prefix}_compare_state.json")
     old.write_text(json.dumps(content), encoding="utf-8")
     kept = old.read_bytes()
-    assert main([*digits.arguments, *OPTIONS]) == 0
-    assert main([*digits.arguments, *OPTIONS, "--device", "310", "--resume"]) == 2
+    assert main([*small.arguments, *OPTIONS]) == 0
+    assert main([*small.arguments, *OPTIONS, "--device", "310", "--resume"]) == 2
     assert "devices=a2" in capsys.readouterr().err and old.read_bytes() == kept
-    assert main([*digits.arguments, *OPTIONS, "--resume"]) == 0
+    assert main([*small.arguments, *OPTIONS, "--resume"]) == 0
     assert not old.exists()
 
 
 def test_named_state_file_of_another_run_is_not_overwritten(
-    digits: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.json"
     named = ["--state_file", str(file)]
-    interrupted(digits, monkeypatch, named)
+    interrupted(small, monkeypatch, named)
     kept = file.read_bytes()
-    back = other_data(digits, tmp_path / "back.npz", lambda x: x[::-1])
+    back = other_data(small, tmp_path / "back.npz", lambda x: x[::-1])
     others = [(["--device", "310"], "devices=a2"), (["--batch_size", "8"], "batch_size=16"), (back, "other data")]
     for options, words in others:
         capsys.readouterr()
-        assert main([*digits.arguments, *OPTIONS, *named, *options]) == 2
+        assert main([*small.arguments, *OPTIONS, *named, *options]) == 2
         error = capsys.readouterr().err
         assert words in error and "another interrupted run" in error and "--state_file" in error, error
         assert file.read_bytes() == kept
-    assert main([*digits.arguments, *OPTIONS, *named]) == 0  # the same run, from its beginning
+    assert main([*small.arguments, *OPTIONS, *named]) == 0  # the same run, from its beginning
     assert file.read_bytes() == kept  # it was over before it had anything to save, so the file is not its own
-    assert main([*digits.arguments, *OPTIONS, *named, "--resume"]) == 0
+    assert main([*small.arguments, *OPTIONS, *named, "--resume"]) == 0
     assert not file.exists()
     for text in ("notes", "{}", "[" * 100_000):
         file.write_text(text, encoding="utf-8")
-        assert main([*digits.arguments, *OPTIONS, *named]) == 2
+        assert main([*small.arguments, *OPTIONS, *named]) == 2
         assert "is not the state of this run" in capsys.readouterr().err and file.read_text(encoding="utf-8") == text
 
 
 def test_file_that_another_run_wrote_meanwhile_is_left_to_it(
-    digits: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs begin with one --state_file."""
-    interrupted(digits, monkeypatch, ["--device", "310"])
-    theirs, file = digits.state.read_bytes(), tmp_path / "mine.json"
+    interrupted(small, monkeypatch, ["--device", "310"])
+    theirs, file = small.state.read_bytes(), tmp_path / "mine.json"
     monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
 
     def write(done: int, total: int | None) -> None:
         file.write_bytes(theirs)
 
-    found = digits.compare(batch_size=16, state_file=file, progress=write)
+    found = small.compare(batch_size=16, state_file=file, progress=write)
     assert found.complete and file.read_bytes() == theirs
 
 
 @pytest.mark.parametrize("when", ["from the beginning", "later"])
 def test_run_whose_state_cannot_be_written_warns_once_and_ends_with_its_report(
-    digits: Case,
+    small: Case,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -193,39 +193,39 @@ def test_run_whose_state_cannot_be_written_warns_once_and_ends_with_its_report(
         monkeypatch.setattr("amct_onnx.verbs.compare.run_comparison.check_writable", fail)
     amct_onnx.set_logging_level("warning", "error")
     page = tmp_path / "r.html"
-    line = [*digits.arguments, *OPTIONS, "--report", str(page)]
+    line = [*small.arguments, *OPTIONS, "--report", str(page)]
     assert main(line) == 0
     error = caplog.text
     assert error.count("an interruption would lose what was run") == 1 and "No space left" in error
-    assert page.exists() and not digits.states
+    assert page.exists() and not small.states
     page.unlink()
     with monkeypatch.context() as patch:
         interrupt_at(patch, 1)
         assert main(line) == 130
     assert "nothing to resume" in capsys.readouterr().err
-    assert "Interrupted" in page.read_text(encoding="utf-8") and not digits.states
+    assert "Interrupted" in page.read_text(encoding="utf-8") and not small.states
 
 
-def test_outputs_are_tried_before_the_run(digits: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outputs_are_tried_before_the_run(small: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     for option in ("--report", "--json_report", "--state_file"):
         began: list[int] = []
         target = str(tmp_path / "file" / "x.json")
         with pytest.raises(OutputError, match=r"file/x.json: cannot be written \(Not a directory\)"):
-            digits.compare(**{option[2:]: target}, progress=lambda done, total, began=began: began.append(done))
+            small.compare(**{option[2:]: target}, progress=lambda done, total, began=began: began.append(done))
         assert not began
-        assert main([*digits.arguments, option, target]) == 2
+        assert main([*small.arguments, option, target]) == 2
     with pytest.raises(OutputError, match="cannot be written"):
         writable.check_writable(Path("/dev/full/x"))
     writable.check_writable(tmp_path / "not" / "there" / "yet.json")
     assert not (tmp_path / "not").exists()
 
 
-def test_error_says_how_to_go_on(digits: Case, caplog: pytest.LogCaptureFixture) -> None:
-    labels = np.load(digits.labels)
+def test_error_says_how_to_go_on(small: Case, caplog: pytest.LogCaptureFixture) -> None:
+    labels = np.load(small.labels)
     labels[40] = 77
-    np.save(digits.labels, labels)
+    np.save(small.labels, labels)
     amct_onnx.set_logging_level("warning", "error")
-    assert main([*digits.arguments, *OPTIONS, "--labels", str(digits.labels)]) == 2
+    assert main([*small.arguments, *OPTIONS, "--labels", str(small.labels)]) == 2
     error = caplog.text
-    assert f"{digits.state}: holds the 32 samples" in error and "--resume continues" in error
+    assert f"{small.state}: holds the 32 samples" in error and "--resume continues" in error
