@@ -9,11 +9,9 @@ import pytest
 
 from amct_onnx import UnsupportedModelError, convert_qat_model
 from support.corner_models import (
-    CONSTANTS,
     E4M3,
     E5M2,
     FEEDS,
-    FIRST,
     INT4,
     INT8,
     INT16,
@@ -23,7 +21,7 @@ from support.corner_models import (
     quantized,
     weight,
 )
-from support.written_models import convert_and_compare, write_model
+from support.written_models import convert_and_compare
 
 REFUSED = {
     "float8": (activation(E4M3), "quantizer-not-integer", "'f' is quantized to FLOAT8E4M3FN"),
@@ -104,14 +102,16 @@ def test_integers_of_4_bits_widen(corner: str, tmp_path: Path) -> None:
     assert len(report.converted) == 3
 
 
-def test_an_input_of_such_a_type_is_refused_by_name(tmp_path: Path) -> None:
-    text = f"g (float[2, 8] x, int4[2, 8] j) => (float[n, k] o) {{ {FIRST} e = DequantizeLinear(j, s) o = Add(y, e) }}"
-    source = write_model(tmp_path / "m.onnx", text, CONSTANTS, opset=21)
-    with pytest.raises(UnsupportedModelError, match="Graph input 'j' is of type INT4"):
-        convert_qat_model(source, tmp_path / "out")
-
-
-def test_another_reader_is_refused_by_name(tmp_path: Path) -> None:
-    corner = f"i = QuantizeLinear <output_dtype = {INT4}> (y, s) n = Shape(i) m = Expand(y, n)"
-    with pytest.raises(UnsupportedModelError, match=r"makes 'n': operator Shape .* tensor 'i' of type INT4"):
+def test_a_cast_that_may_wrap_is_refused_by_name(tmp_path: Path) -> None:
+    """ONNX does not say what becomes of floats that int4 does not hold."""
+    corner = f"i = Cast <to = {INT4}> (y) m = Cast <to = 1> (i)"
+    with pytest.raises(UnsupportedModelError, match=r"makes 'i': operator Cast .* type INT4 does not exist there"):
         convert_qat_model(model_with(corner, tmp_path), tmp_path / "out")
+
+
+def test_a_cast_of_integers_that_it_holds_widens(tmp_path: Path) -> None:
+    bounds = "lo = Constant <value_float = -8.0> () hi = Constant <value_float = 7.0> ()"
+    rounded = "r = Round(y) c = Clip(r, lo, hi)"
+    corner = f"{bounds} {rounded} i = Cast <to = {INT4}> (c) f = Cast <to = 1> (i) m = MatMul(f, wd)"
+    report, _ = convert_and_compare(model_with(corner, tmp_path), FEEDS, units=0)
+    assert len(report.converted) == 3

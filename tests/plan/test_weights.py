@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import ml_dtypes
@@ -185,3 +186,24 @@ def test_dead_channel_keeps_its_bias_under_any_scale(dead: float, stored: bool, 
     # half a step of the largest scale of a living channel
     report, _ = convert_and_compare(source(body, constants, tmp_path), feeds(), units=0.05 * 0.02 / 2)
     assert len(report.converted) == 1
+
+
+ODD = {
+    "negative, dead": (-0.1, 0, 1, ""),
+    "negative, alive": (-0.1, 5, 0, r"is -0\.1.* not all 0"),
+    "not a number": (np.nan, 0, 0, "is nan"),
+}
+
+
+@pytest.mark.parametrize(("scale", "integer", "int8", "why"), ODD.values(), ids=ODD)
+def test_an_odd_scale_costs_its_layer_at_most(scale: float, integer: int, int8: int, why: str, tmp_path: Path) -> None:
+    """A dead channel allows any number as its scale, but NaN, which makes the source's own channel NaN."""
+    weight, scales = INTEGERS.copy(), SCALES.copy()
+    weight[:, 2], scales[2] = integer, scale
+    path = source("e = DequantizeLinear <axis = 1> (w, sw) y = MatMul(d, e)", {"w": weight, "sw": scales}, tmp_path)
+    if np.isfinite(scale):
+        report, _ = convert_and_compare(path, feeds(), units=0)
+    else:
+        report = convert_qat_model(path, tmp_path / "out")
+    assert len(report.converted) == int8
+    assert not why or (report.refused[0].reason == "weight-scale" and re.search(why, report.refused[0].detail))

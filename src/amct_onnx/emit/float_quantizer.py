@@ -11,7 +11,7 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.small_floats import SmallFloat
 from amct_onnx.emit.output_graph import OutputGraph
-from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.laid_factors import laid
 from amct_onnx.plan.factors import Quantizer
 
 
@@ -45,32 +45,8 @@ def float_dequantize(graph: OutputGraph, integer: ir.Value, quantizer: Quantizer
 
 
 def _laid(factor: Array, quantizer: Quantizer, tensor: ir.Value, at: ir.Node) -> Array:
-    """A flat factor, broadcastable against the tensor.
-
-    Raises:
-        UnsupportedModelError: The tensor's declared shape does not tell, or has no place for it.
-    """
-    axis, shape = quantizer.axis, tensor.shape
-    if axis is None:
-        return factor.reshape(())
-    what = f"Node '{at.name}' dequantizes per {'channel' if quantizer.blocks is None else 'block'} along axis {axis}"
-    if shape is None:
-        raise UnsupportedModelError(
-            f"{what}, and the rank of its tensor '{tensor.name}' is unknown. Declare the shapes of the graph's inputs "
-            "and export again."
-        )
-    rank = len(shape)
-    if quantizer.blocks is None:
-        return factor.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
-    blocks, size = factor.reshape(quantizer.blocks.shape), quantizer.blocks.size
-    length = shape[axis] if blocks.ndim == rank and -rank <= axis < rank else None
-    if not isinstance(length, int) or math.ceil(length / size) != blocks.shape[axis]:
-        raise UnsupportedModelError(
-            f"{what}: scales of shape {list(quantizer.blocks.shape)} for blocks of {size} do not fit its tensor "
-            f"'{tensor.name}' of shape {[d if isinstance(d, int) else str(d) for d in shape]}. Declare the shapes of "
-            "the graph's inputs and export again."
-        )
-    return np.take(np.repeat(blocks, size, axis=axis), range(length), axis=axis)
+    blocks = None if quantizer.blocks is None else (quantizer.blocks.shape, quantizer.blocks.size)
+    return laid(factor, quantizer.axis, blocks, tensor, f"Node '{at.name}' dequantizes")
 
 
 def _small_float(graph: OutputGraph, value: ir.Value, small: SmallFloat, name: str, at: ir.Node) -> ir.Value:

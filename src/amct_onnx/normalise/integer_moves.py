@@ -12,8 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import STANDS_FOR, GraphEditor, nodes_of, stands_for
-from amct_onnx.graph.model_warnings import warn
+from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.moves import data_inputs, fills, interpolates
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import integer_type
@@ -45,38 +44,6 @@ def move_quantizers_behind_integer_moves(model: ir.Model) -> None:
         elif node.op_type != "DequantizeLinear" and not _move(node, factors, constants, editor):
             if not any(is_small(v) for v in node.inputs):  # of these, a later rule names the node
                 readers.rewrite(node)
-    for node in nodes_of(model):
-        if node.op_type == "QuantizeLinear" and node.domain == "" and node.outputs[0] in factors:
-            if _leaves_as_no_ascend_quant_gives(node, factors[node.outputs[0]], model):
-                _compute_output(node, model, editor, readers)
-
-
-def _leaves_as_no_ascend_quant_gives(node: ir.Node, factors: Factors, model: ir.Model) -> bool:
-    """Whether a QuantizeLinear's integers leave the graph with 16 bits, or leave the body of an If, Loop or Scan."""
-    if not node.outputs[0].is_graph_output() or is_small(node.outputs[0]):
-        return False
-    return factors.numbers[2].itemsize > 1 or node.graph is not model.graph
-
-
-def _compute_output(node: ir.Node, model: ir.Model, editor: GraphEditor, readers: IntegerReaders) -> None:
-    """Let such integers be computed from the floats that they stand for."""
-    integers, graph = node.outputs[0], node.graph
-    assert graph is not None
-    end = editor.insert("Identity", [integers], editor.node_names.take(f"{node.name}/hand_out"), after=node)
-    end.meta[STANDS_FOR] = stands_for(node)
-    result = end.outputs[0]
-    result.type, result.shape = integers.type, integers.shape
-    for index, output in enumerate(graph.outputs):
-        if output is integers:
-            graph.outputs[index] = result
-    result.name, integers.name = integers.name, result.name
-    readers.compute_integers(end)
-    name, op_type = stands_for(node)
-    warn(
-        model,
-        f"Node '{name}' ({op_type}) hands out integers that no AscendQuant gives there; the outputs compute "
-        "them from floats. Hand out the DequantizeLinear's result to spare that.",
-    )
 
 
 def _hand_out(node: ir.Node, known: dict[ir.Value, Factors], editor: GraphEditor, readers: IntegerReaders) -> None:

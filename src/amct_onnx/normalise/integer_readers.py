@@ -172,6 +172,13 @@ class IntegerReaders:
         if node.domain not in ("", "ai.onnx"):
             note_refusal(node, "foreign-operator", "it reads a quantizer's integers", "Export the model in QDQ format.")
         name, op_type = stands_for(node)
+        if op_type == "QuantizeLinear":  # a Clip that stands for its range of 4 bits, at a graph output
+            warn(
+                self._model,
+                f"Node '{name}' ({op_type}) hands out integers that no AscendQuant gives there; the outputs compute "
+                "them from floats. Hand out the DequantizeLinear's result to spare that.",
+            )
+            return
         warn(
             self._model,
             f"Node '{name or node.outputs[0].name}' ({op_type}) reads the integers of a quantizer; the outputs compute "

@@ -30,6 +30,7 @@ from amct_onnx.normalise.old_operators import keep_meaning
 from amct_onnx.normalise.operator_bodies import OperatorBodies, schema_of
 from amct_onnx.normalise.small_types import is_small, may_stay_small, write_casts_as_quantizers
 from amct_onnx.normalise.unregistered_operators import lower_unregistered
+from amct_onnx.normalise.widened_types import widen_small_types
 
 OLDEST_OPSET = 11
 """Oldest opset of the outputs: the fake-quant model needs Clip with three inputs, and Round."""
@@ -121,6 +122,7 @@ class _Lowering:
             # whether opset 18 takes a node may depend on a type or rank that the model does not state
             infer_shapes(self._model, strict=True)
         write_casts_as_quantizers(self._model)
+        widen_small_types(self._model)
         self._lower(nodes_of(self._model), self._version)
         self._model.opset_imports[""] = NEWEST_OPSET
         self._bodies.inline()

@@ -14,6 +14,7 @@ from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
 from amct_onnx.normalise.depthwise_activations import scale_depthwise_activations
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
+from amct_onnx.normalise.float_integers import compute_integers_in_float
 from amct_onnx.normalise.foreign_quantizers.rewrite import express_foreign_quantizers
 from amct_onnx.normalise.foreign_quantizers.written_out import read_written_out_quantizers
 from amct_onnx.normalise.fused_operators import expand_fused_operators
@@ -46,6 +47,8 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     drop_casts_around_quantizers,
     scale_depthwise_activations,
     move_quantizers_behind_integer_moves,
+    # what the rule before it has left of integers, which the next leads back to layers
+    compute_integers_in_float,
     # integers that no rule before it led back to a QuantizeLinear
     quantize_integer_inputs,
     # what the rules before it have left

@@ -37,7 +37,6 @@ def write_casts_as_quantizers(model: ir.Model) -> None:
     Fake quantization written as two Casts is then a pair like any other.
     """
     editor: GraphEditor | None = None
-    written: set[ir.Value | None] = set()
     for node in nodes_of(model):
         if node.op_type != "Cast" or node.domain != "" or node.inputs[0] is None:
             continue
@@ -46,14 +45,13 @@ def write_casts_as_quantizers(model: ir.Model) -> None:
             attributes = [ir.AttrInt64("output_dtype", int(to))]
             attributes += [a for a in (node.attributes.get("saturate"),) if a is not None]
             op_type, kind = QUANTIZE, value.dtype
-        elif to in FLOATS and is_small(value) and (value in written or not is_op(value.producer(), QUANTIZE, *BETWEEN)):
+        elif to in FLOATS and value.dtype is not None and value.dtype.name in SMALL_FLOATS:
             op_type, kind, attributes = DEQUANTIZE, to, []
         else:
             continue
         editor = editor or GraphEditor(model)
         one = editor.constant(f"{node.name}/one", np.ones((), kind.numpy()))
         result = editor.node(op_type, [value, one], node, "", attributes, like=node.outputs[0])
-        written.add(result)
         editor.replace(node, [result])
 
 

@@ -55,7 +55,8 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
         raise Refusal(
             "activation-not-quantized",
             f"its input '{name}' is made by DequantizeLinear '{node.name if node else ''}' of integers that no "
-            "QuantizeLinear made, and no AscendQuant gives them back: it takes 8 bits and one scale that float16 holds",
+            "QuantizeLinear of its factors made, and no AscendQuant gives them back: it takes 8 bits and one scale "
+            "that float16 holds",
             "Dequantize 8-bit integers, with one scale between 2^-14 and 2^8.",
         )
     rounded = _rounded_by(value)

@@ -84,7 +84,7 @@ def _exact_bias(value: ir.Value, deq_scale: Float32, constants: ConstantEvaluato
     node = value.producer()
     if not is_op(node, DEQUANTIZE) or node is None or node.inputs[0] is None:
         return None
-    scale, zero, _ = raw_factors(node, constants, zero_scales=True)  # of a dead channel
+    scale, zero, _ = raw_factors(node, constants, any_scale=True)  # of a dead channel
     integers = np.asarray(constants.array(node.inputs[0])).reshape(-1)
     if integers.dtype != np.int32 or np.any(zero) or not _same_scale(scale, deq_scale):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
+from amct_onnx.errors import NoQuantizerError
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import STANDS_FOR, nodes_of
 from amct_onnx.graph.float_types import float_type_of
@@ -49,7 +49,7 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         text = no_quantizer(nodes)
         raise NoQuantizerError(f"{text}")
     sites, refused = _plan_layers(nodes, grids, constants, settings)
-    outputs = _plan_outputs(nodes, model.graph, constants)
+    outputs = _plan_outputs(nodes, constants)
     layers = {s.node: s.quantizer for s in sites}
     decided = plan_pairs(nodes, model.graph, layers, outputs, grids, constants)
     sites = [_with_quantization(s, decided.readers.get(s.node)) for s in sites]
@@ -165,16 +165,11 @@ def _names(source: ir.Value | None, dq: ir.Node) -> tuple[str, ...]:
     return tuple(v.name for v in values if v is not None and v.name)
 
 
-def _plan_outputs(nodes: list[ir.Node], graph: ir.Graph, constants: ConstantEvaluator) -> dict[ir.Node, Quantizer]:
-    """The QuantizeLinear nodes that make graph outputs, and their quantizers."""
+def _plan_outputs(nodes: list[ir.Node], constants: ConstantEvaluator) -> dict[ir.Node, Quantizer]:
+    """The QuantizeLinear nodes that make graph outputs, and their quantizers, of 8 bits and one scale."""
     outputs = {}
     for node in nodes:
         if is_op(node, QUANTIZE) and node.outputs[0].is_graph_output() and node.inputs[0] is not None:
-            if node.graph is not graph:
-                raise UnsupportedModelError(
-                    f"Node '{node.name}' (QuantizeLinear) hands integers out of the body of an If, Loop or Scan. Move "
-                    "the quantizer behind it, or the DequantizeLinear into the body, and export again."
-                )
             outputs[node] = _output_quantizer(node, constants)
     return outputs
 
@@ -194,11 +189,6 @@ def _quantized_output(
 def _output_quantizer(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
     scale, zero, axis = raw_factors(node, constants)
     integers = integer_type(node, constants)
-    if integers not in (ir.DataType.INT8, ir.DataType.UINT8) or axis is not None:
-        raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes graph output '{node.outputs[0].name}' to {integers.name} with "
-            f"{scale.size} scales: AscendQuant gives int8 with one. Quantize the output per tensor to 8 bits."
-        )
     low, high, shift, bits = RANGES[integers]
     assert node.inputs[0] is not None
     kind = float_type_of(node.inputs[0])

@@ -34,7 +34,7 @@ RawFactors = tuple[Float32, Array, int | None]
 """Scale, zero point and axis, see ``raw_factors``."""
 
 
-def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, zero_scales: bool = False) -> RawFactors:
+def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool = False) -> RawFactors:
     """Scale (float32, flat), zero point (flat, same length) and axis (None when per-tensor) of a Q or DQ node.
 
     The scales of blocks come in row-major order, with the axis of the blocks: see ``blocks_of``.
@@ -42,7 +42,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, zero_scales: boo
     Args:
         node: QuantizeLinear or DequantizeLinear.
         constants: evaluator of the graph.
-        zero_scales: whether a scale may be 0, which makes every element 0 (a dead channel of a weight).
+        any_scale: whether a scale may be any number: the caller looks at it.
 
     Raises:
         FactorError: Factors that are not constant, not positive and finite, or of unequal length.
@@ -54,7 +54,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, zero_scales: boo
         )
     scale_array = np.asarray(constants.array(scale_value))
     scale = scale_array.astype(np.float32).reshape(-1)
-    usable = np.isfinite(scale) & ((scale >= 0) if zero_scales else (scale > 0))
+    usable = np.full(scale.shape, any_scale) | (np.isfinite(scale) & (scale > 0))
     if scale.size == 0 or not np.all(usable):
         bad = scale[~usable][:1]
         raise FactorError(
@@ -142,7 +142,12 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
         FactorError: The Q and the DQ of the pair have different factors.
         UnsupportedModelError: A type without a known range.
     """
-    scale, zero, axis = raw_factors(dq, constants)
+    try:
+        scale, zero, axis = raw_factors(dq, constants)
+    except FactorError:
+        if constants.is_constant(dq.outputs[0]):
+            return None  # its numbers are computed as they are
+        raise
     clips = []
     value = dq.inputs[0]
     node = value.producer() if value is not None else None
@@ -181,7 +186,7 @@ def constant_grid(node: ir.Node | None, constants: ConstantEvaluator) -> Quantiz
     if node is None or not is_op(node, DEQUANTIZE) or not constants.is_constant(node.outputs[0]):
         return None
     kind = integer_type(node, constants)
-    if kind not in (ir.DataType.INT8, ir.DataType.UINT8) or blocks_of(node, constants) is not None:
+    if kind not in RANGES or RANGES[kind][3] != 8 or blocks_of(node, constants) is not None:
         return None
     try:
         scale, zero, axis = raw_factors(node, constants)

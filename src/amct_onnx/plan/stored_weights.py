@@ -28,7 +28,7 @@ class StoredWeight:
     Attributes:
         source: the constant; of integers, or of floats in front of ``quantizer``.
         quantizer: the QuantizeLinear over it; None for integers.
-        scale, zero: flat; zero is what the range's own shift leaves. A scale may be 0, for a dead channel.
+        scale, zero: flat; zero is what the range's own shift leaves. A scale of a dead channel may be 0 or negative.
         axis: counted from the front; None when per-tensor.
         low, high: smallest and largest integer after the shift.
         shift: what is subtracted from stored integers.
@@ -55,10 +55,16 @@ def stored_weight(dq: ir.Node, value: ir.Value, constants: ConstantEvaluator) ->
         FactorError: See ``raw_factors``; or the axis does not exist.
     """
     scale, zero, axis, kind = _eight_bit_factors(dq, value, constants)
+    if not np.all(np.isfinite(scale)):
+        raise Refusal(
+            "weight-scale",
+            f"a scale of its weight '{value.name}' is {scale[~np.isfinite(scale)][0]}",
+            "Calibrate or train the quantizer again.",
+        )
     low, high, shift, _ = RANGES[kind]
     source, quantizer, clips = _quantized_source(dq, constants)
     if quantizer is not None and not _equal_factors(
-        raw_factors(quantizer, constants, zero_scales=True), (scale, zero, axis)
+        raw_factors(quantizer, constants, any_scale=True), (scale, zero, axis)
     ):
         raise Refusal(
             "weight-factors-differ",
@@ -128,7 +134,7 @@ def _eight_bit_factors(
             f"its weight '{value.name}' has one scale per block of {block} elements",
             "Quantize the weight per tensor or per output channel.",
         )
-    factors = raw_factors(dq, constants, zero_scales=True)
+    factors = raw_factors(dq, constants, any_scale=True)
     kind = integer_type(dq, constants)
     if kind not in RANGES or RANGES[kind][3] != 8:
         raise Refusal(

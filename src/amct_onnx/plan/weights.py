@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
@@ -87,8 +88,16 @@ def _behind_dequantize(
 ) -> ResolvedWeight:
     stored = stored_weight(dq, value, constants)
     axis, shape, dead = stored.axis, stored.shape, stored.scale == 0
-    scale = np.where(dead, NO_SCALE, stored.scale)
+    scale = np.where(dead, NO_SCALE, np.abs(stored.scale))
     numbers = integers_of(stored, scale, dead, constants)
+    negative = stored.scale < 0
+    if np.any(negative & alive_channels(axis, scale.size, numbers()) if np.any(negative) else negative):
+        raise Refusal(
+            "weight-scale",
+            f"a scale of its weight '{value.name}' is {stored.scale[negative][0]}, and its channel is not all 0",
+            "Calibrate or train the quantizer again, with positive scales.",
+        )
+    dead = dead | negative
     beyond, detail = None, ""
     if np.any(stored.zero):
         beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
@@ -111,13 +120,28 @@ def scales_of_the_living(scale: Float32, axis: int, blocks: Blocks) -> Float32:
         axis: of the channels in the weight.
         blocks: of the integers.
     """
-    alive = np.zeros(scale.size, bool)
+    alive = alive_channels(axis, scale.size, blocks)
+    floor, most = (scale[alive].min(), scale[alive].max()) if np.any(alive) else (NO_SCALE, np.float32(np.inf))
+    return np.where(alive, scale, np.clip(scale, floor, most)).astype(np.float32)
+
+
+def alive_channels(axis: int | None, count: int, blocks: Blocks) -> npt.NDArray[np.bool_]:
+    """Which channels hold an integer other than 0; of a weight without an axis, whether any element does.
+
+    Args:
+        axis: of the channels in the weight; None without.
+        count: number of scales.
+        blocks: of the integers.
+    """
+    alive = np.zeros(count, bool)
     for index, array in blocks:
+        if axis is None:
+            alive |= bool(np.any(array))
+            continue
         others = tuple(a for a in range(array.ndim) if a != axis)
         part = index[axis] if axis < len(index) else slice(None)
         alive[part] |= np.any(array, axis=others)
-    floor, most = (scale[alive].min(), scale[alive].max()) if np.any(alive) else (NO_SCALE, np.float32(np.inf))
-    return np.where(alive, scale, np.clip(scale, floor, most)).astype(np.float32)
+    return alive
 
 
 def _assembled(blocks: Iterator[Int8], shape: tuple[int, ...]) -> Int8:
