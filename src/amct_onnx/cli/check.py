@@ -35,9 +35,9 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print the findings."""
-    from amct_onnx.verbs.check.checker import check
-
     with progress_bar("Checking"):
+        from amct_onnx.verbs.check.checker import check
+
         report = check(arguments.model, arguments.soc_version, arguments.cann)
     if arguments.json:
         print_json(report.to_dict())

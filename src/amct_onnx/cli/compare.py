@@ -93,15 +93,15 @@ def _how_to_go_on(report: CompareReport) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, write the reports, print the summary."""
     if arguments.convert:
-        from amct_onnx.verbs.convert.convert_model import convert_qat_model
-
         with progress_bar("Converting", in_bytes=True) as progress:
-            convert_qat_model(arguments.model, arguments.save_path, progress=progress)
-    from amct_onnx.verbs.compare.compare import DEFAULT_DEVICE, compare
-    from amct_onnx.verbs.compare.measure.stop_request import asked_by
-    from amct_onnx.verbs.compare.report import DIVERGES, INCOMPLETE
+            from amct_onnx.verbs.convert.convert_model import convert_qat_model
 
-    with progress_bar("Comparing", unit="samples") as progress:
+            convert_qat_model(arguments.model, arguments.save_path, progress=progress)
+    with progress_bar("Loading the program", unit="samples") as progress:
+        from amct_onnx.verbs.compare.compare import DEFAULT_DEVICE, compare
+        from amct_onnx.verbs.compare.measure.stop_request import asked_by
+        from amct_onnx.verbs.compare.report import DIVERGES, INCOMPLETE
+
         report = compare(
             arguments.model,
             arguments.save_path,

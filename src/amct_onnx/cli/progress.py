@@ -27,6 +27,9 @@ class Bar:
 def progress_bar(label: str, *, in_bytes: bool = False, unit: str = "") -> Iterator[Bar | None]:
     """A bar on stderr when it is a terminal, fed with (done, total); it moves to and fro while total is unknown.
 
+    Nothing that depends on the total is shown then, and a new stage starts without one.
+
+
     Args:
         label: what is done.
         in_bytes: done and total are bytes: they are shown with their speed.
@@ -43,7 +46,9 @@ def progress_bar(label: str, *, in_bytes: bool = False, unit: str = "") -> Itera
         Progress,
         ProgressColumn,
         Task,
+        TaskProgressColumn,
         TextColumn,
+        TimeElapsedColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
@@ -57,18 +62,33 @@ def progress_bar(label: str, *, in_bytes: bool = False, unit: str = "") -> Itera
             speed = task.finished_speed or task.speed
             return Text(f"{unit}, {speed:,.3g}/s" if speed else unit, style="progress.data.speed")
 
+    class Known(ProgressColumn):
+        """A column that says nothing before the total is known."""
+
+        def __init__(self, column: ProgressColumn) -> None:
+            super().__init__()
+            self._column = column
+
+        def render(self, task: Task) -> Any:
+            """What the column renders."""
+            return self._column.render(task) if task.total is not None else ""
+
     terminal: Any = _Terminal(sys.stderr)
-    columns = Progress.get_default_columns()
+    counted: tuple[ProgressColumn, ...] = (TaskProgressColumn(), TimeRemainingColumn())
     if in_bytes:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        counted = (DownloadColumn(), TransferSpeedColumn())
     elif unit:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=terminal, soft_wrap=True), transient=True) as bar:
+        counted = (MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    begun: tuple[ProgressColumn, ...] = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*begun, *map(Known, counted), console=Console(file=terminal, soft_wrap=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
-        yield Bar(
-            lambda done, total: bar.update(task, completed=done, total=total),
-            lambda what: bar.update(task, description=what),
-        )
+
+        def begin(what: str) -> None:
+            bar.tasks[0].total = None
+            bar.reset(task, description=what)
+            bar.refresh()  # the stage may hold the interpreter
+
+        yield Bar(lambda done, total: bar.update(task, completed=done, total=total), begin)
 
 
 class _Terminal:

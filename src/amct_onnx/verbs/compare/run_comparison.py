@@ -104,7 +104,7 @@ def run_comparison(request: Request, write: Callable[[CompareReport], None]) -> 
 
 def _open(request: Request) -> _Opened:
     """The models' sessions and the data's first batch, with nothing in the way of the reports."""
-    request.stage("Reading the models")
+    request.stage("Reading the models, converting once more")
     ledger = read_ledger(request.save_path)
     evaluator = read_evaluator(request.evaluator)
     beside = examine_files(request.model, ledger)
@@ -180,6 +180,7 @@ def _assembled(
         opened.beside,
         on_board,
         request.max_drop,
+        stage=lambda what: request.stage(f"Diagnosing: {what}"),
     )
     settings = request.settings(opened.job.devices)
     settings["executor"] = f"Dask, {request.dask}" if request.dask else "this process"

@@ -50,6 +50,7 @@ def find_divergences(
     tensors: Tensors,
     beside: Beside,
     unreliable: Doubt | None = None,
+    stage: Callable[[str], None] = lambda what: None,
 ) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
     """At most one divergence for each model but the source, and what could not be judged.
 
@@ -62,6 +63,7 @@ def find_divergences(
         tensors: of the first batch, by model and name.
         beside: what the files are not.
         unreliable: why the source's numbers judge nothing; then only the files are judged. None when they do.
+        stage: is told what is being done.
     """
     if unreliable is not None:
         by_files = (
@@ -69,16 +71,20 @@ def find_divergences(
             for m in job.models
         )
         return tuple(d for d in by_files if d is not None), (unreliable.why,)
+    stage("opening the models in pieces")
     probe, runner, shown = _probe(job, layers, first, changed=beside.changed)
-    probed = results if REFERENCE in job.devices else runner.run(first)
+    probed = results if REFERENCE in job.devices else runner.statistics(first, shown)
+    stage("cutting the source into pieces")
     source = opened(probe.source)
     grids = source_grids(beside.source, source)
     cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.layers)
     search = _Search(layers, ledger, first, probe, shown, cut, source, grids)
+    stage("the deploy model, piece by piece")
     sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
     paired = all(p.fake_quant is not None and p.deploy is not None for p in layers)
     divergences = []
     for model in job.models:
+        stage(f"{model}, piece by piece")
         if model == deploy_key(REFERENCE):
             found = sharp
         elif model == FAKE_QUANT:

@@ -128,7 +128,11 @@ class Runner:
         """The statistics of one batch; nothing else of it is kept."""
         for session in self.deploy.values():
             session.clear_counts()
-        found = {**self.tensors(batch), FLOAT: self._of_float_model(batch)}
+        return self.statistics(batch, self.tensors(batch))
+
+    def statistics(self, batch: Batch, tensors: Mapping[str, dict[str, Array]]) -> Results:
+        """Of the only batch that was run since the counts were cleared, of which ``tensors`` are known."""
+        found = {**tensors, FLOAT: self._of_float_model(batch)}
         made = Results(1, batch.samples)
         for tracked in self.job.tracked:
             values = found[SOURCE][tracked.source]

@@ -61,6 +61,7 @@ class Run:
         beside: what the files beside the ledger are not.
         board: what a board's dumps gave, or None.
         max_drop: see ``Found``.
+        stage: is told what is being done.
     """
 
     job: Job
@@ -76,6 +77,7 @@ class Run:
     beside: Beside
     board: BoardResult | None = None
     max_drop: float | None = None
+    stage: Callable[[str], None] = lambda what: None
 
 
 def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mapping[str, str]) -> CompareReport:
@@ -89,17 +91,21 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         settings: of the comparison.
     """
     job, results = run.job, run.results
+    run.stage("the source once more")
     tensors = cache(lambda: run.runner.tensors(run.first))
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     named = {t.source: values for t, values in zip(_outputs(job), pinned, strict=True)}
     unreliable = unreliable_source(model, run.runner, run.first, named)
     divergences, not_judged = find_divergences(
-        job, run.layers, run.ledger, results, run.first, tensors, run.beside, unreliable
+        job, run.layers, run.ledger, results, run.first, tensors, run.beside, unreliable, run.stage
     )
     if run.board is not None and not run.board.tensors:
         not_judged += run.board.not_judged
+    run.stage("preparation of the data")
     doubts, warnings = _doubted(run, unreliable)
+    run.stage("figures of each layer")
     outputs, layers = _output_entries(run), _layers(run, model, tensors())
+    run.stage("default settings of ONNX Runtime")
     witness = default_settings_witness(model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
     return CompareReport(
