@@ -26,7 +26,7 @@ SPECIAL = np.array(
     [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 2**-25, 6e-8, 65504, 65520, -65520, 3.4e38, -3.4e38, 2**24 + 1],
     np.float32,
 )
-HARD = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+HARD = settings(max_examples=30, derandomize=True, deadline=None, database=None)
 
 
 def inputs_for(bits: np.ndarray, scale: float) -> np.ndarray:

@@ -202,7 +202,7 @@ def check(case: Case) -> None:
 
 
 QUICK = settings(
-    max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=8, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 SLOW = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 

@@ -23,7 +23,7 @@ from support.golden_models import parse_record
 from support.random_graphs import Case, cases
 
 QUICK = settings(
-    max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 SLOW = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 

@@ -114,7 +114,7 @@ def check_case(case: Case) -> None:
 
 
 QUICK = settings(
-    max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 
 

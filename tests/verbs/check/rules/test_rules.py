@@ -32,6 +32,8 @@ from support.deploy_models import (
 ALWAYS = {"float16-chain", "layer-undocumented"}
 """Hold for every quantized model: the one on all products but 950, the other on IPV350."""
 CASES = [(rule, index) for rule, functions in BREAKS.items() for index in range(len(functions))]
+ONE_OF_EACH_RULE = [pytest.param(*case, marks=[pytest.mark.slow] if case[1] else []) for case in CASES]
+"""The rule alone says for which products and versions it holds; the other cases are slow tests."""
 
 
 def checked(model: onnx.ModelProto, soc_version: str | None = None, cann: str | None = None) -> CheckReport:
@@ -80,6 +82,14 @@ def test_rule_finds_what_breaks_it(rule: str, index: int) -> None:
     assert found
     assert all(f.products == affected and f.detail and f.severity == definition.severity for f in found)
     assert all(f.cann == definition.versions for f in found)
+
+
+@pytest.mark.parametrize(("rule", "index"), ONE_OF_EACH_RULE)
+def test_rule_holds_on_its_products_and_versions_alone(rule: str, index: int) -> None:
+    broken = good_model()
+    BREAKS[rule][index](broken)
+    (definition,) = [r for r in RULES if r.id == rule]
+    affected = {p.name for p in CHIPS if definition.chips(p)}
     for version in CANN_VERSIONS:
         assert any(f.rule == rule for f in checked(broken, cann=version).findings) == (version in definition.versions)
     for product in CHIPS:
