@@ -242,6 +242,6 @@ def test_layers_cost_the_same_however_many_there_are(tmp_path: Path) -> None:
         source = matmuls(tmp_path / str(index), side=16, layers=layers)
         calls.append(calls_of(source, tmp_path / "counted"))
         peaks.append(traced_peak(source, tmp_path / "traced"))
-    assert calls[3] - calls[2] <= 2.05 * (calls[2] - calls[1])
+    assert calls[3] - calls[2] <= 2.01 * (calls[2] - calls[1])  # what grew with the square of the layers gave 2.03
     # 93 kB for each layer on Python 3.11; 150 kB when both rewritten graphs are alive at once
     assert peaks[3] - peaks[2] <= 10 * 120_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class OutputGraph:
         # ATC names the graph inputs' nodes after them
         self._edit = GraphEditor(self.model, reserved=(v.name for v in self._graph.inputs))
         self._replaced: dict[ir.Value, ir.Value] = {}
+        self._replaces: dict[ir.Value, list[ir.Value]] = {}
         self._wished: list[tuple[ir.Value, str]] = []
         self.inserted: list[ir.Node] = []
         """The nodes that ``node`` inserted, in order."""
@@ -78,6 +79,14 @@ class OutputGraph:
             value = self._replaced[value]
         return value
 
+    def before(self, value: ir.Value) -> Iterator[ir.Value]:
+        """The tensor itself, and those that it has replaced."""
+        waiting = [value]
+        while waiting:
+            current = waiting.pop()
+            yield current
+            waiting += self._replaces.get(current, ())
+
     def split(self, name: str, behind: str) -> None:
         """Let every reader of a tensor of the source read another, which is found under the name ``behind``."""
         value = self.values[name]
@@ -110,6 +119,7 @@ class OutputGraph:
             new.shape = old.shape
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         self._replaced[old] = new
+        self._replaces.setdefault(new, []).append(old)
 
     def finish(self, constants: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> ir.Model:
         """The graph without what nothing reads, sorted, under the source's names.

@@ -27,7 +27,7 @@ class PlanEmitter(abc.ABC):
         """The copy under construction."""
         self._plan = plan
         self._site_names = {s.node for s in plan.sites}
-        self._derived: dict[tuple[Quantizer, str, int], list[tuple[ir.Value, ir.Value]]] = {}
+        self._derived: dict[tuple[Quantizer, str, int], dict[ir.Value, ir.Value]] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
         self._chains: dict[ir.Value, list[ir.Node]] = {}
         self._site_nodes: dict[str, list[ir.Node]] = {}
@@ -305,13 +305,13 @@ class PlanEmitter(abc.ABC):
         self, source: ir.Value, quantizer: Quantizer, what: str, at: ir.Node, make: Callable[[], ir.Value]
     ) -> ir.Value:
         """A derived tensor, made once for all readers in one graph; the ledger names its nodes for each reader."""
-        made = self._derived.setdefault((quantizer, what, id(at.graph)), [])
+        made = self._derived.setdefault((quantizer, what, id(at.graph)), {})
         # what a tensor was derived from may have been replaced since
-        found = next((d for s, d in made if self.graph.current(s) is self.graph.current(source)), None)
+        found = next((made[s] for s in self.graph.before(self.graph.current(source)) if s in made), None)
         if found is None:
             start = len(self.graph.inserted)
             found = make()
-            made.append((source, found))
+            made[source] = found
             self._chains[found] = [*self._chains.get(source, []), *self.graph.inserted[start:]]
         return found
 

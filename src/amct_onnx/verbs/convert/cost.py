@@ -111,17 +111,18 @@ def cost_of(source: ir.Model, deploy: ir.Model) -> Cost:
     nodes = list(nodes_of(deploy))
     layers = [n for n in nodes if n.op_type in LAYER_KINDS and n.domain == ""]
     sizes = _Sizes(source)
+    constants = _Constants()
     macs = {n: sizes.macs(n) for n in layers}
     int8 = {n for n in layers if _producer_type(n.inputs[0]) == QUANT}
     return Cost(
         macs=_total(macs.values()),
-        constant_macs=_total(macs[n] for n in layers if _is_constant(n.inputs[1])),
+        constant_macs=_total(macs[n] for n in layers if n.inputs[1] in constants),
         int8_macs=_total(macs[n] for n in int8),
         unknown=sum(m is None for m in macs.values()),
         int8_layers=len(int8),
         float_operators=_between(nodes, int8),
         source=sizes.passes(
-            n for n in nodes_of(source) if n.op_type == "QuantizeLinear" and not _is_constant(n.inputs[0])
+            n for n in nodes_of(source) if n.op_type == "QuantizeLinear" and n.inputs[0] not in constants
         ),
         quant=sizes.passes(n for n in nodes if n.op_type == QUANT),
         anti_quant=sizes.passes(n for n in nodes if n.op_type == ANTI_QUANT),
@@ -190,20 +191,29 @@ def _total(sizes: Iterable[int | None]) -> int:
     return sum(size for size in sizes if size is not None)
 
 
-def _is_constant(value: ir.Value | None) -> bool:
-    """Whether no graph input reaches the value, which is what matters for a weight."""
-    seen: set[ir.Value] = set()
-    stack = [value]
-    while stack:
-        current = stack.pop()
-        if current is None or current in seen or current.is_initializer():
-            continue
-        seen.add(current)
-        node = current.producer()
-        if node is None:
-            return False
-        stack += node.inputs
-    return True
+class _Constants:
+    """Tells which values no graph input reaches, which is what matters for a weight; each is looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[ir.Value, bool] = {}
+
+    def __contains__(self, value: ir.Value | None) -> bool:
+        if value is None:
+            return True
+        stack = [value]
+        while stack:
+            current = stack[-1]
+            node = current.producer()
+            inputs = [] if node is None or current.is_initializer() else [v for v in node.inputs if v is not None]
+            left = [v for v in inputs if v not in self._known]
+            if current in self._known or not left:
+                self._known[current] = current.is_initializer() or (
+                    node is not None and all(self._known[v] for v in inputs)
+                )
+                stack.pop()
+            else:
+                stack += left  # no cycle can occur: the graph is sorted
+        return self._known[value]
 
 
 def _producer_type(value: ir.Value | None) -> str:
