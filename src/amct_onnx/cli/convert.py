@@ -98,6 +98,7 @@ def _convert(arguments: argparse.Namespace, progress: Any) -> ConversionReport:
         "gemm_per_channel": arguments.gemm_per_channel,
         "keep_conv1d": arguments.keep_conv1d,
         "fake_quant_weights": arguments.fake_quant_weights,
+        "residual_quantizers": arguments.residual_quantizers,
         "soc_version": arguments.soc_version,
         "progress": progress,
     }
@@ -111,6 +112,5 @@ def _convert(arguments: argparse.Namespace, progress: Any) -> ConversionReport:
         arguments.record_file,
         grid_weights=arguments.grid_weights == "on",
         asymmetric_weights=arguments.asymmetric_weights,
-        residual_quantizers=arguments.residual_quantizers,
         **common,
     )

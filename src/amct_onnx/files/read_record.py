@@ -58,10 +58,12 @@ class FactorRecord:
     Attributes:
         layers: layer name -> its factors.
         ignored: names of fields that were given and have no meaning here, or that no record has.
+        text: what was read.
     """
 
     layers: dict[str, LayerFactors]
     ignored: tuple[str, ...]
+    text: str
 
 
 def read_record(path: str | os.PathLike[str]) -> FactorRecord:
@@ -75,13 +77,30 @@ def read_record(path: str | os.PathLike[str]) -> FactorRecord:
     file = Path(path)
     try:
         content = read_bounded(file).decode()
-        message = message_classes("amct_onnx.record", MESSAGES)["ScaleOffsetRecord"]()
-        text_format.Parse(content, message, allow_unknown_field=True)
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"{file}: no such file. Check the path of the record.") from error
-    except (OSError, ValueError, text_format.ParseError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(f"{file}: is not a record of quantization factors ({reason}). {AGAIN}") from error
+    except (OSError, ValueError) as error:
+        raise _no_record(os.fspath(file), error) from error
+    return parse_record(content, os.fspath(file))
+
+
+def _no_record(file: str, error: Exception) -> ModelFileError:
+    reason = " ".join(str(error).split())
+    return ModelFileError(f"{file}: is not a record of quantization factors ({reason}). {AGAIN}")
+
+
+def parse_record(content: str, file: str) -> FactorRecord:
+    """Read the text of a record; ``file`` is where it stands, for messages.
+
+    Raises:
+        ModelFileError: It is not the text of a record.
+        FactorError: A layer's factors are missing, out of range, or of another type than INT8.
+    """
+    try:
+        message = message_classes("amct_onnx.record", MESSAGES)["ScaleOffsetRecord"]()
+        text_format.Parse(content, message, allow_unknown_field=True)
+    except (ValueError, text_format.ParseError, RecursionError) as error:
+        raise _no_record(file, error) from error
     layers: dict[str, LayerFactors] = {}
     ignored = _unknown_fields(content)
     for entry in message.record:
@@ -92,7 +111,7 @@ def read_record(path: str | os.PathLike[str]) -> FactorRecord:
         ignored |= {f.name for f, _ in entry.value.ListFields()} - USED
     if not layers:
         raise ModelFileError(f"{file}: holds no layer. {AGAIN}")
-    return FactorRecord(layers, tuple(sorted(ignored)))
+    return FactorRecord(layers, tuple(sorted(ignored)), content)
 
 
 def _unknown_fields(text: str) -> set[str]:

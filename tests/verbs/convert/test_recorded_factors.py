@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import amct_onnx
-from amct_onnx.errors import AmctError, FactorError, ModelFileError, ModelNotFoundError
+from amct_onnx.errors import AmctError, FactorError, ModelFileError, ModelNotFoundError, OutputError
 from amct_onnx.verbs.convert.convert_model import convert_model, convert_qat_model
 from support.golden_models import FLOAT_CASES, GOLDENS, golden_qdq
 from support.typed_command import in_process
@@ -117,8 +117,17 @@ def test_functions_that_quantize_say_what_to_do(name: str) -> None:
         getattr(amct_onnx, name)("model.onnx")
 
 
-def test_compare_takes_no_float_source(tmp_path: Path) -> None:
-    """It would call the quantization of the weights a fault."""
+def test_compare_holds_the_outputs_to_the_recorded_quantizers(tmp_path: Path) -> None:
+    """The float model alone would differ by the quantization, and a damage must show."""
     convert_model(CASE / "model.onnx", CASE / "record.txt", tmp_path / "m")
-    with pytest.raises(ModelFileError, match="made from a float model and a record of factors.*needs a QAT model"):
-        amct_onnx.compare(CASE / "model.onnx", tmp_path / "m", CASE / "inputs.npz")
+    found = amct_onnx.compare(CASE / "model.onnx", tmp_path / "m", CASE / "inputs.npz")
+    assert found.verdict.level in ("noise", "equal") and found.layers[0].verdict == "converted"
+    assert found.model == found.models[0].file == str(CASE / "model.onnx")
+    assert any("the quantizers of the record" in s for s in found.verdict.sentences)
+    deploy = onnx.load(tmp_path / "m_deploy_model.onnx")
+    scale = next(a for n in deploy.graph.node if n.op_type == "AscendQuant" for a in n.attribute if a.name == "scale")
+    scale.f *= 2
+    onnx.save(deploy, tmp_path / "m_deploy_model.onnx")
+    assert amct_onnx.compare(CASE / "model.onnx", tmp_path / "m", CASE / "inputs.npz").verdict.level == "diverges"
+    with pytest.raises(OutputError):
+        amct_onnx.compare(CASE / "model.onnx", tmp_path / "m", CASE / "inputs.npz", report=CASE / "model.onnx")

@@ -18,7 +18,11 @@ from amct_onnx.verbs.convert.read_ledger import Ledger
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of a comparison; ``reports`` are the files to write, in their real folders."""
+    """The arguments of a comparison.
+
+    ``reports`` are the files to write, in their real folders. ``quantized`` is the model that was converted: ``model``,
+    or the same with its record's quantizers; ``model_files`` are the identities of the files of the latter's ``model``.
+    """
 
     model: str | os.PathLike[str]
     save_path: str | os.PathLike[str]
@@ -41,6 +45,8 @@ class Request:
     max_drop: float | None
     float_model: str | os.PathLike[str] | None = None
     aipp: str | os.PathLike[str] | None = None
+    quantized: str | os.PathLike[str] = ""
+    model_files: frozenset[tuple[int, int]] = frozenset()
 
     def settings(self, devices: Sequence[str]) -> dict[str, str]:
         """What the user set, as printed; ``devices`` under the names that this package gives them."""
@@ -59,7 +65,7 @@ class Request:
 
     def read_files(self, ledger: Ledger) -> list[str | os.PathLike[str]]:
         """The files and folders that the comparison reads, beside the models."""
-        named = (ledger.path, self.labels, self.evaluator, self.board, self.data, self.aipp)
+        named = (ledger.path, self.model, self.labels, self.evaluator, self.board, self.data, self.aipp)
         return [p for p in named if isinstance(p, (str, os.PathLike))]
 
 

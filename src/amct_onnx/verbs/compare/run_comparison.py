@@ -30,6 +30,7 @@ from amct_onnx.verbs.compare.measure.state_place import check_free, default_path
 from amct_onnx.verbs.compare.measure.stop_request import stop_request
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.assemble import Run, assemble
+from amct_onnx.verbs.compare.recorded_source import quantized_source
 from amct_onnx.verbs.compare.report import BoardResult, CompareReport
 from amct_onnx.verbs.compare.request import Request
 from amct_onnx.verbs.compare.samples import Samples, checked
@@ -85,7 +86,13 @@ def run_comparison(request: Request, write: Callable[[CompareReport], None]) -> 
     """
     start_log()
     _check_settings(request)
-    opened = _open(request)
+    ledger = read_ledger(request.save_path)
+    with quantized_source(request.model, ledger) as (path, files):
+        return _compared(replace(request, quantized=path, model_files=files), ledger, write)
+
+
+def _compared(request: Request, ledger: Ledger, write: Callable[[CompareReport], None]) -> CompareReport:
+    opened = _open(request, ledger)
     kept = _kept(opened, request)
     with kept.saved_on_error():
         with stop_request() as stopped:
@@ -102,15 +109,14 @@ def run_comparison(request: Request, write: Callable[[CompareReport], None]) -> 
     return found
 
 
-def _open(request: Request) -> _Opened:
+def _open(request: Request, ledger: Ledger) -> _Opened:
     """The models' sessions and the data's first batch, with nothing in the way of the reports."""
     request.stage("Reading the models, converting once more")
-    ledger = read_ledger(request.save_path)
     evaluator = read_evaluator(request.evaluator)
-    beside = examine_files(request.model, ledger)
+    beside = examine_files(request.quantized, ledger)
     made = partial(
         make_job,
-        request.model,
+        request.quantized,
         ledger,
         request.devices,
         threads=request.threads,
@@ -167,6 +173,7 @@ def _assembled(
     kept: Progress, opened: _Opened, request: Request, complete: bool, on_board: BoardResult | None
 ) -> CompareReport:
     run = Run(
+        request.quantized,
         opened.job,
         opened.layers,
         opened.ledger,
@@ -296,7 +303,7 @@ def _refuse_inputs(request: Request, ledger: Ledger, job: Job, targets: Sequence
         OutputError: A target cannot be written, or is an input.
     """
     read = request.read_files(ledger)
-    files = identities(read).union(*(m.files for m in job.read))
+    files = identities(read).union(request.model_files, *(m.files for m in job.read))
     folders = {Path(p).resolve() for p in read if Path(p).is_dir()}
     for target in check_targets(targets, request.model, files):
         if folders & set(target.parents) and target.suffix not in REPORT_SUFFIXES:

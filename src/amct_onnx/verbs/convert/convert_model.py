@@ -105,6 +105,7 @@ def convert_model(
     *,
     gemm_per_channel: GemmPerChannel = "mul",
     keep_conv1d: bool = False,
+    residual_quantizers: ResidualQuantizers = "keep",
     fake_quant_weights: FakeQuantWeights = INT8_WEIGHTS,
     soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -119,6 +120,7 @@ def convert_model(
         save_path: as ``convert_qat_model`` takes it.
         gemm_per_channel: as there.
         keep_conv1d: as there.
+        residual_quantizers: as there; they are those of recorded layers that stay float.
         fake_quant_weights: as there.
         soc_version: as there.
         progress: as there.
@@ -130,7 +132,7 @@ def convert_model(
         FactorError: A layer of the record is not in the model, or its factors do not fit it.
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
-    settings = PlanSettings(False, gemm_per_channel, keep_conv1d, "refuse")
+    settings = PlanSettings(False, gemm_per_channel, keep_conv1d, "refuse", residual_quantizers)
     factors = os.fspath(scale_offset_record_file)
     return _run(_Request(model_file, save_path, None, factors, settings, fake_quant_weights, soc_version, progress))
 
@@ -162,16 +164,18 @@ def _run(request: _Request) -> ConversionReport:
     return report
 
 
-def _read(request: _Request, path: str | os.PathLike[str]) -> ir.Model:
-    """The source; a float model gets the quantizers that its record tells of."""
+def _read(request: _Request, path: str | os.PathLike[str]) -> tuple[ir.Model, str | None]:
+    """The source, and the text of its record; a float model gets the quantizers that the record tells of."""
     model = read_model(path)
     for text in model.meta[FALSE_ENDS]:
         warn(model, text)
-    if request.factors_file is not None:
-        from amct_onnx.files.read_record import read_record  # imports msgspec, which a QAT model does not need
+    if request.factors_file is None:
+        return model, None
+    from amct_onnx.files.read_record import read_record  # imports msgspec, which a QAT model does not need
 
-        insert_recorded_quantizers(model, read_record(request.factors_file), request.factors_file)
-    return model
+    record = read_record(request.factors_file)
+    insert_recorded_quantizers(model, record, request.factors_file)
+    return model, record.text
 
 
 @dataclass(frozen=True)
@@ -187,15 +191,15 @@ class _Source:
     """
 
     model: ir.Model
-    origin: Origin | None
+    origin: Origin
     inputs: Set[tuple[int, int]]
     names: frozenset[str]
     tensors: frozenset[str]
 
 
 def _source(request: _Request, path: str | os.PathLike[str]) -> _Source:
-    model = _read(request, path)
-    origin = _origin(model, request)
+    model, record = _read(request, path)
+    origin = _origin(model, request, record)
     inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
     names = frozenset(n.name for n in nodes_of(model) if n.name)
     graphs = (model.graph, *bodies(model.graph))
@@ -269,10 +273,7 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     return report, replaced
 
 
-def _origin(source: ir.Model, request: _Request) -> Origin | None:
-    """None for a float model with a record: the source alone does not give the outputs again."""
-    if request.factors_file is not None:
-        return None
+def _origin(source: ir.Model, request: _Request, record: str | None) -> Origin:
     versions = deciding_versions()
     return Origin(
         version=versions["amct_onnx"],
@@ -280,6 +281,7 @@ def _origin(source: ir.Model, request: _Request) -> Origin | None:
         source_digest=model_digest(source),
         **asdict(request.settings),
         fake_quant_weights=request.fake_quant_weights,
+        record=record,
     )
 
 

@@ -24,6 +24,8 @@ FLOAT32_MAX = 3.4028234663852886e38
 SLACK = 1 + 1e-9
 """A mean of equal float64 numbers may come out above their largest."""
 
+MAX_RECORD = 64 << 20
+"""Characters of the record in a ledger: some million factors."""
 Text = Annotated[str, Meta(max_length=MAX_NAME)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Names = tuple[Name, ...]
@@ -183,6 +185,7 @@ class OriginContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asymmetric_weights: Literal["refuse", "sum"]
     residual_quantizers: Literal["keep", "drop"]
     fake_quant_weights: Literal["int8", "float32"]
+    record: Annotated[str, Meta(max_length=MAX_RECORD)] | None
 
 
 class LedgerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

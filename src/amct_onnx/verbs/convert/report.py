@@ -44,6 +44,7 @@ class Origin:
         source_digest: SHA-256 of the source's graph and weights as read, see ``model_digest``.
         grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, residual_quantizers, fake_quant_weights: the
             options, see ``convert_qat_model``.
+        record: text of the record of factors that the float source was quantized with; None for a QAT model.
     """
 
     version: str
@@ -55,6 +56,7 @@ class Origin:
     asymmetric_weights: str
     residual_quantizers: str
     fake_quant_weights: str
+    record: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -68,15 +68,14 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
         ledger: of the conversion.
 
     Raises:
-        ModelFileError: The ledger or a model is of another source, or of a float model and a record.
+        ModelFileError: The ledger or a model is of another source, or the ledger does not tell its source.
         AmctError: A file cannot be read.
     """
     origin = ledger.origin
     if origin is None:
         raise ModelFileError(
-            f"{ledger.path}: these files were made from a float model and a record of factors. Its numbers differ from "
-            "theirs by the quantization itself, which compare would call a fault: it needs a QAT model. Run both "
-            "models with ONNX Runtime and amct_onnx.DeploySession, and compare their accuracy."
+            f"{ledger.path}: does not tell what its files were made from, so that nothing can be held to it. Convert "
+            "again (--convert does it first)."
         )
     model = read_model(model_file)
     if model_digest(model) != origin.source_digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -44,12 +45,15 @@ from amct_onnx.verbs.compare.report import (
 )
 from amct_onnx.verbs.convert.read_ledger import Ledger
 
+RECORDED = "The source is the float model with the quantizers of the record that the ledger holds."
+
 
 @dataclass(frozen=True)
 class Run:
     """What was run, and how far.
 
     Attributes:
+        model: the file of the source, see ``Request.quantized``.
         job, layers, ledger: see ``make_job``.
         runner: with the sessions of this process.
         results: of all batches so far.
@@ -64,6 +68,7 @@ class Run:
         stage: is told what is being done.
     """
 
+    model: str | os.PathLike[str]
     job: Job
     layers: tuple[Paired, ...]
     ledger: Ledger
@@ -95,7 +100,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     tensors = cache(lambda: run.runner.tensors(run.first))
     pinned = [tensors()[SOURCE][t.source] for t in _outputs(job)]
     named = {t.source: values for t, values in zip(_outputs(job), pinned, strict=True)}
-    unreliable = unreliable_source(model, run.runner, run.first, named)
+    unreliable = unreliable_source(run.model, run.runner, run.first, named)
     divergences, not_judged = find_divergences(
         job, run.layers, run.ledger, results, run.first, tensors, run.beside, unreliable, run.stage
     )
@@ -104,9 +109,9 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     run.stage("preparation of the data")
     doubts, warnings = _doubted(run, unreliable)
     run.stage("figures of each layer")
-    outputs, layers = _output_entries(run), _layers(run, model, tensors())
+    outputs, layers = _output_entries(run), _layers(run, tensors())
     run.stage("default settings of ONNX Runtime")
-    witness = default_settings_witness(model, _outputs(job), pinned, run.first)
+    witness = default_settings_witness(run.model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
     return CompareReport(
         model=model,
@@ -168,7 +173,8 @@ def _doubted(run: Run, unreliable: Doubt | None) -> tuple[tuple[Doubt, ...], tup
     doubts.append(guessing(guessed) if guessed else None)
     if not guessed and run.max_drop is None:  # a user who says what may be lost knows what there is
         doubts.append(poor_source(run.job, run.results))
-    warnings = (hints.untried, *_unverified(run.beside), *_of_float_model(run.job))
+    recorded = run.ledger.origin is not None and run.ledger.origin.record is not None
+    warnings = (hints.untried, RECORDED if recorded else "", *_unverified(run.beside), *_of_float_model(run.job))
     return tuple(filter(None, doubts)), tuple(filter(None, warnings))
 
 
@@ -203,9 +209,9 @@ def _output_entries(run: Run) -> tuple[OutputEntry, ...]:
     )
 
 
-def _layers(run: Run, model: str, tensors: Mapping[str, Mapping[str, Array]]) -> tuple[LayerResult, ...]:
+def _layers(run: Run, tensors: Mapping[str, Mapping[str, Array]]) -> tuple[LayerResult, ...]:
     made = []
-    source = Surroundings(read_model(model) if run.job.form == AS_GIVEN else run.beside.source)
+    source = Surroundings(read_model(run.model) if run.job.form == AS_GIVEN else run.beside.source)
     deploy = Surroundings(read_model(run.ledger.deploy_model))
     channels = channel_errors(run.job, run.layers, tensors)
     inputs = {q.layer: q for q in run.job.quantizers}
