@@ -125,8 +125,8 @@ def _open(request: Request, ledger: Ledger) -> _Opened:
         canonical=beside.source,
         changed=beside.changed,
     )
-    request.stage("Opening the models")
-    job, layers, runner = _sessions(beside, made)
+    request.stage("Preparing the models")
+    job, layers, runner = _sessions(beside, made, request.stage)
     inputs = specs_of(runner.source)
     source = request.data
     if not isinstance(source, DataSource):
@@ -214,18 +214,18 @@ def _check_settings(request: Request) -> None:
 
 
 def _sessions(
-    beside: Beside, made: Callable[..., tuple[Job, tuple[Paired, ...]]]
+    beside: Beside, made: Callable[..., tuple[Job, tuple[Paired, ...]]], stage: Callable[[str], None]
 ) -> tuple[Job, tuple[Paired, ...], Runner]:
     """The sessions; of files that were changed only the outputs, when their layers cannot be shown."""
     with _named(beside):
         try:
             job, layers = made()
-            return job, layers, Runner(job)
+            return job, layers, Runner(job, stage)
         except AmctError:
             if not beside.changed:
                 raise
             job, layers = made(outputs_only=True)
-            return job, layers, Runner(job)
+            return job, layers, Runner(job, stage)
 
 
 @contextmanager

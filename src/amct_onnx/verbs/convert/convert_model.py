@@ -27,7 +27,7 @@ from amct_onnx.files.output_files import check_targets, identities, in_real_fold
 from amct_onnx.files.passed_inputs import FALSE_ENDS
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
-from amct_onnx.graph.edit import bodies, nodes_of
+from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.normalise.pipeline import normalise
@@ -43,6 +43,7 @@ from amct_onnx.verbs.convert.emitted import emitted
 from amct_onnx.verbs.convert.log_report import log_report
 from amct_onnx.verbs.convert.recorded_factors import insert_recorded_quantizers
 from amct_onnx.verbs.convert.report import ConversionReport, Origin
+from amct_onnx.verbs.convert.residuals import tensor_names
 
 if TYPE_CHECKING:
     from amct_onnx.files.model_in_memory import AnyModel
@@ -202,9 +203,7 @@ def _source(request: _Request, path: str | os.PathLike[str]) -> _Source:
     origin = _origin(model, request, record)
     inputs = model.meta[INPUT_FILES] | identities([request.factors_file] if request.factors_file else [])
     names = frozenset(n.name for n in nodes_of(model) if n.name)
-    graphs = (model.graph, *bodies(model.graph))
-    ends = (v for g in graphs for v in (*g.inputs, *g.initializers.values()))
-    tensors = frozenset(v.name for v in (*ends, *(v for n in nodes_of(model) for v in n.outputs)) if v.name)
+    tensors = tensor_names(model)
     return _Source(normalise(model), origin, inputs, names, tensors)
 
 

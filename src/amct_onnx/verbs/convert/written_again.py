@@ -10,9 +10,11 @@ from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FakeQuantEmitter
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair
+from amct_onnx.plan.ledger import ResidualEntry
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
 from amct_onnx.verbs.convert.report import Origin
+from amct_onnx.verbs.convert.residuals import residual_entries, tensor_names
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Written:
         fake_quant, deploy: the models.
         left_out: the pairs that both models do not have, where any was dropped, so that they compute other numbers than
             the source; else empty.
+        residuals: the ledger's rows of them.
         layers: names of the int8 layers, which quantize what they read without these pairs.
     """
 
@@ -32,6 +35,7 @@ class Written:
     deploy: ir.Model
     left_out: tuple[Pair, ...]
     layers: frozenset[str]
+    residuals: tuple[ResidualEntry, ...]
 
 
 def written_again(model: ir.Model, origin: Origin) -> Written:
@@ -44,6 +48,7 @@ def written_again(model: ir.Model, origin: Origin) -> Written:
     Raises:
         AmctError: One of its subclasses: the source cannot be converted.
     """
+    tensors = tensor_names(model)
     source = normalise(model)
     settings = PlanSettings(**{f.name: getattr(origin, f.name) for f in fields(PlanSettings)})
     plan = make_plan(source, settings)
@@ -51,4 +56,6 @@ def written_again(model: ir.Model, origin: Origin) -> Written:
     fake_quant = FakeQuantEmitter(source, plan, origin.fake_quant_weights).rewrite()
     pairs = (*plan.pairs, *plan.moved)
     left_out = tuple(p for p in pairs if p.elided or p.dropped) if any(p.dropped for p in pairs) else ()
-    return Written(source, fake_quant, deploy, left_out, frozenset(s.node for s in plan.sites))
+    return Written(
+        source, fake_quant, deploy, left_out, frozenset(s.node for s in plan.sites), residual_entries(plan, tensors)
+    )

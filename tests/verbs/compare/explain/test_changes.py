@@ -50,6 +50,23 @@ def test_healthy_conversion_has_no_change(name: str, tmp_path: Path) -> None:
     assert not found.changed and not found.not_judged
 
 
+def test_quantizers_that_the_ledger_does_not_list_and_the_reverse(tmp_path: Path) -> None:
+    case = converted(DIGITS, tmp_path, 2)
+    path = read_ledger(case.prefix).path
+    ledger = json.loads(path.read_bytes())
+    gone = next(r for r in ledger["residuals"] if r["action"] == "anti-quant")
+    for rows, words in (
+        ([r for r in ledger["residuals"] if r is not gone], "that the ledger does not list"),
+        ([*ledger["residuals"], {**gone, "tensor": "nowhere"}], "has no quantizer of tensor 'nowhere' "),
+        ([{**r, "scale": 2 * r["scale"]} if r is gone else r for r in ledger["residuals"]], "other factors"),
+    ):
+        path.write_text(json.dumps({**ledger, "residuals": rows}), encoding="utf-8")
+        (change,) = examine_files(case.source, read_ledger(case.prefix)).deploy
+        assert words in change.change.text and change.change.cause == "ledger-contradiction"
+        found = said(case, "deploy@reference")
+        assert found.cause == "ledger-contradiction" and found.text.startswith(change.change.text)
+
+
 def test_files_of_other_code_are_said_to_be_judged_by_numbers_only(tmp_path: Path) -> None:
     case = converted(DIGITS, tmp_path, 2)
     path = read_ledger(case.prefix).path

@@ -16,11 +16,12 @@ from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair
-from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.plan.ledger import LayerEntry, ResidualEntry
 from amct_onnx.verbs.compare.explain.changes import Change, changes
 from amct_onnx.verbs.convert.read_ledger import Ledger
 from amct_onnx.verbs.convert.written_again import written_again
 
+LEDGER = "ledger-contradiction"
 AT, BEFORE, BEHIND = "at", "before", "behind"
 OTHER_NODES = 4
 """Changed nodes from which on a file may be another model's, when they are more than half of all."""
@@ -93,7 +94,10 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
     return Beside(
         made.source,
         _located(made.fake_quant, ledger.fake_quant_model, made.source, "fake-quant", ledger.layers),
-        _located(made.deploy, ledger.deploy_model, made.source, "deploy", ledger.layers),
+        (
+            *_located(made.deploy, ledger.deploy_model, made.source, "deploy", ledger.layers),
+            *_unlisted(made.residuals, ledger, made.source),
+        ),
         left_out=made.left_out,
         layers=made.layers,
     )
@@ -125,12 +129,48 @@ def _located(
     return tuple(_locate(c, nodes, owner, layers) for c in made)
 
 
+def _unlisted(residuals: Sequence[ResidualEntry], ledger: Ledger, source: ir.Model) -> tuple[Located, ...]:
+    """Quantizers of the deploy model that the ledger does not list, and the reverse."""
+    texts = []
+    left = list(ledger.residuals)
+    for entry in residuals:
+        if entry in left:
+            left.remove(entry)
+            continue
+        same = next((e for e in left if e.tensor == entry.tensor), None)
+        if same is None:
+            said = f"has a quantizer of tensor '{entry.tensor}' ({_what(entry)}) that the ledger does not list."
+            texts.append((entry.tensor, said))
+            continue
+        left.remove(same)
+        said = f"quantizes tensor '{entry.tensor}' ({_what(entry)}), the ledger lists other factors ({_what(same)})."
+        texts.append((entry.tensor, said))
+    for entry in left:
+        said = f"has no quantizer of tensor '{entry.tensor}' ({_what(entry)}) that the ledger lists."
+        texts.append((entry.tensor, said))
+    owner = {e.name: i for i, e in reversed(list(enumerate(ledger.layers)))}
+    readers = {v.name: [u.node for u in v.uses()] for n in nodes_of(source) for v in n.inputs if v is not None}
+    return tuple(
+        _placed(Change("", "", LEDGER, f"The deploy model {text}"), readers.get(tensor, []), owner, ledger.layers)
+        for tensor, text in texts
+    )
+
+
+def _what(entry: ResidualEntry) -> str:
+    return entry.action if entry.scale is None else f"{entry.action}, scale {entry.scale:.6g}"
+
+
 def _locate(change: Change, nodes: dict[str, ir.Node], owner: dict[str, int], layers: Sequence[LayerEntry]) -> Located:
     """At the layer that holds the node, else before the first layer that it leads to."""
     if change.node in owner:
         index = owner[change.node]
         return Located(change, index, layers[index].name, AT)
     starts = [nodes[n] for n in (change.node, *change.beside) if n in nodes]
+    return _placed(change, starts, owner, layers)
+
+
+def _placed(change: Change, starts: Sequence[ir.Node], owner: dict[str, int], layers: Sequence[LayerEntry]) -> Located:
+    """Before the first layer that the nodes lead to, else behind all."""
     reached = _first_owned(starts, owner)
     if reached is not None:
         return Located(change, reached, layers[reached].name, BEFORE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,13 +70,21 @@ class Batch:
 
 
 class Runner:
-    """Holds the sessions of a job; one for each process."""
+    """Holds the sessions of a job; one for each process.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        job: see ``make_job``.
+        stage: is told which model is opened.
+    """
+
+    def __init__(self, job: Job, stage: Callable[[str], None] = lambda what: None) -> None:
         self.job = job
+        stage(f"Opening the {SOURCE}")
         self.source = open_reference(job.source, job.threads)
+        stage(f"Opening the {FAKE_QUANT} model")
         self.fake_quant = open_reference(job.fake_quant, job.threads)
         self.float_model = open_reference(job.float_model.model, job.threads) if job.float_model is not None else None
+        stage("Opening the deploy model")
         options = pinned_options(job.threads)
         self.deploy = {
             deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices
