@@ -11,6 +11,7 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.small_floats import SmallFloat
 from amct_onnx.emit.output_graph import OutputGraph
+from amct_onnx.graph.edit import known_as
 from amct_onnx.graph.laid_factors import laid
 from amct_onnx.plan.factors import Quantizer
 
@@ -46,7 +47,7 @@ def float_dequantize(graph: OutputGraph, integer: ir.Value, quantizer: Quantizer
 
 def _laid(factor: Array, quantizer: Quantizer, tensor: ir.Value, at: ir.Node) -> Array:
     blocks = None if quantizer.blocks is None else (quantizer.blocks.shape, quantizer.blocks.size)
-    return laid(factor, quantizer.axis, blocks, tensor, f"Node '{at.name}' dequantizes")
+    return laid(factor, quantizer.axis, blocks, tensor, f"Node '{known_as(at)}' dequantizes")
 
 
 def _small_float(graph: OutputGraph, value: ir.Value, small: SmallFloat, name: str, at: ir.Node) -> ir.Value:

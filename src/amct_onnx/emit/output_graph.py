@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.graph.edit import GraphEditor, bodies, nodes_of
+from amct_onnx.graph.edit import GraphEditor, bodies, known_as, nodes_of
 
 
 class OutputGraph:
@@ -171,7 +171,7 @@ class OutputGraph:
         for node in nodes_of(self.model):
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnsupportedModelError(
-                    f"Node '{node.name}' ({node.op_type}) has no form in the outputs: its reader is not a "
+                    f"Node '{known_as(node)}' ({node.op_type}) has no form in the outputs: its reader is not a "
                     "DequantizeLinear. Export the model with each QuantizeLinear followed by its DequantizeLinear."
                 )
             for value in node.outputs:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.edit import known_as
 
 Stored = TypeVar("Stored", int, float, str, tuple[int, ...])
 STORED_AS: dict[type, ir.AttributeType] = {
@@ -43,7 +44,7 @@ def checked_attribute(node: ir.Node, name: str, default: Stored) -> Stored:
     entry = node.attributes.get(name)
     if entry is not None and entry.type != STORED_AS[type(default)]:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): attribute '{name}' is of type {entry.type.name}, not "
+            f"Node '{known_as(node)}' ({node.op_type}): attribute '{name}' is of type {entry.type.name}, not "
             f"{STORED_AS[type(default)].name}. Export the model again."
         )
     return attribute(node, name, default)

@@ -11,6 +11,7 @@ from amct_onnx.common.arrays import Array
 from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.edit import known_as
 
 COMPUTED_TYPES = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
 """What onnxruntime's QuantizeLinear gives as an array."""
@@ -40,7 +41,7 @@ def quantize_constant(
         saturates = bool(attribute(node, "saturate", 1))
         return dataclasses.replace(small, saturates=saturates).rounded(ratio).astype(kind.numpy())
     if not kind.is_integer():
-        raise FactorError(f"Node '{node.name}' quantizes to {kind.name}. Quantize to an integer or float8 type.")
+        raise FactorError(f"Node '{known_as(node)}' quantizes to {kind.name}. Quantize to an integer or float8 type.")
     zero = 0 if zero_point is None else _spread(node, zero_point, numbers.shape).astype(np.int64)
     lowest = -(2 ** (kind.bitwidth - 1)) if kind.is_signed() else 0
     integers = np.rint(ratio) + zero
@@ -92,6 +93,6 @@ def _spread(node: ir.Node, factor: Array, shape: tuple[int, ...]) -> Array:
     except (ValueError, IndexError):
         pass
     raise FactorError(
-        f"Node '{node.name}': scale of shape {list(factor.shape)} fits no axis {axis} of a tensor of shape "
+        f"Node '{known_as(node)}': scale of shape {list(factor.shape)} fits no axis {axis} of a tensor of shape "
         f"{list(shape)}. Export the model again."
     )

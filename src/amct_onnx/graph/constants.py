@@ -12,6 +12,7 @@ from amct_onnx.common.arrays import Array
 from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constant_quantizers import COMPUTED_TYPES, dequantize_constant, quantize_constant, quantized_type
+from amct_onnx.graph.edit import known_as
 
 COMPUTED = frozenset(
     """
@@ -188,8 +189,8 @@ class ConstantEvaluator:
 
 def _not_computed(node: ir.Node, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"Node '{node.name}' ({node.op_type}): the constant '{node.outputs[0].name}' cannot be computed: {why}. Export "
-        "the model with constants folded."
+        f"Node '{known_as(node)}' ({node.op_type}): the constant '{node.outputs[0].name}' cannot be computed: {why}. "
+        "Export the model with constants folded."
     )
 
 

@@ -24,6 +24,15 @@ def stands_for(node: ir.Node) -> tuple[str, str]:
     return known
 
 
+def known_as(node: ir.Node) -> str:
+    """What the ledger and messages call a node: its name, or that of the user's node and which part of it this is.
+
+    A part stands in brackets, so that nobody looks for a node of that name in the file.
+    """
+    own, (name, _) = node.name or "", stands_for(node)
+    return own if own == name or not name else f"{name} ({own.removeprefix(f'{name}/')})"
+
+
 class GraphEditor:
     """Edits one model; collects its names once, so that each edit costs the same in a large graph.
 
@@ -135,8 +144,8 @@ class GraphEditor:
         """
         if len(node.outputs) != len(results):
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}) has {len(node.outputs)} outputs, the operator {len(results)}. "
-                "Export the model again."
+                f"Node '{known_as(node)}' ({node.op_type}) has {len(node.outputs)} outputs, the operator {len(results)}"
+                ". Export the model again."
             )
         for old, new in zip(node.outputs, results, strict=True):
             new.name, old.name = old.name, None

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.edit import known_as, nodes_of
 from amct_onnx.graph.layers import CONVOLUTIONS
 from amct_onnx.graph.shapes import stored_shape
 
@@ -92,7 +92,7 @@ def _refuse_misread(node: ir.Node, kernel: list[int] | None) -> None:
 
 
 def _error(node: ir.Node, text: str) -> UnsupportedModelError:
-    return UnsupportedModelError(f"Node '{node.name}' ({node.op_type}): {text}")
+    return UnsupportedModelError(f"Node '{known_as(node)}' ({node.op_type}): {text}")
 
 
 def _spell_out(node: ir.Node, kernel: list[int]) -> None:

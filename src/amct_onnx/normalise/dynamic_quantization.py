@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError, UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.edit import GraphEditor, known_as, nodes_of
 from amct_onnx.graph.moves import FIRST_INPUT
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.refused import note_form, note_refusal
@@ -275,7 +275,7 @@ def _required(node: ir.Node, index: int) -> ir.Value:
     value = _input(node, index)
     if value is None:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}) lacks its input {index}. Export the model again."
+            f"Node '{known_as(node)}' ({node.op_type}) lacks its input {index}. Export the model again."
         )
     return value
 

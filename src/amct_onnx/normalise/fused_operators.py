@@ -14,7 +14,7 @@ import onnx_ir as ir
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.edit import GraphEditor, known_as, nodes_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.refused import note_form
 from amct_onnx.graph.shapes import infer_shapes
@@ -101,7 +101,7 @@ def _weight_channels_last(node: ir.Node, shape: Sequence[int], channels: object)
     fits = [shape[1] * group == channels, shape[-1] * group == channels]
     if not any(fits):
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): its weight of shape {list(shape)} fits no input of {channels} "
+            f"Node '{known_as(node)}' ({node.op_type}): its weight of shape {list(shape)} fits no input of {channels} "
             f"channels in {group} groups. Export the model again."
         )
     return by_operator if all(fits) else fits[1]
@@ -179,7 +179,7 @@ def _activated(parts: Parts, node: ir.Node, value: ir.Value) -> ir.Value:
         attributes = [ir.AttrFloat32(n, number) for n, number in zip(names[kind], numbers, strict=False)]
     else:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): its activation {kind} is not known. Save the model with the "
+            f"Node '{known_as(node)}' ({node.op_type}): its activation {kind} is not known. Save the model with the "
             "optimisations of ONNX Runtime disabled."
         )
     return parts.op(node, kind, [value], label, attributes)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor
+from amct_onnx.graph.edit import GraphEditor, known_as
 from amct_onnx.graph.shapes import KEEP_SHAPE
 
 AXES_INPUT_OPSET = 18
@@ -110,7 +110,7 @@ def required(node: ir.Node, index: int) -> ir.Value:
     value = given(node, index)
     if value is None:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}) lacks its input {index}. Export the model again."
+            f"Node '{known_as(node)}' ({node.op_type}) lacks its input {index}. Export the model again."
         )
     return value
 

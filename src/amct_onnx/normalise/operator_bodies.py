@@ -12,6 +12,8 @@ import onnx_ir as ir
 from onnx.defs import OpSchema
 from onnx_ir.passes.common import InlinePass
 
+from amct_onnx.graph.edit import STANDS_FOR, stands_for
+
 BODY_DOMAIN = "amct_onnx.body"
 """Domain of the functions that hold specification bodies until they are inlined."""
 
@@ -70,9 +72,11 @@ class OperatorBodies:
         function = ir.serde.deserialize_function(proto)
         # the inliner is slow at finding a free name when all bodies use the same ones
         prefix = f"{node.name or node.op_type}/{self._count}"
+        user = stands_for(node) if node.name else (node.outputs[0].name or "", node.op_type)
         inner = list(ir.traversal.RecursiveGraphIterator(function.graph))
         for index, part in enumerate(inner):
             part.name = f"{prefix}/{part.op_type}_{index}"
+            part.meta[STANDS_FOR] = user
             for value in part.outputs:
                 value.name = f"{prefix}/{value.name}" if value.name else value.name
         node.domain, node.op_type, node.version = BODY_DOMAIN, proto.name, None

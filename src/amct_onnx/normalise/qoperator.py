@@ -15,7 +15,7 @@ import onnx_ir as ir
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.edit import GraphEditor, known_as, nodes_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import infer_shapes, stored_shape
@@ -52,7 +52,8 @@ class _Rewriter:
         value, scale, zero = (_input(node, first + i) for i in range(3))
         if value is None or scale is None:
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}) lacks its input {first} or {first + 1}. Export the model again."
+                f"Node '{known_as(node)}' ({node.op_type}) lacks its input {first} or {first + 1}. Export the model "
+                "again."
             )
         axis = None if self._size(scale) == 1 else axis
         key = (node.graph, (value, scale, zero, axis))
@@ -110,8 +111,8 @@ class _Rewriter:
             if value.shape is not None:
                 return len(value.shape)
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): the rank of its input '{value.name if value else ''}' is unknown. "
-            "Run ONNX shape inference on the model first."
+            f"Node '{known_as(node)}' ({node.op_type}): the rank of its input '{value.name if value else ''}' is "
+            "unknown. Run ONNX shape inference on the model first."
         )
 
     def _turned(self, node: ir.Node, value: ir.Value, rank: int, to_channels_last: bool) -> ir.Value:
@@ -131,7 +132,7 @@ class _Rewriter:
         first, second = (self._array(node, i) for i in scales)
         if first.size == 0 or second.size == 0 or (first.size > 1 and second.size not in (1, first.size)):
             raise FactorError(
-                f"Node '{node.name}' ({node.op_type}): {first.size} and {second.size} scales cannot belong to its "
+                f"Node '{known_as(node)}' ({node.op_type}): {first.size} and {second.size} scales cannot belong to its "
                 "input and weight. Export the model again."
             )
         scale = (second.astype(np.float32) * factor) * first.astype(np.float32)
@@ -153,7 +154,7 @@ class _Rewriter:
         value = _input(node, index)
         if value is None or not self.constants.is_constant(value):
             raise UnsupportedModelError(
-                f"Node '{node.name}' ({node.op_type}): its scale '{value.name if value else ''}' is not constant. "
+                f"Node '{known_as(node)}' ({node.op_type}): its scale '{value.name if value else ''}' is not constant. "
                 "Export the model with static quantization."
             )
         return np.asarray(self.constants.array(value), np.float32)
@@ -231,7 +232,7 @@ class _Rewriter:
             # before opset 13 all axes from ``axis`` on are normalised together
             if not flat:
                 raise UnsupportedModelError(
-                    f"Node '{node.name}': QLinearSoftmax of opset 13 along axis {axis} has no Softmax of opset "
+                    f"Node '{known_as(node)}': QLinearSoftmax of opset 13 along axis {axis} has no Softmax of opset "
                     f"{self.opset}. Export the model with opset 13 or newer."
                 )
             shape = self.edit.node("Shape", [x], node, "shape")
@@ -285,8 +286,8 @@ def _check_channels(node: ir.Node) -> None:
     channels = x.shape[-1]
     if node.op_type == "QLinearConv" and isinstance(channels, int) and channels != shape[1] * group:
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): its weight of shape {list(shape)} does not fit {channels} input "
-            f"channels in {group} groups; with channels_last it is [M, C / group, k, k] all the same. Export the "
+            f"Node '{known_as(node)}' ({node.op_type}): its weight of shape {list(shape)} does not fit {channels} "
+            f"input channels in {group} groups; with channels_last it is [M, C / group, k, k] all the same. Export the "
             "model again."
         )
 

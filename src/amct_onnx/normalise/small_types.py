@@ -12,7 +12,7 @@ import onnx_ir as ir
 from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.edit import GraphEditor, known_as, nodes_of
 from amct_onnx.graph.float_types import FLOATS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.opset import opset_of
@@ -75,7 +75,7 @@ def refuse_small_types(model: ir.Model) -> None:
         if small is None or is_op(node, QUANTIZE, DEQUANTIZE, *BETWEEN) or _is_folded(node, constants):
             continue
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}) reads '{small.name}' of type "
+            f"Node '{known_as(node)}' ({node.op_type}) reads '{small.name}' of type "
             f"{small.dtype.name if small.dtype else ''}, which the opset of the output models has not. Put the "
             "DequantizeLinear in front of this node and export again."
         )

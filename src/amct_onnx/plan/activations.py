@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import onnx_ir as ir
 
-from amct_onnx.graph.edit import stands_for
+from amct_onnx.graph.edit import known_as, stands_for
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
@@ -47,14 +47,14 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
     if node is not None and node.domain not in ("", "ai.onnx"):
         raise Refusal(
             "activation-not-quantized",
-            f"its input '{name}' is made by {node.op_type} '{node.name}' of domain '{node.domain}', which is not known "
-            "here as a quantizer of 8 bits",
+            f"its input '{name}' is made by {node.op_type} '{known_as(node)}' of domain '{node.domain}', which is not "
+            "known here as a quantizer of 8 bits",
             "Export the model in QDQ format (QuantizeLinear and DequantizeLinear nodes).",
         )
     if is_op(node, DEQUANTIZE):
         raise Refusal(
             "activation-not-quantized",
-            f"its input '{name}' is made by DequantizeLinear '{node.name if node else ''}' of integers that no "
+            f"its input '{name}' is made by DequantizeLinear '{known_as(node) if node else ''}' of integers that no "
             "QuantizeLinear of its factors made, and no AscendQuant gives them back: it takes 8 bits and one scale "
             "that float16 holds",
             "Dequantize 8-bit integers, with one scale between 2^-14 and 2^8.",

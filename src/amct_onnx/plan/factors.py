@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -198,3 +198,5 @@ class Plan:
     moved: tuple[Pair, ...] = ()
     """Pairs at places where the source has none."""
     float_operators: tuple[FloatOperator, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Name of an entry that is a part of one of the user's nodes -> name of its node in the outputs."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import main_output, stands_for
+from amct_onnx.graph.edit import known_as, main_output, stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
@@ -51,7 +51,7 @@ class QuantizedReaders:
             else:
                 continue
             yield LayerEntry(
-                name=node.name or "",
+                name=known_as(node),
                 op_type=node.op_type,
                 verdict=REFUSED,
                 reason=reason,

@@ -12,6 +12,7 @@ from amct_onnx.common.arrays import Float32, Int8
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import known_as
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, bias_of, layout_of
 from amct_onnx.graph.refused import Refusal, check_not_refused
@@ -185,8 +186,8 @@ def _check_weight(node: ir.Node, weight: ResolvedWeight, layout: Layout) -> None
         )
     if not fits or not all(shape):
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}): its weight '{weight.name}' has the shape {list(shape)}; it takes "
-            f"{wanted}, none of them 0. Export the model again."
+            f"Node '{known_as(node)}' ({node.op_type}): its weight '{weight.name}' has the shape {list(shape)}; it "
+            f"takes {wanted}, none of them 0. Export the model again."
         )
 
 

@@ -17,6 +17,11 @@ A quarter of the half LSB that the next quantizer's own rounding may err: below 
 """
 
 
+def is_part(name: str) -> bool:
+    """Whether an entry is a part of one of the user's nodes, see ``graph.edit.known_as``."""
+    return name.endswith(")") and " (" in name
+
+
 @dataclass(frozen=True)
 class BiasError:
     """The error of rounding a bias to int32: |round(b / s) * s - b| with s = scale_d * scale_w.
@@ -43,7 +48,8 @@ class LayerEntry:
     """The verdict on one candidate layer.
 
     Attributes:
-        name: Node name, the same in the source and in both output models.
+        name: Node name, the same in the source and in both output models. Of a node that was made in the place of one
+            of the user's, that one's and the part in brackets: ``attention (scores)``.
         op_type: ONNX operator type.
         verdict: ``"converted"`` or ``"refused"``.
         granularity: ``"per-tensor"`` or ``"per-channel"``; None when refused.

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import NoQuantizerError
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import STANDS_FOR, nodes_of
+from amct_onnx.graph.edit import STANDS_FOR, known_as, nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.model_warnings import warnings_of
@@ -72,9 +72,13 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         warnings += (f"The model holds {unknown}, which are not known here: they stay as they are. {EXPORT_QDQ}",)
     readers = QuantizedReaders(grids, constants)
     entries += readers.refused_layers(nodes)
-    told = {e.name for e in entries} | {name for s in sites for name in s.absorbed}
+    made = {known_as(n): n.name or "" for n in nodes if known_as(n) != n.name}
+    parts = {e.name: made[e.name] for e in entries if e.name in made}
+    told = {parts.get(e.name, e.name) for e in entries} | {name for s in sites for name in s.absorbed}
     others = tuple(readers.others(nodes, told))
-    return Plan(tuple(sites), tuple(entries), tuple(pairs), tuple(quantized_outputs), lazy, warnings, moved, others)
+    return Plan(
+        *(tuple(sites), tuple(entries), tuple(pairs), tuple(quantized_outputs), lazy, warnings, moved, others, parts)
+    )
 
 
 def _plan_layers(
@@ -197,7 +201,7 @@ def _output_quantizer(node: ir.Node, constants: ConstantEvaluator) -> Quantizer:
 
 def _refused(node: ir.Node, refusal: Refusal, constants: ConstantEvaluator) -> LayerEntry:
     return LayerEntry(
-        name=node.name or "",
+        name=known_as(node),
         op_type=node.op_type,
         verdict=REFUSED,
         reason=refusal.reason,

@@ -13,6 +13,7 @@ from amct_onnx.common.small_floats import SMALL_FLOATS, SmallFloat
 from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import known_as
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, integer_type, is_op
 from amct_onnx.plan.factors import Blocks, Quantizer
@@ -50,7 +51,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
     scale_value = node.inputs[1]
     if scale_value is None or not constants.is_constant(scale_value):
         raise FactorError(
-            f"Node '{node.name}': its scale is not constant. Export the model with fixed (frozen) quantizers."
+            f"Node '{known_as(node)}': its scale is not constant. Export the model with fixed (frozen) quantizers."
         )
     scale_array = np.asarray(constants.array(scale_value))
     scale = scale_array.astype(np.float32).reshape(-1)
@@ -58,20 +59,20 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
     if scale.size == 0 or not np.all(usable):
         bad = scale[~usable][:1]
         raise FactorError(
-            f"Node '{node.name}': scale tensor '{scale_value.name}' holds {bad.tolist() or 'nothing'}; a scale must be "
-            "positive and finite. Calibrate or train the quantizer again."
+            f"Node '{known_as(node)}': scale tensor '{scale_value.name}' holds {bad.tolist() or 'nothing'}; a scale "
+            "must be positive and finite. Calibrate or train the quantizer again."
         )
     zero_value = node.inputs[2] if len(node.inputs) > 2 else None
     zero: Array = np.zeros(scale.shape, np.int64)
     if zero_value is not None:
         if not constants.is_constant(zero_value):
             raise FactorError(
-                f"Node '{node.name}': its zero point is not constant. Export the model with fixed quantizers."
+                f"Node '{known_as(node)}': its zero point is not constant. Export the model with fixed quantizers."
             )
         zero = np.asarray(constants.array(zero_value)).astype(np.int64).reshape(-1)
         if zero.size not in (1, scale.size):
             raise FactorError(
-                f"Node '{node.name}': {zero.size} zero points for {scale.size} scales. "
+                f"Node '{known_as(node)}': {zero.size} zero points for {scale.size} scales. "
                 "Export the model again with as many of both."
             )
         zero = np.broadcast_to(zero, scale.shape).copy()
@@ -79,7 +80,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
         return scale, zero, None
     if scale_array.ndim > 1 and max(scale_array.shape) != scale.size and not attribute(node, "block_size", 0):
         raise FactorError(
-            f"Node '{node.name}': scales of shape {list(scale_array.shape)} need the attribute block_size. Use "
+            f"Node '{known_as(node)}': scales of shape {list(scale_array.shape)} need the attribute block_size. Use "
             "per-tensor or per-channel scales, or say the size of the blocks."
         )
     return scale, zero, attribute(node, "axis", 1)
@@ -102,7 +103,7 @@ def _check_length(node: ir.Node, source: ir.Value, scale: Float32, axis: int | N
     length = shape[axis] if -len(shape) <= axis < len(shape) else None
     if length is None or (isinstance(length, int) and length != scale.size):
         raise FactorError(
-            f"Node '{node.name}': {scale.size} scales do not fit axis {axis} of tensor '{source.name}' of shape "
+            f"Node '{known_as(node)}': {scale.size} scales do not fit axis {axis} of tensor '{source.name}' of shape "
             f"{[d if isinstance(d, int) else str(d) for d in shape]}. Export the model again."
         )
 
@@ -162,8 +163,8 @@ def quantizer_of(dq: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Value, Q
     same = np.array_equal(scale, q_scale) and np.array_equal(zero, q_zero)
     if not (same and axis == q_axis and blocks == blocks_of(node, constants)):
         raise FactorError(
-            f"QuantizeLinear '{node.name}' has scale {q_scale[:4].tolist()} and zero point {q_zero[:4].tolist()}, its "
-            f"DequantizeLinear '{dq.name}' has {scale[:4].tolist()} and {zero[:4].tolist()}. Export the model "
+            f"QuantizeLinear '{known_as(node)}' has scale {q_scale[:4].tolist()} and zero point {q_zero[:4].tolist()}, "
+            f"its DequantizeLinear '{known_as(dq)}' has {scale[:4].tolist()} and {zero[:4].tolist()}. Export the model "
             "again with equal factors for a pair."
         )
     _check_length(node, node.inputs[0], scale, axis)
@@ -206,8 +207,8 @@ def _range(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, int, int, 
     kind = integer_type(node, constants)
     if kind not in RANGES:
         raise UnsupportedModelError(
-            f"Node '{node.name}' quantizes to {kind.name}, which is not an integer type of 2, 4, 8 or 16 bits, and "
-            "not a type of float8 or float4. Use int8 or uint8."
+            f"Node '{known_as(node)}' quantizes to {kind.name}, which is not an integer type of 2, 4, 8 or 16 bits, "
+            "and not a type of float8 or float4. Use int8 or uint8."
         )
     return RANGES[kind]
 
@@ -221,6 +222,6 @@ def _small_float(node: ir.Node, zero: Array, constants: ConstantEvaluator) -> Sm
     small = SMALL_FLOATS.get(integer_type(node, constants).name)
     if small is not None and np.any(zero):
         raise FactorError(
-            f"Node '{node.name}' quantizes to {small.name} with a zero point that is not 0. Use the zero point 0."
+            f"Node '{known_as(node)}' quantizes to {small.name} with a zero point that is not 0. Use the zero point 0."
         )
     return None if small is None else dataclasses.replace(small, saturates=bool(attribute(node, "saturate", 1)))

@@ -14,6 +14,7 @@ from amct_onnx.errors import FactorError, UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import known_as
 from amct_onnx.graph.layers import along, part_of
 from amct_onnx.graph.quantizer_nodes import QUANTIZE, integer_type, is_op
 from amct_onnx.graph.refused import Refusal
@@ -68,13 +69,13 @@ def stored_weight(dq: ir.Node, value: ir.Value, constants: ConstantEvaluator) ->
     ):
         raise Refusal(
             "weight-factors-differ",
-            f"QuantizeLinear '{quantizer.name}' and DequantizeLinear '{dq.name}' of its weight differ",
+            f"QuantizeLinear '{known_as(quantizer)}' and DequantizeLinear '{known_as(dq)}' of its weight differ",
             "Export the model again with equal factors.",
         )
     tensor = constants.tensor(source)
     shape = tuple(tensor.shape.numpy()) if tensor is not None else constants.array(source).shape
     if axis is not None:
-        axis = _axis_from_front(axis, scale.size, shape, f"Node '{dq.name}'", f"the weight '{source.name}'")
+        axis = _axis_from_front(axis, scale.size, shape, f"Node '{known_as(dq)}'", f"the weight '{source.name}'")
     low, high = clipped(low, high, clips, shift)
     narrowed = kind != ir.DataType.INT8 or bool(clips)
     return StoredWeight(source, quantizer, scale, zero - shift, axis, shape, low, high, shift, narrowed)

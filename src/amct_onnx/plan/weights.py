@@ -16,6 +16,7 @@ from amct_onnx.common.arrays import Float32, Int8, Int64
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import known_as
 from amct_onnx.graph.layers import Layout, along, part_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
 from amct_onnx.graph.refused import Refusal
@@ -170,7 +171,7 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
     perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         raise UnsupportedModelError(
-            f"Node '{node.name}' (Transpose): perm {list(perm)} is not an order of the {rank} axes of the weight "
+            f"Node '{known_as(node)}' (Transpose): perm {list(perm)} is not an order of the {rank} axes of the weight "
             f"'{weight.name}'. Export the model again."
         )
     return dataclasses.replace(
@@ -192,7 +193,7 @@ def _sliced(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluator)
         if step < 1 or weight.shift is not None:
             raise Refusal(
                 "weight-not-constant",
-                f"Slice '{node.name}' of its weight '{weight.name}' runs backwards, or cuts an asymmetric weight",
+                f"Slice '{known_as(node)}' of its weight '{weight.name}' runs backwards, or cuts an asymmetric weight",
                 "Store the part that the layer uses as a weight of its own.",
             )
         parts[axis] = slice(start, end, step)
@@ -212,7 +213,7 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
     shape = tuple(constants.array(node.outputs[0]).shape)
     if math.prod(shape) != math.prod(weight.shape):
         raise UnsupportedModelError(
-            f"Node '{node.name}' ({node.op_type}) makes {list(shape)} of the weight '{weight.name}' of shape "
+            f"Node '{known_as(node)}' ({node.op_type}) makes {list(shape)} of the weight '{weight.name}' of shape "
             f"{list(weight.shape)}. Export the model again."
         )
     axis = weight.axis
@@ -223,7 +224,7 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
         if not fits:
             raise Refusal(
                 "weight-axis",
-                f"{node.op_type} '{node.name}' mixes the channels that the scales of '{weight.name}' belong to",
+                f"{node.op_type} '{known_as(node)}' mixes the channels that the scales of '{weight.name}' belong to",
                 "Quantize the weight per tensor, or in the layout of the layer.",
             )
         axis = fits[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
-from amct_onnx.graph.edit import main_output
+from amct_onnx.graph.edit import known_as, main_output
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.compare.explain.stated_factors import dequantizer
@@ -85,7 +85,8 @@ def check_source(ledger: Ledger, source: ir.Model) -> None:
     Raises:
         ModelFileError: It does not.
     """
-    nodes = {n.name or "": n for n in ir.traversal.RecursiveGraphIterator(source.graph)}
+    nodes = {known_as(n): n for n in ir.traversal.RecursiveGraphIterator(source.graph)}
+    nodes |= {n.name or "": n for n in ir.traversal.RecursiveGraphIterator(source.graph)}
     for entry in ledger.layers:
         node, problem = nodes.get(entry.name), ""
         if node is None or node.op_type != entry.op_type:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amct_onnx.plan.factors import Plan
+from amct_onnx.plan.ledger import LayerEntry
 from amct_onnx.verbs.check.report import CheckReport
 from amct_onnx.verbs.convert.cost import Cost
 from amct_onnx.verbs.convert.datadump_graph import Graph
@@ -67,8 +68,8 @@ def assemble_report(
         layers=tuple(
             replace(
                 entry,
-                deploy_nodes=deploy.nodes[entry.name],
-                fake_quant_nodes=fake_quant.nodes[entry.name],
+                deploy_nodes=deploy.nodes[entry.name] or _part(entry, plan),
+                fake_quant_nodes=fake_quant.nodes[entry.name] or _part(entry, plan),
             )
             for entry in plan.entries
         ),
@@ -80,3 +81,8 @@ def assemble_report(
         origin=origin,
         cost=deploy.verdict[2],
     )
+
+
+def _part(entry: LayerEntry, plan: Plan) -> tuple[str, ...]:
+    """The node of a float layer that has not the entry's name."""
+    return (plan.parts[entry.name],) if entry.name in plan.parts else ()

@@ -40,6 +40,6 @@ def emitted(
 ) -> Emitted[Verdict]:
     """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
     model = emitter.rewrite()
-    nodes = {entry.name: emitter.nodes_of(entry.name) for entry in plan.entries}
+    nodes = {e.name: emitter.nodes_of(plan.parts.get(e.name, e.name)) for e in plan.entries}
     verdict = examine(model, nodes)
     return Emitted(compose(model, path, inline), nodes, verdict)

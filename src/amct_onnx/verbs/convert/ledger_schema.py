@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from amct_onnx.common.typed_json import ContentError
 from amct_onnx.graph.layers import LAYER_KINDS
-from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry
+from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry, is_part
 from amct_onnx.verbs.convert.report import REASONS, summary_of
 
 MAX_NAME = 1 << 24
@@ -257,6 +257,8 @@ def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
             problems.append(("scale_w", f"has {len(layer.scale_w)} scales, but the layer is {layer.granularity}"))
     else:
         problems += [(n, "given, but the layer is float") for n, v in factors.items() if v is not None]
+        if is_part(layer.name):
+            others.pop("deploy_nodes")
         problems += [(n, "given, but the layer is float") for n, v in others.items() if v]
         problems += [("bias_error", "given, but the layer is float")] if layer.bias_error is not None else []
         if layer.reason not in REASONS:

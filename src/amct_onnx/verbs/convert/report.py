@@ -17,7 +17,7 @@ REASONS = frozenset(
     "activation-zero-point "
     "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
-    "weight-scale-length matmul-weight-rank bias-not-constant bias-shape gemm-alpha gemm-per-channel "
+    "weight-scale weight-scale-length matmul-weight-rank bias-not-constant bias-shape gemm-alpha gemm-per-channel "
     "deq-scale-range padding-unknown conv-transpose-3d conv-3d-dilation conv-rank "
     "recurrent-layer einsum foreign-operator".split()
 )
