@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "digitsnet" / "model.onnx"
+FILES = amct_onnx.demo_files(HERE / "out")
+"""The model and the test images, which the package holds."""
 
 
 def scores(model: str | Path, images: np.ndarray) -> np.ndarray:
@@ -22,11 +23,11 @@ def scores(model: str | Path, images: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Convert, print the verdict on every layer, then both accuracies."""
-    report = amct_onnx.convert_qat_model(SOURCE, HERE / "out" / "digitsnet", HERE / "out" / "digitsnet_record.txt")
+    report = amct_onnx.convert_qat_model(FILES.model, HERE / "out" / "digitsnet", HERE / "out" / "digitsnet_record.txt")
     Console().print(report)
-    with np.load(HERE / "digitsnet" / "testset.npz") as data:
+    with np.load(FILES.data) as data:
         images, labels = data["x"], data["y"]
-    before, after = scores(SOURCE, images), scores(report.fake_quant_model, images)
+    before, after = scores(FILES.model, images), scores(report.fake_quant_model, images)
     table = Table("Model", "Right", "Top-1", "Largest difference", "Largest score", title=f"{len(labels)} test images")
     for name, result in (("source", before), ("fake-quant", after)):
         right = int((result.argmax(axis=1) == labels).sum())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from support.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
-EXAMPLE = ROOT / "examples" / "digitsnet"
 COLUMNS = 88
 WIDTH, HEIGHT = 1280, 980
 COLOURS = 64
@@ -31,8 +29,7 @@ def main() -> None:
     amct_onnx.set_logging_level("error", "error")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # no path of a machine is shown
-        shutil.copy(EXAMPLE / "model.onnx", "model_qat.onnx")
-        shutil.copy(EXAMPLE / "testset.npz", "testset.npz")
+        amct_onnx.demo_files(".")
         amct_onnx.convert_qat_model("model_qat.onnx", "results/digits")
         report = amct_onnx.compare(
             "model_qat.onnx",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from amct_onnx.verbs.compare.report import CompareReport
     from amct_onnx.verbs.convert.convert_model import convert_qat_model
     from amct_onnx.verbs.convert.report import ConversionReport
+    from amct_onnx.verbs.demo.files import demo_files
     from amct_onnx.verbs.doctor.doctor import doctor
     from amct_onnx.verbs.doctor.report import DoctorReport
     from amct_onnx.verbs.simulate.simulate import Simulation, simulate
@@ -71,6 +72,7 @@ __all__ = [
     "check",
     "compare",
     "convert_qat_model",
+    "demo_files",
     "doctor",
     "open_data",
     "quantize_bias",
@@ -89,6 +91,7 @@ _HOMES = {
     "CompareReport": "amct_onnx.verbs.compare.report",
     "convert_qat_model": "amct_onnx.verbs.convert.convert_model",
     "DeploySession": "amct_onnx.device.session",
+    "demo_files": "amct_onnx.verbs.demo.files",
     "open_data": "amct_onnx.data.open_data",
     "ImageOptions": "amct_onnx.data.images",
     "DataSource": "amct_onnx.data.source",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 from sybil import Example
 
+import amct_onnx
 from support.page_blocks import run_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "examples" / "digitsnet"
 
 
 def run_in_shell(example: Example) -> None:
@@ -31,8 +30,7 @@ def run_in_shell(example: Example) -> None:
 
 
 def test_every_block_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(MODEL / "model.onnx", tmp_path / "model_qat.onnx")
-    shutil.copy(MODEL / "testset.npz", tmp_path)
+    amct_onnx.demo_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     run_blocks("guide.md", run_in_shell)
     assert (tmp_path / "comparison.html").is_file()

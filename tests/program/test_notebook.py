@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ def shown(notebook: Any) -> list[list[tuple[str, str, bool]]]:
 
 
 def test_notebook_shows_what_is_stored_in_it(tmp_path: Path) -> None:
-    shutil.copytree(EXAMPLES / "digitsnet", tmp_path / "digitsnet")
     notebook = nbformat.read(EXAMPLES / "digits.ipynb", as_version=4)
     stored = shown(notebook)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()

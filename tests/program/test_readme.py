@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
 
+import amct_onnx
 from amct_onnx.cli.command import parser_of
 from amct_onnx.cli.parser import VERBS
 
@@ -59,7 +59,7 @@ def test_links_lead_to_files_and_headings(name: str) -> None:
 
 
 def test_python_of_the_readme_runs(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "examples" / "digitsnet" / "model.onnx", "model_qat.onnx")
+    amct_onnx.demo_files(".")
     (block,) = python_blocks("README.md")
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)

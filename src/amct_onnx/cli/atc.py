@@ -125,10 +125,10 @@ def _execute(arguments: argparse.Namespace, command: AtcCommand) -> int:
 
 
 def _write_files(command: AtcCommand) -> None:
-    from amct_onnx.verbs.atc.option_files import write_option_file
+    from amct_onnx.files.new_file import write_new_file
 
     for path, text in command.files:
-        write_option_file(path, text)
+        write_new_file(path, text.encode(), "--output")
         print(f"amct_onnx: wrote {escaped(str(path))}.", file=sys.stderr)
 
 

@@ -38,7 +38,7 @@ class AtcCommand:
         hints: what the user may want to know, one paragraph each.
         warnings: why the line may not do what the user wants, one paragraph each.
         output: path that ATC appends .om to.
-        files: path -> text of the files that the line names and that ``write_option_file`` must write.
+        files: path -> text of the files that the line names and that ``write_new_file`` must write.
     """
 
     words: tuple[str, ...]
