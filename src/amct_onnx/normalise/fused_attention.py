@@ -43,8 +43,8 @@ def attention(parts: Parts, node: ir.Node) -> ir.Value | None:
     if not quantized and given(node, 5) is not None:
         masks.append(required(node, 5))
     if quantized:
-        x = _dequantized(parts, node, x, 3, 6, "x")
-        weight = _dequantized(parts, node, weight, 4, 7, "w")
+        x = dequantized(parts, node, x, 3, 6, "x")
+        weight = dequantized(parts, node, weight, 4, 7, "w")
     value = parts.op(node, "MatMul", [x, weight], "")
     if given(node, 2) is not None:
         value = parts.op(node, "Add", [value, required(node, 2)], "bias")
@@ -117,7 +117,8 @@ def _attended(parts: Parts, node: ir.Node, split: Sequence[ir.Value], size: int,
     return parts.op(node, "Reshape", [value, parts.integers(node, "joined", [0, 0, heads * size])], "joined")
 
 
-def _dequantized(parts: Parts, node: ir.Node, value: ir.Value, scale: int, zero: int, label: str) -> ir.Value:
+def dequantized(parts: Parts, node: ir.Node, value: ir.Value, scale: int, zero: int, label: str) -> ir.Value:
+    """Integers, of the scale and zero point that are these inputs, as floats; a scale per column at most."""
     factor = required(node, scale)
     inputs = [value, factor, *([] if given(node, zero) is None else [given(node, zero)])]
     per_channel = parts.constants.is_constant(factor) and np.size(parts.constants.array(factor)) > 1

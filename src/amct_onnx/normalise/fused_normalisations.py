@@ -18,7 +18,13 @@ def skip_layer_normalization(parts: Parts, node: ir.Node) -> ir.Value | None:
     total = _skip_sum(parts, node, bias=4)
     if total is None:
         return None
-    gamma, beta = required(node, 2), given(node, 3)
+    return layer_normalization(parts, node, total, required(node, 2), given(node, 3))
+
+
+def layer_normalization(
+    parts: Parts, node: ir.Node, total: ir.Value, gamma: ir.Value, beta: ir.Value | None
+) -> ir.Value:
+    """LayerNormalization along the last axis; before opset 17 its formula."""
     if parts.opset >= LAYER_NORMALIZATION_OPSET:
         attributes = [ir.AttrInt64("axis", -1), ir.AttrFloat32("epsilon", checked_attribute(node, "epsilon", 1e-12))]
         inputs = [total, gamma] if beta is None else [total, gamma, beta]

@@ -19,6 +19,7 @@ from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.refused import note_form
 from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.fused_attention import attention, multi_head_attention
+from amct_onnx.normalise.fused_embeddings import embedding
 from amct_onnx.normalise.fused_normalisations import (
     bias_softmax,
     group_norm,
@@ -246,6 +247,8 @@ MICROSOFT: dict[str, FusedRule] = {
     "Attention": attention,
     "QAttention": attention,
     "MultiHeadAttention": multi_head_attention,
+    "EmbedLayerNormalization": embedding,
+    "QEmbedLayerNormalization": embedding,
     "BiasSoftmax": bias_softmax,
     "GroupNorm": group_norm,
 }

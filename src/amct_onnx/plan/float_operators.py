@@ -16,12 +16,14 @@ from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.graph.refused import noted_form, noted_refusal
+from amct_onnx.graph.unknown_quantizers import fact_of
 from amct_onnx.plan.grids import CONDITIONAL, Grids
 from amct_onnx.plan.ledger import REFUSED, FloatOperator, LayerEntry
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 SILENT = frozenset("Shape Size Constant ConstantOfShape If Loop Scan SequenceMap".split())
 """They read no numbers, or their bodies' operators are listed one by one."""
+TABLES = tuple(ir.DataType[kind] for kind in ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2"))
 KEEP_FLOAT = "Leave the operator out of those that the exporter quantizes."
 
 
@@ -42,12 +44,14 @@ class QuantizedReaders:
             what = _why_refused(node)
             if what is None:
                 continue
-            read, note = self._read(node), noted_refusal(node)
+            read, note, table = self._read(node), noted_refusal(node), self._table(node)
             reason, detail = what
             if read is not None:
                 detail = f"{detail}; it reads the quantized '{read.name}'"
             elif note is not None:
                 detail = f"{detail}; {note.detail}"
+            elif fact_of(node) or table is not None:
+                detail = f"{detail}; it {fact_of(node) or f'reads the integers {_named(table)}'}"
             else:
                 continue
             yield LayerEntry(
@@ -59,6 +63,14 @@ class QuantizedReaders:
                 remedy=KEEP_FLOAT,
                 source_output=main_output(node.outputs).name or "",
             )
+
+    def _table(self, node: ir.Node) -> ir.Value | None:
+        """The first constant of 8 bits or fewer that an operator outside of the specification reads."""
+        if node.domain in ("", "ai.onnx"):
+            return None
+        return next(
+            (v for v in node.inputs if v is not None and v.dtype in TABLES and self._constants.is_constant(v)), None
+        )
 
     def others(self, nodes: Iterable[ir.Node], told: Collection[str]) -> Iterator[FloatOperator]:
         """The other operators, but for those that only select elements, and those that the ledger names elsewhere.
@@ -96,6 +108,10 @@ class QuantizedReaders:
         return is_op(node, DEQUANTIZE)
 
 
+def _named(value: ir.Value | None) -> str:
+    return f"'{value.name}'" if value is not None else ""
+
+
 def _known(value: ir.Value, reader: ir.Node) -> ir.Value:
     """The tensor of the user's file behind one that was made in the reader's place."""
     producer = value.producer()
@@ -109,7 +125,8 @@ def _known(value: ir.Value, reader: ir.Node) -> ir.Value:
 def _why_refused(node: ir.Node) -> tuple[str, str] | None:
     """Reason code and detail; None for an operator that is not a layer."""
     if node.domain not in ("", "ai.onnx") and not is_op(node, QUANTIZE, DEQUANTIZE):
-        why = f"stays as it is: {noted_form(node)}" if noted_form(node) else "is not known here and stays as it is"
+        known = "" if fact_of(node) else "is not known here and "
+        why = f"stays as it is: {noted_form(node)}" if noted_form(node) else f"{known}stays as it is"
         return "foreign-operator", f"{node.op_type} of domain '{node.domain}' {why}"
     if node.op_type in RECURRENT:
         return "recurrent-layer", f"{node.op_type} has no int8 form on Ascend"
