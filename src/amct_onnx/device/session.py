@@ -16,6 +16,7 @@ import onnxruntime as ort
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import get_logger
 from amct_onnx.common.onnxruntime_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
+from amct_onnx.common.paths import check_paths
 from amct_onnx.data.input_spec import DTYPES, InputSpec
 from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import Collector, LayerCounts
@@ -230,6 +231,7 @@ def static_facts(model: str | os.PathLike[str] | bytes, *, device: str = "refere
 
 def _read(model: str | os.PathLike[str] | bytes) -> ir.Model:
     if not isinstance(model, bytes):
+        check_paths(model=model)
         return read_model(model)
     try:
         read = ir.from_proto(onnx.load_model_from_string(model))

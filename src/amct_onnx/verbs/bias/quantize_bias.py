@@ -8,6 +8,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from amct_onnx.common.log import get_logger, start_log
+from amct_onnx.common.paths import check_paths
 from amct_onnx.files.output_files import check_targets, in_real_folder
 from amct_onnx.files.read import INPUT_FILES
 from amct_onnx.files.write import write_outputs
@@ -51,6 +52,7 @@ def quantize_bias(
     Raises:
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
+    check_paths(model_file=model_file, output_file=output_file)
     settings = PlanSettings(grid_weights, gemm_per_channel, asymmetric_weights=asymmetric_weights)
     start_log()
     target = in_real_folder(output_file)

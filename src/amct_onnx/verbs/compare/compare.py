@@ -8,9 +8,11 @@ from functools import partial
 
 from amct_onnx.common.cpu_count import cpu_count
 from amct_onnx.common.json_text import json_text
+from amct_onnx.common.paths import check_paths
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.labels import AnyLabels
 from amct_onnx.data.source import AnyData, DataSource
+from amct_onnx.errors import SettingError
 from amct_onnx.files.output_files import in_real_folder
 from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.compare.measure.evaluator import AnyEvaluator
@@ -89,6 +91,17 @@ def compare(
         AmctError: One of its subclasses. What was run until then can be resumed.
         KeyboardInterrupt: Ctrl-C before the first batch was done, or twice.
     """
+    check_paths(
+        *("report", "json_report", "state_file", "board", "float_model", "aipp"),
+        model=model,
+        save_path=save_path,
+        report=report,
+        json_report=json_report,
+        state_file=state_file,
+        board=board,
+        float_model=float_model,
+        aipp=aipp,
+    )
     return run_comparison(
         Request(
             model,
@@ -96,7 +109,7 @@ def compare(
             data,
             labels,
             evaluator,
-            tuple(d.strip() for d in (devices.split(",") if isinstance(devices, str) else devices)),
+            _devices(devices),
             input_shape,
             input_type,
             images,
@@ -115,6 +128,13 @@ def compare(
         ),
         partial(write_reports, report=report, json_report=json_report),
     )
+
+
+def _devices(given: str | Sequence[str]) -> tuple[str, ...]:
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
+        raise SettingError("devices are names of profiles or chips. Give a string, or a list of strings.")
+    return tuple(n.strip() for n in names)
 
 
 def write_reports(

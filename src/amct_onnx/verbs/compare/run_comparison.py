@@ -126,7 +126,7 @@ def _open(request: Request, ledger: Ledger) -> _Opened:
         changed=beside.changed,
     )
     request.stage("Preparing the models")
-    job, layers, runner = _sessions(beside, made, request.stage)
+    job, layers, runner = _sessions(beside, made, lambda what: request.stage(what.capitalize()))
     inputs = specs_of(runner.source)
     source = request.data
     if not isinstance(source, DataSource):

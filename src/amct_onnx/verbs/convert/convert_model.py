@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.json_text import json_text
 from amct_onnx.common.log import get_logger, start_log
+from amct_onnx.common.paths import check_paths
 from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.device.chips import find_chip
 from amct_onnx.emit.deploy import DeployEmitter
@@ -134,6 +135,7 @@ def convert_model(
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
     settings = PlanSettings(False, gemm_per_channel, keep_conv1d, "refuse", residual_quantizers)
+    check_paths(scale_offset_record_file=scale_offset_record_file)
     factors = os.fspath(scale_offset_record_file)
     return _run(_Request(model_file, save_path, None, factors, settings, fake_quant_weights, soc_version, progress))
 
@@ -153,6 +155,7 @@ class _Request:
 
 
 def _run(request: _Request) -> ConversionReport:
+    check_paths("record_file", save_path=request.save_path, record_file=request.record_file)
     weights = request.fake_quant_weights
     if weights not in FAKE_QUANT_WEIGHTS:
         raise SettingError(f"fake_quant_weights is '{weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.common.onnxruntime_session import open_session
+from amct_onnx.common.paths import check_paths
 from amct_onnx.common.versions import library_versions
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.input_spec import InputSpec, specs_of
@@ -75,6 +76,7 @@ def doctor(
         AmctError: One of its subclasses: no such file, no model, no quantizers, or those of a domain that ONNX Runtime
             does not know; data that does not fit.
     """
+    check_paths("model", "aipp", model=model, aipp=aipp)
     if feeds < 1:
         raise SettingError(f"feeds is {feeds}. Give at least 1.")
     content: str | bytes = sample_model().SerializeToString() if model is None else os.fspath(model)

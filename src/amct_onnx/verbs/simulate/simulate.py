@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amct_onnx.common.log import start_log
+from amct_onnx.common.paths import check_paths
 from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.data.images import ImageOptions
 from amct_onnx.data.input_spec import specs_of
@@ -110,6 +111,7 @@ def simulate(
     Raises:
         AmctError: One of its subclasses; the results of an earlier run are as they were.
     """
+    check_paths("aipp", model=model, save_path=save_path, aipp=aipp)
     start_log()
     folder = Path(save_path)
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)

@@ -28,7 +28,7 @@ from amct_onnx.verbs.compare.explain.dumped_tensors import (
     values_of,
 )
 from amct_onnx.verbs.compare.measure.statistics import SourceTensor, TensorStatistics
-from amct_onnx.verbs.compare.present.figures import figure
+from amct_onnx.verbs.compare.present.figures import figure, percent
 from amct_onnx.verbs.compare.report import BoardResult, BoardTensor
 from amct_onnx.verbs.simulate.dump_names import file_name, makers_of
 
@@ -206,7 +206,7 @@ def _difference(chosen: _Tensor, device: str, wrong: bool) -> str:
     size = f"{figure(s.largest / chosen.lsb)} LSB" if chosen.lsb else figure(s.largest)
     often = ""
     if chosen.lsb:
-        often = f", {(s.off_by_lsb + s.not_finite) / s.count:.2%} of the values by 1 LSB or more"
+        often = f", {percent((s.off_by_lsb + s.not_finite) / s.count, 2)} of the values by 1 LSB or more"
     what = "goes wrong" if wrong else "differs"
     return (
         f"Board: the {where(chosen.layer, chosen.kind)} is the first tensor that {what} from the simulated '{device}': "

@@ -14,7 +14,7 @@ from amct_onnx.verbs.compare.measure.accuracy import is_classifier, ranks
 from amct_onnx.verbs.compare.measure.batch import Batch
 from amct_onnx.verbs.compare.measure.sessions import open_default
 from amct_onnx.verbs.compare.measure.statistics import SourceTensor
-from amct_onnx.verbs.compare.present.figures import figure
+from amct_onnx.verbs.compare.present.figures import figure, percent
 from amct_onnx.verbs.compare.present.verdict import FLOAT_ROUNDING_DB
 
 
@@ -46,7 +46,9 @@ def default_settings_witness(
         if figures.exact or (figures.sqnr_db is not None and figures.sqnr_db >= FLOAT_ROUNDING_DB):
             continue
         size = f"{figure(figures.max_lsb)} LSB" if figures.max_lsb is not None else figure(figures.max_abs or 0.0)
-        off = f", {figures.share_lsb:.2%} of the values by 1 LSB or more" if figures.share_lsb is not None else ""
+        off = (
+            f", {percent(figures.share_lsb, 2)} of the values by 1 LSB or more" if figures.share_lsb is not None else ""
+        )
         answers = ""
         if is_classifier(right, batch.labels) and batch.labels is not None:
             labels = batch.labels.reshape(-1)

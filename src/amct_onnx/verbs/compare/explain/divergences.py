@@ -71,8 +71,7 @@ def find_divergences(
             for m in job.models
         )
         return tuple(d for d in by_files if d is not None), (unreliable.why,)
-    stage("opening the models in pieces")
-    probe, runner, shown = _probe(job, layers, first, changed=beside.changed)
+    probe, runner, shown = _probe(job, layers, first, stage, changed=beside.changed)
     probed = results if REFERENCE in job.devices else runner.statistics(first, shown)
     stage("cutting the source into pieces")
     source = opened(probe.source)
@@ -109,7 +108,7 @@ def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None)
 
 
 def _probe(
-    job: Job, layers: Sequence[Paired], first: Batch, *, changed: bool
+    job: Job, layers: Sequence[Paired], first: Batch, stage: Callable[[str], None], *, changed: bool
 ) -> tuple[Job, Runner, dict[str, dict[str, Array]]]:
     """The job on the device ``reference`` with every tensor that the models share, its sessions, and the tensors.
 
@@ -117,15 +116,16 @@ def _probe(
     """
     coarse = _with_reference(job)
     try:
-        return _run(finer(coarse, layers), first)
+        return _run(finer(coarse, layers, stage), first, stage)
     except AmctError:
         if not changed:
             raise
-        return _run(coarse, first)
+        return _run(coarse, first, stage)
 
 
-def _run(probe: Job, first: Batch) -> tuple[Job, Runner, dict[str, dict[str, Array]]]:
-    runner = Runner(probe)
+def _run(probe: Job, first: Batch, stage: Callable[[str], None]) -> tuple[Job, Runner, dict[str, dict[str, Array]]]:
+    runner = Runner(probe, stage)
+    stage("running the pieces on the first batch")
     shown = runner.tensors(first)
     runner.job = probe = without(probe, shown, SOURCE)
     return probe, runner, shown

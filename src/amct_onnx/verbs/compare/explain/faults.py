@@ -23,7 +23,7 @@ from amct_onnx.verbs.compare.explain.stated_factors import (
 from amct_onnx.verbs.compare.key import LAYER, NODE
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics
 from amct_onnx.verbs.compare.pairing import Paired
-from amct_onnx.verbs.compare.present.figures import figure
+from amct_onnx.verbs.compare.present.figures import figure, percent
 from amct_onnx.verbs.compare.report import Divergence
 
 SATURATES = 0.002
@@ -82,7 +82,7 @@ def told_by_counts(counts: QuantizerStatistics | None, extra_saturation: float) 
         why = f"Its accumulator reaches {counts.largest_accumulator}, beyond 2^31 - 1."
         return "accumulator-overflow", why, OVERFLOW_ADVICE
     if extra_saturation > SATURATES:
-        why = f"{extra_saturation:.1%} more of its inputs saturate than in the source."
+        why = f"{percent(extra_saturation, 1)} more of its inputs saturate than in the source."
         return "saturation", why, "Check the factors of the quantizer in front of it, widen it, and convert again."
     return "", "", ""
 
@@ -127,7 +127,7 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
         cause, why, advice = "zero-point-fault", stated, CONVERT_AGAIN
     elif seen.constant > SIMPLE and kind != "scale":
         cause = "bias-fault"
-        why = f"{seen.constant:.0%} of the squared error is a constant per channel ({seen.offset:+.4g}{channel}): "
+        why = f"{percent(seen.constant)} of the squared error is a constant per channel ({seen.offset:+.4g}{channel}): "
         missing = entry.bias_error is not None and place.members and not has_bias(place.members, entry)
         why += "it has no bias there, the source has." if missing else "its bias is wrong or missing."
         advice = f"Check the layer's bias. {CONVERT_AGAIN}"
@@ -138,7 +138,7 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
     elif seen.linear > SIMPLE or kind == "scale":
         cause = "scale-fault"
         held = stated or dequantizer_contradiction(place.members, entry)
-        why = f"{seen.linear:.0%} of the squared error is a factor: {seen.factor:.4g} times the source's{channel}."
+        why = f"{percent(seen.linear)} of the squared error is a factor: {seen.factor:.4g} times the source's{channel}."
         why += f" {held}" if held else ""
         advice = f"Check the scales of its quantizer and its dequantizer. {CONVERT_AGAIN}"
     else:
@@ -188,7 +188,7 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
 
 def not_finite(model: str, where: str, layer: str, index: int, share: float, measured: float) -> Divergence:
     """A fault of NaN or infinite values in one model alone."""
-    text = f"{share:.2%} of the values of {where} are NaN or infinite in {model} or in the source, not in both."
+    text = f"{percent(share, 2)} of the values of {where} are NaN or infinite in {model} or in the source, not in both."
     return Divergence(model, layer, index, "not-finite", text, NOT_FINITE_ADVICE, measured, 0.0)
 
 

@@ -8,7 +8,7 @@ integers, are left out.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import onnx
@@ -25,14 +25,19 @@ from amct_onnx.verbs.compare.pairing import Paired
 PAIR = "DequantizeLinear"
 
 
-def finer(job: Job, layers: Sequence[Paired]) -> Job:
+def finer(job: Job, layers: Sequence[Paired], stage: Callable[[str], None] = lambda what: None) -> Job:
     """The same job with more tensors, and models that show them.
 
     Args:
         job: with one device.
         layers: see ``make_job``.
+        stage: is told what is being done.
     """
-    models = {m: opened(job.fake_quant if m == FAKE_QUANT else job.deploy) for m in job.models}
+    models = {}
+    for model in job.models:
+        stage(f"reading {model} for its pieces")
+        models[model] = opened(job.fake_quant if model == FAKE_QUANT else job.deploy)
+    stage("reading the source for its pieces")
     source = opened(job.source)
     known = {t.source for t in job.tracked}
     made: list[Tracked] = []
@@ -42,7 +47,7 @@ def finer(job: Job, layers: Sequence[Paired]) -> Job:
         if name not in known:
             known.add(name)
             made.append(Tracked(Key(NODE, number), name, others, None))
-    return shown_with(replace(job, tracked=(*job.tracked, *made)), source, models)
+    return shown_with(replace(job, tracked=(*job.tracked, *made)), source, models, stage)
 
 
 def without(job: Job, found: Mapping[str, Mapping[str, Array]], source_key: str) -> Job:
@@ -66,9 +71,15 @@ def without(job: Job, found: Mapping[str, Mapping[str, Array]], source_key: str)
     return replace(job, tracked=kept, quantizers=tuple(q for q in job.quantizers if q.tensor in shown))
 
 
-def shown_with(job: Job, source: ir.Model, models: Mapping[str, ir.Model]) -> Job:
+def shown_with(
+    job: Job, source: ir.Model, models: Mapping[str, ir.Model], stage: Callable[[str], None] = lambda what: None
+) -> Job:
     """The job's models with all its tensors shown."""
-    contents = {m: _with_outputs(models[m], [t.others[m] for t in job.tracked]) for m in job.models}
+    contents = {}
+    for model in job.models:
+        stage(f"showing the pieces of {model}")
+        contents[model] = _with_outputs(models[model], [t.others[model] for t in job.tracked])
+    stage("showing the pieces of the source")
     deploy = next(m for m in job.models if m != FAKE_QUANT)
     return replace(
         job,

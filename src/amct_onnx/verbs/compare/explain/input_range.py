@@ -12,7 +12,7 @@ from amct_onnx.verbs.compare.job import SOURCE, Job, Quantized
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.sessions import run_named
 from amct_onnx.verbs.compare.pairing import Paired
-from amct_onnx.verbs.compare.present.figures import figure
+from amct_onnx.verbs.compare.present.figures import figure, percent
 
 OUTSIDE = 0.05
 """Share of the input outside the first quantizer's range, from which on the preprocessing is doubted."""
@@ -82,7 +82,7 @@ def outside(first: FirstQuantizer | None, layers: Sequence[Paired], results: Res
     if share < OUTSIDE:
         return ""
     return (
-        f"{share:.0%} of the input lies outside the range of the first quantizer ({low:.4g} to {high:.4g}, "
+        f"{percent(share)} of the input lies outside the range of the first quantizer ({low:.4g} to {high:.4g}, "
         f"layer '{layers[first.quantizer.layer].entry.name}'): is the preprocessing (mean, std, range, channel order) "
         "that of training?"
     )

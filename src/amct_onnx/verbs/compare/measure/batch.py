@@ -79,12 +79,12 @@ class Runner:
 
     def __init__(self, job: Job, stage: Callable[[str], None] = lambda what: None) -> None:
         self.job = job
-        stage(f"Opening the {SOURCE}")
+        stage(f"opening the {SOURCE}")
         self.source = open_reference(job.source, job.threads)
-        stage(f"Opening the {FAKE_QUANT} model")
+        stage(f"opening the {FAKE_QUANT} model")
         self.fake_quant = open_reference(job.fake_quant, job.threads)
         self.float_model = open_reference(job.float_model.model, job.threads) if job.float_model is not None else None
-        stage("Opening the deploy model")
+        stage("opening the deploy model")
         options = pinned_options(job.threads)
         self.deploy = {
             deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices

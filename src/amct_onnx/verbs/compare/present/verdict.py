@@ -11,6 +11,7 @@ from amct_onnx.verbs.compare.explain.doubts import Doubt
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
+from amct_onnx.verbs.compare.present.figures import percent
 from amct_onnx.verbs.compare.report import (
     DIVERGES,
     EQUAL,
@@ -18,6 +19,7 @@ from amct_onnx.verbs.compare.report import (
     NOISE,
     BoardResult,
     Divergence,
+    Metric,
     ModelEntry,
     OutputEntry,
     Verdict,
@@ -168,7 +170,11 @@ def _of_faults(faults: Sequence[Divergence], models: int) -> tuple[str, str, lis
     goes = "goes" if len(who) == 1 else "go"
     node = f" ({first.node})" if first.node and first.node != first.layer else ""
     what = f"{first.cause}: '{first.node}'" if first.cause in NODES else first.cause
-    headline = f"{_crowd(who, models)} {goes} wrong {first.place} layer '{first.layer}' ({what})."
+    headline = f"{_crowd(who, models)} {goes} wrong {first.place} layer '{first.layer}' ({what})"
+    also = [model for _, others in groups[1:] for model in others]
+    if also:
+        headline += f"; {_crowd(also, models)} {'goes' if len(also) == 1 else 'go'} wrong as well"
+    headline += "."
     others = "".join(
         f"; {_crowd(who, models)} {d.place} layer {d.index + 1}, '{d.layer}' ({d.cause})" for d, who in groups[1:]
     )
@@ -199,7 +205,7 @@ def _kept(models: Sequence[ModelEntry]) -> str:
     metrics = [m.metrics[0] for m in models if m.metrics]
     if len(metrics) != len(models) or not metrics:
         return ""
-    texts = [f"{m.value:.1%}".replace("%", " %") if m.total else f"{m.value:.6g}" for m in metrics]
+    texts = [percent(m.value, 1) if m.total else f"{m.value:.6g}" for m in metrics]
     after = texts[1:]
     if len(set(after)) == 1:
         return f": {metrics[0].name} {texts[0]} → {after[0]}"
@@ -264,17 +270,20 @@ def _drops(found: Accuracy) -> bool:
 
 def _figures(model: ModelEntry, found: Accuracy | None) -> str:
     """The metrics of a model, and which of the source's right answers it changes."""
-    figures = ", ".join(
-        f"{m.name} {m.value:.2%} ({m.right} of {m.total}; 95 % interval {m.low:.2%} to {m.high:.2%})"
-        if m.total
-        else f"{m.name} {m.value:.6g}"
-        for m in model.metrics
-    )
+    figures = ", ".join(map(_metric, model.metrics))
     if model.key == SOURCE or found is None or not found.right:
         return f"{model.key}: {figures}."
     chance = by_chance(found.lost, found.gained)
     changed = f"{found.lost} of the source's right answers lost, {found.gained} gained (p = {chance:.2g})"
     return f"{model.key}: {figures}; {changed}."
+
+
+def _metric(metric: Metric) -> str:
+    """With its interval, when it is a share."""
+    if metric.total is None or metric.low is None or metric.high is None:
+        return f"{metric.name} {metric.value:.6g}"
+    interval = f"95 % interval {percent(metric.low, 2)} to {percent(metric.high, 2)}"
+    return f"{metric.name} {percent(metric.value, 2)} ({metric.right} of {metric.total}; {interval})"
 
 
 def _stay_float(refused: Sequence[LayerEntry]) -> str:

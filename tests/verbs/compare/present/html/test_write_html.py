@@ -8,8 +8,8 @@ import pytest
 
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.verbs.compare.present.figures import figure
-from amct_onnx.verbs.compare.present.html.charts import PAPER_LAYERS, histogram, layer_panels
-from amct_onnx.verbs.compare.present.html.write_html import MARKS, render_html
+from amct_onnx.verbs.compare.present.html.charts import PAPER_LAYERS, fault_labels, histogram, layer_panels
+from amct_onnx.verbs.compare.present.html.write_html import MARKS, breakable, render_html
 from support.comparison_reports import HOSTILE, REPORTS, example, hostile, many_layers
 
 
@@ -106,3 +106,28 @@ def test_long_networks_are_cut_for_paper() -> None:
             assert marks == [(m.text, m.y) for m in whole.series[number].marks]
         assert [n.label for p in pieces for n in p.first] == [n.label for n in whole.first]
     assert all(len(pieces) == 1 for pieces in layer_panels(example()))
+
+
+def test_models_without_a_fault_stand_apart() -> None:
+    """Beside a fault of the deploy models, the rounding of the fake-quant model is none of what goes wrong."""
+    report = example()
+    calm = {**report["divergences"][0], "model": "fake-quant", "cause": "ties", "text": "Rounds otherwise."}
+    report["divergences"].append(calm)
+    page = render_html(report)
+    wrong = page[page.index('id="h-first"') : page.index('id="h-calm"')]
+    assert "fake-quant" not in wrong and "deploy@a2, deploy@310p: at" in wrong
+    after = page[page.index('id="h-calm"') :]
+    assert after.startswith('id="h-calm">fake-quant: no fault<') and "Rounds otherwise." in after
+
+
+def test_places_of_one_layer_are_told_apart() -> None:
+    report = example()
+    report["divergences"][0]["place"] = "before"
+    (label,) = fault_labels(report).values()
+    assert label == f"deploy@a2: before; deploy@310p: at 5 {report['divergences'][0]['layer']}"
+
+
+def test_lines_end_within_long_words_alone() -> None:
+    assert breakable("at layer /pw.0/Conv of <b>") == "at layer /pw.0/Conv of &lt;b&gt;"
+    long = "/a_long_module/with_parts/Conv_1"
+    assert breakable(long).split("<wbr>") == ["/a_", "long_", "module/", "with_", "parts/", "Conv_", "1"]

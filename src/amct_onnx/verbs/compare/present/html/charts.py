@@ -273,9 +273,10 @@ def fault_labels(report: Mapping[str, Any]) -> dict[int, str]:
     labels = {}
     for index in sorted({d["index"] for d in report["divergences"]}):
         here = [d for d in report["divergences"] if d["index"] == index and d["cause"] not in NOISE_CAUSES]
+        places = {d["place"]: [o for o in here if o["place"] == d["place"]] for d in here}
         if here:
-            name = middle_out(here[0]["layer"], LONGEST_NAME)
-            labels[index] = f"{fault_models(here)}: {here[0]['place']} {index + 1} {name}"
+            told = "; ".join(f"{fault_models(found)}: {place}" for place, found in places.items())
+            labels[index] = f"{told} {index + 1} {middle_out(here[0]['layer'], LONGEST_NAME)}"
     return labels
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +38,9 @@ LONG_LEDGER, WORST = 60, 20
 """More rows than this are shown on demand; of the others those with the largest errors are shown at once."""
 DETAILS_SIZE = 4 << 20
 """Characters that the layers' details may have together."""
+LONG_WORD = 24
+"""Characters of a word from which on a line may end within it."""
+LONG_PART = re.compile(r".+?(?:(?<=\w)[/_.](?=\w)|$)")
 MARKS = 6
 """Colours, shapes and dashes that tell models apart: of the fake-quant model and a deploy model on every device."""
 
@@ -66,7 +70,9 @@ def render_html(report: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, share=share, whole=whole, points=points, pieces=pieces)
+    environment.filters.update(
+        number=number, share=share, whole=whole, points=points, pieces=pieces, breakable=breakable
+    )
     script = "\n".join(environment.get_template(name).render() for name in SCRIPTS)
     layers = report["layers"]
     faults = fault_labels(report)
@@ -84,6 +90,7 @@ def render_html(report: dict[str, Any]) -> str:
         },
         faults=faults,
         divergences=_told_once(report["divergences"]),
+        calm=_calm(report),
         sentences=_beyond(report, report["verdict"]["sentences"], "text"),
         advice=_beyond(report, report["verdict"]["advice"], "advice"),
         rest=_rest(report, faults),
@@ -98,6 +105,12 @@ def render_html(report: dict[str, Any]) -> str:
         # the page says itself which script may run: nothing that a name of the model could smuggle in
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _calm(report: dict[str, Any]) -> list[str]:
+    """The models that have no fault, beside one that has."""
+    wrong = {d["model"] for d in report["divergences"] if fault_models([d])}
+    return [m for m in compared_models(report) if m not in wrong]
 
 
 def _told_once(divergences: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,6 +172,14 @@ def _shown(value: Any) -> Any:
 
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
+
+
+def breakable(text: str) -> Any:
+    """Escaped, with places behind the parts of a path or name where a line may end."""
+    import markupsafe
+
+    parts = (LONG_PART.findall(word) if len(word) > LONG_WORD else [word] for word in re.split(r"(\s+)", text))
+    return markupsafe.Markup().join(markupsafe.Markup("<wbr>").join(p) for p in parts)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -24,6 +24,10 @@
       document.querySelectorAll(".detail").forEach(function (one) { one.open = open; });
     });
   }
+  document.querySelectorAll(".panel.scroll").forEach(function (box) {
+    var line = box.querySelector('.firstline');
+    if (line) box.scrollLeft = line.x1.baseVal.value - box.clientWidth / 2;
+  });
   function reveal() {
     var target = location.hash && document.getElementById(location.hash.slice(1));
     if (target && target.tagName === "DETAILS") target.open = true;
