@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from amct_onnx.data.aipp_config import aipp_digest
@@ -59,7 +59,7 @@ class Request:
             "evaluator": _given(self.evaluator),
             "input_shape": self.input_shape or "the model's",
             "input_type": self.input_type or "the model's",
-            "images": "default" if self.images in (None, ImageOptions()) else str(self.images),
+            "images": _changed(self.images or ImageOptions()),
             "aipp": "none" if self.aipp is None else f"{os.fspath(self.aipp)} ({aipp_digest(self.aipp)})",
         }
 
@@ -67,6 +67,17 @@ class Request:
         """The files and folders that the comparison reads, beside the models."""
         named = (ledger.path, self.model, self.labels, self.evaluator, self.board, self.data, self.aipp)
         return [p for p in named if isinstance(p, (str, os.PathLike))]
+
+
+def _changed(images: ImageOptions) -> str:
+    """The options that are not the usual ones, in words."""
+    usual, made = ImageOptions(), []
+    for field in fields(images):
+        value = getattr(images, field.name)
+        if value != getattr(usual, field.name):
+            numbers = value if isinstance(value, tuple) else (value,)
+            made.append(f"{field.name} {' '.join(map(str, numbers))}")
+    return "; ".join(made) or "default"
 
 
 def _given(value: object) -> str:

@@ -21,8 +21,8 @@ REST = "See also: all findings with -v, everything with --report FILE.html or --
 DEVICES = ("reference", "a2", "310p", "310", "ascend950")
 DOUBTS = (
     preparation(
-        "Input 'image' goes from 0 to 255 in the first 64 samples, the first quantizer covers 0 to 1: were pixels of 0 "
-        "to 255 not scaled as in training (--image_scale, else divide by 255)?"
+        "Input 'image' goes from 0 to 255, the first quantizer covers 0 to 1 (first 64 samples): were pixels of 0 to "
+        "255 not scaled as in training (--image_scale, else divide by 255)?"
     ),
     clipped_input("51 % of the input lies outside the range of the first quantizer (0 to 1, layer '/stem/Conv')."),
     Doubt("the source itself is random, so no figure can be judged", "Two runs differ.", "export it again."),
@@ -102,6 +102,11 @@ def test_what_is_left_out_shows(rows: int) -> None:
     lines = fitted(text, 20, rows)
     assert len(lines) == rows and lines[-1].endswith(" …") and text.startswith(" ".join(lines)[:-2])
     assert fitted(text, 200, rows) == [text]
+
+
+def test_a_sentence_is_left_whole() -> None:
+    text = "What to do: Check the scales of the quantizer. Convert the source again, and use the models as they are."
+    assert fitted(text, 60, 1) == ["What to do: Check the scales of the quantizer. …"]
 
 
 def test_names_that_differ_in_their_middle_stay_apart() -> None:

@@ -59,7 +59,7 @@ def poor_source(job: Job, results: Results) -> Doubt | None:
         return None
     return Doubt(
         "the source itself answers badly",
-        f"The source has {right} of {found.samples} right (top-1), nearer to chance than to all right: above chance by "
-        f"less than half of what is possible with {classes} classes.",
+        f"{right} of {found.samples} right (top-1), nearer to chance than to all right: above chance by less than half "
+        f"of what is possible with {classes} classes.",
         "Check labels and preparation; if so few are expected, give --max_drop or --float.",
     )

@@ -29,8 +29,8 @@ def guesses(job: Job, results: Results) -> str:
     if classes < 2 or at_least(right, found.samples, 1 / classes) < LIKELY:
         return ""
     return (
-        f"{GUESSES}: {right} of {found.samples} right among {classes} classes. Are "
-        "the labels in the order of the samples and of this model's classes, and is the preprocessing that of training?"
+        f"{right} of {found.samples} right among {classes} classes: {GUESSES[0].lower()}{GUESSES[1:]}. Are the "
+        "labels in the order of the samples and of this model's classes, and is the preprocessing that of training?"
     )
 
 

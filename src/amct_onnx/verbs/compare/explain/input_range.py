@@ -95,8 +95,8 @@ def range_hint(first: FirstQuantizer | None, samples: int) -> str:
     least, most = first.covered
     low, high = float(first.fed.min()), float(first.fed.max())
     ranges = (
-        f"Input '{first.name}' goes from {figure(low, 3)} to {figure(high, 3)} in the first {samples} samples, the "
-        f"first quantizer covers {figure(least, 3)} to {figure(most, 3)}"
+        f"Input '{first.name}' goes from {figure(low, 3)} to {figure(high, 3)}, the first quantizer covers "
+        f"{figure(least, 3)} to {figure(most, 3)} (first {samples} samples)"
     )
     if low >= 0 and BEYOND * most < high <= PIXELS:
         return f"{ranges}: were pixels of 0 to 255 not scaled as in training (--image_scale, else divide by 255)?"

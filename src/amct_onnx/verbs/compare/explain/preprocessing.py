@@ -186,10 +186,9 @@ def _tried(job: Job, runner: Runner, batches: Sequence[Batch]) -> str:
     chance = by_chance(best.lost, best.gained)
     if best.given_up or best.gained <= best.lost or chance >= SIGNIFICANT:
         return ""
-    return (
-        f"The source has {before} of the first {samples} samples right as they are, and {best.right} {best.text} "
-        f"(p = {chance:.1g})"
-    )
+    how, _, question = best.text.partition(": ")
+    figures = f"{best.right} are right {how}, {before} as they are (p = {chance:.1g})"
+    return f"Of the first {samples} samples {figures}: {question}"
 
 
 def _try(trial: _Trial, runner: Runner, names: list[str], batch: Batch, scores: Array, own: Array) -> None:

@@ -76,4 +76,6 @@ def _cut(text: str, width: int, rows: int) -> list[str]:
             lines.append(word)
         else:
             break
-    return [*lines[:-1], f"{lines[-1]} {MORE}".strip()]
+    end = lines[-1].rfind(". ") + 1
+    last = lines[-1][:end] if 2 * end > len(lines[-1]) else lines[-1]  # a sentence is better than half of the next
+    return [*lines[:-1], f"{last} {MORE}".strip()]
