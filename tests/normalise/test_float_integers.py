@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amct_onnx import UnsupportedModelError, convert_qat_model
 from support.corner_models import CONSTANTS, E4M3, FEEDS, FIRST, LAST, model_with
 from support.written_models import convert_and_compare, write_model
 
@@ -63,6 +64,15 @@ def test_a_pair_of_unequal_factors_uses_both(kind: str, tmp_path: Path) -> None:
     assert (len(report.converted), len(report.layers)) == (int8, 3)
     (warning,) = report.warnings
     assert "quantize with the first and dequantize with the second" in warning or kind == "axis"
+
+
+@pytest.mark.parametrize(("shape", "axis"), [("float", 1), ("float[2, 8]", 2), ("float[2, 7]", 1)])
+def test_factors_that_fit_no_axis_are_refused_by_name(shape: str, axis: int, tmp_path: Path) -> None:
+    ends = f"(float[2, 8] x, {shape} p) => (uint8[n, 8] o, float[n, 8] y)"
+    text = f"g {ends} {{ {FIRST} o = QuantizeLinear <axis = {axis}> (p, v, u0) }}"
+    source = write_model(tmp_path / "m.onnx", text, FACTORS, opset=21)
+    with pytest.raises(UnsupportedModelError, match="quantizes per channel .* 8 factors do not fit .* 'p'"):
+        convert_qat_model(source, tmp_path / "out")
 
 
 def test_float8_between_two_scales(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ FORMS = {
     "m = Sub(c, z) y = Mul(m, s)",
     "another scale back": "d = Div(x, s) r = Round(d) c = Clip(r, lo, hi) y = Mul(c, other)",
     "integers into the layer": "d = Mul(x, u) r = Round(d) y = Clip(r, lo, hi)",
+    "Relu behind it": "d = Div(x, s) f = Floor(d) c = Clip(f, lo, hi) e = Mul(c, s) y = Relu(e)",
     "two scales back": "d = Mul(x, u) h = Add(d, half) r = Floor(h) c = Clip(r, lo, hi) m = Mul(c, s) y = Mul(m, half)",
 }
 

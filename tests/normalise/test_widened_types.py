@@ -79,3 +79,22 @@ def test_a_gather_from_a_table_of_few_bits(table: str, tmp_path: Path) -> None:
     taken = WITH_TABLES[table][[6, 1]].astype(np.float32) - (1 if zero else 0)
     np.testing.assert_array_equal(fake["e"], taken * np.float32(SCALE))
     assert (int8, layers) == (2 if zero else 1, 2)
+
+
+@pytest.mark.parametrize("nodes", ["", "o = Identity(int4s)", "o = Transpose(float8s)"])
+def test_a_constant_output_of_few_bits_is_wider(nodes: str, tmp_path: Path) -> None:
+    """One that is an initializer itself, too."""
+    table = "float8s" if "float8s" in nodes else "int4s"
+    kind, name = ("float8e4m3fn" if table == "float8s" else "int4"), ("o" if nodes else table)
+    text = f"g (float[2, 8] x) => ({kind}[8, 8] {name}, float[n, 8] y) {{ {FIRST} {nodes} }}"
+    fake, *_ = outputs_of(text, tmp_path, FEEDS)
+    numbers = WITH_TABLES[table].astype(np.float32)
+    np.testing.assert_array_equal(fake[name], numbers.T if table == "float8s" else numbers)
+
+
+def test_a_cast_like_float8_is_a_cast(tmp_path: Path) -> None:
+    nodes = "i = CastLike(y, float8s) o = CastLike(i, s)"
+    text = f"g (float[2, 8] x) => (float[n, 8] o, float[n, 8] y) {{ {FIRST} {nodes} }}"
+    fake, *_ = outputs_of(text, tmp_path, FEEDS)
+    rounded = np.clip(fake["y"], -448, 448).astype(ir.DataType.FLOAT8E4M3FN.numpy())
+    np.testing.assert_array_equal(fake["o"], rounded.astype(np.float32))

@@ -37,11 +37,16 @@ def laid(
             "and export again."
         )
     rank = len(shape)
+    length = shape[axis] if -rank <= axis < rank else None
+    if blocks is None and (length is None or (isinstance(length, int) and length != factor.size)):
+        raise UnsupportedModelError(
+            f"{what}: {factor.size} factors do not fit its tensor '{tensor.name}' of shape "
+            f"{[d if isinstance(d, int) else str(d) for d in shape]}. Export the model again."
+        )
     if blocks is None:
         return factor.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
     wide, size = factor.reshape(tuple(blocks[0])), blocks[1]
-    length = shape[axis] if wide.ndim == rank and -rank <= axis < rank else None
-    if not isinstance(length, int) or math.ceil(length / size) != wide.shape[axis]:
+    if wide.ndim != rank or not isinstance(length, int) or math.ceil(length / size) != wide.shape[axis]:
         raise UnsupportedModelError(
             f"{what}: scales of shape {list(blocks[0])} for blocks of {size} do not fit its tensor '{tensor.name}' of "
             f"shape {[d if isinstance(d, int) else str(d) for d in shape]}. Declare the shapes of the graph's inputs "

@@ -175,7 +175,9 @@ class _Writer:
         made = self.edit.insert(op_type, inputs, name, attributes, after=self._last)
         made.meta[STANDS_FOR] = stands_for(node)
         first = inputs[0]
-        made.outputs[0].type, made.outputs[0].shape = None if first is None else first.type, node.outputs[0].shape
+        source = node.inputs[0]
+        made.outputs[0].type = None if first is None else first.type
+        made.outputs[0].shape = node.outputs[0].shape or (None if source is None else source.shape)
         self._last = made
         return made.outputs[0]
 

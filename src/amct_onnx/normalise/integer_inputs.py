@@ -31,6 +31,8 @@ PASSED_BY = frozenset("Identity Clip Cast".split())
 FLOAT16_NORMAL = 2.0**-14
 """Below it float16 loses bits: (i - zero) * scale would not stay within the bound above."""
 FLOAT16_LARGE = 65504.0
+ORDERED = frozenset({"Relu", "Clip"})
+"""They may stand between a tensor on a grid and a layer: the plan sees whether they keep to it."""
 MAX_FACTORS = 4
 """Products within a product."""
 
@@ -63,14 +65,13 @@ def _quantize_whole_numbers(model: ir.Model, constants: ConstantEvaluator, edito
     for node in nodes_of(model):
         if node.op_type not in LAYER_KINDS or node.domain != "" or not _has_quantized_weight(node, constants):
             continue
-        value = node.inputs[0]
-        while value is not None and (mover := value.producer()) is not None and data_inputs(mover) == (0,):
-            value = mover.inputs[0]
-        if value is None or constants.is_constant(value) or is_op(value.producer(), DEQUANTIZE):
-            continue
-        found = _factors_of(value, values)
-        maker = value.producer()
-        if found is None or maker is None:
+        value, found = node.inputs[0], None
+        while value is not None and not constants.is_constant(value) and not is_op(value.producer(), DEQUANTIZE):
+            found, maker = _factors_of(value, values), value.producer()
+            if found is not None or maker is None or not (data_inputs(maker) == (0,) or maker.op_type in ORDERED):
+                break
+            value = maker.inputs[0]
+        if found is None or value is None or (maker := value.producer()) is None:
             continue
         quantizer = _eight_bits(*found)
         if quantizer is None:

@@ -22,7 +22,7 @@ from onnx.defs import OpSchema
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.edit import known_as, nodes_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.cast_like import spell_out_cast_like
@@ -121,6 +121,7 @@ class _Lowering:
         if silent and all(v.type is not None for v in self._model.graph.inputs):
             # whether opset 18 takes a node may depend on a type or rank that the model does not state
             infer_shapes(self._model, strict=True)
+        spell_out_cast_like(self._model)  # of these, the next two know the types
         write_casts_as_quantizers(self._model)
         widen_small_types(self._model)
         self._lower(nodes_of(self._model), self._version)
@@ -161,7 +162,7 @@ class _Lowering:
 
 
 def _refusal(node: ir.Node, source: int, target: int, why: str) -> UnsupportedModelError:
-    where = f"Node '{node.name}'" if node.name else f"The node that makes '{node.outputs[0].name}'"
+    where = f"Node '{known_as(node)}'" if node.name else f"The node that makes '{node.outputs[0].name}'"
     return UnsupportedModelError(
         f"{where}: operator {node.op_type} of opset {source} has no form in opset {target}, that of the "
         f"output models: {why}. Export the model with opset {NEWEST_OPSET} or lower, or without this operator."

@@ -34,7 +34,11 @@ MEASURED = frozenset("Shape Size".split())
 def widen_small_types(model: ir.Model) -> None:
     """Rewrite the graph in place; its types are inferred. Constants in front of a DequantizeLinear stay as they are."""
     nodes = nodes_of(model)
-    values = [*model.graph.inputs, *(v for n in nodes for v in (*n.inputs, *n.outputs) if v is not None)]
+    values = [
+        *model.graph.inputs,
+        *model.graph.outputs,
+        *(v for n in nodes for v in (*n.inputs, *n.outputs) if v is not None),
+    ]
     if not any(is_small(v) for v in values):
         return
     widening = _Widening(model)
@@ -44,7 +48,7 @@ def widen_small_types(model: ir.Model) -> None:
     for node in nodes_of(model):
         widening.node(node)
     for index, value in enumerate(model.graph.outputs):
-        if value.dtype is not None and value.dtype.name in SMALL_FLOATS:
+        if is_small(value):
             widening.output(index, value)
 
 
@@ -77,9 +81,12 @@ class _Widening:
                 use.node.replace_input_with(use.idx, stated)
 
     def output(self, index: int, value: ir.Value) -> None:
-        """A graph output of float8 gives the same numbers as floats."""
+        """A graph output of float8, or a constant one of few bits, gives the same numbers in another type."""
         small, producer = value.dtype, value.producer()
-        if small is None or producer is None:
+        if self._constants.is_constant(value):
+            self._constant_output(index, value)
+            return
+        if small is None or producer is None or small in WIDER:
             return
         self._tell("output", value, small, ir.DataType.FLOAT)
         name = value.name or ""
@@ -90,6 +97,19 @@ class _Widening:
         end.outputs[0].type, end.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
         self._model.graph.outputs[index] = end.outputs[0]
         end.outputs[0].name = name
+
+    def _constant_output(self, index: int, value: ir.Value) -> None:
+        small = value.dtype
+        assert small is not None
+        wide, name = WIDER.get(small, ir.DataType.FLOAT), value.name or ""
+        self._tell("output", value, small, wide)
+        content = np.asarray(self._constants.array(value)).astype(np.float32).astype(wide.numpy())
+        label = self._edit.node_names.take(f"{name}/widened")
+        end = self._edit.insert("Identity", [self._edit.constant(f"{name}/{wide.name.lower()}", content)], label)
+        value.name = self._edit.value_names.take(f"{name}/{small.name.lower()}")
+        end.outputs[0].name, end.outputs[0].shape = name, value.shape
+        end.outputs[0].type = ir.TensorType(wide)
+        self._model.graph.outputs[index] = end.outputs[0]
 
     def node(self, node: ir.Node) -> None:
         """Widen what a node reads and makes; nodes of other domains and computed constants stay."""
