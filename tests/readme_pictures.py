@@ -6,6 +6,7 @@ python tests/readme_pictures.py, with Chromium and its driver installed. Written
 from __future__ import annotations
 
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 import amct_onnx
+from amct_onnx.verbs.compare.present.html.write_html import render_html
 from support.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,13 +39,13 @@ def main() -> None:
             "testset.npz",
             labels="testset.npz",
             devices=("310P",),
-            report="report.html",
         )
         screen = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
         screen.print(report)
         screen.save_svg(str(IMAGES / "compare.svg"), title="amct_onnx compare")
         page = Path("report.html")
-        page.write_text(page.read_text(encoding="utf-8").replace(f"{Path.cwd()}/", ""), encoding="utf-8")
+        content = json.loads(json.dumps(report.to_dict()).replace(f"{Path.cwd()}/", ""))
+        page.write_text(render_html(content), encoding="utf-8")
         with chromium() as browser:
             browser.open(page.resolve(), width=WIDTH, height=HEIGHT)
             shot = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png()))
