@@ -118,8 +118,8 @@ def state(sandbox: Sandbox, content: bytes) -> None:
     sandbox.may_read(Path(known.folder.name))
     found = read_state(path, known.job, SETTINGS)
     parts = (known.job, known.layers, known.ledger, known.runner, found.results, known.batch, lambda: (known.batch,))
-    run = Run(*parts, complete=True, total=None, seconds=found.seconds, beside=known.beside)
     model = str(Path(known.folder.name) / "model.onnx")
+    run = Run(model, *parts, complete=True, total=None, seconds=found.seconds, beside=known.beside)
     assemble(run, model=model, save_path="s", data="d", settings={}).to_dict()
 
 

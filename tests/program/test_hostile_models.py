@@ -335,3 +335,18 @@ def test_attribute_without_a_type(tmp_path: Path) -> None:
     model.graph.node[0].attribute[0].ClearField("i")
     onnx.save(model, path)
     error_of(path, AmctError, "'signed'")
+
+
+def test_a_layer_whose_weight_has_no_axis_costs_nothing(tmp_path: Path) -> None:
+    """Found by fuzz/run.py: the cost asked such a weight for its channels."""
+    text = (
+        "g (float[1, 2, 3, 3] x) => (float[1, 2, 3, 3] y) "
+        "{ q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) n = Conv(x, s) o = Identity(n) }"
+    )
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
+    model.graph.output.append(onnx.ValueInfoProto(name="o"))
+    for name, array in (("s", np.float32(0.1)), ("z", np.int8(0))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    onnx.save(model, tmp_path / "m.onnx")
+    report = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "out")
+    assert report.cost is not None and report.cost.unknown == 1

@@ -49,7 +49,9 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
         if not path.exists():
             raise ModelNotFoundError(f"{path}: no such file. Give the path of an .onnx model.")
         if path.is_dir():
-            raise ModelFileError(f"{path}: a directory{_model_within(path)}. Give the path of an .onnx model.")
+            raise ModelFileError(
+                f"{path}: not a regular file but a directory{_model_within(path)}. Give the path of an .onnx model."
+            )
         if not path.is_file():
             raise ModelFileError(f"{path}: not a regular file. Give the path of an .onnx model.")
         source = SourceFile(Path(os.path.realpath(path)))

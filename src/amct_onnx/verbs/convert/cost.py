@@ -175,6 +175,8 @@ class _Sizes:
             return None
         layout = Layout(LAYER_KINDS[node.op_type], attribute(node, "group", 1), bool(attribute(node, "transB", 0)))
         shape = tuple(d if isinstance(d, int) else 1 for d in weight)
+        if len(shape) < (2 if layout.kind.convolution else 1):  # no such layer runs
+            return None
         if layout.kind.groups_on_inputs:
             spread, terms = self.elements(node.inputs[0]), math.prod(shape[1:])
         else:
