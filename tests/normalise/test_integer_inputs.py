@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from amct_onnx import convert_qat_model
@@ -80,3 +81,16 @@ def test_a_source_without_names_is_not_taken_for_an_output(tmp_path: Path) -> No
         node.name = ""
     onnx.save(model, tmp_path / "unnamed.onnx")
     assert len(convert_qat_model(tmp_path / "unnamed.onnx", tmp_path / "o").converted) == 1
+
+
+def test_no_shape_is_written_that_the_graph_does_not_make(tmp_path: Path) -> None:
+    """Found by fuzz/run.py: the zero point had the shape of the integers."""
+    text = (
+        "g (int8[n, 4] x) => (float[n, 3] o) "
+        "{ y = DequantizeLinear(x, s, zero) e1 = DequantizeLinear(w, other) o = MatMul(y, e1) }"
+    )
+    path = write_model(tmp_path / "m.onnx", text, {**CONSTANTS, "zero": np.int8(3)})
+    report, _ = convert_and_compare(path, {"x": RNG.integers(-128, 128, (5, 4)).astype(np.int8)}, units=0)
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.strict_shape_type_inference", "1")
+    ort.InferenceSession(report.fake_quant_model, options, providers=["CPUExecutionProvider"])

@@ -91,8 +91,9 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
         bodies = bodies_of(node)
         if bodies:
             results = [g for a in proto.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
-            for body, result in zip(bodies, results, strict=True):
-                _take_over(body, result)
+            if len(results) == len(bodies):  # else one is empty, and written as nothing
+                for body, result in zip(bodies, results, strict=True):
+                    _take_over(body, result)
 
 
 def _is_held(value: ir.Value, kind: onnx.TypeProto) -> bool:

@@ -102,7 +102,7 @@ class _Writer:
     def _same_factors(self, one: ir.Node, other: ir.Node) -> bool:
         mine, theirs = self._factors(one), self._factors(other)
         if mine is None or theirs is None:
-            return True  # not constant: the plan refuses it by name
+            return True  # not constant, or of unequal length: the plan refuses it by name
         alike = all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
         if mine[0].size == 1:
             return alike
@@ -116,6 +116,8 @@ class _Writer:
         scale = self._array(node.inputs[1]).astype(np.float32).reshape(-1)
         zero = node.inputs[2] if len(node.inputs) > 2 else None
         offset = np.zeros(1, np.int64) if zero is None else self._array(zero).astype(np.int64).reshape(-1)
+        if offset.size not in (1, scale.size) or not scale.size:
+            return None
         return scale, np.broadcast_to(offset, scale.shape) if offset.size == 1 else offset
 
     def _array(self, value: ir.Value | None) -> Array:

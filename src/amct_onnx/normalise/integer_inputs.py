@@ -167,7 +167,8 @@ def _rewrite(node: ir.Node, integer_kind: ir.DataType, editor: GraphEditor) -> N
         op_type: str, inputs: list[ir.Value | None], label: str, attributes: list[ir.Attr] | None = None
     ) -> ir.Value:
         value = editor.node(op_type, inputs, node, label, attributes or [])
-        value.type, value.shape = ir.TensorType(kind), integers.shape
+        first = inputs[0]
+        value.type, value.shape = ir.TensorType(kind), None if first is None else first.shape
         return value
 
     value = make("Cast", [integers], "cast", to_float)
