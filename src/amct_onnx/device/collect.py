@@ -73,10 +73,10 @@ def _added(counts: LayerCounts, names: Counters, results: Mapping[str, Array]) -
     if counts.values is None or counts.saturated is None or counts.ties is None:
         return replace(counts, largest_accumulator=largest)
     tie, kept = results[names.tie], results[names.kept]
-    return replace(
-        counts,
-        values=counts.values + kept.size,
-        saturated=counts.saturated + kept.size - int(np.count_nonzero(kept)),
-        ties=counts.ties + int(np.count_nonzero(tie)),
-        largest_accumulator=largest,
+    return LayerCounts(
+        counts.name,
+        counts.values + kept.size,
+        counts.saturated + kept.size - int(np.count_nonzero(kept)),
+        counts.ties + int(np.count_nonzero(tie)),
+        largest,
     )

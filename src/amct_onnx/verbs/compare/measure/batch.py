@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -170,7 +170,10 @@ class Runner:
                 inputs[same] = QuantizerStatistics(values.size, sum(saturated(values, quantizer)))
                 if batch.number % EVERY == 0:
                     inputs[same].binned, inputs[same].bins = values.size, input_bins(values, quantizer)
-            made.quantizers[quantizer.layer, SOURCE] = replace(inputs[same])
+            met = inputs[same]
+            made.quantizers[quantizer.layer, SOURCE] = QuantizerStatistics(
+                met.values, met.saturated, binned=met.binned, bins=met.bins
+            )
         for key, session in self.deploy.items():
             for count in session.counts():
                 if count.name in self._layers:

@@ -11,7 +11,6 @@ from amct_onnx.common.json_values import JsonText
 
 FRACTION_BITS = 1074
 """Every finite float64 is a multiple of 2^-1074, its smallest subnormal number."""
-MANTISSA_BITS = 53
 
 
 @dataclass
@@ -22,11 +21,8 @@ class ExactSum(JsonText):
 
     def add(self, number: float) -> None:
         """Add one finite number."""
-        mantissa, exponent = math.frexp(number)
-        shift = exponent - MANTISSA_BITS + FRACTION_BITS
-        whole = int(mantissa * 2**MANTISSA_BITS)
-        # what a subnormal number shifts out is zero
-        self.units += whole << shift if shift >= 0 else whole >> -shift
+        whole, parts = number.as_integer_ratio()  # parts is a power of two, 2^1074 at most
+        self.units += whole << (FRACTION_BITS + 1 - parts.bit_length())
 
     def add_all(self, numbers: Iterable[float]) -> None:
         """Add finite numbers; ``fsum`` is no shortcut here, as it rounds."""
