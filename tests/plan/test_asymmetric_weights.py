@@ -46,7 +46,7 @@ def agree(source: Path, folder: Path, feeds: dict[str, np.ndarray], **choices: A
     ("name", "converted", "reasons"),
     [
         ("ort_digitsnet_qdq_u8u8_pt", 6, {"weight-asymmetric"}),  # a depthwise layer stays float
-        ("ort_digitstf_qdq_u8u8_pt", 8, {"activation-by-activation"}),
+        ("ort_digitstf_qdq_u8u8_pt", 8, {"activation-offset"}),
         ("ort_mlp3d_qdq_u8u8_pt", 4, set()),
         (
             "tf1contrib_digitsnet_op13",

@@ -163,15 +163,6 @@ def test_float_weight_on_a_grid_is_recovered_or_left(tmp_path: Path) -> None:
     assert left.refused[0].reason == "weight-not-quantized"
 
 
-def test_two_activations_are_refused(tmp_path: Path) -> None:
-    text = f"""g (float[n, 6] x) => (float[n, n] y) {{
-        {ACTIVATION} t = Transpose(d) y = MatMul(d, t)
-    }}"""
-    path = write_model(tmp_path / "m.onnx", text, {"s": np.float32(0.05), "z": np.int8(3)})
-    report, _ = convert_and_compare(path, feeds(), units=0)
-    assert report.refused[0].reason == "activation-by-activation"
-
-
 @pytest.mark.parametrize("dead", [0.0, 1e-20, 1e30])
 @pytest.mark.parametrize("stored", [False, True], ids=["float bias", "int32 bias"])
 def test_dead_channel_keeps_its_bias_under_any_scale(dead: float, stored: bool, tmp_path: Path) -> None:

@@ -171,7 +171,14 @@ def true_findings(model: onnx.ModelProto) -> dict[str, bool]:
         "layer-undocumented": "AscendDequant" in types,  # IPV350
         "antiquant-rescales": rescaled(model),
         "add-undocumented": {"AscendAntiQuant", "Add"} <= types,  # IPV350
+        "two-activations-no-gain": multiplies_activations(model),  # 310, 910, 310P, 950, IPV350
     }
+
+
+def multiplies_activations(model: onnx.ModelProto) -> bool:
+    """Whether a MatMul reads two AscendQuants."""
+    quants = {o for n in all_nodes(model.graph) if n.op_type == "AscendQuant" for o in n.output}
+    return any(n.op_type == "MatMul" and quants.issuperset(n.input) for n in all_nodes(model.graph))
 
 
 def rescaled(model: onnx.ModelProto) -> bool:

@@ -188,3 +188,9 @@ def _change(model: onnx.ModelProto, path: Path, target: onnx.NodeProto, factor: 
     set_attribute(model, target.name, scale=held["scale"] * factor, offset=held["offset"] + offset)
     onnx.save(model, path)
     return target.name
+
+
+def change_node(path: Path, name: str, *, factor: float = 1.0, offset: int = 0) -> None:
+    """A quantizer of the deploy model has another scale or offset."""
+    model = onnx.load(path)
+    _change(model, path, next(n for n in model.graph.node if n.name == name), factor, offset)

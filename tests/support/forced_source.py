@@ -118,9 +118,9 @@ class ForcedSource:
         pairs = [(pair, self._pair_name(pair)) for pair in (*self.plan.pairs, *self.plan.moved)]
         # the ends are looked up before anything is cut
         ends = {s.node: self.nodes[s.absorbed[-1] if s.absorbed else s.node].outputs[0] for s in self.plan.sites}
-        starts = {s.node: self.nodes[s.node].inputs[0] for s in self.plan.sites}
-        for site in self.plan.sites:
-            self._cut_in_front(site, starts[site.node])
+        starts = [(s, i, self.nodes[s.node].inputs[i]) for s in self.plan.sites for i in range(len(s.activations))]
+        for site, index, start in starts:
+            self._cut_in_front(site, index, start)
         for site in self.plan.sites:
             self._cut_behind(site, ends[site.node])
         for pair, name in pairs:
@@ -136,17 +136,17 @@ class ForcedSource:
         self.model.graph.inputs.append(value)
         return value
 
-    def _cut_in_front(self, site: Site, start: ir.Value | None) -> None:
+    def _cut_in_front(self, site: Site, index: int, start: ir.Value | None) -> None:
         assert start is not None
-        half = site.quantizer.float_type == ir.DataType.FLOAT16
-        fed = self._feed(f"{site.node}!in", half)
-        self.nodes[site.node].replace_input_with(0, fed)
-        fake = self.fake_nodes[site.node].input[0]
+        quantizer, scale = site.activations[index].quantizer, site.activations[index].read_scale
+        half = quantizer.float_type == ir.DataType.FLOAT16
+        fed = self._feed(f"{site.node}!in{index}", half)
+        self.nodes[site.node].replace_input_with(index, fed)
+        fake = self.fake_nodes[site.node].input[index]
         read = self._quantized(fake)
         turned = site.transpose_input
         name = start.name or ""
-        scale = site.read_scale
-        self.cuts.append(Cut(name, fed.name or "", fake, site.quantizer, scale, read, half=half, turned=turned))
+        self.cuts.append(Cut(name, fed.name or "", fake, quantizer, scale, read, half=half, turned=turned))
 
     def _cut_behind(self, site: Site, end: ir.Value) -> None:
         half = site.float_type == ir.DataType.FLOAT16
@@ -226,7 +226,8 @@ class ForcedSource:
             counts["elements"] += ours.size
             if cut.site is not None:
                 counts["layers"] += 1
-                self._check_layer(cut, ours, theirs, given[f"{cut.site.node}!in"])
+                operands = [given[f"{cut.site.node}!in{i}"] for i in range(len(cut.site.activations))]
+                self._check_layer(cut, ours, theirs, operands)
             else:
                 floats = fake[cut.read].T if cut.turned else fake[cut.read]
                 counts["ties"] += _check_quantizer(cut, ours, theirs, floats)
@@ -241,7 +242,7 @@ class ForcedSource:
                 assert np.array_equal(fake[name], source[name], equal_nan=True), f"output {name} differs"
         return counts
 
-    def _check_layer(self, cut: Cut, ours: Array, theirs: Array, activation: Array) -> None:
+    def _check_layer(self, cut: Cut, ours: Array, theirs: Array, operands: list[Array]) -> None:
         """Against the source's layer with its bias rounded, in float64 and as onnxruntime computes it.
 
         In the fake-quant model five products are rounded where float64 has none: s_d * q and s_w * q, s_d * s_w (with
@@ -252,10 +253,11 @@ class ForcedSource:
         """
         site = cut.site
         assert site is not None
-        exact, size, terms, grid = self._exact(site, activation.astype(np.float64))
+        activation, *others = (o.astype(np.float64) for o in operands)
+        exact, size, terms, grid = self._exact(site, activation, others)
         if site.input_sum is not None:
             # both sums may be larger than their difference; their scales' product, factor and addition round once each
-            size = size + 2 * self._shifted(site, activation.astype(np.float64))
+            size = size + 2 * self._shifted(site, activation)
         layout = [1, -1, *[1] * (ours.ndim - 2)] if self.nodes[site.node].op_type.startswith("Conv") else [-1]
         step = site.deq_scale.astype(np.float64).reshape(layout)
         rounded: Array | float = 0.0
@@ -274,10 +276,10 @@ class ForcedSource:
             excess = np.abs(ours.astype(np.float64) - value - rounded) - roundings * 2.0**-24 * size - grid - half
             assert np.all(excess <= 0), f"{site.node}: {excess.max():.3g} beyond the bound, source in {name}"
 
-    def _exact(self, site: Site, activation: Array) -> tuple[Array, Array, int, Array]:
+    def _exact(self, site: Site, activation: Array, others: list[Array]) -> tuple[Array, Array, int, Array]:
         """Layer and tail in float64; the sum of the magnitudes in it; the terms of a sum; the grid's tolerance."""
         node = self.nodes[site.node]
-        weight = np.asarray(self.constants.array(node.inputs[1]), np.float64)
+        weight = others[0] if others else np.asarray(self.constants.array(node.inputs[1]), np.float64)
         alpha, beta = (node.attributes[n].as_float() if n in node.attributes else 1.0 for n in ("alpha", "beta"))
         proto = ir.to_proto(node)
         for attribute in [a for a in proto.attribute if a.name in ("alpha", "beta")]:

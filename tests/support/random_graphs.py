@@ -42,6 +42,8 @@ class _Maker(Layers, Moves):
             options += ["conv", "conv", "conv_transpose"]
         elif rank == 2:
             options += ["gemm", "gemm"]
+        if rank >= 2:
+            options.append("product")
         if not inside and self.seldom():
             options = ["branch", "loop", "scan"]
         getattr(self, self.pick(*options))(source)
@@ -119,7 +121,9 @@ class _Maker(Layers, Moves):
         for live in dict.fromkeys(names):
             if live.name in produced:
                 self.b.outputs.append(self._info(live))
-        if self.yes() or not self.b.outputs or not any(n.op_type == "DequantizeLinear" for n in self.b.nodes):
+        alive = needed(self.b.model().graph) if self.b.outputs else set()
+        # a quantizer that no output depends on is none of the model's
+        if self.yes() or not any(n.op_type == "DequantizeLinear" and n.name in alive for n in self.b.nodes):
             live, kind = self.live[-1], self.pick("int8", "uint8")
             value = self._cast(live.name, TensorProto.FLOAT) if self.half else live.name
             factors = self._factors(np.asarray(self.scale(), np.float32), 5, kind, False)

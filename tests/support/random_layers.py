@@ -13,7 +13,7 @@ FACTORS = (1.0, 0.7, 1.9, -1.1, -0.003, 0.0, 5.0, 1e-9)
 
 
 class Layers(Quantizers):
-    """Adds Conv, ConvTranspose, Gemm and MatMul."""
+    """Adds Conv, ConvTranspose, Gemm and MatMul, also of two activations."""
 
     def add_layer(
         self, op_type: str, source: Live, weight: tuple[tuple[int, ...], int, int], shape: tuple[int, ...], **extra: Any
@@ -154,3 +154,21 @@ class Layers(Quantizers):
     def matmul(self, source: Live) -> None:
         columns = self.pick(1, 3, 4)
         self.add_layer("MatMul", source, ((source.shape[-1], columns), 1, columns), (*source.shape[:-1], columns))
+
+    def product(self, source: Live) -> None:
+        """A MatMul of two activations: a tensor times another one, or itself, transposed before or behind its pair."""
+        rank = len(source.shape)
+        other = self.pick(*(v for v in self.live if v.shape == source.shape))
+        # symmetric, so that it becomes int8; or anything
+        factors = [(self.scale(), 0) if self.pick(True, True, False) else None for _ in range(2)]
+        turn = {"perm": [*range(rank - 2), rank - 1, rank - 2]}
+        if self.yes():
+            second = self.b.node("Transpose", [self.quantize(other, factors[1])], **turn)
+        else:
+            shape = (*other.shape[:-2], other.shape[-1], other.shape[-2])
+            turned = Live(self.b.node("Transpose", [other.name], **turn), shape)
+            second = self.quantize(turned, factors[1])
+        name = self.b.fresh("/product")
+        self.layers.append(name)
+        result = self.b.node("MatMul", [self.quantize(source, factors[0]), second], name)
+        self.live.append(Live(result, (*source.shape[:-1], source.shape[-2])))

@@ -47,6 +47,13 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     )
     add_option(
         parser,
+        "--act_matmul",
+        choices=("on", "off"),
+        default="on",
+        help="int8 for a MatMul of two activations with symmetric quantizers (default: on)",
+    )
+    add_option(
+        parser,
         "--fake_quant_weights",
         choices=("int8", "float32"),
         default="int8",
@@ -99,6 +106,7 @@ def _convert(arguments: argparse.Namespace, progress: Any) -> ConversionReport:
         "keep_conv1d": arguments.keep_conv1d,
         "fake_quant_weights": arguments.fake_quant_weights,
         "residual_quantizers": arguments.residual_quantizers,
+        "act_matmul": arguments.act_matmul,
         "soc_version": arguments.soc_version,
         "progress": progress,
     }

@@ -37,6 +37,7 @@ class Chip:
         first_layer: True when the compiler can keep a first layer of few channels int8 (AIPP in front of it).
         switched_off: fusion passes that the documentation wants off before dumps are compared layer by layer.
         int8_layers: operators that the documentation names as quantized layers.
+        activation_products: True when the documentation says that an int8 MatMul of two activations gains there.
         int4: what is known of int4; "" for nothing.
         source: where the facts come from.
     """
@@ -59,6 +60,7 @@ class Chip:
     switched_off: tuple[str, ...]
     source: str
     int8_layers: tuple[str, ...] = LAYERS
+    activation_products: bool = False
 
     @property
     def float16_chain(self) -> bool:
@@ -163,6 +165,7 @@ CHIPS = (
         int4="",
         switched_off=_COMMON_PASSES,
         source=f"{_GE_FUSION}; asc-devkit: in-path quantisation",
+        activation_products=True,
     ),
     Chip(
         name="910B",
@@ -182,6 +185,7 @@ CHIPS = (
         int4="formats NC1HWC0 and FRACTAL_NZ only, static shapes",
         switched_off=_COMMON_PASSES,
         source="ge: tests/.../aic-ascend910b-ops-info-legacy.json, graph_fusion.cc (JudgeQuantMode)",
+        activation_products=True,
     ),
     Chip(
         name="A3",
@@ -208,6 +212,7 @@ CHIPS = (
         int4="formats NC1HWC0 and FRACTAL_NZ only, static shapes",
         switched_off=_COMMON_PASSES,
         source="as 910B, of which it has the architecture",
+        activation_products=True,
     ),
     Chip(
         name="950",

@@ -56,6 +56,7 @@ class DeployEmitter(PlanEmitter):
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
         """int8 initializer."""
+        assert site.weight is not None  # asked of sites with a weight alone
         shape = site.weight.shape
         return self.quantized_weight(site, (*shape[:2], 1, *shape[2:]) if site.as_2d else shape)
 

@@ -87,6 +87,7 @@ class FakeQuantEmitter(PlanEmitter):
 
     def weight(self, site: Site, at: ir.Node) -> ir.Value:
         """int8 initializer behind a Cast, a quarter of the size of the vendor's integer-valued float32; or that."""
+        assert site.weight is not None  # asked of sites with a weight alone
         shape = site.weight.shape
         if self._float_weights:
             return self.quantized_weight(site, shape, ir.DataType.FLOAT)

@@ -28,9 +28,10 @@ def record_text(plan: Plan) -> str:
     for site in plan.sites:
         key = site.node.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         lines += ["record {", f'  key: "{key}"', "  value {"]
-        lines += [f"    scale_d: {_text(np.float32(site.read_scale))}", f"    offset_d: {site.quantizer.offset_d}"]
-        lines += [f"    scale_w: {_text(s)}" for s in site.weight.scale]
-        lines += ["    offset_w: 0"] * site.weight.scale.size
+        first = site.activations[0]
+        lines += [f"    scale_d: {_text(np.float32(first.read_scale))}", f"    offset_d: {first.quantizer.offset_d}"]
+        lines += [f"    scale_w: {_text(s)}" for s in site.scale_w]
+        lines += ["    offset_w: 0"] * site.scale_w.size
         lines += ["  }", "}"]
     return "\n".join(lines) + "\n"
 

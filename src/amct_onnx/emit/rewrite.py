@@ -16,7 +16,7 @@ from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
-from amct_onnx.plan.factors import ANTI_QUANT, Pair, Plan, Quantizer, Site, Weight
+from amct_onnx.plan.factors import ANTI_QUANT, Activation, Pair, Plan, Quantizer, Site, Weight
 
 
 class PlanEmitter(abc.ABC):
@@ -26,7 +26,7 @@ class PlanEmitter(abc.ABC):
         self.graph = OutputGraph(model)
         """The copy under construction."""
         self._plan = plan
-        self._site_names = {s.node for s in plan.sites}
+        self._sites = {s.node: s for s in plan.sites}
         self._derived: dict[tuple[Quantizer, str, int], dict[ir.Value, ir.Value]] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
         self._chains: dict[ir.Value, list[ir.Node]] = {}
@@ -82,7 +82,7 @@ class PlanEmitter(abc.ABC):
                 self._pair(pair)
         # a quantizer that a layer and a pair share has the layer's name
         for site in self._plan.sites:
-            self._site(site, self.graph.values[site.source])
+            self._site(site)
         for pair in (*left, *self._plan.moved):
             self._pair(pair)
         for node in [n for n in self.graph.nodes.values() if n.op_type == "Gemm" and n.domain == ""]:
@@ -105,6 +105,7 @@ class PlanEmitter(abc.ABC):
 
     def quantized_weight(self, site: Site, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.INT8) -> ir.Value:
         """The layer's integers, computed when they are written; layers with the same integers share them."""
+        assert site.weight is not None  # asked of sites with a weight alone
         key = (*site.weight.key, shape)
         if key not in self._weights:
             self._weights[key] = self.graph.initializer(site.weight.name, QuantizedTensor(site.weight, shape, dtype))
@@ -139,7 +140,8 @@ class PlanEmitter(abc.ABC):
             self.graph.replace(old, float_chain(self.graph, source, quantizer, f"{at.name}.fakequant", at))
 
     def _is_site_input(self, node: ir.Node, index: int) -> bool:
-        return index == 0 and (node.name or "") in self._site_names
+        site = self._sites.get(node.name or "")
+        return site is not None and index < len(site.activations)
 
     def _clipped(self, source: ir.Value, quantizer: Quantizer, at: ir.Node) -> ir.Value:
         """A narrower range is an int8 quantizer behind a Clip whose bounds lie on the grid."""
@@ -170,17 +172,22 @@ class PlanEmitter(abc.ABC):
         ]
         return self.graph.node("Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at)
 
-    def _site(self, site: Site, source: ir.Value) -> None:
-        node = self.graph.nodes[site.node]
-        source = self.graph.current(source)
+    def _activation(self, activation: Activation, site: Site, name: str, node: ir.Node) -> ir.Value:
+        """What a layer reads of a tensor that is quantized for it."""
+        source, quantizer = self.graph.current(self.graph.values[activation.source]), activation.quantizer
         if site.transpose_input:
-            source = self._shared(
-                source, site.quantizer, "transpose", node, lambda: self._transpose(source, site, node)
-            )
+            source = self._shared(source, quantizer, "transpose", node, lambda: self._transpose(source, site, node))
         source = self.lift(source, site, node)
-        quantized = self._shared_quantize(source, site.quantizer, f"{site.node}.quant", node)
+        return self._shared_quantize(source, quantizer, name, node)
+
+    def _site(self, site: Site) -> None:
+        node = self.graph.nodes[site.node]
+        names = (f"{site.node}.quant", f"{site.node}.second.quant")
+        inputs = [self._activation(a, site, n, node) for a, n in zip(site.activations, names, strict=False)]
+        quantizing = dict.fromkeys(n for value in inputs for n in self._chains[value])
         start = len(self.graph.inserted)
-        inputs = [quantized, self.weight(site, node)]
+        if site.weight is not None:
+            inputs.append(self.weight(site, node))
         behind = site.bias is not None and LAYER_KINDS[node.op_type].bias_input is None
         if site.bias is not None and not behind:
             inputs.append(self.bias(site, node))
@@ -207,13 +214,13 @@ class PlanEmitter(abc.ABC):
             producer = result.producer()
             assert producer is not None
             tail = producer
-        result = self.dequantize(result, site, len(site.weight.shape), tail)
+        result = self.dequantize(result, site, site.rank, tail)
         if site.input_sum is not None:
             result = self._plus_input_sum(result, site, site.input_sum, new)
         result = self.lower(result, site)
         if site.float_bias is not None:
             result = self._plus_bias(result, site, site.float_bias, old.shape)
-        self._site_nodes[site.node] = [*self._chains[quantized], new, *self.graph.inserted[start:]]
+        self._site_nodes[site.node] = [*quantizing, new, *self.graph.inserted[start:]]
         self.graph.replace(last, result)
 
     def _plus_bias(self, result: ir.Value, site: Site, bias: Float32, shape: ir.Shape | None) -> ir.Value:
@@ -222,7 +229,7 @@ class PlanEmitter(abc.ABC):
         assert producer is not None
         layout = Layout(LAYER_KINDS[self.graph.nodes[site.node].op_type])
         with np.errstate(over="ignore"):
-            floats = layout.along_result(bias, len(site.weight.shape)).astype(site.float_type.numpy())
+            floats = layout.along_result(bias, site.rank).astype(site.float_type.numpy())
         addend = self.graph.constant(site.bias_name or f"{site.node}.bias", floats)
         result.shape = shape
         name = f"{site.node}.bias_add"
@@ -233,6 +240,7 @@ class PlanEmitter(abc.ABC):
 
         The sum is a layer like the first, of one output channel and weights of 1; its scale is the largest factor.
         """
+        assert site.weight is not None  # it is the weight's shift that the sum makes up for
         name, shape, layout = f"{site.node}.sum", list(site.weight.shape), Layout(LAYER_KINDS[layer.op_type])
         shape[layout.channel_axis(len(shape))] = 1
         largest = input_sum[np.abs(input_sum).argmax()]
@@ -258,7 +266,7 @@ class PlanEmitter(abc.ABC):
     def _alpha_behind(self, node: ir.Node) -> None:
         """The alpha of a Gemm that stays float and has no C, as a Mul: ATC's plugin drops it there."""
         alpha, old = node.attributes.get("alpha"), node.outputs[0]
-        if (node.name or "") in self._site_names or alpha is None or alpha.as_float() == 1.0:
+        if (node.name or "") in self._sites or alpha is None or alpha.as_float() == 1.0:
             return
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             return

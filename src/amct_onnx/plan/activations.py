@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import NoReturn
 
+import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arithmetic import dequantize_scale
+from amct_onnx.common.arrays import Float32
 from amct_onnx.graph.edit import known_as, stands_for
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
@@ -150,3 +153,15 @@ def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quan
             "Train with a range that includes zero.",
         )
     return source, quantizer
+
+
+def dequantization_scale(quantizer: Quantizer, scale_w: Float32) -> Float32:
+    """scale_d * scale_w, [1] or [channels].
+
+    Raises:
+        Refusal: A product is 0 or infinite.
+    """
+    deq_scale = dequantize_scale(quantizer.scale_d, scale_w)
+    if not np.all(np.isfinite(deq_scale)) or np.any(deq_scale == 0):
+        raise Refusal("deq-scale-range", "scale_d * scale_w leaves float32's range", "Calibrate the quantizers again.")
+    return deq_scale

@@ -105,16 +105,33 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Activation:
+    """An input of a layer that is quantized while the model runs.
+
+    Attributes:
+        source: name of the float tensor that is quantized.
+        quantizer: its factors.
+        read_scale: scale that the layer takes its integers to have: that of the quantizer, unless a quantizer of
+            another scale stands in front of the source's and makes the same integers.
+    """
+
+    source: str
+    quantizer: Quantizer
+    read_scale: float
+
+
+Reader = tuple[str, int]
+"""Name of a node, and the index of one of its inputs."""
+
+
+@dataclass(frozen=True)
 class Site:
     """A layer that becomes int8, with everything the emitters need.
 
     Attributes:
         node: name of the layer.
-        source: name of the float tensor that is quantized.
-        quantizer: quantizer of the activation.
-        read_scale: scale that the layer takes its integers to have: that of the quantizer, unless a quantizer of
-            another scale stands in front of the source's and makes the same integers.
-        weight: weight of the layer.
+        activations: the inputs that are quantized, by their index: one, or both of a MatMul of two activations.
+        weight: weight of the layer; None when the second input is an activation.
         deq_scale: float32 [1] or [output channels], before the split into a common scale and ratios.
         bias: int32 [output channels], or None.
         float_bias: float32 [output channels] that is added behind the dequantization, because int32 does not hold the
@@ -131,15 +148,14 @@ class Site:
             bias.
         output: name of the float tensor that the layer and what it absorbed make.
         output_scale: scale of the quantizer that reads that tensor next; None when none does.
+        terms: of a MatMul of two activations, how many products make one element; None when the model does not say.
         input_sum: what one unit of the sum of the input's integers adds to the result, float32 [1] or [output
             channels]: it makes up for an asymmetric weight that was shifted into int8. None for a symmetric one.
     """
 
     node: str
-    source: str
-    quantizer: Quantizer
-    read_scale: float
-    weight: Weight
+    activations: tuple[Activation, ...]
+    weight: Weight | None
     deq_scale: Float32
     bias: npt.NDArray[np.int32] | None
     float_bias: Float32 | None
@@ -154,7 +170,30 @@ class Site:
     bias_error: Float64 | None = None
     output: str = ""
     output_scale: float | None = None
+    terms: int | None = None
     input_sum: Float32 | None = None
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """That of the first input."""
+        return self.activations[0].quantizer
+
+    @property
+    def scale_w(self) -> Float32:
+        """Scales of the second input's integers, float32 [1] or [output channels]."""
+        if self.weight is None:
+            return np.asarray([self.activations[1].read_scale], np.float32)
+        return self.weight.scale
+
+    @property
+    def rank(self) -> int:
+        """Axes of the second input that hold its channels, the summed elements and the kernel."""
+        return 2 if self.weight is None else len(self.weight.shape)
+
+    @property
+    def quantized(self) -> dict[Reader, Quantizer]:
+        """The quantizer of each input that has one."""
+        return {(self.node, index): a.quantizer for index, a in enumerate(self.activations)}
 
 
 @dataclass(frozen=True)

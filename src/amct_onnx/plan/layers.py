@@ -16,10 +16,11 @@ from amct_onnx.graph.edit import known_as
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, bias_of, layout_of
 from amct_onnx.graph.refused import Refusal, check_not_refused
-from amct_onnx.plan.activations import find_quantizer
+from amct_onnx.plan.activation_products import is_activation_product, plan_activation_product
+from amct_onnx.plan.activations import dequantization_scale, find_quantizer
 from amct_onnx.plan.biases import BeyondInt32, PlannedBias, plan_bias
 from amct_onnx.plan.channels import channel_scales, negatable, signed_weight
-from amct_onnx.plan.factors import Quantizer, Site
+from amct_onnx.plan.factors import Activation, Quantizer, Site
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.output_scales import next_scale
 from amct_onnx.plan.settings import PlanSettings
@@ -35,6 +36,8 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
         FactorError: A quantizer with unusable factors.
     """
     check_not_refused(node)
+    if is_activation_product(node, constants):
+        return plan_activation_product(node, grids, settings, constants)
     _check_second_input(node, constants)
     source, quantizer = find_quantizer(node.inputs[0], grids)
     attributes = _attributes(node)
@@ -52,9 +55,7 @@ def plan_layer(node: ir.Node, grids: Grids, constants: ConstantEvaluator, settin
     last = (tail.nodes[-1] if tail.nodes else node).outputs[0]
     return Site(
         node=node.name or "",
-        source=source.name or "",
-        quantizer=quantizer,
-        read_scale=float(quantizer.scale_d),
+        activations=(Activation(source.name or "", quantizer, float(quantizer.scale_d)),),
         weight=signed_weight(resolved, scale_w, signs, layout),
         deq_scale=deq_scale,
         bias=None if bias is None else bias.integers,
@@ -125,7 +126,7 @@ def _absorb_tail(
         # a channel that the tail multiplies by 0 keeps its scale: its integers are 0
         scale_w = (scale * np.where(factor == 0, 1.0, np.abs(factor))).astype(np.float32)
         try:
-            deq_scale = _deq_scale(quantizer, scale_w)
+            deq_scale = dequantization_scale(quantizer, scale_w)
             bias = plan_bias(own, tail, beta, alpha, deq_scale, channels, constants)
         except BeyondInt32:
             continue
@@ -138,19 +139,13 @@ def _absorb_tail(
 
 
 def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
-    """Refuse a MatMul or Gemm without a constant operand."""
+    """Refuse a MatMul or Gemm whose constant is its first input."""
     if node.op_type not in PRODUCTS or constants.is_constant(node.inputs[1]):
         return
-    if constants.is_constant(node.inputs[0]):
-        raise Refusal(
-            "weight-not-constant",
-            f"its second input '{_name(node.inputs[1])}' is not a constant; the constant is its first",
-            "Multiply in the other order: int8 layers take the weight as their second input.",
-        )
     raise Refusal(
-        "activation-by-activation",
-        "both of its inputs are activations",
-        "None: Ascend multiplies int8 activations by constant weights only.",
+        "weight-not-constant",
+        f"its second input '{_name(node.inputs[1])}' is not a constant; the constant is its first",
+        "Multiply in the other order: int8 layers take the weight as their second input.",
     )
 
 
@@ -217,13 +212,6 @@ def _details(weight: ResolvedWeight, tail: Tail, split: bool, *, floats: bool) -
     if split:
         sentences.append("one AscendDequant scale 2^-14 and a Mul with the per-channel ratio")
     return sentences
-
-
-def _deq_scale(quantizer: Quantizer, scale_w: Float32) -> Float32:
-    deq_scale = arithmetic.dequantize_scale(quantizer.scale_d, scale_w)
-    if not np.all(np.isfinite(deq_scale)) or np.any(deq_scale == 0):
-        raise Refusal("deq-scale-range", "scale_d * scale_w leaves float32's range", "Calibrate the quantizers again.")
-    return deq_scale
 
 
 def _name(value: ir.Value | None) -> str:

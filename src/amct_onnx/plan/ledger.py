@@ -57,13 +57,16 @@ class LayerEntry:
         read_scale: Scale that the layer takes the integers to have; another than scale_d where a quantizer with
             scale_d stands in front of the layer's own and makes the same integers. None when refused.
         offset_d: Activation zero point in int8 range; None when refused.
-        scale_w: Weight scales (float32 values), length 1 or the number of output channels.
+        scale_w: Weight scales (float32 values), length 1 or the number of output channels. Of a MatMul of two
+            activations, the scale that it takes the integers of its second input to have.
         reason: Reason code of a refusal, for example ``"activation-not-quantized"``; else None.
         detail: One sentence: what was done, or the tensor or attribute at fault.
         remedy: What would make a refused layer convertible; empty when converted.
         deploy_nodes: Names of the layer's nodes in the deploy model.
         fake_quant_nodes: Names of the layer's nodes in the fake-quant model.
         source_input: Float tensor of the (normalised) source that the layer's quantizer reads; "" when refused.
+        second_input: Float tensor that the quantizer of a second activation reads; "" without one.
+        second_scale_d: Scale with which that activation is quantized, with the zero point 0; None without one.
         source_output: Float tensor that the layer and what was folded into it make.
         output_scale: Scale of the quantizer that reads source_output next; None when none does.
         bias_error: Error of rounding the bias; None without a bias or when refused.
@@ -83,6 +86,8 @@ class LayerEntry:
     deploy_nodes: tuple[str, ...] = ()
     fake_quant_nodes: tuple[str, ...] = ()
     source_input: str = ""
+    second_input: str = ""
+    second_scale_d: float | None = None
     source_output: str = ""
     output_scale: float | None = None
     bias_error: BiasError | None = None

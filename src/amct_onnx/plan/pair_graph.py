@@ -17,7 +17,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.moves import data_inputs, fills
 from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
-from amct_onnx.plan.factors import Quantizer
+from amct_onnx.plan.factors import Quantizer, Reader
 from amct_onnx.plan.grids import Grids, clip_limits, moved_inputs
 from amct_onnx.plan.restored_integers import DIV, MUL, Step, keeps, restores
 
@@ -48,7 +48,7 @@ class PairGraph:
 
     Attributes:
         grids, constants: of the model.
-        layers: the quantizer of each layer that becomes int8, by its name.
+        layers: the quantizer of each input of a layer that becomes int8.
         outputs: the QuantizeLinear nodes that make graph outputs, and their factors.
         nodes: of the model, sorted.
         live: those that an output depends on.
@@ -63,7 +63,7 @@ class PairGraph:
 
     grids: Grids
     constants: ConstantEvaluator
-    layers: Mapping[str, Quantizer]
+    layers: Mapping[Reader, Quantizer]
     outputs: Mapping[ir.Node, Quantizer]
     nodes: list[ir.Node]
     live: Collection[ir.Node]
@@ -231,8 +231,9 @@ class PairGraph:
             return True
         quantizer = self.on_grid(value)
         for node, index in self.readers(value):
-            if (node.name or "") in self.layers and index == 0:
-                if quantizer is None or not self.layers[node.name or ""].same_grid(quantizer):
+            own = self.layers.get((node.name or "", index))
+            if own is not None:
+                if quantizer is None or not own.same_grid(quantizer):
                     return True
             elif is_op(node, QUANTIZE) and index == 0:
                 if self._quantizer_demands(node, value, rooted):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.plan.factors import Pair, Quantizer
+from amct_onnx.plan.factors import Pair, Quantizer, Reader
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.minimum_cut import minimum_cut
 from amct_onnx.plan.pair_graph import PairGraph, Track, live_nodes
@@ -52,18 +52,18 @@ class PairPlan:
     Attributes:
         pairs: output of a DequantizeLinear -> what becomes of it.
         moved: pairs at new places.
-        readers: layer, or QuantizeLinear that makes a graph output -> what its AscendQuant reads.
+        readers: input of a layer, or of a QuantizeLinear that makes a graph output -> what its AscendQuant reads.
     """
 
     pairs: dict[str, Pair]
     moved: tuple[Pair, ...]
-    readers: dict[str, Quantization]
+    readers: dict[Reader, Quantization]
 
 
 def plan_pairs(
     nodes: list[ir.Node],
     graph: ir.Graph,
-    layers: Mapping[str, Quantizer],
+    layers: Mapping[Reader, Quantizer],
     outputs: Mapping[ir.Node, Quantizer],
     grids: Grids,
     constants: ConstantEvaluator,
@@ -73,7 +73,7 @@ def plan_pairs(
     Args:
         nodes: of the model, sorted.
         graph: the main graph.
-        layers: the quantizer of each layer that becomes int8, by its name.
+        layers: the quantizer of each input of a layer that becomes int8.
         outputs: the QuantizeLinear nodes that make graph outputs, and their factors.
         grids: grids of the model.
         constants: constants of the model.
@@ -204,13 +204,13 @@ class _Decision:
             pairs[name] = Pair(name, read, taken.quantizer, not kept, float(quantizer.scale_d))
         readers = {}
         for node in self._graph.nodes:
-            value = node.inputs[0] if node.inputs else None
-            if value is None:
-                continue
-            if node in self._graph.outputs or (node.name or "") in self._graph.layers:
+            for index, value in enumerate(node.inputs):
+                reader = node.name or "", index
+                if value is None or not (reader in self._graph.layers or (node in self._graph.outputs and not index)):
+                    continue
                 taken_by_it = self._reader(node, value)
                 if taken_by_it is not None:
-                    readers[node.name or ""] = taken_by_it
+                    readers[reader] = taken_by_it
         moved = [
             Pair(self.alias(value), value.name or "", own, False, float(own.scale_d), (value.name or "",))
             for value in self._area

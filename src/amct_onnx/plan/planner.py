@@ -21,7 +21,7 @@ from amct_onnx.graph.refused import Refusal
 from amct_onnx.graph.unknown_quantizers import EXPORT_QDQ, no_quantizer, unknown_quantizers
 from amct_onnx.plan.bias_errors import bias_error_of
 from amct_onnx.plan.dropped_pairs import DroppedPairs
-from amct_onnx.plan.factors import Pair, Plan, Quantizer, Site
+from amct_onnx.plan.factors import Pair, Plan, Quantizer, Reader, Site
 from amct_onnx.plan.float_operators import QuantizedReaders
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import plan_layer
@@ -50,13 +50,14 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         raise NoQuantizerError(f"{text}")
     sites, refused = _plan_layers(nodes, grids, constants, settings)
     outputs = _plan_outputs(nodes, constants)
-    layers = {s.node: s.quantizer for s in sites}
+    layers = {reader: quantizer for s in sites for reader, quantizer in s.quantized.items()}
     decided = plan_pairs(nodes, model.graph, layers, outputs, grids, constants)
-    sites = [_with_quantization(s, decided.readers.get(s.node)) for s in sites]
+    sites = [_with_quantizations(s, decided.readers) for s in sites]
     pairs, lazy = _other_pairs(nodes, layers, decided.pairs, grids, constants)
     moved = decided.moved
     if settings.residual_quantizers == DROP:
-        dropped = DroppedPairs(grids, constants, [(s.source, s.quantizer) for s in sites])
+        fed = [(a.source, a.quantizer) for s in sites for a in s.activations]
+        dropped = DroppedPairs(grids, constants, fed)
         values = {v.name: v for n in nodes for v in n.outputs}
         pairs = [dropped.drop(p, values[p.output]) for p in pairs]
         moved = tuple(dropped.drop(p, values[p.source]) for p in moved)
@@ -110,17 +111,20 @@ def _entries(nodes: list[ir.Node], sites: list[Site], refused: dict[str, LayerEn
     return found
 
 
-def _with_quantization(site: Site, taken: Quantization | None) -> Site:
-    """A layer that reads what the pairs' plan says, as the float type of its own tensor."""
-    if taken is None:
-        return site
-    quantizer = dataclasses.replace(taken.quantizer, float_type=site.quantizer.float_type)
-    return dataclasses.replace(site, source=taken.source, quantizer=quantizer)
+def _with_quantizations(site: Site, readers: Mapping[Reader, Quantization]) -> Site:
+    """A layer that reads what the pairs' plan says, as the float types of its own tensors."""
+    activations = list(site.activations)
+    for index, own in enumerate(activations):
+        taken = readers.get((site.node, index))
+        if taken is not None:
+            quantizer = dataclasses.replace(taken.quantizer, float_type=own.quantizer.float_type)
+            activations[index] = dataclasses.replace(own, source=taken.source, quantizer=quantizer)
+    return dataclasses.replace(site, activations=tuple(activations))
 
 
 def _other_pairs(
     nodes: list[ir.Node],
-    layers: Mapping[str, Quantizer],
+    layers: Mapping[Reader, Quantizer],
     decided: Mapping[str, Pair],
     grids: Grids,
     constants: ConstantEvaluator,
@@ -129,7 +133,7 @@ def _other_pairs(
 
     Args:
         nodes: nodes of the model.
-        layers: the quantizer of each int8 layer, by node name.
+        layers: the quantizer of each input of an int8 layer that has one.
         decided: the pairs of 8 bits, by the name of their output.
         grids: grids of the model.
         constants: constants of the model.
@@ -144,7 +148,7 @@ def _other_pairs(
         if constants.is_constant(output):
             lazy[name] = _dequantized(output, constants)
             continue
-        if not output.is_graph_output() and all(u.idx == 0 and u.node.name in layers for u in output.uses()):
+        if not output.is_graph_output() and all((u.node.name, u.idx) in layers for u in output.uses()):
             continue  # it belongs to the layers that read it
         pair = grids.pair(node)
         if name in decided and pair is not None:
@@ -179,12 +183,12 @@ def _plan_outputs(nodes: list[ir.Node], constants: ConstantEvaluator) -> dict[ir
 
 
 def _quantized_output(
-    node: ir.Node, quantizer: Quantizer, readers: Mapping[str, Quantization]
+    node: ir.Node, quantizer: Quantizer, readers: Mapping[Reader, Quantization]
 ) -> tuple[str, str, Quantizer]:
     """A quantized graph output: its name, the float tensor behind it, its quantizer."""
     source = node.inputs[0]
     assert source is not None
-    taken = readers.get(node.name or "", Quantization(source.name or "", quantizer))
+    taken = readers.get((node.name or "", 0), Quantization(source.name or "", quantizer))
     # of the source's integer type, which decides the output's
     quantizer = dataclasses.replace(taken.quantizer, shift=quantizer.shift, float_type=quantizer.float_type)
     return node.outputs[0].name or "", taken.source, quantizer
@@ -213,17 +217,20 @@ def _refused(node: ir.Node, refusal: Refusal, constants: ConstantEvaluator) -> L
 
 
 def _converted(node: ir.Node, site: Site) -> LayerEntry:
+    first, second = site.activations[0], site.activations[1] if len(site.activations) > 1 else None
     return LayerEntry(
         name=node.name or "",
         op_type=node.op_type,
         verdict=CONVERTED,
         granularity="per-channel" if site.deq_scale.size > 1 else "per-tensor",
-        scale_d=float(site.quantizer.scale_d),
-        read_scale=site.read_scale,
-        offset_d=site.quantizer.offset_d,
-        scale_w=tuple(float(s) for s in site.weight.scale),
+        scale_d=float(first.quantizer.scale_d),
+        read_scale=first.read_scale,
+        offset_d=first.quantizer.offset_d,
+        scale_w=tuple(float(s) for s in site.scale_w),
         detail=site.detail,
-        source_input=site.source,
+        source_input=first.source,
+        second_input="" if second is None else second.source,
+        second_scale_d=None if second is None else float(second.quantizer.scale_d),
         source_output=site.output,
         output_scale=site.output_scale,
         bias_error=bias_error_of(site),

@@ -10,9 +10,11 @@ from amct_onnx.errors import SettingError
 GemmPerChannel = Literal["mul", "vector", "refuse"]
 AsymmetricWeights = Literal["refuse", "sum"]
 ResidualQuantizers = Literal["keep", "drop"]
+ActMatMul = Literal["on", "off"]
 GEMM_PER_CHANNEL = get_args(GemmPerChannel)
 REFUSE, SUM = ASYMMETRIC_WEIGHTS = get_args(AsymmetricWeights)
 KEEP, DROP = RESIDUAL_QUANTIZERS = get_args(ResidualQuantizers)
+ON, OFF = ACT_MATMUL = get_args(ActMatMul)
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,11 @@ class PlanSettings:
             weight, is added.
         residual_quantizers: what happens to pairs that feed no int8 layer. ``"keep"``: they round as in the source.
             ``"drop"``: they go; a saturation that stands for a Relu or a Clip stays.
+        act_matmul: what a MatMul of two activations with symmetric quantizers becomes: ``"on"`` an int8 layer,
+            ``"off"`` a float one.
 
     Raises:
-        SettingError: An unknown gemm_per_channel, asymmetric_weights or residual_quantizers.
+        SettingError: An unknown gemm_per_channel, asymmetric_weights, residual_quantizers or act_matmul.
     """
 
     grid_weights: bool = True
@@ -39,6 +43,7 @@ class PlanSettings:
     keep_conv1d: bool = False
     asymmetric_weights: str = REFUSE
     residual_quantizers: str = KEEP
+    act_matmul: str = ON
 
     def __post_init__(self) -> None:
         """Check what a caller chose."""
@@ -46,6 +51,7 @@ class PlanSettings:
             ("gemm_per_channel", GEMM_PER_CHANNEL),
             ("asymmetric_weights", ASYMMETRIC_WEIGHTS),
             ("residual_quantizers", RESIDUAL_QUANTIZERS),
+            ("act_matmul", ACT_MATMUL),
         ):
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} is {getattr(self, name)!r}. Use one of {', '.join(known)}.")

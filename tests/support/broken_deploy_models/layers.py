@@ -29,10 +29,25 @@ def _(model: onnx.ModelProto) -> None:
 
 @breaks("two-activations")
 def _(model: onnx.ModelProto) -> None:
+    _of_two_activations(model, 2.0)
+
+
+def _of_two_activations(model: onnx.ModelProto, offset: float) -> None:
     model.graph.initializer.remove(initializer(model, "matmul.w"))
     model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [16, 32]))
-    model.graph.node.insert(0, quant("other.quant", "z", 2.0))
+    model.graph.node.insert(0, quant("other.quant", "z", offset))
     node(model, "matmul").input[1] = "other.quant.out"
+
+
+@breaks("two-activations-one-float")
+def _(model: onnx.ModelProto) -> None:
+    _of_two_activations(model, 0.0)
+    node(model, "matmul").input[1] = "z"
+
+
+@breaks("two-activations-no-gain")
+def _(model: onnx.ModelProto) -> None:
+    _of_two_activations(model, 0.0)
 
 
 @breaks("weight-type")

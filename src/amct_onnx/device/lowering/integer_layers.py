@@ -30,6 +30,12 @@ def lower_layer(state: LoweringState, node: ir.Node) -> None:
     array = _constant_weight(state, node, layout, weight)
     bias = _bias(state, node)
     layer = _layer_of(node, layout, int8, array, bias)
+    second = state.int8.get(weight)
+    if second is not None and (int8.offset or second.offset):
+        layer.warnings.append(
+            f"both of its inputs are activations, with the offsets {int8.offset} and {second.offset}: ATC compensates "
+            "none of them; the simulation does"
+        )
     state.layers.append(layer)
     state.edit.before(node)
     bound, parts = layer.bound(), None

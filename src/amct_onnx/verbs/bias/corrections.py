@@ -62,7 +62,7 @@ def correction_of(site: Site, nodes: Mapping[str, ir.Node], constants: ConstantE
     if old.size != rounded.size and not np.all(rounded == rounded[0]):
         # one number for all channels; the layer's own bias is one row of them
         layout = Layout(LAYER_KINDS[layer.op_type])
-        array = rounded if node is layer else layout.along_result(rounded, len(site.weight.shape))
+        array = rounded if node is layer else layout.along_result(rounded, site.rank)
     else:
         array = rounded[: old.size].reshape(old.shape)
     if np.array_equal(array, old):

@@ -86,10 +86,17 @@ class IntegerLayer:
     is_output: bool
 
     @property
+    def multiplies_activations(self) -> bool:
+        """Whether it is a product of two inputs, neither of which is a constant."""
+        given = self.node.inputs[:2]
+        product = self.node.op_type in PRODUCTS and len(given) == 2 and None not in given
+        return product and self.weight is None and constant(given[0]) is None
+
+    @property
     def offset(self) -> float:
-        """The activation's zero point; 0 when there is none."""
-        quant = self.quants[0] or self.quants[1]
-        return attribute(quant, "offset", 0.0) if quant is not None else 0.0
+        """The zero point of the activation, or of one of two activations; 0 when there is none."""
+        offsets = (attribute(quant, "offset", 0.0) for quant in self.quants if quant is not None)
+        return next((offset for offset in offsets if offset), 0.0)
 
     @property
     def channels(self) -> int | None:

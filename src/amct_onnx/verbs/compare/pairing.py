@@ -93,6 +93,8 @@ def check_source(ledger: Ledger, source: ir.Model) -> None:
             problem = f"tells of a {entry.op_type} '{entry.name}', which the source does not hold"
         elif entry.source_input and not _reached(node.inputs[0], entry.source_input, backward=True):
             problem = f"says that '{entry.name}' reads '{entry.source_input}', which the source does not"
+        elif entry.second_input and not _reached(node.inputs[1], entry.second_input, backward=True):
+            problem = f"says that '{entry.name}' reads '{entry.second_input}' second, which the source does not"
         elif not any(_reached(v, entry.source_output, backward=False) for v in node.outputs):
             problem = f"says that '{entry.name}' makes '{entry.source_output}', which the source does not"
         if problem:

@@ -148,8 +148,8 @@ class LayerResult:
     """One candidate layer of the ledger, in network order.
 
     Attributes:
-        name, op_type, verdict, granularity, scale_d, read_scale, offset_d, scale_w, reason, detail, remedy: as in the
-            ledger.
+        name, op_type, verdict, granularity, scale_d, read_scale, offset_d, scale_w, second_scale_d, reason, detail,
+            remedy: as in the ledger.
         lsb: scale of the layer's output.
         lsb_of: ``next quantizer``, or ``accumulator`` (read_scale * scale_w, the largest) when nothing quantizes it.
         compared: False for a layer whose tensors a model does not show (in the body of an If or Loop).
@@ -157,7 +157,7 @@ class LayerResult:
         counts: one for each model that tells.
         bias_error: None without a bias or when refused.
         kernel_bound: largest possible |accumulator|; None when refused.
-        input: what the quantizer of its input met; None when nothing shows it.
+        input: what the quantizer of its first input met; None when nothing shows it.
         channels: one entry for each model but the source; empty for a layer without channels, or not compared.
         source_nodes, deploy_nodes: the layer and its neighbours in both models, in network order.
     """
@@ -170,6 +170,7 @@ class LayerResult:
     read_scale: float | None
     offset_d: int | None
     scale_w: tuple[float, ...]
+    second_scale_d: float | None
     reason: str | None
     detail: str
     remedy: str

@@ -27,7 +27,7 @@ class Targets:
 
 def int8_weights(plan: Plan) -> frozenset[str]:
     """Names of the initializers that hold the layers' int8 weights."""
-    return frozenset(s.weight.name for s in plan.sites)
+    return frozenset(s.weight.name for s in plan.sites if s.weight is not None)
 
 
 def assemble_report(

@@ -34,7 +34,7 @@ from amct_onnx.graph.model_warnings import warn
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Plan
 from amct_onnx.plan.planner import make_plan
-from amct_onnx.plan.settings import AsymmetricWeights, GemmPerChannel, PlanSettings, ResidualQuantizers
+from amct_onnx.plan.settings import ActMatMul, AsymmetricWeights, GemmPerChannel, PlanSettings, ResidualQuantizers
 from amct_onnx.verbs.check.checker import check
 from amct_onnx.verbs.check.report import CheckReport
 from amct_onnx.verbs.convert.assemble_report import Targets, assemble_report, int8_weights
@@ -60,6 +60,7 @@ def convert_qat_model(
     keep_conv1d: bool = False,
     asymmetric_weights: AsymmetricWeights = "refuse",
     residual_quantizers: ResidualQuantizers = "keep",
+    act_matmul: ActMatMul = "on",
     fake_quant_weights: FakeQuantWeights = INT8_WEIGHTS,
     soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -84,6 +85,8 @@ def convert_qat_model(
         residual_quantizers: what happens to quantizers that feed no int8 layer. "keep": they round as in the source.
             "drop": their readers get unrounded numbers, and the device is spared two passes over the tensor; a
             saturation that stands for a Relu or a Clip stays. ``compare`` shows what it costs.
+        act_matmul: what a MatMul of two activations (attention) becomes when both quantizers are symmetric. "on": an
+            int8 layer; "off": it stays float.
         fake_quant_weights: "int8" keeps the fake-quant model's weights as int8 behind a Cast; "float32" stores the same
             integers as floats, four times as large, as the vendor does.
         soc_version: name of the chip that the deploy model is checked for; None for every known one. The files do not
@@ -96,7 +99,9 @@ def convert_qat_model(
     Raises:
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
-    settings = PlanSettings(grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, residual_quantizers)
+    settings = PlanSettings(
+        grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, residual_quantizers, act_matmul
+    )
     return _run(_Request(model_file, save_path, record_file, None, settings, fake_quant_weights, soc_version, progress))
 
 
@@ -108,6 +113,7 @@ def convert_model(
     gemm_per_channel: GemmPerChannel = "mul",
     keep_conv1d: bool = False,
     residual_quantizers: ResidualQuantizers = "keep",
+    act_matmul: ActMatMul = "on",
     fake_quant_weights: FakeQuantWeights = INT8_WEIGHTS,
     soc_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -123,6 +129,7 @@ def convert_model(
         gemm_per_channel: as there.
         keep_conv1d: as there.
         residual_quantizers: as there; they are those of recorded layers that stay float.
+        act_matmul: as there.
         fake_quant_weights: as there.
         soc_version: as there.
         progress: as there.
@@ -134,7 +141,7 @@ def convert_model(
         FactorError: A layer of the record is not in the model, or its factors do not fit it.
         AmctError: One of its subclasses, see amct_onnx.errors; nothing has been written.
     """
-    settings = PlanSettings(False, gemm_per_channel, keep_conv1d, "refuse", residual_quantizers)
+    settings = PlanSettings(False, gemm_per_channel, keep_conv1d, "refuse", residual_quantizers, act_matmul)
     check_paths(scale_offset_record_file=scale_offset_record_file)
     factors = os.fspath(scale_offset_record_file)
     return _run(_Request(model_file, save_path, None, factors, settings, fake_quant_weights, soc_version, progress))

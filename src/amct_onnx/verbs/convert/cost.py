@@ -62,7 +62,8 @@ class Cost:
     Attributes:
         macs: multiply-accumulates of all Conv, ConvTranspose, Gemm and MatMul in one sample.
         constant_macs: of those with a constant weight.
-        int8_macs: of those that are int8.
+        int8_macs: of all that are int8.
+        int8_constant_macs: of those with a constant weight that are int8.
         unknown: layers whose size is unknown, which count nowhere.
         int8_layers: layers that are int8.
         float_operators: float operators that stand between two int8 layers.
@@ -75,6 +76,7 @@ class Cost:
     macs: int
     constant_macs: int
     int8_macs: int
+    int8_constant_macs: int
     unknown: int
     int8_layers: int
     float_operators: int
@@ -87,7 +89,7 @@ class Cost:
         """What a user reads of it."""
         lines = []
         if self.macs:
-            share, constant = self.int8_macs / self.macs, self.int8_macs / max(1, self.constant_macs)
+            share, constant = self.int8_macs / self.macs, self.int8_constant_macs / max(1, self.constant_macs)
             unknown = f"; {self.unknown} layers of unknown size not counted" if self.unknown else ""
             lines.append(
                 f"Int8 work: {share:.1%} of {self.macs:,} multiply-accumulates a sample, {constant:.1%} of those with "
@@ -113,11 +115,13 @@ def cost_of(source: ir.Model, deploy: ir.Model) -> Cost:
     sizes = _Sizes(source)
     constants = _Constants()
     macs = {n: sizes.macs(n) for n in layers}
+    constant = {n for n in layers if n.inputs[1] in constants}
     int8 = {n for n in layers if _producer_type(n.inputs[0]) == QUANT}
     return Cost(
         macs=_total(macs.values()),
-        constant_macs=_total(macs[n] for n in layers if n.inputs[1] in constants),
+        constant_macs=_total(macs[n] for n in constant),
         int8_macs=_total(macs[n] for n in int8),
+        int8_constant_macs=_total(macs[n] for n in int8 & constant),
         unknown=sum(m is None for m in macs.values()),
         int8_layers=len(int8),
         float_operators=_between(nodes, int8),

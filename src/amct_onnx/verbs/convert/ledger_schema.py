@@ -60,6 +60,8 @@ class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deploy_nodes: Names
     fake_quant_nodes: Names
     source_input: Text
+    second_input: Text
+    second_scale_d: Scale | None
     source_output: Name
     output_scale: Scale | None
     bias_error: BiasErrorContent | None
@@ -108,6 +110,7 @@ class CostContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     macs: Count
     constant_macs: Count
     int8_macs: Count
+    int8_constant_macs: Count
     unknown: Count
     int8_layers: Count
     float_operators: Count
@@ -184,6 +187,7 @@ class OriginContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_conv1d: bool
     asymmetric_weights: Literal["refuse", "sum"]
     residual_quantizers: Literal["keep", "drop"]
+    act_matmul: Literal["on", "off"]
     fake_quant_weights: Literal["int8", "float32"]
     record: Annotated[str, Meta(max_length=MAX_RECORD)] | None
 
@@ -265,11 +269,22 @@ def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
             problems.append(("reason", f"'{layer.reason}' is not a reason code"))
     if layer.verdict == CONVERTED and not {layer.name} <= set(layer.deploy_nodes) & set(layer.fake_quant_nodes):
         problems.append(("name", "is not among the layer's nodes"))
+    problems += _second_problems(layer)
     for name in ("deploy_nodes", "fake_quant_nodes"):
         nodes = getattr(layer, name)
         if len(set(nodes)) < len(nodes):
             problems.append((name, "holds a node twice"))
     return problems + _bias_problems(layer)
+
+
+def _second_problems(layer: LayerContent) -> list[tuple[str, str]]:
+    if bool(layer.second_input) != (layer.second_scale_d is not None):
+        return [("second_scale_d", "second_input and second_scale_d are given together, or neither")]
+    if layer.second_scale_d is not None and (layer.verdict != CONVERTED or layer.op_type != "MatMul"):
+        return [("second_scale_d", "given, but the layer is not an int8 MatMul")]
+    if layer.second_scale_d is not None and (layer.offset_d or layer.granularity != "per-tensor"):
+        return [("second_scale_d", "given, but the layer has an offset or several scales")]
+    return []
 
 
 def _bias_problems(layer: LayerContent) -> list[tuple[str, str]]:

@@ -31,6 +31,8 @@ def _worst(site: Site, kinds: Mapping[str, str]) -> int:
     """Bound of |accumulator| over all inputs; that of the weights' number alone where it shows that int32 holds it."""
     group = next((a.as_int() for a in site.attributes if a.name == "group"), 1)
     layout = Layout(LAYER_KINDS[kinds[site.node]], group)
+    if site.weight is None:
+        return (site.terms or 0) * INT8_MIN**2
     bias = np.zeros(1, np.int32) if site.bias is None else site.bias
     offset = site.quantizer.offset_d
     size = int(np.abs(bias.astype(np.int64)).max(initial=0))

@@ -14,8 +14,8 @@ from amct_onnx.verbs.convert.cost import Cost
 
 REASONS = frozenset(
     "activation-not-quantized activation-per-channel activation-blockwise activation-16-bit activation-scale-range "
-    "activation-zero-point "
-    "activation-by-activation float-type dynamic-quantization quantizer-not-integer weight-not-constant "
+    "activation-zero-point activation-by-activation activation-offset "
+    "float-type dynamic-quantization quantizer-not-integer weight-not-constant "
     "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
     "weight-scale weight-scale-length matmul-weight-rank bias-not-constant bias-shape gemm-alpha gemm-per-channel "
     "deq-scale-range padding-unknown conv-transpose-3d conv-3d-dilation conv-rank "
@@ -42,8 +42,8 @@ class Origin:
     Attributes:
         version, code: of this package, and a digest of its source: two checkouts may share a version.
         source_digest: SHA-256 of the source's graph and weights as read, see ``model_digest``.
-        grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, residual_quantizers, fake_quant_weights: the
-            options, see ``convert_qat_model``.
+        grid_weights, gemm_per_channel, keep_conv1d, asymmetric_weights, residual_quantizers, act_matmul,
+            fake_quant_weights: the options, see ``convert_qat_model``.
         record: text of the record of factors that the float source was quantized with; None for a QAT model.
     """
 
@@ -55,6 +55,7 @@ class Origin:
     keep_conv1d: bool
     asymmetric_weights: str
     residual_quantizers: str
+    act_matmul: str
     fake_quant_weights: str
     record: str | None = None
 

@@ -31,7 +31,7 @@ def residual_entries(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]
     def known(*names: str) -> str:
         return next((n for n in names if n in tensors), next((n for n in names if n), ""))
 
-    consumed = {s.source for s in plan.sites}
+    consumed = {a.source for s in plan.sites for a in s.activations}
     # a pair that only the conversion made, and removed again, is none of the user's
     left = [p for p in plan.pairs if not p.elided or not tensors.isdisjoint(p.names)]
     entries = [_residual(p, consumed, known(*p.names)) for p in (*left, *plan.moved)]

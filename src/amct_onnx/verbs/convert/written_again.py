@@ -9,7 +9,7 @@ import onnx_ir as ir
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FakeQuantEmitter
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.factors import Pair
+from amct_onnx.plan.factors import Pair, Reader
 from amct_onnx.plan.ledger import ResidualEntry
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import PlanSettings
@@ -27,14 +27,14 @@ class Written:
         left_out: the pairs that both models do not have, where any was dropped, so that they compute other numbers than
             the source; else empty.
         residuals: the ledger's rows of them.
-        layers: names of the int8 layers, which quantize what they read without these pairs.
+        quantized: the inputs of int8 layers, which are quantized without these pairs.
     """
 
     source: ir.Model
     fake_quant: ir.Model
     deploy: ir.Model
     left_out: tuple[Pair, ...]
-    layers: frozenset[str]
+    quantized: frozenset[Reader]
     residuals: tuple[ResidualEntry, ...]
 
 
@@ -56,6 +56,5 @@ def written_again(model: ir.Model, origin: Origin) -> Written:
     fake_quant = FakeQuantEmitter(source, plan, origin.fake_quant_weights).rewrite()
     pairs = (*plan.pairs, *plan.moved)
     left_out = tuple(p for p in pairs if p.elided or p.dropped) if any(p.dropped for p in pairs) else ()
-    return Written(
-        source, fake_quant, deploy, left_out, frozenset(s.node for s in plan.sites), residual_entries(plan, tensors)
-    )
+    quantized = frozenset(r for s in plan.sites for r in s.quantized)
+    return Written(source, fake_quant, deploy, left_out, quantized, residual_entries(plan, tensors))

@@ -113,6 +113,33 @@ def test_pad_that_fills_with_the_offset_is_accepted() -> None:
     assert {f.rule for f in checked(model).findings} == ALWAYS
 
 
+def test_symmetric_product_of_two_activations_is_accepted() -> None:
+    model = good_model()
+    BREAKS["two-activations-no-gain"][0](model)
+    assert {f.rule for f in checked(model).findings} == ALWAYS | {"two-activations-no-gain"}
+    for soc_version in ("Ascend910B1", "Ascend910_9391", "Ascend310B1"):
+        assert {f.rule for f in checked(model, soc_version).findings} == {"float16-chain"}
+
+
+@pytest.mark.parametrize("offset", [0.0, 2.0])
+def test_operator_in_front_of_a_second_activation_breaks_the_chain(offset: float) -> None:
+    model = good_model()
+    BREAKS["two-activations" if offset else "two-activations-no-gain"][0](model)
+    insert_behind(model, "other.quant.out", "Transpose")
+    found = next(f for f in checked(model).findings if f.rule.startswith("chain"))
+    assert found.rule == ("chain-offset" if offset else "chain")
+    assert "in front of its second input" in found.detail
+
+
+def test_sum_of_two_long_activations_may_leave_int32() -> None:
+    model = good_model()
+    BREAKS["two-activations-no-gain"][0](model)
+    z = next(i for i in model.graph.input if i.name == "z").type.tensor_type.shape.dim[0]
+    for length, beyond in ((2**17 - 1, False), (2**17, True)):
+        z.dim_value = length
+        assert ("accumulator" in {f.rule for f in checked(model).findings}) == beyond
+
+
 def test_chain_ends_at_the_next_quantizer() -> None:
     """The next layer's AscendDequant is not taken for this one's."""
     model = good_model()

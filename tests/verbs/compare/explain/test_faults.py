@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +172,63 @@ def test_false_witness_is_named_with_figures(digits: Case, tmp_path: Path, monke
     assert any("disable_quant_qdq" in a for a in found.verdict.advice)
     assert found.models[0].notes and found.models[0].settings is not None
     assert found.models[0].settings["session.disable_quant_qdq"] == "1"
+
+
+PRODUCT = "/MatMul_1"
+"""A MatMul of two activations: softmax times values."""
+
+
+def _second_quantizer(case: Case) -> onnx.NodeProto:
+    model = onnx.load(case.deploy)
+    read = next(n for n in model.graph.node if n.name == PRODUCT).input[1]
+    return next(n for n in model.graph.node if read in n.output)
+
+
+def _scale_second(case: Case) -> None:
+    cases.change_node(case.deploy, _second_quantizer(case).name, factor=1.25)
+
+
+def _shift_second(case: Case) -> None:
+    cases.change_node(case.deploy, _second_quantizer(case).name, offset=9)
+
+
+def _swap(case: Case) -> None:
+    """Both operands are [.., 8, 8]: the shapes do not tell."""
+    model = onnx.load(case.deploy)
+    product = next(n for n in model.graph.node if n.name == "/MatMul")
+    product.input[:] = [product.input[1], product.input[0]]
+    onnx.save(model, case.deploy)
+
+
+def _scale_result(case: Case) -> None:
+    cases.scale_dequantizer(case.deploy, PRODUCT, 1.1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "layer", "causes", "text"),
+    [
+        pytest.param(_scale_result, PRODUCT, {"scale-fault"}, "AscendDequant", marks=pytest.mark.slow),
+        (_scale_second, PRODUCT, {"scale-fault"}, "second.quant"),
+        # the simulation compensates it, so that no number shows it
+        pytest.param(_shift_second, PRODUCT, {"ledger-contradiction"}, "has offset 9", marks=pytest.mark.slow),
+        pytest.param(_swap, "/MatMul", {"wiring-changed", "weight-fault"}, "swapped", marks=pytest.mark.slow),
+    ],
+    ids=["scale of the result", "scale of the second operand", "offset of the second operand", "operands swapped"],
+)
+def test_fault_in_a_product_of_two_activations_is_named(
+    damage: Callable[[Case], None], layer: str, causes: set[str], text: str, tmp_path: Path
+) -> None:
+    case = converted("torchfx_digitstf_i8sym_op17", tmp_path, samples=16)
+    damage(case)
+    found = _named(case, ("reference",))
+    assert (found.layer, found.cause in causes) == (layer, True), found
+    assert text in found.text
+
+
+@pytest.mark.slow
+def test_products_of_two_activations_are_no_fault_on_any_chip(tmp_path: Path) -> None:
+    case = converted("torchfx_digitstf_i8sym_op17", tmp_path)
+    found = case.compare(devices=["reference", "a2", "310", "310p", "ascend950"])
+    assert found.verdict.level != "diverges", found.verdict
+    layer = next(e for e in found.layers if e.name == PRODUCT)
+    assert layer.second_scale_d == layer.scale_w[0] and layer.compared

@@ -31,6 +31,8 @@ _CHAIN_REMEDY = (
 def _breaks(view: ModelView, layer: IntegerLayer) -> list[str]:
     """What stands in the chain AscendQuant -> layer (-> Add) -> AscendDequant and does not belong there."""
     found = [f"{n.op_type} '{view.names[n]}' in front" for n in reversed(layer.before) if n.op_type != "Pad"]
+    if layer.quants[1] is not None:
+        found += [f"{n.op_type} '{view.names[n]}' in front of its second input" for n in reversed(layer.weight_moves)]
     found += [f"{n.op_type} '{view.names[n]}' behind" for n in layer.after]
     if layer.add is not None:
         tensor, channels = constant(layer.bias), layer.channels

@@ -13,7 +13,7 @@ from amct_onnx.device.facts import weight_sums
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import CONVOLUTIONS, PRODUCTS, layout_of
 from amct_onnx.verbs.check.model_view import IntegerLayer, ModelView, array, constant, data_input, weight_shape
-from amct_onnx.verbs.check.report import ERROR, WARNING
+from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import LIMITS, PASSES
 
@@ -47,13 +47,51 @@ def weight_variable(view: ModelView) -> Iterator[Hit]:
 def two_activations(view: ModelView) -> Iterator[Hit]:
     """A MatMul of two activations, one of them with a zero point."""
     for layer in view.cubes("MatMul"):
-        if layer.weight is not None or constant(layer.node.inputs[0]) is not None:
+        quants = layer.quants if layer.multiplies_activations else ()
+        offsets = [
+            f"the offset of '{view.names[quant]}' is {offset:g}"
+            for quant in dict.fromkeys(quants)
+            if quant is not None and (offset := attribute(quant, "offset", 0.0))
+        ]
+        if offsets:
+            yield Hit(f"both inputs are activations, and {' and '.join(offsets)}", view.names[layer.node])
+
+
+@rule(
+    id="two-activations-one-float",
+    severity=ERROR,
+    title="MatMul of int8 and float",
+    why="The matrix unit takes int8 with int8; the operators list no mixture.",
+    source="ops-nn: matmul/ (operator prototypes)",
+    remedy="Quantize both inputs, or put AscendAntiQuant behind the AscendQuant of the one.",
+)
+def one_activation_float(view: ModelView) -> Iterator[Hit]:
+    """A MatMul of two activations of which one has no AscendQuant."""
+    for layer in view.cubes("MatMul"):
+        if not layer.multiplies_activations or None not in layer.quants:
             continue
-        for quant in layer.quants:
-            offset = attribute(quant, "offset", 0.0) if quant is not None else 0.0
-            if offset:
-                yield Hit(f"both inputs are activations, and the offset of one is {offset:g}", view.names[layer.node])
-                break
+        place = layer.quants.index(None)
+        value = layer.node.inputs[place]
+        if value is not None and value.dtype != ir.DataType.INT8:
+            detail = f"its {('first', 'second')[place]} input has no AscendQuant, the other has"
+            yield Hit(detail, view.names[layer.node], value.name or "")
+
+
+@rule(
+    id="two-activations-no-gain",
+    severity=NOTE,
+    title="int8 MatMul of two activations without a documented gain",
+    why="The documentation names A2, A3 and 200I/500 A2 (310B) as the products that gain from an int8 MatMul of two "
+    "activations; this product is not among them.",
+    source=LIMITS,
+    remedy="Measure on the device; with --act_matmul off the layers stay float.",
+    chips=lambda p: not p.activation_products,
+)
+def two_activations_no_gain(view: ModelView) -> Iterator[Hit]:
+    """int8 MatMuls of two activations, one finding for the model."""
+    found = [layer.node for layer in view.cubes("MatMul") if layer.multiplies_activations]
+    if found:
+        yield Hit(f"{len(found)} int8 MatMul of two activations; the first is this one", view.names[found[0]])
 
 
 @rule(
@@ -215,6 +253,9 @@ def channel_scales(view: ModelView) -> Iterator[Hit]:
 def accumulator(view: ModelView) -> Iterator[Hit]:
     """A layer whose sum may leave int32; the weight is read only when its size alone does not settle it."""
     for layer in view.cubes():
+        terms = _terms_of_activations(layer)
+        if terms is not None and terms * INT8_MIN**2 > INT32_MAX:
+            yield Hit(f"its sum may reach {terms * INT8_MIN**2:.4g}, int32 ends at {INT32_MAX}", view.names[layer.node])
         tensor, channels = layer.weight, layer.channels
         if tensor is None or not channels or tensor.dtype != ir.DataType.INT8:
             continue
@@ -226,6 +267,20 @@ def accumulator(view: ModelView) -> Iterator[Hit]:
             bound = _exact_bound(layer, reach, bias)
         if bound > INT32_MAX:
             yield Hit(f"its sum may reach {bound:.4g}, int32 ends at {INT32_MAX}", view.names[layer.node])
+
+
+def _terms_of_activations(layer: IntegerLayer) -> int | None:
+    """How many products a MatMul of two activations adds; None for other layers, and where no shape says it."""
+    if not layer.multiplies_activations or layer.node.op_type != "MatMul":
+        return None
+    for quant, axis in zip(layer.quants, (-1, -2), strict=True):
+        value = quant.inputs[0] if quant is not None and quant.inputs else None
+        shape = value.shape if value is not None else None
+        if shape is not None and len(shape):
+            length = shape[axis if len(shape) > 1 else 0]
+            if isinstance(length, int):
+                return length
+    return None
 
 
 def _exact_bound(layer: IntegerLayer, reach: float, bias: npt.NDArray[np.float64]) -> float:

@@ -15,7 +15,7 @@ from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.factors import Pair
+from amct_onnx.plan.factors import Pair, Reader
 from amct_onnx.plan.ledger import LayerEntry, ResidualEntry
 from amct_onnx.verbs.compare.explain.changes import Change, changes
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -44,7 +44,7 @@ class Beside:
     Attributes:
         fake_quant, deploy: changes in the order of the network.
         source: normalised.
-        left_out, layers: see ``Written``.
+        left_out, quantized: see ``Written``.
         not_judged: why the files could not be held against the conversion; "" when they were.
     """
 
@@ -53,7 +53,7 @@ class Beside:
     deploy: tuple[Located, ...] = ()
     not_judged: str = ""
     left_out: tuple[Pair, ...] = ()
-    layers: frozenset[str] = frozenset()
+    quantized: frozenset[Reader] = frozenset()
 
     @property
     def changed(self) -> bool:
@@ -99,7 +99,7 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
             *_unlisted(made.residuals, ledger, made.source),
         ),
         left_out=made.left_out,
-        layers=made.layers,
+        quantized=made.quantized,
     )
 
 

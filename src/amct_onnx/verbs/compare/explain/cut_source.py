@@ -18,7 +18,7 @@ import onnx_ir as ir
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array
 from amct_onnx.graph.edit import bodies_of
-from amct_onnx.plan.factors import Pair
+from amct_onnx.plan.factors import Pair, Reader
 from amct_onnx.verbs.compare.explain.source_grids import Grid
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, run_named, tensors_of
@@ -50,7 +50,7 @@ class CutSource:
         source: the source's tensors on some batch, which tell types that the model does not declare.
         grids: see ``source_grids``.
         left_out: pairs that the other models do not have, because they were to be dropped: nor has the cut source.
-        layers: names of the int8 layers, which quantize without these pairs.
+        quantized: the inputs of int8 layers, which are quantized without these pairs.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class CutSource:
         source: Mapping[str, Array],
         grids: Mapping[str, Grid] | None = None,
         left_out: Sequence[Pair] = (),
-        layers: Collection[str] = (),
+        quantized: Collection[Reader] = (),
     ) -> None:
         self._source = source
         self._grids = {q.tensor: Grid(q.scale, q.offset, INT8_MIN, INT8_MAX) for q in job.quantizers}
         self._grids |= grids or {}
         model = ir.serde.deserialize_model(onnx.load(io.BytesIO(job.source.content)))
         values = tensors_of(model)
-        _leave_out(model, values, left_out, layers)
+        _leave_out(model, values, left_out, quantized)
         self._feeds: dict[str, str] = {}
         self._unrounded: dict[str, str] = {}
         for name in dict.fromkeys(t.source for t in job.tracked):
@@ -78,7 +78,7 @@ class CutSource:
                 continue
             read = list(value.uses())
             # with pairs left out, only a layer's own quantizer rounds
-            rounded = [u for u in read if not left_out or (u.idx == 0 and u.node.name in layers)]
+            rounded = [u for u in read if not left_out or (u.node.name, u.idx) in quantized]
             for label, uses in (("fed", rounded), ("unrounded", [u for u in read if u not in rounded])):
                 if not uses:
                     continue
@@ -123,7 +123,9 @@ class CutSource:
         return values.astype(like.dtype)
 
 
-def _leave_out(model: ir.Model, values: Mapping[str, ir.Value], pairs: Sequence[Pair], layers: Collection[str]) -> None:
+def _leave_out(
+    model: ir.Model, values: Mapping[str, ir.Value], pairs: Sequence[Pair], quantized: Collection[Reader]
+) -> None:
     """Let the readers of the pairs read what the pairs quantize, in the bounds that stay of a dropped one."""
     instead: dict[str, ir.Value] = {}
     # a pair that was moved has no tensor of its own in the source: its readers are those of what it quantizes
@@ -132,7 +134,7 @@ def _leave_out(model: ir.Model, values: Mapping[str, ir.Value], pairs: Sequence[
         value = values.get(pair.output, source)
         if source is None or value is None:
             continue
-        uses = [u for u in value.uses() if u.idx != 0 or u.node.name not in layers]
+        uses = [u for u in value.uses() if (u.node.name, u.idx) not in quantized]
         if pair.clip is not None:
             source = _clipped(model, source, pair)
         instead[pair.output] = source

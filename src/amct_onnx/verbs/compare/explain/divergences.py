@@ -76,7 +76,7 @@ def find_divergences(
     stage("cutting the source into pieces")
     source = opened(probe.source)
     grids = source_grids(beside.source, source)
-    cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.layers)
+    cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.quantized)
     search = _Search(layers, ledger, first, probe, shown, cut, source, grids)
     stage("the deploy model, piece by piece")
     sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
@@ -186,7 +186,8 @@ class _Search:
         """The first piece that is wrong by itself."""
         other = self._shown[model]
         own = self._cut.run(self._first.feeds, other, self._probe, model)
-        found = pieces(self._probe, self._layers, self._gain, model, own, other, self._grids, self._positions)
+        shown = {**self._first.feeds, **other}
+        found = pieces(self._probe, self._layers, self._gain, model, own, shown, self._grids, self._positions)
         judged = []
         for piece in found:
             hidden = self._graphs.hides(piece, self._probe, self._layers, model)

@@ -127,7 +127,7 @@ def pieces(
         gains: see ``noise.gains``.
         model: key.
         own: what the cut source makes, by name in the source.
-        other: the model's tensors, by name.
+        other: the model's tensors, by name, and what was fed.
         grids: see ``source_grids``.
         positions: of the node that makes a tensor of the source, by the tensor's name.
     """
@@ -154,6 +154,11 @@ def pieces(
             axis = _channel_axis(entry, a, gains[entry.name].size)
             bound = _of_layer(entry, gains[entry.name], ties, mine, axis, half)
             found.append(Piece(LAYER, index, t, mine, b, axis, t.lsb, bound, position=place))
+            continue
+        operands = _operands(layers[index].entry, other, by_source) if kind == LAYER else None
+        if operands is not None:
+            bound = _of_product(layers[index].entry, operands, mine, half)
+            found.append(Piece(LAYER, index, t, mine, b, None, t.lsb, bound, position=place))
             continue
         if kind == INPUT:
             entry = layers[index].entry
@@ -225,7 +230,38 @@ def _near_ties(values: Array, entry: LayerEntry, half: bool) -> float:
     if values.ndim < 2 or not values.size or entry.scale_d is None:
         return 0.0
     axis = LAYER_KINDS[entry.op_type].result_axis % max(1, values.ndim)
-    with np.errstate(invalid="ignore"):
-        quotient = np.abs(values.astype(np.float64) / entry.scale_d)
-        near = np.abs(quotient - np.floor(quotient) - 0.5) <= (NEAR_TIE16 if half else NEAR_TIE) * quotient
+    near = _near(values, entry.scale_d, half)
     return float(np.moveaxis(near, axis, 0).reshape(near.shape[axis], -1).mean(axis=1).max())
+
+
+def _near(values: Array, scale: float, half: bool) -> Bool:
+    with np.errstate(invalid="ignore"):
+        quotient = np.abs(values.astype(np.float64) / scale)
+        near = np.abs(quotient - np.floor(quotient) - 0.5) <= (NEAR_TIE16 if half else NEAR_TIE) * quotient
+    return np.asarray(near, np.bool_)
+
+
+def _operands(
+    entry: LayerEntry, other: Mapping[str, Array], by_source: Mapping[str, str]
+) -> tuple[Array, Array] | None:
+    """What the two quantizers of a MatMul of two activations read; None for other layers, or where it is not shown."""
+    if not entry.second_input:
+        return None
+    first, second = (other.get(by_source.get(name, name)) for name in (entry.source_input, entry.second_input))
+    return None if first is None or second is None else (first, second)
+
+
+def _of_product(entry: LayerEntry, operands: tuple[Array, Array], values: Float64, half: bool) -> Float64:
+    """Mean error that ties of either operand explain: a step of the one times the mean of the other, for K products."""
+    assert entry.read_scale is not None and entry.scale_d is not None and entry.second_scale_d is not None
+    sizes, ties = [], []
+    for read, scale in zip(operands, (entry.scale_d, entry.second_scale_d), strict=True):
+        numbers = np.minimum(np.abs(read[np.isfinite(read)].astype(np.float64)) / scale, -INT8_MIN)
+        sizes.append(float(numbers.mean()) if numbers.size else 0.0)
+        ties.append(float(_near(read, scale, half).mean()) if read.size else 0.0)
+    products = operands[0].shape[-1] if operands[0].ndim else 1
+    integers = products * (ties[0] * sizes[1] + ties[1] * sizes[0])
+    finite = values[np.isfinite(values)]
+    rms = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+    bound = entry.read_scale * entry.scale_w[0] * integers
+    return np.asarray([bound + rms * (4 * HALF_ULP16 if half else FLOAT32_NOISE)])

@@ -17,21 +17,30 @@ TOLERANCE = 1e-5
 
 
 def quantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> tuple[str, str]:
-    """The layer's AscendQuant against scale_d and offset_d: ``("scale" or "zero point", sentence)``, or two "".
+    """The layer's AscendQuants against the ledger's factors: ``("scale" or "zero point", sentence)``, or two "".
 
     Args:
         members: nodes of the layer in the deploy model.
         entry: of the ledger.
     """
-    node = next((n for n in members if n.op_type == "AscendQuant"), None)
-    if node is None or entry.scale_d is None or entry.offset_d is None:
+    first = next((n for n in members if n.op_type == "AscendQuant"), None)
+    found = _contradiction(first, entry.scale_d, entry.offset_d, "scale_d")
+    layer = _layer(members, entry)
+    if found[0] or entry.second_scale_d is None or layer is None or len(layer.inputs) < 2 or layer.inputs[1] is None:
+        return found
+    return _contradiction(layer.inputs[1].producer(), entry.second_scale_d, 0, "second_scale_d")
+
+
+def _contradiction(node: ir.Node | None, scale: float | None, zero: int | None, name: str) -> tuple[str, str]:
+    """See ``quantizer_contradiction``; of one AscendQuant."""
+    if node is None or node.op_type != "AscendQuant" or scale is None or zero is None:
         return "", ""
     offset = round(node.attributes["offset"].as_float())
-    if offset != entry.offset_d:
-        return "zero point", f"AscendQuant '{node.name}' has offset {offset}; the ledger says {entry.offset_d}."
-    held, said = node.attributes["scale"].as_float(), float(reciprocal(np.float32(entry.scale_d)))
+    if offset != zero:
+        return "zero point", f"AscendQuant '{node.name}' has offset {offset}; the ledger says {zero}."
+    held, said = node.attributes["scale"].as_float(), float(reciprocal(np.float32(scale)))
     if abs(held - said) > TOLERANCE * said:
-        return "scale", f"AscendQuant '{node.name}' has scale {held:.6g}; the ledger says {said:.6g} (1 / scale_d)."
+        return "scale", f"AscendQuant '{node.name}' has scale {held:.6g}; the ledger says {said:.6g} (1 / {name})."
     return "", ""
 
 

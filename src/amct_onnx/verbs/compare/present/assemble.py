@@ -238,6 +238,7 @@ def _layers(run: Run, tensors: Mapping[str, Mapping[str, Array]]) -> tuple[Layer
                 read_scale=entry.read_scale,
                 offset_d=entry.offset_d,
                 scale_w=entry.scale_w,
+                second_scale_d=entry.second_scale_d,
                 reason=entry.reason,
                 detail=entry.detail,
                 remedy=entry.remedy,

@@ -17,8 +17,8 @@ MOST_BINS = 16
 def histograms(layers: Sequence[LayerResult], model: str) -> tuple[Histogram, ...]:
     """Of activation, weight and dequantization scales, and of the shares of inputs that saturate in a model."""
     converted = [layer for layer in layers if layer.scale_d is not None]
-    activations = [layer.scale_d for layer in converted if layer.scale_d is not None]
-    weights = [s for layer in converted for s in layer.scale_w]
+    activations = [s for layer in converted for s in (layer.scale_d, layer.second_scale_d) if s is not None]
+    weights = [s for layer in converted for s in layer.scale_w if layer.second_scale_d is None]
     products = [(layer.read_scale or 0.0) * s for layer in converted for s in layer.scale_w]
     shares = [c.saturated / c.values for layer in layers for c in layer.counts if c.model == model and c.values]
     made = [

@@ -1,0 +1,91 @@
+"""The product of two activations: an int8 layer without a weight, whose two inputs have symmetric quantizers.
+
+With an offset on either side the sum would need the sums of the other side's integers, which only a device's own passes
+could add, and those know constant weights alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.float_types import float_type_of
+from amct_onnx.graph.layers import PRODUCTS
+from amct_onnx.graph.refused import Refusal
+from amct_onnx.plan.activations import dequantization_scale, find_quantizer
+from amct_onnx.plan.factors import Activation, Site
+from amct_onnx.plan.grids import Grids
+from amct_onnx.plan.output_scales import next_scale
+from amct_onnx.plan.settings import OFF, PlanSettings
+
+PLACES = ("first", "second")
+
+
+def is_activation_product(node: ir.Node, constants: ConstantEvaluator) -> bool:
+    """Whether a layer multiplies two activations."""
+    return node.op_type in PRODUCTS and not any(constants.is_constant(v) for v in node.inputs[:2])
+
+
+def plan_activation_product(node: ir.Node, grids: Grids, settings: PlanSettings, constants: ConstantEvaluator) -> Site:
+    """Resolve a MatMul of two activations.
+
+    Raises:
+        Refusal: It stays float: a quantizer is missing or has an offset, it is a Gemm, or the user wants it so.
+        FactorError: A quantizer with unusable factors.
+    """
+    found = [find_quantizer(value, grids) for value in node.inputs[:2]]
+    if node.op_type != "MatMul":
+        raise Refusal(
+            "activation-by-activation",
+            "both of its inputs are activations: ATC compiles an int8 Gemm with a constant weight only",
+            "Write it as a MatMul with an Add behind it.",
+        )
+    offsets = [
+        f"the zero point {quantizer.offset_d + quantizer.shift} of its {place} input '{value.name}' is not "
+        f"{quantizer.shift}"
+        for place, value, (_, quantizer) in zip(PLACES, node.inputs, found, strict=False)
+        if value is not None and quantizer.offset_d
+    ]
+    if offsets:
+        raise Refusal(
+            "activation-offset",
+            f"both of its inputs are activations, and {', and '.join(offsets)}",
+            "Train these quantizers symmetric: int8 with the zero point 0, or uint8 with 128.",
+        )
+    if settings.act_matmul == OFF:
+        raise Refusal(
+            "activation-by-activation",
+            "both of its inputs are activations, and act_matmul is 'off'",
+            "Convert with act_matmul 'on'.",
+        )
+    scale_b = np.asarray([found[1][1].scale_d], np.float32)
+    result = node.outputs[0]
+    return Site(
+        node=node.name or "",
+        activations=tuple(Activation(v.name or "", q, float(q.scale_d)) for v, q in found),
+        weight=None,
+        deq_scale=dequantization_scale(found[0][1], scale_b),
+        bias=None,
+        float_bias=None,
+        bias_name="",
+        absorbed=(),
+        split_scale=False,
+        transpose_input=False,
+        float_type=float_type_of(result) if result.dtype else float_type_of(node.inputs[0] or found[0][0]),
+        attributes=(),
+        detail="both of its inputs are activations",
+        output=result.name or "",
+        output_scale=next_scale(result, constants),
+        terms=_terms([v for v, _ in found]),
+    )
+
+
+def _terms(operands: list[ir.Value]) -> int | None:
+    """How many products a MatMul adds for one element; None when no shape says so."""
+    for value, axis in zip(operands, (-1, -2), strict=True):
+        if value.shape is not None and len(value.shape):
+            length = value.shape[axis if len(value.shape) > 1 else 0]
+            if isinstance(length, int):
+                return length
+    return None
