@@ -18,8 +18,9 @@ from hypothesis.extra import numpy as hnp
 
 from amct_onnx.common import arithmetic
 from amct_onnx.common.arithmetic import QuantizationScratch as Scratch
+from support.example_counts import examples
 
-SETTINGS = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=examples(150), derandomize=True, deadline=None, database=None)
 LARGEST = (2 - Fraction(1, 2**23)) * 2**127
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)

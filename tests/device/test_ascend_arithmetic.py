@@ -12,6 +12,7 @@ from onnx import helper
 from amct_onnx.device import ascend_arithmetic as arithmetic
 from amct_onnx.device.profiles import PROFILES
 from support.device_models import F16, F32, I8, I32, antiquant, deploy_session, dequant, model, packed, quant
+from support.example_counts import examples
 
 DEVICES = sorted(PROFILES)
 OFFSETS = st.integers(-128, 127)
@@ -26,7 +27,7 @@ SPECIAL = np.array(
     [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 2**-25, 6e-8, 65504, 65520, -65520, 3.4e38, -3.4e38, 2**24 + 1],
     np.float32,
 )
-HARD = settings(max_examples=30, derandomize=True, deadline=None, database=None)
+HARD = settings(max_examples=examples(30), derandomize=True, deadline=None, database=None)
 
 
 def inputs_for(bits: np.ndarray, scale: float) -> np.ndarray:
