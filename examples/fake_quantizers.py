@@ -28,9 +28,8 @@ class Activation(nn.Module):
 def weight(value: torch.Tensor) -> torch.Tensor:
     """Quantizes a weight with one scale for each output channel, its first axis."""
     scale = (value.detach().abs().flatten(1).amax(1) / 127).clamp(min=1e-6)
-    return torch.fake_quantize_per_channel_affine(
-        value, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -128, 127
-    )
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(value, scale, zero, 0, -128, 127)
 
 
 class Conv(nn.Conv2d):
