@@ -12,6 +12,8 @@ from amct_onnx.verbs.compare.measure.batch import Results
 
 FLOAT_SHARE = 0.9
 """Of the float model's right answers: a source that keeps so many is as good as its task allows."""
+POOR = 0.25
+"""Of the way from chance to all right: hard tasks of many classes end above it, wrong preparation below."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def guessing(told: str) -> Doubt:
 
 
 def poor_source(job: Job, results: Results) -> Doubt | None:
-    """A source whose right answers are nearer to chance than to all, with 95 % confidence; else None.
+    """A source whose right answers are above chance by less than ``POOR``, with 95 % confidence; else None.
 
     Args:
         job: see ``make_job``.
@@ -52,14 +54,14 @@ def poor_source(job: Job, results: Results) -> Doubt | None:
     if found is None or "top-1" not in found.right or found.samples < MIN_SAMPLES or classes < 2:
         return None
     right, (_, high) = found.right["top-1"], share_interval(found.right["top-1"], found.samples)
-    limit = (1 + 1 / classes) / 2
+    limit = 1 / classes + POOR * (1 - 1 / classes)
     held = results.accuracy.get(FLOAT)
     as_float = held is not None and right >= FLOAT_SHARE * held.right.get("top-1", 0)
     if high >= limit or as_float:
         return None
     return Doubt(
         "the source itself answers badly",
-        f"{right} of {found.samples} right (top-1), nearer to chance than to all right: above chance by less than half "
-        f"of what is possible with {classes} classes.",
+        f"{right} of {found.samples} right (top-1): above chance by less than a quarter of what is possible with "
+        f"{classes} classes.",
         "Check labels and preparation; if so few are expected, give --max_drop or --float.",
     )
