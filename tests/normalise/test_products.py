@@ -52,10 +52,15 @@ def test_what_is_no_product_is_a_line_in_the_ledger(equation: str, operands: str
     assert [e.reason for e in report.refused] == ["einsum"]
 
 
-def test_weight_with_more_axes_than_the_activation(tmp_path: Path) -> None:
-    text = """g (float[n, 8] x) => (float[1, 1, n, 4] y) {
+@pytest.mark.parametrize("rows", [FEEDS["x"][0], FEEDS["x"]], ids=["matrix", "batch"])
+@pytest.mark.parametrize("opset", [11, 13])
+def test_weight_with_more_axes_than_the_activation(opset: int, rows: Array, tmp_path: Path) -> None:
+    """The axes that the weight has more stand in front of the activation's, each of which stays one of its own."""
+    text = f"""g (float[{"n, " if rows.ndim == 2 else "n, 3, "}8] x) => (float y) {{
         q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) ud = DequantizeLinear(u, sw) y = MatMul(d, ud)
-    }"""
-    path = write_model(tmp_path / "m.onnx", text, CONSTANTS | {"u": CONSTANTS["w"].reshape(1, 1, 8, 4)})
-    report, _ = convert_and_compare(path, {"x": FEEDS["x"][0]}, units=0)
+    }}"""
+    constants = CONSTANTS | {"u": CONSTANTS["w"].reshape(1, 1, 1, 8, 4)}
+    report, _ = convert_and_compare(
+        write_model(tmp_path / "m.onnx", text, constants, opset=opset), {"x": rows}, units=0
+    )
     assert len(report.converted) == len(report.layers) == 1

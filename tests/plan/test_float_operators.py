@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amct_onnx import cli
+from amct_onnx import cli, convert_qat_model
 from support.written_models import convert_and_compare, write_model
 
 CONSTANTS = {"s": np.float32(0.05), "z": np.int8(3), "two": np.array([2])}
@@ -40,3 +40,16 @@ def test_quantizers_without_a_layer_are_not_passed_over(tmp_path: Path) -> None:
     report, _ = convert_and_compare(path, {"x": np.arange(8, dtype=np.uint8).reshape(1, 8)}, units=0)
     assert report.summary().startswith("No layer is int8")
     assert {r.tensor for r in report.residuals} == {"d"}
+
+
+def test_rows_and_warnings_name_only_tensors_of_the_users_file(tmp_path: Path) -> None:
+    """Two integer operators read one tensor: the pair that dequantizes it for both is of no user's node."""
+    text = """g (float[n, 4] x) => (float[n, 4] y) <uint8[n, 7] m> {
+        q = QuantizeLinear(x, s, z) m = QLinearMatMul(q, s, z, w, s, zw, s, z)
+        a = com.microsoft.QLinearAdd(q, s, z, m, s, z, s, z) y = DequantizeLinear(a, s, z)
+    }"""
+    constants = {"s": np.float32(0.05), "z": np.uint8(3), "zw": np.int8(0), "w": np.eye(4, dtype=np.int8)}
+    path = write_model(tmp_path / "m.onnx", text, constants, imports='"com.microsoft" : 1')
+    report = convert_qat_model(path, tmp_path / "out" / "m")
+    assert {o.tensor for o in report.float_operators} <= {"q", "m"} and report.float_operators
+    assert {w.split("'")[1] for w in report.warnings} == {"m"}

@@ -121,6 +121,17 @@ def test_asymmetric_weight_beyond_int8_is_refused_with_its_range(tmp_path: Path)
     assert report.refused[0].reason == "weight-asymmetric" and "from -100 to 155" in report.refused[0].detail
 
 
+def test_the_weight_of_a_written_out_operator_has_the_name_of_the_users_tensor(tmp_path: Path) -> None:
+    weight = np.array([0, 255, 3, 4] * 6, np.uint8).reshape(6, 4)
+    text = """g (float[n, 6] x) => (float[n, 4] y) {
+        q = QuantizeLinear(x, s, z) m = QLinearMatMul(q, s, z, theirs, s, zw, s, z) y = DequantizeLinear(m, s, z)
+    }"""
+    constants = {"s": np.float32(0.05), "z": np.uint8(3), "theirs": weight, "zw": np.uint8(100)}
+    path = write_model(tmp_path / "m.onnx", text, constants)
+    report = convert_qat_model(path, tmp_path / "out" / "m")
+    assert report.refused[0].detail.startswith("its weight 'theirs' is asymmetric")
+
+
 def test_tied_weight_is_int8_where_its_scales_are_output_channels(tmp_path: Path) -> None:
     text = f"""g (float[n, 6] x, float[n, 4] u) => (float[n, 4] y, float[n, 6] v) {{
         {ACTIVATION}

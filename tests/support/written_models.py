@@ -18,11 +18,17 @@ Array = np.ndarray
 
 
 def write_model(
-    path: Path, graph: str, constants: Mapping[str, Array] | None = None, *, opset: int = 17, imports: str = ""
+    path: Path,
+    graph: str,
+    constants: Mapping[str, Array] | None = None,
+    *,
+    opset: int = 17,
+    imports: str = "",
+    ir_version: int = 8,
 ) -> Path:
     """Parse ``graph`` (the text form of ONNX), add the constants as initializers, check and save."""
     domains = f'"" : {opset}' + (f", {imports}" if imports else "")
-    model = onnx.parser.parse_model(f"<ir_version: 8, opset_import: [{domains}]>\n{graph}")
+    model = onnx.parser.parse_model(f"<ir_version: {ir_version}, opset_import: [{domains}]>\n{graph}")
     model.graph.initializer.extend(tensor_proto(v, n) for n, v in (constants or {}).items())
     onnx.checker.check_model(model)
     onnx.save(model, str(path))

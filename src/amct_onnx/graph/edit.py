@@ -16,6 +16,8 @@ WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 STANDS_FOR = "amct_onnx.stands_for"
 """Key in a node's meta: name and operator of the node of the user's file in whose place it stands."""
+MADE = "amct_onnx.made"
+"""Key in a tensor's meta: the user's file does not hold it."""
 
 
 def stands_for(node: ir.Node) -> tuple[str, str]:
@@ -31,6 +33,16 @@ def known_as(node: ir.Node) -> str:
     """
     own, (name, _) = node.name or "", stands_for(node)
     return own if own == name or not name else f"{name} ({own.removeprefix(f'{name}/')})"
+
+
+def users_tensor(value: ir.Value) -> ir.Value:
+    """The tensor of the user's file behind one that was made in the place of one of the user's nodes."""
+    while MADE in value.meta:
+        producer = value.producer()
+        if producer is None or not producer.inputs or producer.inputs[0] is None:
+            break
+        value = producer.inputs[0]
+    return value
 
 
 class GraphEditor:
@@ -83,6 +95,7 @@ class GraphEditor:
         new = ir.Node(domain, op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=doc_string)
         for index, result in enumerate(new.outputs):
             result.name = self.value_names.take(f"{name}{joint}{index}")
+            result.meta[MADE] = True
         if before is not None:
             assert before.graph is not None
             before.graph.insert_before(before, new)
@@ -149,6 +162,8 @@ class GraphEditor:
             )
         for old, new in zip(node.outputs, results, strict=True):
             new.name, old.name = old.name, None
+            if MADE not in old.meta:
+                new.meta.pop(MADE, None)
             new.type = old.type or new.type
             new.shape = old.shape or new.shape
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

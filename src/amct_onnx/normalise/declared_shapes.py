@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from amct_onnx.graph.edit import bodies, nodes_of
+from amct_onnx.graph.edit import MADE, bodies, nodes_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.shapes import infer_shapes
+from amct_onnx.normalise.declared_content import carried_values, check_contents, check_turns, infer_with_turns
 
 Size = int | ir.SymbolicDim
 
@@ -43,6 +44,17 @@ def check_declared_shapes(model: ir.Model, *, last: bool = False) -> None:
         model: without functions, its nodes sorted.
         last: whether claims about what foreign nodes make are judged now, not left for ``recheck_declared_shapes``.
     """
+    contradictions = check_contents(model)
+    _check_results(model, contradictions, last=last)
+    for text in contradictions[:MAX_WARNINGS]:
+        warn(model, f"{text} The declaration is ignored.")
+    if len(contradictions) > MAX_WARNINGS:
+        more = len(contradictions) - MAX_WARNINGS
+        warn(model, f"{more} more declarations contradict the graph and are ignored. Infer the model's shapes again.")
+
+
+def _check_results(model: ir.Model, contradictions: list[str], *, last: bool) -> None:
+    """The same for what nodes make; the texts of contradictions are added."""
     results = list(_results(model))
     outputs = set(model.graph.outputs)
     if not any(v.shape is not None for v in results if v not in outputs) and not _outputs_tell(model):
@@ -51,8 +63,8 @@ def check_declared_shapes(model: ir.Model, *, last: bool = False) -> None:
     for value in results:
         value.shape = value.type = None
     infer_shapes(model, strict=False)
-    contradictions: list[str] = []
-    if any(_tells_an_open_size(claims[v], v) for v in results):
+    contradictions += check_turns(model)
+    if any(v.shape is None for v in _free_inputs(model)) or any(_tells_an_open_size(claims[v], v) for v in results):
         claims = _without_free_sizes(model, claims, contradictions)
     # the dialects' nodes become standard ones, which inference knows
     foreign = not last and any(node.domain not in ("", "ai.onnx") for node in nodes_of(model))
@@ -68,11 +80,6 @@ def check_declared_shapes(model: ir.Model, *, last: bool = False) -> None:
             value.shape, value.type = claim.shape, claim.type
         else:
             _settle(value, claim, contradictions)
-    for text in contradictions[:MAX_WARNINGS]:
-        warn(model, f"{text} The declaration is ignored.")
-    if len(contradictions) > MAX_WARNINGS:
-        more = len(contradictions) - MAX_WARNINGS
-        warn(model, f"{more} more declarations contradict the graph and are ignored. Infer the model's shapes again.")
     model.graph.meta[UNVERIFIED] = any(claims[v] != _Claim(None, None) for v in waiting)
 
 
@@ -134,30 +141,44 @@ def _without_free_sizes(
     Such a size differs between two inferences with different numbers in the place of the free ones.
     """
     inferred = {v: v.shape for v in claims}
-    free = [v for v in model.graph.inputs if v.shape is not None and not all(isinstance(d, int) for d in v.shape)]
-    declared = {v: v.shape for v in free}
-    tried = []
-    for number in TRIED_SIZES if free else ():
-        for value in claims:
-            value.shape = None
-        for value, shape in declared.items():
-            value.shape = ir.Shape([d if isinstance(d, int) else number for d in shape or ()])
-        infer_shapes(model, strict=False)
-        tried.append({v: v.shape for v in claims})
+    declared = {v: v.shape for v in _free_inputs(model)}
+    decider = "a graph input of free size"
+    if not all(v.is_graph_input() and v.graph is model.graph for v in declared):
+        decider = "a graph input or a Loop of free size"
+    # of an input without a shape the number of axes is free as well: those that claims have are tried
+    ranks = {len(c.shape) for c in claims.values() if c.shape is not None} if None in declared.values() else {0}
+    for rank in sorted(ranks) if declared else ():
+        tried = []
+        for number in TRIED_SIZES:
+            for value in claims:
+                value.shape = None
+            for value, shape in declared.items():
+                sizes = (None,) * rank if shape is None else shape
+                value.shape = ir.Shape([d if isinstance(d, int) else number for d in sizes])
+            infer_with_turns(model)
+            tried.append({v: v.shape for v in claims})
+        claims = {v: _without(v, c, [t[v] for t in tried], decider, contradictions) for v, c in claims.items()}
     for value, shape in (*inferred.items(), *declared.items()):
         value.shape = shape
-    return {v: _without(v, c, [t[v] for t in tried], contradictions) for v, c in claims.items()}
+    return claims
 
 
-def _without(value: ir.Value, claim: _Claim, tried: list[ir.Shape | None], contradictions: list[str]) -> _Claim:
+def _free_inputs(model: ir.Model) -> list[ir.Value]:
+    """Tensors that come from outside, or from the turn before of a Loop, and have a free size or no shape."""
+    given = [v for v in (*model.graph.inputs, *carried_values(model)) if isinstance(v.type, ir.TensorType)]
+    return [v for v in given if v.shape is None or not all(isinstance(d, int) for d in v.shape)]
+
+
+def _without(
+    value: ir.Value, claim: _Claim, tried: list[ir.Shape | None], decider: str, contradictions: list[str]
+) -> _Claim:
     shapes = [s for s in tried if s is not None]
     if claim.shape is None or len(shapes) < len(TRIED_SIZES) or {len(s) for s in shapes} != {len(claim.shape)}:
         return claim
     free = [all(isinstance(d, int) for d in sizes) and len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True)]
     kept = [None if f and isinstance(d, int) else d for d, f in zip(claim.shape, free, strict=True)]
     if any(f and isinstance(d, int) and d != 1 for d, f in zip(claim.shape, free, strict=True)):
-        told = f"is declared with shape {_text(claim.shape)}, and a graph input of free size decides it"
-        contradictions.append(f"Tensor '{value.name}' {told}.")
+        _tell(value, f"declared with shape {_text(claim.shape)}, and {decider} decides it", contradictions)
     return _Claim(ir.Shape(kept), claim.type)
 
 
@@ -179,16 +200,21 @@ def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> None:
     value.shape, value.type = claim.shape, claim.type
     if claim.type is not None and true_type is not None and claim.type != true_type:
         value.type = true_type
-        kind = f"declared as {claim.type}, the graph makes it {true_type}"
-        contradictions.append(f"Tensor '{value.name}' is {kind}.")
+        _tell(value, f"declared as {claim.type}, the graph makes it {true_type}", contradictions)
     if claim.shape is None or true_shape is None:
         return
     pairs = list(zip(claim.shape, true_shape, strict=False))
     if _differ(claim.shape, true_shape):
         value.shape = ir.Shape([None if _is_unknown(d) else d for d in true_shape])
         if len(claim.shape) != len(true_shape) or not all(_is_example(*p) for p in pairs if _contradicts(*p)):
-            shapes = f"declared with shape {_text(claim.shape)}, the graph makes {_text(value.shape)}"
-            contradictions.append(f"Tensor '{value.name}' is {shapes}.")
+            told = f"declared with shape {_text(claim.shape)}, the graph makes {_text(value.shape)}"
+            _tell(value, told, contradictions)
+
+
+def _tell(value: ir.Value, told: str, contradictions: list[str]) -> None:
+    """Add the text, unless a rule made the tensor: it was given what the file declares of another."""
+    if MADE not in value.meta:
+        contradictions.append(f"Tensor '{value.name}' is {told}.")
 
 
 def _is_example(told: Size, true: Size) -> bool:

@@ -12,6 +12,7 @@ from amct_onnx.normalise.conv_attributes import spell_out_convolutions
 from amct_onnx.normalise.converted_models import refuse_converted_model
 from amct_onnx.normalise.declared_shapes import recheck_declared_shapes
 from amct_onnx.normalise.depthwise_activations import scale_depthwise_activations
+from amct_onnx.normalise.division_precision import tell_other_divisions
 from amct_onnx.normalise.dynamic_quantization import expand_dynamic_quantization
 from amct_onnx.normalise.float16_casts import drop_casts_around_quantizers
 from amct_onnx.normalise.float_integers import compute_integers_in_float
@@ -28,6 +29,8 @@ from amct_onnx.normalise.qoperator import expand_qoperators
 from amct_onnx.normalise.small_types import refuse_small_types
 
 RULES: tuple[Callable[[ir.Model], None], ...] = (
+    # in front of all that write quantizers anew, without the attribute
+    tell_other_divisions,
     # it may stand inside any of the patterns that the others know
     drop_inference_dropout,
     # in front of the next, which writes what no Q/DQ expresses as the same operators

@@ -18,6 +18,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import stored_shape
+from amct_onnx.normalise.fused_parts import Parts
 
 TERM = re.compile(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]+)")
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -25,7 +26,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def write_products_as_matmul(model: ir.Model) -> None:
     """Rewrite the graph in place."""
-    constants = ConstantEvaluator(opset_of(model))
+    opset = opset_of(model)
+    constants = ConstantEvaluator(opset)
     editor: GraphEditor | None = None
     for node in nodes_of(model):
         if node.domain != "" or len(node.inputs) != 2:
@@ -37,7 +39,7 @@ def write_products_as_matmul(model: ir.Model) -> None:
                 _einsum(node, *parts, editor)
         elif node.op_type == "MatMul" and _has_idle_axes(node, constants):
             editor = editor or GraphEditor(model)
-            _drop_idle_axes(node, editor)
+            _drop_idle_axes(node, editor, constants, opset)
 
 
 def _parts(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str, str, str] | None:
@@ -120,7 +122,7 @@ def _has_idle_axes(node: ir.Node, constants: ConstantEvaluator) -> bool:
     return len(value.shape) > 1 and constants.is_constant(node.inputs[1])
 
 
-def _drop_idle_axes(node: ir.Node, editor: GraphEditor) -> None:
+def _drop_idle_axes(node: ir.Node, editor: GraphEditor, constants: ConstantEvaluator, opset: int) -> None:
     weight = node.inputs[1]
     shape = stored_shape(weight)
     assert weight is not None and shape is not None
@@ -133,7 +135,7 @@ def _drop_idle_axes(node: ir.Node, editor: GraphEditor) -> None:
     if missing <= 0:
         node.replace_input_with(1, matrix)
         return
-    # the result has the axes of the weight in front
     result = editor.node("MatMul", [value, matrix], node)
-    target = editor.constant(f"{node.name}/axes", np.asarray([1] * missing + [-1, shape[-1]], np.int64))
-    editor.replace(node, [editor.node("Reshape", [result, target], node, "axes")])
+    result.type = node.outputs[0].type
+    # the result has the axes of the weight in front
+    editor.replace(node, [Parts(editor, constants, opset).unsqueezed(node, result, range(missing), "axes")])

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import dequantize_scale
 from amct_onnx.common.arrays import Float32
-from amct_onnx.graph.edit import known_as, stands_for
+from amct_onnx.graph.edit import bodies_of, known_as, stands_for
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
@@ -35,7 +35,7 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
         _check_integers(quantizer, f"{made} of '{source.name}', which")
         raise Refusal(
             "activation-not-quantized",
-            f"{made}, whose results do not lie on the grid of the quantizer of '{source.name}'",
+            f"{made}, whose results need not lie on the grid of the quantizer of '{source.name}'",
             f"Quantize the output of '{maker}'.",
         )
     table = next((v for v in (node.inputs if node is not None else ()) if v and is_op(v.producer(), DEQUANTIZE)), None)
@@ -45,6 +45,14 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
             "activation-not-quantized",
             f"its input '{name}' is made by {op_type} '{maker}' of the dequantized '{table.name}', whose numbers are "
             "not those of 8 bits and one scale",
+            f"Quantize the output of '{maker}'.",
+        )
+    if node is not None and bodies_of(node):
+        maker, op_type = stands_for(node)
+        raise Refusal(
+            "activation-not-quantized",
+            f"its input '{name}' is made by {op_type} '{maker}', and a quantizer inside its bodies is not followed "
+            "out of them",
             f"Quantize the output of '{maker}'.",
         )
     if node is not None and node.domain not in ("", "ai.onnx"):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import known_as, main_output, stands_for
+from amct_onnx.graph.edit import known_as, main_output, stands_for, users_tensor
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
@@ -91,7 +91,7 @@ class QuantizedReaders:
             if node.op_type in SILENT or read is None or (moves and not self._constants.is_constant(read)):
                 continue
             listed.add(name)
-            yield FloatOperator(name, op_type, _known(read, node).name or "")
+            yield FloatOperator(name, op_type, users_tensor(read).name or "")
 
     def _read(self, node: ir.Node) -> ir.Value | None:
         """The first input that a quantizer made; None where there is none, or the node computes a constant."""
@@ -110,16 +110,6 @@ class QuantizedReaders:
 
 def _named(value: ir.Value | None) -> str:
     return f"'{value.name}'" if value is not None else ""
-
-
-def _known(value: ir.Value, reader: ir.Node) -> ir.Value:
-    """The tensor of the user's file behind one that was made in the reader's place."""
-    producer = value.producer()
-    while producer is not None and stands_for(producer) == stands_for(reader) and producer.inputs:
-        if producer.inputs[0] is None:
-            break
-        value, producer = producer.inputs[0], producer.inputs[0].producer()
-    return value
 
 
 def _why_refused(node: ir.Node) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ from amct_onnx.common.arrays import Float32, Int8, Int64
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import known_as
+from amct_onnx.graph.edit import known_as, users_tensor
 from amct_onnx.graph.layers import Layout, along, part_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
 from amct_onnx.graph.refused import Refusal
@@ -81,13 +81,14 @@ def resolve_weight(
         node = node.inputs[0].producer()
     if node is None or not is_op(node, DEQUANTIZE) or node.inputs[0] is None:
         return _on_a_grid(value, layout, constants, settings)
-    return _rearranged(_behind_dequantize(node, value, constants, settings), chain, constants)
+    return _rearranged(_behind_dequantize(node, users_tensor(value), constants, settings), chain, constants)
 
 
 def _behind_dequantize(
-    dq: ir.Node, value: ir.Value, constants: ConstantEvaluator, settings: PlanSettings
+    dq: ir.Node, known: ir.Value, constants: ConstantEvaluator, settings: PlanSettings
 ) -> ResolvedWeight:
-    stored = stored_weight(dq, value, constants)
+    """The weight of a DequantizeLinear; ``known`` is the tensor of the user's file that messages name."""
+    stored = stored_weight(dq, known, constants)
     axis, shape, dead = stored.axis, stored.shape, stored.scale == 0
     scale = np.where(dead, NO_SCALE, np.abs(stored.scale))
     numbers = integers_of(stored, scale, dead, constants)
@@ -95,13 +96,13 @@ def _behind_dequantize(
     if np.any(negative & alive_channels(axis, scale.size, numbers()) if np.any(negative) else negative):
         raise Refusal(
             "weight-scale",
-            f"a scale of its weight '{value.name}' is {stored.scale[negative][0]}, and its channel is not all 0",
+            f"a scale of its weight '{known.name}' is {stored.scale[negative][0]}, and its channel is not all 0",
             "Calibrate or train the quantizer again, with positive scales.",
         )
     dead = dead | negative
     beyond, detail = None, ""
     if np.any(stored.zero):
-        beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
+        beyond = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), known, settings)
         detail = MOVED if beyond is None else SHIFTED
     blocks = shifted(numbers, beyond, shape, axis)
     if axis is not None and beyond is None and (np.any(dead) or scale.min() < DEAD_RATIO * scale.max()):
@@ -238,10 +239,10 @@ def _reshaped(weight: ResolvedWeight, node: ir.Node, constants: ConstantEvaluato
 
 
 def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, settings: PlanSettings) -> ResolvedWeight:
-    remedy = "Train the layer with a weight quantizer."
+    known, remedy = users_tensor(value), "Train the layer with a weight quantizer."
     if not settings.grid_weights:
         raise Refusal(
-            "weight-not-quantized", f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear", remedy
+            "weight-not-quantized", f"its weight '{known.name}' has no QuantizeLinear/DequantizeLinear", remedy
         )
     array = constants.array(value)
     channel_axis = layout.channel_axis(array.ndim) if array.ndim > 1 else None
@@ -249,7 +250,7 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
     if recovered_grid is None:
         raise Refusal(
             "weight-not-quantized",
-            f"its weight '{value.name}' has no QuantizeLinear/DequantizeLinear and does not lie on an int8 grid",
+            f"its weight '{known.name}' has no QuantizeLinear/DequantizeLinear and does not lie on an int8 grid",
             remedy,
         )
     scale, axis = recovered_grid
@@ -261,7 +262,7 @@ def _on_a_grid(value: ir.Value, layout: Layout, constants: ConstantEvaluator, se
         for index, floats in row_blocks(tensor if tensor is not None else ir.tensor(constants.array(value))):
             yield index, quantize_weight(floats, part_of(wide_scale, index), -MAX_UINT8, MAX_UINT8, scratch)
 
-    shift = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), value, settings)
+    shift = shift_into_int8(ends_of(numbers(), shape, axis, scale.size), known, settings)
     blocks = shifted(numbers, shift, shape, axis)
     detail = "float weight without Q/DQ that lies on an int8 grid: integers and scale recovered from its values"
     if shift is not None:
