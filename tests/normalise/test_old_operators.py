@@ -66,3 +66,14 @@ def test_hardmax_along_the_last_axis_alone() -> None:
     for attributes in ({}, {"axis": 2}):
         with pytest.raises(UnsupportedModelError, match=r"Hardmax.*all axes from its axis on"):
             raised(of_opset("Hardmax", 10, **attributes))
+
+
+PADS = {"constant": {"value": 0.75}, "reflect": {}, "edge": {}}
+
+
+@pytest.mark.parametrize("mode", PADS)
+@pytest.mark.parametrize("opset", [8, 10])
+def test_pads_become_inputs(mode: str, opset: int) -> None:
+    model = of_opset("Pad", opset, mode=mode, pads=[0, 0, 1, 2, 0, 0, 3, 1], **PADS[mode])
+    (before,), (after,) = (run(m, {"x": IMAGE}).values() for m in (model, raised(model)))
+    np.testing.assert_array_equal(before, after)

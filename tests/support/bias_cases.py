@@ -59,6 +59,27 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from tensors_of(body)
 
 
+def _same_nodes(old: onnx.GraphProto, new: onnx.GraphProto, changed: set[str]) -> None:
+    """Equal nodes, also in bodies, but for those that made only what changed."""
+    kept = [n for n in old.node if n.output[0] in {o for m in new.node for o in m.output}]
+    assert [(n.name, n.op_type, n.domain, list(n.output)) for n in new.node] == [
+        (n.name, n.op_type, n.domain, list(n.output)) for n in kept
+    ]
+    for before, after in zip(kept, new.node, strict=True):
+        for index, (one, two) in enumerate(zip(before.input, after.input, strict=True)):
+            assert one == two or two in changed, (before.name, index)
+        if after.output[0] in changed:
+            continue
+        assert [a.name for a in before.attribute] == [a.name for a in after.attribute]
+        for one, two in zip(before.attribute, after.attribute, strict=True):
+            bodies = [*zip((one.g, *one.graphs), (two.g, *two.graphs), strict=True)]
+            for source, adapted in bodies:
+                _same_nodes(source, adapted, changed)
+                for body in (source, adapted):
+                    del body.node[:], body.value_info[:]
+            assert one == two
+
+
 def only_biases_changed(source: Path, adapted: Path, changed: set[str]) -> None:
     """Equal message for message, but for the named tensors, nodes that made only these, and the way of storing."""
     old, new = onnx.load(str(source)), onnx.load(str(adapted))
@@ -69,15 +90,7 @@ def only_biases_changed(source: Path, adapted: Path, changed: set[str]) -> None:
             tensor.ClearField("doc_string")
     added = {t.name for t in new.graph.initializer} - {t.name for t in old.graph.initializer}
     assert added <= changed
-    kept = [n for n in old.graph.node if n.output[0] in {o for m in new.graph.node for o in m.output}]
-    assert [(n.name, n.op_type, n.domain, list(n.output)) for n in new.graph.node] == [
-        (n.name, n.op_type, n.domain, list(n.output)) for n in kept
-    ]
-    for before, after in zip(kept, new.graph.node, strict=True):
-        for index, (one, two) in enumerate(zip(before.input, after.input, strict=True)):
-            assert one == two or two in changed, (before.name, index)
-        if after.output[0] not in changed:
-            assert list(before.attribute) == list(after.attribute)
+    _same_nodes(old.graph, new.graph, changed)
     still = {t.name: t for t in new.graph.initializer}
     assert [n for n in (t.name for t in old.graph.initializer) if n in still] == [n for n in still if n not in added]
     for tensor in old.graph.initializer:

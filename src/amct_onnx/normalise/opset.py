@@ -26,7 +26,7 @@ from amct_onnx.graph.edit import known_as, nodes_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.cast_like import spell_out_cast_like
-from amct_onnx.normalise.old_operators import keep_meaning
+from amct_onnx.normalise.old_operators import PADS_AS_INPUTS, give_pads_as_inputs, keep_meaning
 from amct_onnx.normalise.operator_bodies import OperatorBodies, schema_of
 from amct_onnx.normalise.small_types import is_small, may_stay_small, write_casts_as_quantizers
 from amct_onnx.normalise.unregistered_operators import lower_unregistered
@@ -84,6 +84,8 @@ def check_raised(model: ir.Model, version: int, target: int) -> None:
     Raises:
         UnsupportedModelError: A node that it leaves in its old form, or whose meaning the new opset cannot say.
     """
+    if version < PADS_AS_INPUTS <= target:
+        give_pads_as_inputs(model)
     constants = ConstantEvaluator(target)
     for node in nodes_of(model):
         if node.domain != "":

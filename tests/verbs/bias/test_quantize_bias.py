@@ -21,6 +21,8 @@ from support.golden_models import MODELS
 from support.random_graphs import Case, cases
 
 ALL_MODELS = sorted(p.name for p in MODELS.iterdir() if (p / "inputs.npz").exists())
+CANCELLED = 64
+"""The statistics of a random BatchNormalization and the bias behind it differ by less than that."""
 QUICK_MODELS = [
     "torchfx_digitsnet_u8_bnqat_op13",  # unfolded QAT: BatchNormalization
     "torchfunc_digitsae_i8sym_ctaxis1_op13",  # ConvTranspose
@@ -104,9 +106,13 @@ def check_case(case: Case) -> None:
             left = after[name].bias_error
             assert (site.bias is None) == (left is None)
             if site.bias is not None and left is not None:
-                np.testing.assert_array_equal(after[name].bias, site.bias)
                 largest = np.abs(site.bias).max(initial=1)
-                assert np.all(np.abs(left) <= SLACK * largest * site.deq_scale), name
+                # beyond 2^21 steps float32 does not hold each half step
+                moved = np.abs(after[name].bias.astype(np.int64) - site.bias)
+                assert np.all(moved <= np.floor(2 * SLACK * np.abs(site.bias))), name
+                # what a BatchNormalization subtracts may be larger than what is left
+                terms = CANCELLED if any("BatchNormalization" in n for n in site.absorbed) else 1
+                assert np.all(np.abs(left) <= SLACK * terms * largest * site.deq_scale), name
         only_biases_changed(
             folder / "source.onnx", folder / "adapted.onnx", {e.tensor for e in report.layers if e.tensor}
         )
