@@ -129,12 +129,13 @@ def test_integers_that_are_a_graph_output(tmp_path: Path) -> None:
 def test_interpolated_integers_are_rounded_to_the_nearest(tmp_path: Path) -> None:
     """onnxruntime's integer kernel cuts the fraction off: less than one step away."""
     text = """g (float[n, 8, 6, 6] x) => (float[n, 8, h, v] y, float[n, 4, h, v] c) {
-        q = QuantizeLinear(x, s, zp) m = Resize <mode = "linear"> (q, , scales) d = DequantizeLinear(m, s, zp)
+        q = QuantizeLinear(x, s, zp) [up] m = Resize <mode = "linear"> (q, , scales) d = DequantizeLinear(m, s, zp)
         y = Identity(d) wd = DequantizeLinear(w, sw) c = Conv(d, wd)
     }"""
     path = write_model(tmp_path / "m.onnx", text, {**CONSTANTS, "zp": np.uint8(120)})
     report = convert_qat_model(path, tmp_path / "out")
     assert len(report.converted) == 1
+    assert [w for w in report.warnings if "'up' (Resize) interpolates the integers of a quantizer" in w]
     fake, source = run(report.fake_quant_model, feeds()), run(path, feeds(), qdq_source=True)
     deploy = evaluate(report.deploy_model, feeds())
     assert all(np.array_equal(deploy[name], fake[name]) for name in ("y", "c"))

@@ -10,9 +10,17 @@ import pytest
 from amct_onnx import cli, convert_qat_model
 from support.written_models import convert_and_compare, write_model
 
-CONSTANTS = {"s": np.float32(0.05), "z": np.int8(3), "two": np.array([2])}
+CONSTANTS = {"s": np.float32(0.05), "z": np.int8(3), "two": np.array([2])} | {
+    "scales": np.linspace(0.01, 0.08, 8, dtype=np.float32),
+    "zeros": np.arange(8, dtype=np.int8),
+}
 READERS = {
     "fused operator": ("float y", "y = com.microsoft.Gelu(d)", ("Gelu", "d")),
+    "quantizer whose integers leave": (
+        "int8[n, 8] y",
+        "y = QuantizeLinear <axis = 1> (d, scales, zeros)",
+        ("QuantizeLinear", "d"),
+    ),
     "reader of integers": ("int64 y", "y = ArgMax <axis = 1> (q)", ("ArgMax", "q")),
     "reader of integers themselves": ("int8 y", "y = Neg(q)", ("Neg", "q")),
     "integer operator": (

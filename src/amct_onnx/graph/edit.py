@@ -45,6 +45,21 @@ def users_tensor(value: ir.Value) -> ir.Value:
     return value
 
 
+def exchange_names(one: ir.Value, other: ir.Value) -> None:
+    """Exchange two tensors' names, and which of them the user's file holds."""
+    one.name, other.name = other.name, one.name
+    marks = one.meta.pop(MADE, None), other.meta.pop(MADE, None)
+    for value, mark in zip((other, one), marks, strict=True):
+        if mark is not None:
+            value.meta[MADE] = mark
+
+
+def tensor_known_as(value: ir.Value) -> str:
+    """What messages call a tensor: its name, or the part of the user's node that makes it, as ``known_as`` does."""
+    producer = value.producer() if MADE in value.meta else None
+    return (value.name or "") if producer is None else known_as(producer)
+
+
 class GraphEditor:
     """Edits one model; collects its names once, so that each edit costs the same in a large graph.
 
@@ -161,9 +176,8 @@ class GraphEditor:
                 ". Export the model again."
             )
         for old, new in zip(node.outputs, results, strict=True):
-            new.name, old.name = old.name, None
-            if MADE not in old.meta:
-                new.meta.pop(MADE, None)
+            exchange_names(new, old)
+            old.name = None
             new.type = old.type or new.type
             new.shape = old.shape or new.shape
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

@@ -17,7 +17,7 @@ from amct_onnx.common.arrays import Array
 from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import STANDS_FOR, GraphEditor, nodes_of, stands_for
+from amct_onnx.graph.edit import STANDS_FOR, GraphEditor, exchange_names, nodes_of, stands_for
 from amct_onnx.graph.laid_factors import laid
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.opset import opset_of
@@ -198,7 +198,7 @@ class _Writer:
         for index, output in enumerate(graph.outputs):
             if output is integers:
                 graph.outputs[index] = computed
-        computed.name, integers.name = integers.name, computed.name
+        exchange_names(computed, integers)
 
     def _tell(self, node: ir.Node, readers: list[ir.Node], leaves: bool) -> None:
         name, op_type = stands_for(node)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.attributes import checked_attribute
+from amct_onnx.graph.edit import exchange_names
 from amct_onnx.normalise.fused_parts import Parts, given, plus, required
 
 LAYER_NORMALIZATION_OPSET = 17
@@ -57,7 +58,9 @@ def _skip_sum(parts: Parts, node: ir.Node, bias: int) -> ir.Value | None:
         total = parts.op(node, "Add", [total, required(node, bias)], "bias")
     if len(node.outputs) > 3:
         old = node.outputs[3]
-        total.name, old.name = old.name or total.name, None
+        if old.name:
+            exchange_names(total, old)
+        old.name = None
         total.type, total.shape = old.type, old.shape
         ir.convenience.replace_all_uses_with(old, total, replace_graph_outputs=True)
     return total

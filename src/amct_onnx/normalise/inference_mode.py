@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.edit import GraphEditor, exchange_names, nodes_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.random_nodes import draw, drops, named, random_nodes
@@ -53,7 +53,8 @@ def _write_mask(node: ir.Node, editor: GraphEditor) -> None:
     shape.type = ir.TensorType(ir.DataType.INT64)
     true = [ir.AttrTensor("value", ir.tensor(np.ones(1, bool)))]
     result = editor.node("ConstantOfShape", [shape], node, "mask", true, like=mask)
-    result.name, mask.name = mask.name, None
+    exchange_names(result, mask)
+    mask.name = None
     ir.convenience.replace_all_uses_with(mask, result, replace_graph_outputs=True)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.edit import GraphEditor, known_as, nodes_of
+from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.moves import data_inputs, fills, interpolates
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import integer_type
@@ -117,6 +118,13 @@ def _move(node: ir.Node, factors: dict[ir.Value, Factors], constants: ConstantEv
     first = editor.node(node.op_type, inputs, node, "float", node.attributes.values(), outputs=len(node.outputs))
     mover = first.producer()
     assert mover is not None
+    if interpolates(node):
+        warn(
+            editor.model,
+            f"Node '{known_as(node)}' ({node.op_type}) interpolates the integers of a quantizer: the outputs round to "
+            "the nearest one, ONNX Runtime cuts the fraction off, so numbers come out one step apart. Let it read the "
+            "DequantizeLinear's result.",
+        )
     results = []
     for moved, old in zip(mover.outputs, node.outputs, strict=True):
         moved.type, moved.shape = ir.TensorType(scale.dtype or ir.DataType.FLOAT), old.shape

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import STANDS_FOR, GraphEditor, nodes_of, stands_for
+from amct_onnx.graph.edit import STANDS_FOR, GraphEditor, exchange_names, nodes_of, stands_for
 from amct_onnx.graph.float_types import FLOATS
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.moves import data_inputs
@@ -154,7 +154,7 @@ class _Widening:
         ir.convenience.replace_all_uses_with(result, narrow, replace_graph_outputs=True)
         clip.replace_input_with(0, result)
         if is_output:
-            result.name, narrow.name = narrow.name, result.name
+            exchange_names(result, narrow)
 
     def _zero_point(self, node: ir.Node, value: ir.Value | None) -> None:
         """Of the type of the integers that a DequantizeLinear reads."""

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.edit import tensor_known_as
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import PRODUCTS
 from amct_onnx.graph.refused import Refusal
@@ -42,7 +43,7 @@ def plan_activation_product(node: ir.Node, grids: Grids, settings: PlanSettings,
             "Write it as a MatMul with an Add behind it.",
         )
     offsets = [
-        f"the zero point {quantizer.offset_d + quantizer.shift} of its {place} input '{value.name}' is not "
+        f"the zero point {quantizer.offset_d + quantizer.shift} of its {place} input '{tensor_known_as(value)}' is not "
         f"{quantizer.shift}"
         for place, value, (_, quantizer) in zip(PLACES, node.inputs, found, strict=False)
         if value is not None and quantizer.offset_d

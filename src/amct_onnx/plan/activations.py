@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import dequantize_scale
 from amct_onnx.common.arrays import Float32
-from amct_onnx.graph.edit import bodies_of, known_as, stands_for
+from amct_onnx.graph.edit import bodies_of, known_as, stands_for, tensor_known_as
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
@@ -25,17 +25,17 @@ MAX_STEPS = 8
 
 def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
     """Say why no quantizer is in front of a layer: it may be there, and an operator leaves its grid."""
-    name = value.name if value is not None else ""
+    name = tensor_known_as(value) if value is not None else ""
     node = value.producer() if value is not None else None
     on_grid = [(v, q) for v in (node.inputs if node is not None else ()) if v and (q := grids.of(v)) is not None]
     if node is not None and on_grid and node.op_type not in LAYER_KINDS:
         source, quantizer = on_grid[0]
         maker, op_type = stands_for(node)
         made = f"its input '{name}' is made by {op_type} '{maker}'"
-        _check_integers(quantizer, f"{made} of '{source.name}', which")
+        _check_integers(quantizer, f"{made} of '{tensor_known_as(source)}', which")
         raise Refusal(
             "activation-not-quantized",
-            f"{made}, whose results need not lie on the grid of the quantizer of '{source.name}'",
+            f"{made}, whose results need not lie on the grid of the quantizer of '{tensor_known_as(source)}'",
             f"Quantize the output of '{maker}'.",
         )
     table = next((v for v in (node.inputs if node is not None else ()) if v and is_op(v.producer(), DEQUANTIZE)), None)
@@ -43,8 +43,8 @@ def _refuse_unquantized(value: ir.Value | None, grids: Grids) -> NoReturn:
         maker, op_type = stands_for(node)
         raise Refusal(
             "activation-not-quantized",
-            f"its input '{name}' is made by {op_type} '{maker}' of the dequantized '{table.name}', whose numbers are "
-            "not those of 8 bits and one scale",
+            f"its input '{name}' is made by {op_type} '{maker}' of the dequantized '{tensor_known_as(table)}', whose "
+            "numbers are not those of 8 bits and one scale",
             f"Quantize the output of '{maker}'.",
         )
     if node is not None and bodies_of(node):
@@ -140,24 +140,26 @@ def find_quantizer(value: ir.Value | None, grids: Grids) -> tuple[ir.Value, Quan
     quantizer = pair[1] if pair is not None else grids.of(value)
     if value is None or quantizer is None:
         _refuse_unquantized(value, grids)
-    _check_integers(quantizer, f"its input '{value.name}'")
-    source = pair[0] if pair is not None else value
+    _check_integers(quantizer, f"its input '{tensor_known_as(value)}'")
+    source, name = pair[0] if pair is not None else value, tensor_known_as(value)
     kind = float_type_of(source)
     quantizer = dataclasses.replace(quantizer, float_type=kind)
     if kind not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
         raise Refusal(
-            "float-type", f"its input '{value.name}' is {kind.name}", "Export the model in float32 or float16."
+            "float-type",
+            f"its input '{name}' is {kind.name}",
+            "Export the model in float32 or float16.",
         )
     if not quantizer.per_tensor_int8:
         raise Refusal(
             "activation-scale-range",
-            f"the scale {quantizer.scale_d} of its input '{value.name}' has no finite float32 reciprocal",
+            f"the scale {quantizer.scale_d} of its input '{name}' has no finite float32 reciprocal",
             "Calibrate the quantizer again: the scale is subnormal.",
         )
     if not quantizer.low <= quantizer.offset_d <= quantizer.high:
         raise Refusal(
             "activation-zero-point",
-            f"the zero point {quantizer.offset_d} of '{value.name}' lies outside [{quantizer.low}, {quantizer.high}]",
+            f"the zero point {quantizer.offset_d} of '{name}' lies outside [{quantizer.low}, {quantizer.high}]",
             "Train with a range that includes zero.",
         )
     return source, quantizer
