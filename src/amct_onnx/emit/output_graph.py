@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import GraphEditor, bodies, known_as, nodes_of
+from amct_onnx.graph.unused_nodes import remove_unused_nodes
 
 
 class OutputGraph:
@@ -130,9 +130,9 @@ class OutputGraph:
         Raises:
             UnsupportedModelError: A quantizer of the source is left.
         """
-        RemoveUnusedNodesPass()(self.model)
+        remove_unused_nodes(self.model)
         if self._fold(constants):
-            RemoveUnusedNodesPass()(self.model)
+            remove_unused_nodes(self.model)
         self._drop_unused_initializers()
         self._drop_unused_opsets()
         self._graph.sort()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
+from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 from amct_onnx.graph.model_warnings import take_over_warnings, warn
+from amct_onnx.graph.unused_nodes import remove_unused_nodes
 from amct_onnx.normalise.constant_nodes import store_constants
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
 from amct_onnx.normalise.device_configurations import drop_device_configurations
@@ -55,7 +56,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
         take_over_warnings(model, declared)
     store_constants(model)
     # a layer whose result nothing reads is in neither output, and not in the ledger
-    RemoveUnusedNodesPass()(model)
+    remove_unused_nodes(model)
     _name_uniquely(model)
     return model
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 import amct_onnx
 from amct_onnx.cli import main
@@ -120,7 +120,12 @@ def check_case(case: Case) -> None:
 
 
 QUICK = settings(
-    max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=12,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    phases=(Phase.generate,),  # shrinking a graph takes minutes
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
+from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from amct_onnx.device.lowering.ascend_operators import lower_antiquant, lower_dequant, lower_quant
 from amct_onnx.device.lowering.blocked_layout import DOMAIN
@@ -18,6 +18,7 @@ from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.float16_rounding import round_float16_nodes
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.model_kinds import kind_of
+from amct_onnx.graph.unused_nodes import remove_unused_nodes
 
 ASCEND = {"AscendQuant": lower_quant, "AscendDequant": lower_dequant, "AscendAntiQuant": lower_antiquant}
 
@@ -61,7 +62,7 @@ def lower(
             node.graph.remove(node, safe=True)
     made_counters = add_counters(state) if counters else ()
     made_taps = add_taps(state) if taps else ()
-    RemoveUnusedNodesPass()(model)
+    remove_unused_nodes(model)
     if any(n.domain == DOMAIN for n in ir.traversal.RecursiveGraphIterator(state.graph)):
         model.opset_imports[DOMAIN] = 1
     round_float16_nodes(model)

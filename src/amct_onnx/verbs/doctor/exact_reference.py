@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx.common.arrays import Array, Float32, Float64
 from amct_onnx.device.facts import EXACT_IN_FLOAT32
@@ -25,6 +24,7 @@ from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import Layout, bias_of, layout_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
+from amct_onnx.graph.unused_nodes import remove_unused_nodes
 from amct_onnx.plan.quantizers import RANGES, blocks_of, raw_factors
 
 PART = 16
@@ -84,7 +84,7 @@ def make_exact(model: ir.Model) -> ExactModel:
         if _can_saturate(layout, operands[1]):
             can_saturate.append(node.name or "")
         _rewrite(node, layout, *operands, editor)
-    RemoveUnusedNodesPass()(model)
+    remove_unused_nodes(model)
     return ExactModel(model, tuple(exact), tuple(as_written), tuple(can_saturate))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from amct_onnx.emit.float_quantizer import float_chain
 from amct_onnx.emit.output_graph import OutputGraph
@@ -13,6 +12,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
+from amct_onnx.graph.unused_nodes import remove_unused_nodes
 from amct_onnx.plan.quantizers import quantizer_of
 
 NEWER = ("output_dtype", "precision", "saturate", "block_size")
@@ -64,7 +64,7 @@ def _without_newer_pairs(model: ir.Model) -> ir.Model:
             source, quantizer = pair
             chain = float_chain(graph, graph.current(source), quantizer, f"{node.name}/float", node)
             graph.replace(output, chain)
-    RemoveUnusedNodesPass()(graph.model)
+    remove_unused_nodes(graph.model)
     return graph.model
 
 
