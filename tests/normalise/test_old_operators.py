@@ -68,7 +68,7 @@ def test_hardmax_along_the_last_axis_alone() -> None:
             raised(of_opset("Hardmax", 10, **attributes))
 
 
-PADS = {"constant": {"value": 0.75}, "reflect": {}, "edge": {}}
+PADS = {"constant": {"value": 0.75}, "reflect": {}, "edge": {"value": 0.3125}}
 
 
 @pytest.mark.parametrize("mode", PADS)

@@ -33,7 +33,10 @@ def give_pads_as_inputs(model: ir.Model) -> None:
     """Rewrite every Pad whose pads are an attribute, in place."""
     editor: GraphEditor | None = None
     for node in nodes_of(model):
-        if node.op_type != "Pad" or node.domain != "" or "pads" not in node.attributes or not node.inputs:
+        if node.op_type != "Pad" or node.domain != "" or not node.inputs:
+            continue
+        if "pads" not in node.attributes:
+            node.attributes.pop("value", None)  # of a Pad that fills with none, the converter moves the pads alone
             continue
         editor = editor or GraphEditor(model)
         pads = editor.constant(f"{node.name}/pads", np.asarray(node.attributes["pads"].as_ints(), np.int64))
