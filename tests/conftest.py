@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
 
 from support.comparison_cases import DIGITS, SMALL, Case, converted
 
+OWN_MEMORY = ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+"""Set by run_tests for the processes of the tests themselves."""
+
 
 def pytest_collection_finish() -> None:
-    """Keep the collector from walking, all along the run, over what was imported and collected: that stays."""
+    """Keep the collector from walking, all along the run, over what was imported and collected: that stays.
+
+    The commands that tests start get the memory that a user's have.
+    """
     gc.collect()
     gc.freeze()
+    for name in OWN_MEMORY:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,12 @@ class Outcome:
     @property
     def exporter(self) -> str:
         """Column of the matrix."""
-        return POST_PROCESSED if "__" in self.name else EXPORTERS[self.name.split("_")[0]]
+        return exporter_of(self.name)
+
+
+def exporter_of(name: str) -> str:
+    """The exporter of a model, by the name of its folder."""
+    return POST_PROCESSED if "__" in name else EXPORTERS[name.split("_")[0]]
 
 
 Convert = Callable[[str, Path], ConversionReport]

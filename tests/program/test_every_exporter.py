@@ -16,7 +16,7 @@ from amct_onnx.files.read import read_model
 from amct_onnx.graph.atc_operators import is_accepted
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.verbs.convert.report import ConversionReport
-from exporters_page import ALL_MODELS, PAGE, convert, float_rows, make_page
+from exporters_page import ALL_MODELS, PAGE, convert, exporter_of, float_rows, make_page
 from support.deploy_evaluator import Evaluator, run, session
 from support.forced_source import ForcedSource, runnable
 from support.golden_models import MODELS
@@ -316,6 +316,12 @@ def reference_of(name: str) -> Path | onnx.ModelProto:
     return normalised_source(name)
 
 
+FIRST_OF_EACH = {exporter_of(n): n for n in reversed(ALL_MODELS)}.values()
+WHOLE_SETS = [pytest.param(n, marks=() if n in FIRST_OF_EACH else pytest.mark.slow) for n in ALL_MODELS]
+"""One model of each exporter, the others as slow tests."""
+
+
+@pytest.mark.parametrize("name", WHOLE_SETS)
 def test_whole_test_set(name: str, report: ConversionReport) -> None:
     x, truth = sample_of(name)
     assert len(x) == 360
@@ -354,5 +360,6 @@ def test_a_wrong_number_is_found(change: str, folder: Path) -> None:
         ForcedSource(MODELS / case / "model.onnx", path).compare(feeds_of(case))
 
 
+@pytest.mark.slow  # it converts all models once more; .ci/run runs it
 def test_page_is_what_the_command_makes(folder: Path) -> None:
     assert PAGE.read_text(encoding="utf-8") == make_page(folder, converted), "run: python tests/exporters_page.py"

@@ -220,6 +220,12 @@ def end_on_both_disks(disks: Disks, number: str, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("number", ["SIGKILL"])
+@pytest.mark.parametrize(
+    "disks",
+    ["convert", *(pytest.param(v, marks=pytest.mark.slow) for v in ("simulate", "compare"))],
+    indirect=True,
+    scope="module",
+)
 def test_a_few_moments(disks: Disks, number: str) -> None:
     end_on_both_disks(disks, number, 1)
 

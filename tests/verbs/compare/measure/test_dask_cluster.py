@@ -82,6 +82,7 @@ def test_error_of_a_worker_is_the_error_of_the_run(digits: Case, cluster: distri
         digits.compare(labels=digits.labels, dask=cluster.scheduler_address)
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_what_came_back(digits: Case, cluster: distributed.LocalCluster) -> None:
     options: dict[str, Any] = {"batch_size": 2, "dask": cluster.scheduler_address}
 
