@@ -38,6 +38,8 @@ operators in float32 and drops casts between two of them, so that intermediate v
 float16 (2^-11) at different places, and an integer may fall on the other side of a tie."""
 converted = cache(convert)
 """One conversion of each model serves all tests."""
+QUICK = {(exporter_of(n), n.split("_")[1]): n for n in reversed(ALL_MODELS)}.values()
+"""One model for each exporter and network; the others are slow tests, which .ci/run runs."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp()
 
 
-@pytest.fixture(params=ALL_MODELS, scope="module")
+@pytest.fixture(
+    params=[pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in ALL_MODELS], scope="module"
+)
 def name(request: pytest.FixtureRequest) -> str:
     """Folder name of a model; all tests of one follow each other, so that two processes share out the models."""
     return str(request.param)
@@ -316,12 +320,6 @@ def reference_of(name: str) -> Path | onnx.ModelProto:
     return normalised_source(name)
 
 
-FIRST_OF_EACH = {exporter_of(n): n for n in reversed(ALL_MODELS)}.values()
-WHOLE_SETS = [pytest.param(n, marks=() if n in FIRST_OF_EACH else pytest.mark.slow) for n in ALL_MODELS]
-"""One model of each exporter, the others as slow tests."""
-
-
-@pytest.mark.parametrize("name", WHOLE_SETS)
 def test_whole_test_set(name: str, report: ConversionReport) -> None:
     x, truth = sample_of(name)
     assert len(x) == 360
@@ -360,6 +358,6 @@ def test_a_wrong_number_is_found(change: str, folder: Path) -> None:
         ForcedSource(MODELS / case / "model.onnx", path).compare(feeds_of(case))
 
 
-@pytest.mark.slow  # it converts all models once more; .ci/run runs it
+@pytest.mark.slow  # it converts all models
 def test_page_is_what_the_command_makes(folder: Path) -> None:
     assert PAGE.read_text(encoding="utf-8") == make_page(folder, converted), "run: python tests/exporters_page.py"

@@ -43,7 +43,10 @@ def said(case: Case, model: str) -> Divergence:
     return next(d for d in report.divergences if d.model == model)
 
 
-@pytest.mark.parametrize("name", [DIGITS, "torchfq_digitsnet_i8sym_fp16_dynamo20", "brevitas_mbv3_qonnx"])
+@pytest.mark.parametrize(
+    "name",
+    [DIGITS, "torchfq_digitsnet_i8sym_fp16_dynamo20", pytest.param("brevitas_mbv3_qonnx", marks=pytest.mark.slow)],
+)
 def test_healthy_conversion_has_no_change(name: str, tmp_path: Path) -> None:
     case = converted(name, tmp_path, 2)
     found = examine_files(case.source, read_ledger(case.prefix))

@@ -25,7 +25,7 @@ def _fault(case: Case, *devices: str) -> dict[str, tuple[str, str]]:
     return {d.model: (d.layer, d.cause) for d in found.divergences} if found.verdict.level == "diverges" else {}
 
 
-@pytest.mark.parametrize("name", [DIGITS, "torchfx_digitstf_u8_op17"])
+@pytest.mark.parametrize("name", [DIGITS, pytest.param("torchfx_digitstf_u8_op17", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("position", [1, -1])
 def test_wrong_scale_in_the_deploy_model_is_named(name: str, position: int, tmp_path: Path) -> None:
     case = converted(name, tmp_path)
@@ -67,7 +67,7 @@ def test_one_wrong_channel_is_named_with_its_factor(digits: Case) -> None:
     assert "1.5 times the source's in channel 5" in found.text and "AscendDequant" in found.text
 
 
-@pytest.mark.parametrize(("by", "cause"), [(500, "bias-fault"), (3, "bias-fault")])
+@pytest.mark.parametrize(("by", "cause"), [(500, "bias-fault"), pytest.param(3, "bias-fault", marks=pytest.mark.slow)])
 def test_one_wrong_bias_is_named_with_its_channel(digits: Case, by: int, cause: str) -> None:
     layer = digits.layers[1]
     cases.change_constant(digits.deploy, layer, 2, 7, by)
@@ -94,7 +94,7 @@ def test_sum_that_wraps_is_named(tmp_path: Path) -> None:
         assert not level or "should reach 2.148e+09, beyond 2^31 - 1" in named[0].text
 
 
-@pytest.mark.parametrize("by", [-1, 20])
+@pytest.mark.parametrize("by", [-1, pytest.param(20, marks=pytest.mark.slow)])
 def test_one_wrong_weight_is_named_with_its_channel(digits: Case, by: int) -> None:
     layer = digits.layers[2]
     cases.change_constant(digits.deploy, layer, 1, 10 * 16 + 4, by)
@@ -118,7 +118,7 @@ def test_wrong_quantizer_is_named_with_what_the_ledger_says(digits: Case) -> Non
     assert f"AscendQuant '{quantizer}' has scale" in found.text and "the ledger says" in found.text
 
 
-@pytest.mark.parametrize("offset", [1, -40])
+@pytest.mark.parametrize("offset", [1, pytest.param(-40, marks=pytest.mark.slow)])
 def test_wrong_zero_point_is_named(digits: Case, offset: int) -> None:
     """The device takes the offset back behind the layer: a small one only moves the range."""
     layer = digits.layers[3]
@@ -127,7 +127,7 @@ def test_wrong_zero_point_is_named(digits: Case, offset: int) -> None:
     assert found.layer == layer and f"AscendQuant '{quantizer}' has offset" in found.text
 
 
-@pytest.mark.parametrize(("factor", "offset"), [(1.2, 0), (1.03, 0), (1.0, 1)])
+@pytest.mark.parametrize(("factor", "offset"), [pytest.param(1.2, 0, marks=pytest.mark.slow), (1.03, 0), (1.0, 1)])
 def test_wrong_antiquant_at_an_add_is_named(digits: Case, factor: float, offset: int) -> None:
     """No int8 layer is wrong, what stands between two of them is."""
     name = cases.change_antiquant(digits.deploy, factor=factor, offset=offset)
