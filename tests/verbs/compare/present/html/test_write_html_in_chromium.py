@@ -243,7 +243,7 @@ def test_sorts_numbers_and_downloads_what_it_shows(browser: Browser, pages: dict
     browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
     browser.driver.find_element(By.ID, "download").click()
     file = tmp_path / "compare_layers.csv"
-    wait_until(file.exists)
+    wait_until(lambda: file.exists() and file.stat().st_size > 0)  # empty until the whole file takes its place
     with file.open(encoding="utf-8-sig", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert [(r["name"], r["scale_d"]) for r in rows] == [
