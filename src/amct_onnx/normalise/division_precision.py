@@ -1,4 +1,4 @@
-"""QuantizeLinear nodes of opset 23 and newer that divide in another float type than their scale's."""
+"""QuantizeLinear that divides, and DequantizeLinear that gives, another float type than its scale's (opset 23)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import onnx_ir as ir
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.edit import known_as, nodes_of
 from amct_onnx.graph.model_warnings import warn
-from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 
 
 def tell_other_divisions(model: ir.Model) -> None:
-    """Warn of each by name: AscendQuant and the outputs divide in the scale's type."""
+    """Warn of each by name: AscendQuant, int8 layers and the outputs compute in the scale's type."""
     for node in nodes_of(model):
-        precision = attribute(node, "precision", 0) if is_op(node, QUANTIZE) else 0
-        scale = node.inputs[1].dtype if precision and len(node.inputs) > 1 and node.inputs[1] is not None else None
-        if precision and scale is not None and precision != int(scale):
-            kind = ir.DataType(precision).name
+        if not is_op(node, QUANTIZE, DEQUANTIZE) or len(node.inputs) < 2 or node.inputs[1] is None:
+            continue
+        scale = node.inputs[1].dtype
+        stated = attribute(node, "precision" if node.op_type == QUANTIZE else "output_dtype", 0)
+        if not stated or scale is None or stated == int(scale):
+            continue
+        kind = ir.DataType(stated).name
+        if node.op_type == DEQUANTIZE:
+            warn(
+                model,
+                f"Node '{known_as(node)}' (DequantizeLinear) gives {kind} (output_dtype) of a scale in {scale.name}: a "
+                f"layer behind it computes with numbers not rounded to {kind}. Export it without output_dtype.",
+            )
+        else:
             warn(
                 model,
                 f"Node '{known_as(node)}' (QuantizeLinear) divides in {kind} (precision), the outputs in {scale.name}: "
