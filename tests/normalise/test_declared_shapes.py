@@ -71,3 +71,21 @@ def test_false_claim_behind_a_fused_operator_blames_no_true_one(tmp_path: Path) 
         "Tensor 'h' is declared with shape [5, 5], the graph makes [n, 4]. The declaration is ignored.",
     )
     assert [d.dim_param or d.dim_value for d in deploy.graph.output[0].type.tensor_type.shape.dim] == ["n", 4]
+
+
+def test_claim_that_nothing_confirms_is_not_repeated(tmp_path: Path) -> None:
+    """The values of an input decide the shape: what the file tells of it, and of what follows, may be false."""
+    text = """g (float[2, 8] x, int64[3] n) => (float y) {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) e = DequantizeLinear(w, s) m = MatMul(d, e)
+        r = Reshape(m, n) y = Relu(r)
+    }"""
+    constants = {"s": np.float32(0.05), "z": np.int8(3), "w": np.arange(-16, 16, dtype=np.int8).reshape(8, 4)}
+    path = write_model(tmp_path / "m.onnx", text, constants)
+    model = onnx.load(path)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, [7, 1, 2]))
+    onnx.save(model, path)
+    feeds = {"x": np.ones((2, 8), np.float32), "n": np.asarray([2, 2, 2], np.int64)}
+    report, deploy = convert_and_compare(path, feeds, units=0)
+    for made in (deploy, onnx.load(report.fake_quant_model)):
+        told = {v.name: v for v in made.graph.value_info}
+        assert "r" not in told or not told["r"].type.tensor_type.HasField("shape")

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.believed_shapes import take_over_beliefs
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 from amct_onnx.graph.model_warnings import take_over_warnings, warn
 from amct_onnx.graph.unused_nodes import remove_unused_nodes
@@ -54,6 +55,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
     declared, model = model, normalise_opset(model)
     if declared is not model:
         take_over_warnings(model, declared)
+        take_over_beliefs(model, declared)
     store_constants(model)
     # a layer whose result nothing reads is in neither output, and not in the ledger
     remove_unused_nodes(model)

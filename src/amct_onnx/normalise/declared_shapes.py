@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from amct_onnx.graph.believed_shapes import BELIEVED
 from amct_onnx.graph.edit import MADE, bodies, nodes_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.shapes import infer_shapes
@@ -60,6 +61,8 @@ def _check_results(model: ir.Model, contradictions: list[str], *, last: bool) ->
     if not any(v.shape is not None for v in results if v not in outputs) and not _outputs_tell(model):
         return
     claims = {v: _Claim(v.shape, v.type) for v in results}
+    believed: set[str] = set()
+    model.graph.meta[BELIEVED] = believed
     for value in results:
         value.shape = value.type = None
     infer_shapes(model, strict=False)
@@ -74,6 +77,8 @@ def _check_results(model: ir.Model, contradictions: list[str], *, last: bool) ->
         # what inference cannot tell is believed, and tells more
         for value in _roots(model, results):
             _believe(value, claims[value])
+            if claims[value].shape is not None and value.name:
+                believed.add(value.name)
         infer_shapes(model, strict=False)
     for value, claim in claims.items():
         if value in waiting:

@@ -28,6 +28,7 @@ from amct_onnx.files.output_files import check_targets, identities, in_real_fold
 from amct_onnx.files.passed_inputs import FALSE_ENDS
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.files.write import write_outputs
+from amct_onnx.graph.believed_shapes import believed_shapes
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.graph.model_warnings import warn
@@ -261,17 +262,18 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     plan = make_plan(source.model, request.settings)
     replaced = _check_free(targets, path, source.inputs)
     _free_garbage()
-    origin, tensors = source.origin, source.tensors
+    origin, tensors, believed = source.origin, source.tensors, believed_shapes(source.model)
     deploy = emitted(
         DeployEmitter(source.model, plan),
         plan,
         paths[0],
         int8_weights(plan),
         partial(_examined, source, plan, request.soc_version),
+        believed,
     )
     _free_garbage()
     emitter = FakeQuantEmitter(source.model, plan, request.fake_quant_weights)
-    fake_quant = emitted(emitter, plan, paths[1], frozenset(), lambda *_: None)
+    fake_quant = emitted(emitter, plan, paths[1], frozenset(), lambda *_: None, believed)
     del source, emitter
     _free_garbage()
     report = assemble_report(name, targets, plan, origin, deploy, fake_quant, tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.files.compose import Composition, compose
+from amct_onnx.graph.believed_shapes import forget_beliefs
 from amct_onnx.plan.factors import Plan
 
 Verdict = TypeVar("Verdict")
@@ -37,9 +38,20 @@ def emitted(
     path: Path,
     inline: frozenset[str],
     examine: Callable[[ir.Model, dict[str, tuple[str, ...]]], Verdict],
+    believed: Set[str],
 ) -> Emitted[Verdict]:
-    """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time."""
+    """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time.
+
+    Args:
+        emitter: makes the model.
+        plan: of the conversion.
+        path: of the file.
+        inline: names of the initializers that stay in it.
+        examine: called with the model and its nodes by layer.
+        believed: tensors of which nothing confirms the declared shape; the file does not repeat it.
+    """
     model = emitter.rewrite()
     nodes = {e.name: emitter.nodes_of(plan.parts.get(e.name, e.name)) for e in plan.entries}
     verdict = examine(model, nodes)
+    forget_beliefs(model, believed)
     return Emitted(compose(model, path, inline), nodes, verdict)
