@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     AMCT_SO: onnxruntime.SessionOptions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AMCT_SO",
     "AmctError",
