@@ -10,6 +10,7 @@ import pytest
 
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
 from support.deploy_evaluator import evaluate, run
+from support.older_libraries import needs_node_names
 from support.written_models import Array, convert_and_compare, operators, write_model
 
 CONSTANTS: dict[str, Array] = {
@@ -128,6 +129,7 @@ def test_integers_that_are_a_graph_output(tmp_path: Path) -> None:
 
 def test_interpolated_integers_are_rounded_to_the_nearest(tmp_path: Path) -> None:
     """onnxruntime's integer kernel cuts the fraction off: less than one step away."""
+    needs_node_names()
     text = """g (float[n, 8, 6, 6] x) => (float[n, 8, h, v] y, float[n, 4, h, v] c) {
         q = QuantizeLinear(x, s, zp) [up] m = Resize <mode = "linear"> (q, , scales) d = DequantizeLinear(m, s, zp)
         y = Identity(d) wd = DequantizeLinear(w, sw) c = Conv(d, wd)

@@ -13,6 +13,7 @@ import amct_onnx
 from amct_onnx import convert_qat_model
 from support.corner_models import CONSTANTS, E4M3, FEEDS, FIRST, INT4
 from support.deploy_evaluator import run
+from support.older_libraries import needs_opset
 
 WITH_TABLES = {**CONSTANTS, "z4": np.ones((), ir.DataType.INT4.numpy())}
 SCALE = 0.05
@@ -21,6 +22,7 @@ SCALE = 0.05
 def outputs_of(text: str, folder: Path, feeds: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int, int]:
     """Of the fake-quant model, whose bits are the deploy model's; layers in int8, and all."""
     constants = {n: a for n, a in WITH_TABLES.items() if n in text}
+    needs_opset(23)
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23]>\n{text}')
     model.graph.initializer.extend(
         ir.serde.serialize_tensor(ir.tensor(np.asarray(a), name=n)) for n, a in constants.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from amct_onnx.verbs.convert.convert_model import convert_qat_model
+from support.older_libraries import needs_node_names
 from support.written_models import convert_and_compare, write_model
 
 CONSTANTS = {"s": np.float32(0.05), "z": np.int8(3), "w": np.arange(-16, 16, dtype=np.int8).reshape(8, 4)}
@@ -21,6 +22,7 @@ def test_quantizers_within_an_if_are_not_called_missing(tmp_path: Path) -> None:
         >
         [layer] y = MatMul(c, e)
     }"""
+    needs_node_names()
     path = write_model(tmp_path / "m.onnx", text, CONSTANTS)
     row = np.linspace(-1, 1, 8, dtype=np.float32)[None]
     feeds = {"x": row, "u": -row, "first": np.array(True)}
@@ -35,6 +37,7 @@ def test_inputs_made_for_a_fused_operator_have_the_name_of_its_part(tmp_path: Pa
         [heads] y = com.microsoft.Attention <num_heads = 2> (d, e, b)
     }"""
     constants = {**CONSTANTS, "w": np.eye(8, 24, dtype=np.int8), "b": np.zeros(24, np.float32)}
+    needs_node_names()
     path = write_model(tmp_path / "m.onnx", text, constants, imports='"com.microsoft" : 1')
     report = convert_qat_model(path, tmp_path / "out" / "m")
     assert [e.detail.split("'")[1] for e in report.refused] == ["heads (query)", "heads (softmax)"]

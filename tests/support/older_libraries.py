@@ -30,6 +30,14 @@ def needs_opset(opset: int) -> None:
         _skip("onnx", f"knows opset {newest} at most; the source is of opset {opset}")
 
 
+def needs_node_names() -> None:
+    """Skip when onnx's parser does not take a node's name in the text of a model."""
+    try:
+        onnx.parser.parse_graph("g (float x) => (float y) { [named] y = Relu(x) }")
+    except onnx.parser.ParseError as error:
+        _skip("onnx", f"does not parse names of nodes: {str(error).splitlines()[0]}")
+
+
 def needs_kernels(model: onnx.ModelProto) -> None:
     """Skip when ONNX Runtime does not load the source: it does not know the opset, or has no kernel of an operator."""
     needs_opset(max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0))
