@@ -65,7 +65,7 @@ def founds(draw: st.DrawFn) -> tuple[Found, list[str]]:
         divergences=made,
         layers=(),
         accuracy={k: Accuracy(64, {"top-1": 58}) for k in ("source", *keys)},
-        warnings=draw(st.sampled_from([(), ("Judged by numbers only: the files were not held against it.",)])),
+        warnings=draw(st.sampled_from([(), ("Float model: its outputs are matched by their order.",)])),
         complete=draw(st.booleans()),
         not_judged=draw(st.sampled_from([(), (f"In deploy@a2, what makes '{names[0]}': nothing bounds it.",)])),
         max_drop=draw(st.sampled_from([None, -1.0, 0.5, 9.0])),

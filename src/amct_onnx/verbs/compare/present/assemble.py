@@ -106,6 +106,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     )
     if run.board is not None and not run.board.tensors:
         not_judged += run.board.not_judged
+    not_judged = (*_unverified(run.beside), *not_judged)
     run.stage("preparation of the data")
     doubts, warnings = _doubted(run, unreliable)
     run.stage("figures of each layer")
@@ -174,17 +175,17 @@ def _doubted(run: Run, unreliable: Doubt | None) -> tuple[tuple[Doubt, ...], tup
     if not guessed and run.max_drop is None:  # a user who says what may be lost knows what there is
         doubts.append(poor_source(run.job, run.results))
     recorded = run.ledger.origin is not None and run.ledger.origin.record is not None
-    warnings = (hints.untried, RECORDED if recorded else "", *_unverified(run.beside), *_of_float_model(run.job))
+    warnings = (hints.untried, RECORDED if recorded else "", *_of_float_model(run.job))
     return tuple(filter(None, doubts)), tuple(filter(None, warnings))
 
 
 def _unverified(beside: Beside) -> list[str]:
-    """What the verdict rests on when the files could not be held against the conversion."""
+    """What stays open when the files could not be held against the conversion."""
     if not beside.not_judged:
         return []
     return [
-        "Judged by numbers only: the files were not held against the conversion, so a change that this data does not "
-        f"show stays unseen ({beside.not_judged})."
+        f"whether the files are what the conversion writes: {beside.not_judged}. By numbers alone a change that this "
+        "data does not show, or that is smaller than a step, stays unseen."
     ]
 
 
