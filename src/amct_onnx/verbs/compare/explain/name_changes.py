@@ -41,7 +41,7 @@ def with_changes(
         more = f" Other than converted are also {names}{unnamed}."
     if shown is None:
         text = f"{change.text}{more}"
-        text += " With these data no number changes beyond noise." if judged else ""
+        text += " With these data the numbers alone do not tell it from quantization." if judged else ""
         here = (first.place, change.node)
         return Divergence(model, first.layer, first.index, change.cause, text, CONVERT_AGAIN, 0.0, 0.0, *here)
     if shown.index < first.index:  # the conversion itself is wrong before it
