@@ -48,9 +48,14 @@ def factor_of(node: ir.Node, index: int, constants: ConstantEvaluator) -> Array:
 
 def _constant_input(node: ir.Node, index: int, constants: ConstantEvaluator) -> tuple[str, Array]:
     value = node.inputs[index] if len(node.inputs) > index else None
-    if value is None or not constants.is_constant(value):
+    if value is None:
         raise FactorError(
-            f"Node '{node.name}' ({node.op_type}): its input '{value.name if value else index}' is not constant. "
+            f"Node '{node.name}' ({node.op_type}): its input {index}, a factor of the quantizer, is missing. Export "
+            "the model again."
+        )
+    if not constants.is_constant(value):
+        raise FactorError(
+            f"Node '{node.name}' ({node.op_type}): its input '{value.name}' is not constant. "
             "Export the model with fixed (frozen) quantizers."
         )
     return str(value.name), np.asarray(constants.array(value))

@@ -80,7 +80,7 @@ class _Reader:
             warn(
                 self._writer.edit.model,
                 f"Node '{node.name}' (Round) and the operators around it are almost a fake quantization: it {why}. "
-                "They stay float. Train with quantizers that have an integer zero point and at most 16 bits.",
+                "These operators stay. Train with quantizers that have an integer zero point and at most 16 bits.",
             )
 
     def _expressible(self, x: ir.Value, grid: Grid) -> Grid | str:
