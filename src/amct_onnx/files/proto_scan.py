@@ -43,7 +43,7 @@ def graph_without_large_tensors(source: SourceFile) -> bytes:
 
 
 def outermost_fields(source: SourceFile) -> set[tuple[int, int]]:
-    """Numbers and wire types of the outermost fields of a protobuf message; none of what is no such message."""
+    """Numbers and wire types of the outermost fields of a protobuf message; empty when the bytes are something else."""
     fields: set[tuple[int, int]] = set()
     scan, position = _Scan(source), 0
     try:

@@ -65,7 +65,7 @@ def infer_with_turns(model: ir.Model) -> None:
 
 
 def carried_values(model: ir.Model) -> list[ir.Value]:
-    """Of the bodies of Loop nodes the inputs that one turn gets from the turn before."""
+    """The inputs of Loop bodies that one turn gets from the turn before."""
     return [c.value for c in _carried(model)]
 
 

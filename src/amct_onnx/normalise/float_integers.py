@@ -54,7 +54,7 @@ class _Writer:
 
     @property
     def edit(self) -> GraphEditor:
-        """Of the model; made when something is to be written."""
+        """The editor of the model; it is made when something is to be written."""
         self._edit = self._edit or GraphEditor(self._model)
         return self._edit
 
@@ -63,7 +63,7 @@ class _Writer:
         if self._factors(node) is None:
             return  # the plan refuses it by name
         integers, kind = node.outputs[0], integer_type(node, self.constants)
-        # whoever else reads integers of 8 bits and one scale is another rule's
+        # other readers of 8-bit integers with one scale belong to another rule
         wanted = (UNEQUAL,) if self._array(node.inputs[1]).size == 1 and kind in EIGHT_BITS else (UNEQUAL, OTHER)
         readers = [use for use in integers.uses() if self._reading(node, use.node)[0] in wanted]
         for use in [u for u in readers if u.node.op_type in MEASURED]:

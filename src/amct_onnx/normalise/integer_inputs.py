@@ -81,7 +81,7 @@ def _quantize_whole_numbers(model: ir.Model, constants: ConstantEvaluator, edito
 
 
 def _factors_of(value: ir.Value | None, values: IntegerValues, depth: int = MAX_FACTORS) -> tuple[Span, float] | None:
-    """The whole numbers and the one number whose product a tensor is; None where it is no such product."""
+    """The integers and the scale whose product a tensor is; None when it is something else."""
     span = values.of(value)
     node = value.producer() if value is not None else None
     if span.whole:

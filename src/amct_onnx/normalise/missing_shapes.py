@@ -37,7 +37,7 @@ def infer_missing_shapes(model: ir.Model) -> None:
             value.shape = shape  # the interface stays as it was declared
         for value in unknown:
             if _is_made_up(value):
-                value.shape = None  # a made-up name of an axis is no knowledge of it
+                value.shape = None  # inference made up the name of an axis, whose size stays unknown
 
 
 def _lacks_type(node: ir.Node) -> bool:
