@@ -33,4 +33,11 @@ def test_no_two_names_are_shown_alike(names: list[str]) -> None:
 def test_long_names_are_short_unless_they_differ_in_their_middle() -> None:
     one, two, three = "a" * 400, "a" * 200 + "b" + "a" * 199, "c" * 400
     shown = distinct([one, two, three], limit=60)
-    assert len(shown[three]) == 60 and shown[one] != shown[two]
+    assert {len(text) for text in shown.values()} == {60} and "b" in shown[two] and "b" not in shown[one]
+
+
+def test_names_alike_at_both_ends_show_where_they_differ() -> None:
+    names = [f"/{'block/' * 20}stage_{i}/{'conv/' * 20}out" for i in range(3)]
+    for limit in (20, 28, 60):
+        for i, text in enumerate(distinct(names, limit).values()):
+            assert len(text) <= limit and f"/stage_{i}/" in text and text.endswith("out")

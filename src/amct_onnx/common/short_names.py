@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from os.path import commonprefix
 
 LIMIT = 60
 """Characters of a name in running text and in tables."""
+SEPARATORS = "/._"
+"""Of the parts of a name, the strongest first."""
 
 
 def middle_out(name: str, limit: int = LIMIT) -> str:
@@ -15,27 +17,68 @@ def middle_out(name: str, limit: int = LIMIT) -> str:
     if len(name) <= limit:
         return name
     size = limit * 2 // 3
-    head, tail = name[: limit - size - 1], name[-size:]
+    return f"{_head(name[: limit - size - 1])}…{_tail(name, size)}"
+
+
+def _head(head: str) -> str:
+    """Up to the last part that is whole, when most of it is left."""
     whole = re.match(r"(.*[/._])", head)
-    start = re.search(r"[/._]", tail)
-    if whole is not None and 2 * len(whole[1]) > len(head):
-        head = whole[1]
-    if start is not None and 2 * start.start() < len(tail):
-        tail = tail[start.start() :]
-    return f"{head}…{tail}"
+    return whole[1] if whole is not None and 2 * len(whole[1]) > len(head) else head
+
+
+def _tail(name: str, size: int) -> str:
+    """The end of a name, from a part's beginning on, when most of it is left."""
+    tail = name[-size:]
+    if name[-size - 1 : -size] == SEPARATORS[0]:
+        return tail
+    return next((tail[at:] for c in SEPARATORS if 0 <= 2 * (at := tail.find(c)) < size), tail)
+
+
+def _difference_kept(names: Sequence[str], limit: int) -> dict[str, str]:
+    """Names that are alike at both ends, each with the part where they begin to differ and with its end."""
+    common = len(commonprefix(list(names)))
+    made = {}
+    for name in names:
+        near = name[:common][-limit // 3 :]
+        back = next((len(near) - at for c in SEPARATORS if (at := near.rfind(c)) >= 0), min(2, common))
+        rest = name[common - back :]
+        tail = _tail(name, limit // 3)
+        head = _head(name[: limit // 6]) if limit >= LIMIT // 2 else ""
+        room = limit - len(head) - 2 - len(tail)
+        middle = rest[:room]
+        made[name] = f"{head}…{middle}…{tail}" if len(rest) > room + len(tail) + 1 else f"{head}…{rest}"
+    return made
 
 
 def distinct(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
-    """Every name as it is shown; no two names are shown alike: such ones keep more of their middle."""
+    """Every name as it is shown; no two names are shown alike: such ones show where they differ, or more of it all."""
     shown: dict[str, str] = {}
-    left = dict.fromkeys(names)
+    taken: set[str] = set()
+
+    def take(short: dict[str, str]) -> None:
+        """Keep the short forms that stand for one name only."""
+        for text, alike in _alike(short).items():
+            if len(alike) == 1 and text not in taken:
+                shown[alike[0]] = text
+                taken.add(text)
+
+    left = list(dict.fromkeys(names))
     while left:
         short = {name: middle_out(name, limit) for name in left}
-        alike = Counter(short.values())
-        shown |= {name: text for name, text in short.items() if alike[text] == 1}
-        left = {name: None for name in left if name not in shown}
-        limit *= 2
+        take(short)
+        for alike in _alike(short).values():
+            if alike[0] not in shown:
+                take(_difference_kept(alike, limit))
+        left = [name for name in left if name not in shown]
+        limit = limit * 3 // 2
     return shown
+
+
+def _alike(short: dict[str, str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, text in short.items():
+        groups.setdefault(text, []).append(name)
+    return groups
 
 
 def pieces(text: str, limit: int = LIMIT) -> list[tuple[str, str]]:

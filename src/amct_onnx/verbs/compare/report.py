@@ -22,7 +22,7 @@ class Verdict:
         headline: one sentence.
         sentences: what was found, most important first.
         advice: what to do, most useful first; empty when there is nothing to do.
-        brief: at most three sentences for a terminal: where, why, what to do.
+        brief: at most four sentences for a terminal: where, what it costs in accuracy, why, what to do.
     """
 
     level: str

@@ -12,12 +12,13 @@ from rich.cells import cell_len
 from amct_onnx.common.short_names import distinct
 from amct_onnx.verbs.compare.explain.doubts import Doubt, clipped_input, preparation
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
-from amct_onnx.verbs.compare.present.fitted import fitted
+from amct_onnx.verbs.compare.present.fitted import LIMITS, fitted, laid_out
 from amct_onnx.verbs.compare.present.screen import VERDICT_ROWS, verdict_lines
 from amct_onnx.verbs.compare.present.verdict import Found, verdict
 from amct_onnx.verbs.compare.report import Divergence, Metric, ModelEntry
 
 REST = "See also: all findings with -v, everything with --report FILE.html or --json."
+SHORT_REST = "See -v, --report, --json."
 DEVICES = ("reference", "a2", "310p", "310", "ascend950")
 DOUBTS = (
     preparation(
@@ -80,20 +81,61 @@ def test_any_verdict_takes_five_lines(drawn: tuple[Found, list[str]], width: int
     found, names = drawn
     said = verdict(found)
     texts = [said.headline, *said.brief, REST]
-    lines = verdict_lines(said, names, width, REST)
-    assert sum(map(len, lines)) <= VERDICT_ROWS
+    lines = verdict_lines(said, names, width, REST, SHORT_REST)
+    assert sum(map(len, lines)) <= VERDICT_ROWS and len(lines) == len(texts)
+    words = {w.strip("'\"()[],.;:?") for t in (*texts, SHORT_REST) for w in t.split()}
     for text, rows in zip(texts, lines, strict=True):
         assert all(cell_len(row) <= width for row in rows)
-        words = {w.strip("'\"()[],.;:") for w in text.split()}
-        for word in " ".join(rows).split():
-            core = word.strip("'\"()[],.;:")
-            assert core in words or "…" in core  # no word is split
-            if "…" in core[:-1] and len(core) > 1:
-                start, _, end = core.partition("…")
-                assert len([n for n in names if n.startswith(start) and n.endswith(end)]) <= 1  # none looks like it
+        shown = " ".join(rows)
+        assert shown.count("(") == shown.count(")")
+        for word in {w.strip("'\"()[],.;:?") for w in shown.split()} - words - {"…"}:  # else no word is split
+            parts = word.split("…")
+            assert len(parts) > 1 and any(n.startswith(parts[0]) and n.endswith(parts[-1]) for n in words), word
+        assert rows or text.startswith("Where: ") or text == REST
+        if text.startswith("Why: ") and "12.3 LSB" in text:
+            assert "differs by 12.3 LSB on average in channel 7" in shown
+    assert " ".join(sum(lines, [])).endswith((REST, SHORT_REST))
     assert said.level != "noise" or not found.doubts
     if found.doubts:
         assert found.doubts[0].headline in said.headline
+
+
+STAGES = [f"/model/backbone/stages/stage_{i}/block_3/projection/inner" for i in range(6)]
+"""Names of 56 characters, alike at both ends."""
+
+
+@pytest.mark.parametrize("size", [10, 40, 78, 400])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_fact_stands_and_two_names_stay_different(size: int, width: int) -> None:
+    stems = [f"/n{i}" for i in range(6)] if size == 10 else [s[-30:] if size == 40 else s for s in STAGES]
+    names = [f"{s}{'/part' * ((size - len(s) - 5) // 5)}/{op}" for s in stems for op in ("Conv", "Relu")]
+    layer, node = names[6], names[5]
+    texts = [
+        f"deploy@a2 goes wrong before layer '{layer}' (node-replaced: '{node}').",
+        f"Where: before layer 3, '{layer}' ({node}).",
+        "Accuracy: deploy@a2 loses 5.83 points of top-1, limit 1; top-1 99.2 % → 93.4 %.",
+        f"Why: '{node}' is Relu in the source and Neg in the deploy model. Its neighbours are as they were.",
+        "What to do: Convert the source again, and use the models as they were written.",
+        REST,
+    ]
+    headline, _, accuracy, why, todo, rest = (
+        " ".join(rows) for rows in laid_out(texts, width, VERDICT_ROWS, names, SHORT_REST)
+    )
+    assert headline.startswith("deploy@a2 goes wrong before layer '") and headline.endswith(".")
+    assert "loses 5.83 points of top-1, limit 1" in accuracy
+    assert "' is Relu in the source and Neg in the deploy model." in why
+    assert todo.startswith("What to do: Convert the source") and f"{todo}{rest}".endswith((SHORT_REST, REST))
+    told = [t.split("'")[1] for t in (headline, why)]
+    assert all(name in {n for limit in LIMITS for n in distinct(names, limit).values()} for name in told)
+    assert told[0].endswith("Conv") and told[1].endswith("Relu")
+    assert ("n3/" if size == 10 else "_3/") in told[0] and ("n2/" if size == 10 else "_2/") in told[1]
+
+
+def test_no_bracket_and_no_quotation_stays_open() -> None:
+    text = "Why: one (two three four) five 'six seven eight nine ten' eleven, twelve."
+    for width in range(12, 60):
+        (line,) = fitted(text, width, 1)
+        assert line.count("(") == line.count(")") and line.count("'") % 2 == 0, line
 
 
 @pytest.mark.parametrize("rows", [1, 2])

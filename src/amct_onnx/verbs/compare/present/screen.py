@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
@@ -79,22 +79,28 @@ def _verdict(report: CompareReport, width: int, *, verbose: bool, page: str | No
     """The last thing on the screen, ``VERDICT_ROWS`` lines at most: headline, where, why, what to do, the rest."""
     rest = [] if verbose else ["all findings with -v"]
     rest.append(f"everything in {page}" if page else "everything with --report FILE.html or --json")
-    names = [layer.name for layer in report.layers]
-    for index, lines in enumerate(verdict_lines(report.verdict, names, width, f"See also: {', '.join(rest)}.")):
+    brief = f"See {'' if verbose else '-v, '}{page or '--report, --json'}."
+    shown_nodes = (n for layer in report.layers for n in (*layer.source_nodes, *layer.deploy_nodes))
+    names = dict.fromkeys([*(layer.name for layer in report.layers), *(n.name for n in shown_nodes)])
+    for index, lines in enumerate(verdict_lines(report.verdict, names, width, f"See also: {', '.join(rest)}.", brief)):
         for line in lines:
             yield Text(line, style="" if index else STYLES[report.verdict.level])
 
 
-def verdict_lines(verdict: Verdict, names: Sequence[str], width: int, rest: str) -> list[list[str]]:
-    """The lines of each sentence, the headline's first.
+def verdict_lines(
+    verdict: Verdict, names: Iterable[str], width: int, rest: str, brief_rest: str = ""
+) -> list[list[str]]:
+    """The lines of each sentence, the headline's first; none for a sentence that others leave no room.
 
     Args:
         verdict: of the report.
-        names: of the layers.
+        names: of layers and nodes.
         width: columns of the screen.
         rest: the last sentence.
+        brief_rest: the same where lines are short.
     """
-    return laid_out([shown(t) for t in (verdict.headline, *verdict.brief, rest)], width, VERDICT_ROWS, names)
+    texts = [shown(t) for t in (verdict.headline, *verdict.brief, rest)]
+    return laid_out(texts, width, VERDICT_ROWS, names, shown(brief_rest))
 
 
 def _changed_answers(flips: FlippedSamples) -> str:

@@ -33,8 +33,8 @@ WITNESS_ADVICE = (
 )
 NODES = ("node-missing", "node-added", "node-replaced")
 """Causes that a node's name tells best."""
-MAX_BRIEF = 3
-"""Sentences below the headline on a terminal: where, why, what to do."""
+MAX_BRIEF = 4
+"""Sentences below the headline on a terminal: where, what it costs, why, what to do."""
 NAMED_MODELS = 2
 """Models that a headline names; of more it tells the number."""
 NAMED = 5
@@ -138,9 +138,10 @@ def _doubted(found: Found, level: str, headline: str, lines: list[str]) -> tuple
 
 def _of_models(found: Found) -> tuple[str, str, list[str]]:
     """The level, its sentence and the lines below it: the first of fault, loss, board, and rounding that there is."""
-    if found.faults:
-        return _of_faults(found.faults, len(found.models) - 1)
     drops = _too_large(found)
+    if found.faults:
+        level, headline, (where, *lines) = _of_faults(found.faults, len(found.models) - 1)
+        return level, headline, [where, _cost(found, drops), *lines]
     if drops:
         why = "Why: no layer errs more than quantization explains: the source itself does not bear its quantization."
         todo = "What to do: train longer with quantization, or leave the layers with the largest errors float."
@@ -162,6 +163,21 @@ def _of_models(found: Found) -> tuple[str, str, list[str]]:
         return NOISE, f"No fault found. {who} {follow} the source as closely as {arithmetic}{kept}.", []
     give = "gives" if one else "give"
     return EQUAL, f"No fault found. {who} {give} the source's results up to the last bits of float{kept}.", []
+
+
+def _cost(found: Found, drops: Sequence[str]) -> str:
+    """What a fault costs in accuracy, and how much may be lost; "" without labels and evaluator."""
+    kept = _kept(found.models).removeprefix(": ")
+    if not kept:
+        return ""
+    if drops:
+        return f"Accuracy: {', '.join(drops)}; {kept}."
+    limit = "" if found.max_drop is None else f", limit of a loss {_points(found.max_drop)}"
+    return f"Accuracy: {kept}{limit}."
+
+
+def _points(number: float) -> str:
+    return f"{number:g} {'point' if number == 1 else 'points'}"
 
 
 def _of_faults(faults: Sequence[Divergence], models: int) -> tuple[str, str, list[str]]:
@@ -209,7 +225,7 @@ def _kept(models: Sequence[ModelEntry]) -> str:
     after = texts[1:]
     if len(set(after)) == 1:
         return f": {metrics[0].name} {texts[0]} → {after[0]}"
-    named = ", ".join(f"{t} ({m.key})" for t, m in zip(after, models[1:], strict=True))
+    named = ", ".join(f"{m.key} {t}" for t, m in zip(after, models[1:], strict=True))
     return f": {metrics[0].name} {texts[0]} → {named}"
 
 
@@ -225,7 +241,7 @@ def _too_large(found: Found) -> list[str]:
             before, after = found.models[0].metrics[0], model.metrics[0]
             points = (before.value - after.value) * (100 if before.total else 1)
             if points > found.max_drop:
-                lost.append(f"{model.key} loses {points:.3g} points of {before.name}; {found.max_drop:g} are allowed")
+                lost.append(f"{model.key} loses {points:.3g} points of {before.name}, limit {found.max_drop:g}")
     return lost
 
 
@@ -256,10 +272,9 @@ def _too_few(found: Found) -> str:
         f"{_models(who)} {'loses' if len(who) == 1 else 'lose'} {100 * low:.3g} to {100 * high:.3g} points"
         for (low, high), who in open_losses.items()
     )
-    points = "point" if limit == 1 else "points"
     noun = "sample is" if samples == 1 else "samples are"
     return (
-        f"{samples:,} {noun} too few to tell a loss of {limit:g} {points} of top-1 (95 % intervals: {bounds}). "
+        f"{samples:,} {noun} too few to tell a loss of {_points(limit)} of top-1 (95 % intervals: {bounds}). "
         f"About {float(f'{needed:.1e}'):,.0f} would do."
     )
 
