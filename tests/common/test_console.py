@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from amct_onnx.common.console import (
     MAX_ROWS,
     PLAIN_WIDTH,
+    Names,
     Text,
     _SafeConsole,
     command_lines,
@@ -67,6 +68,32 @@ def test_a_long_name_ends_behind_its_parts() -> None:
         console.print(table)
     lines = [line.split("│")[2].strip() for line in held.get().splitlines() if line.startswith("│")]
     assert lines == ["/stages.2/blocks.11/", "self_attention/", "QuantizeLinear_17"]
+
+
+@pytest.mark.parametrize("size", [10, 40, 78, 400])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_name_takes_two_lines_of_a_table_and_none_looks_like_another(size: int, width: int) -> None:
+    whole = [f"/model{'/stage.block' * (size // 12)}_{i}/{'part_' * max(0, size // 5 - 4)}Conv" for i in range(12)]
+    names, figures = Names(whole), ("Model", "Mean LSB", "SQNR dB")
+    table = table_of("#", "Layer", *figures, whole=("#", *figures))
+    for i, name in enumerate(whole):
+        table.add_row(str(i), names.cell(name, "bold"), "deploy@ascend950", "0.000846", "")
+    console = _SafeConsole(file=io.StringIO(), width=width)
+    with console.capture() as held:
+        console.print(table)
+    shown: dict[int, str] = {}
+    for line in held.get().splitlines():
+        if line.startswith("│"):
+            number, part = (cell.strip() for cell in line.split("│")[1:3])
+            if number:
+                rows = 0
+                shown[len(shown)] = ""
+            rows += 1
+            shown[len(shown) - 1] += part
+            assert rows <= 2
+        assert len(line) <= width
+    assert len(shown) == len(set(shown.values())) == 12
+    assert all(text == name or "…" in text for text, name in zip(shown.values(), whole, strict=True))
 
 
 def test_table_without_rows_is_left_out() -> None:

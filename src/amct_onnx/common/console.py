@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 from typing import Any, TextIO, TypeVar
 
 import rich.text
@@ -17,6 +18,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 
 from amct_onnx.common.plain_text import escaped, shown
+from amct_onnx.common.short_names import LIMIT, distinct
 
 PLAIN_WIDTH = 10_000
 """Columns when the output is not a terminal and COLUMNS says nothing, so that names stay whole."""
@@ -25,6 +27,10 @@ HTML_WIDTH = 110
 HTML_FORMAT = '<pre style="font-family:monospace;line-height:1.2;overflow-x:auto">{code}</pre>'
 PART = re.compile(r".+?(?:(?<=[/._:@…\\-])(?=\w)|(?<=[a-z])(?=[A-Z])|\s+|$)")
 """A part of a long name, with the separator behind it: of a path, of snake_case or CamelCase."""
+NAME_LINES = 2
+"""Lines that a name takes in a table."""
+NAME_LIMITS = (LIMIT, 50, 42, 36, 30, 26, 22, 18, 14, 10)
+"""Characters of a name in a table, tried in turn."""
 MAX_ROWS = 30
 """Rows of a table that still fit on a screen or two."""
 Row = TypeVar("Row")
@@ -48,6 +54,46 @@ class Text(rich.text.Text):
             return super().wrap(console, width, **options)
         broken = Lines(part for line in self.split(allow_blank=True) for part in line.divide(_ends(line.plain, width)))
         return Lines(lines for part in broken for lines in part.wrap(console, width, **options))
+
+
+class Names:
+    """The names in a table: each takes ``NAME_LINES`` lines of its cell at most, and no two look alike.
+
+    Args:
+        names: all of the table.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        known = list(names)
+        self._short = cache(lambda limit: distinct(known, limit))
+
+    def cell(self, name: str, style: str = "") -> Text:
+        """What the table holds of one of them."""
+        return _Name(lambda limit: self._short(limit)[name], style)
+
+
+class _Name(Text):
+    """A name that is as long as the lines of its cell allow.
+
+    Args:
+        short: the name in so many characters.
+        style: of it.
+    """
+
+    def __init__(self, short: Callable[[int], str], style: str = "") -> None:
+        super().__init__(short(LIMIT), style)
+        self._short = short
+
+    def wrap(self, console: Console, width: int, **options: Any) -> Lines:
+        """In the longest form that fits."""
+        forms = (Text(self._short(limit), self.style) for limit in NAME_LIMITS)
+        made = (form.wrap(console, width, **options) for form in forms)
+        lines = next(made)
+        for shorter in made:
+            if len(lines) <= NAME_LINES:
+                break
+            lines = shorter
+        return lines
 
 
 def _ends(line: str, width: int) -> list[int]:

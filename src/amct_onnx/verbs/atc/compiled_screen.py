@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
-from amct_onnx.common.short_names import distinct
+from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
 from amct_onnx.verbs.atc.compiled_layers import CompiledReport
 
 REMEDY = (
@@ -19,11 +18,11 @@ def parts(report: CompiledReport, width: int, *, everything: bool = False) -> It
     headers = ("Layer", "Operator", "Deploy model", "Compiled", "Compiled as", "Fused with")
     table = table_of(*headers, whole=("Operator", "Deploy model", "Compiled"))
     rows, rest = rows_that_matter(report.layers, lambda r: not r.as_intended, everything=everything)
-    names = distinct(layer.name for _, layer in rows)
+    names = Names(layer.name for _, layer in rows)
     for _, layer in rows:
         style = "green" if layer.as_intended else "red"
         table.add_row(
-            Text(names[layer.name]),
+            names.cell(layer.name),
             layer.op_type,
             layer.intended,
             Text(layer.compiled, style=style),

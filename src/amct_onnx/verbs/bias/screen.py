@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
-from amct_onnx.common.short_names import distinct
+from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
 from amct_onnx.plan.ledger import BiasError
 from amct_onnx.verbs.bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasEntry, BiasReport
 
@@ -24,7 +23,7 @@ def parts(report: BiasReport, width: int, *, everything: bool = False) -> Iterat
     columns = COLUMNS if width >= WIDE else NARROW_COLUMNS
     table = table_of("Layer", *columns, whole=columns)
     rows, rest = rows_that_matter(report.layers, _weight, everything=everything)
-    names = distinct(entry.name for _, entry in rows)
+    names = Names(entry.name for _, entry in rows)
     for _, entry in rows:
         before = entry.before
         cells: dict[str, str | Text] = {
@@ -35,7 +34,7 @@ def parts(report: BiasReport, width: int, *, everything: bool = False) -> Iterat
             "Channel": "-" if before is None else str(before.worst_channel),
             "After (steps)": _steps(entry.after),
         }
-        table.add_row(Text(names[entry.name]), *(cells[c] for c in columns))
+        table.add_row(names.cell(entry.name), *(cells[c] for c in columns))
     yield table
     if rest:
         yield rest

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
-from amct_onnx.common.short_names import distinct
+from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
 from amct_onnx.verbs.check.report import ERROR, NOTE, SEVERITIES, WARNING, CheckReport, Finding
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "cyan"}
@@ -25,13 +24,13 @@ def parts(report: CheckReport, width: int, *, everything: bool = False) -> Itera
         more = [*(["Products"] if wide else []), *(["CANN"] if partly else [])]
         table = table_of("Severity", "Rule", *places, "Finding", *more, whole=("Severity", "Rule"))
         rows, rest = rows_that_matter(report.findings, lambda f: -SEVERITIES.index(f.severity), everything=everything)
-        names = distinct(n for _, f in rows for n in (f.node, f.tensor))
+        names = Names(n for _, f in rows for n in (f.node or "-", f.tensor or "-"))
         for _, finding in rows:
             products = "all" if finding.products == report.products else ", ".join(finding.products)
             table.add_row(
                 Text(finding.severity, style=STYLES[finding.severity]),
                 finding.rule,
-                *(Text(names[p] or "-") for p in _places(finding, wide=wide)),
+                *(names.cell(p or "-") for p in _places(finding, wide=wide)),
                 Text(finding.detail),
                 *([products] if wide else []),
                 *(["all" if finding.cann == report.cann else ", ".join(finding.cann)] if partly else []),

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from amct_onnx.common.console import Part, Text, command_lines, rows_that_matter, table_of
-from amct_onnx.common.short_names import distinct
+from amct_onnx.common.console import Names, Part, Text, command_lines, rows_that_matter, table_of
 from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.check.report import ERROR, WARNING
@@ -26,8 +25,8 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
     yield _layers([entry for _, entry in rows], wide=width >= WIDE)
     if rest:
         yield rest
-    for entry in report.refused:
-        yield Text(f"{entry.name}: {entry.detail}. {entry.remedy}")
+    reasons = [f"'{entry.name}': {entry.detail}. {entry.remedy}" for entry in report.refused]
+    yield from map(Text, reasons if everything else first_of_each_kind(reasons))
     actions = Counter(r.action for r in report.residuals)
     if actions:
         yield "Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items()))
@@ -96,11 +95,11 @@ def _layers(entries: Sequence[LayerEntry], *, wide: bool) -> Table:
     """One row per entry; a verdict is never cut, or two would look alike."""
     columns = ("Operator", *(["Granularity"] if wide else []), "scale_d", "offset_d", "Verdict")
     table = table_of("Layer", *columns, whole=columns)
-    names = distinct(entry.name for entry in entries)
+    names = Names(entry.name for entry in entries)
     for entry in entries:
         converted = entry.verdict == CONVERTED
         table.add_row(
-            Text(names[entry.name]),
+            names.cell(entry.name),
             entry.op_type,
             *([entry.granularity or "-"] if wide else []),
             "-" if entry.scale_d is None else f"{entry.scale_d:.9g}" if wide else f"{entry.scale_d:.4g}",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
-from amct_onnx.common.short_names import distinct
+from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
 
 if TYPE_CHECKING:
     from amct_onnx.device.facts import LayerFacts
@@ -36,7 +35,7 @@ def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterat
         return (count.saturated or 0) / count.values if count and count.values else 0
 
     rows, rest = rows_that_matter(result.layers, saturation, everything=everything)
-    names = distinct(layer.name for _, layer in rows)
+    names = Names(layer.name for _, layer in rows)
     for _, layer in rows:
         count = counts.get(layer.name)
         cells = {
@@ -48,7 +47,7 @@ def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterat
             "Saturated": share(count.saturated, count.values) if count else "-",
             "Ties": share(count.ties, count.values) if count else "-",
         }
-        table.add_row(Text(names[layer.name]), *(cells[c] for c in columns))
+        table.add_row(names.cell(layer.name), *(cells[c] for c in columns))
     yield table
     if rest:
         yield rest

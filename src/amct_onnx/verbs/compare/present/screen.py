@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Part, Text, rows_that_matter, table_of
+from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
 from amct_onnx.common.plain_text import shown
-from amct_onnx.common.short_names import distinct
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.fitted import laid_out
@@ -156,11 +155,12 @@ def _metric(metric: Metric | None) -> str:
 def _outputs(report: CompareReport, shown: tuple[str, ...]) -> Table:
     columns = ("Model", *shown, "Same top-1")
     table = table_of("Output", *columns, whole=columns)
+    names = Names(output.name for output in report.outputs)
     for output in report.outputs:
         for difference in output.differences:
             same = difference.top1_agreement
             last = NOTHING if same is None else f"{same:.2%}"
-            table.add_row(Text(output.name, overflow="fold"), difference.model, *_figures(difference, shown), last)
+            table.add_row(names.cell(output.name), difference.model, *_figures(difference, shown), last)
     return table
 
 
@@ -176,11 +176,11 @@ def _layers(report: CompareReport, shown: tuple[str, ...], *, everything: bool) 
         return math.inf if index in first else max(errors, default=0)
 
     rows, rest = rows_that_matter(range(len(report.layers)), weight, everything=everything)
-    names = distinct(report.layers[index].name for index, _ in rows)
+    names = Names(report.layers[index].name for index, _ in rows)
     for index, _ in rows:
         layer = report.layers[index]
         counts = {c.model: c for c in layer.counts}
-        name = Text(names[layer.name], style="bold yellow" if index in first else "")
+        name = names.cell(layer.name, "bold yellow" if index in first else "")
         what = "int8" if layer.verdict == CONVERTED else f"float: {layer.reason}"
         for position, d in enumerate(layer.differences):
             head = (str(index + 1), name, what) if position == 0 else ("", "", "")
@@ -216,9 +216,10 @@ def _number(value: float | None, form: str) -> str:
 def _board(board: BoardResult, shown: tuple[str, ...]) -> Table:
     columns = ("Tensor", "Feeds", *shown)
     table = table_of("Board: layer", *columns, whole=columns)
+    names = Names(tensor.layer for tensor in board.tensors)
     for tensor in board.tensors:
         table.add_row(
-            Text(tensor.layer, overflow="fold"),
+            names.cell(tensor.layer),
             tensor.tensor,
             str(tensor.feeds),
             *_figures(tensor.difference, shown),
