@@ -39,7 +39,9 @@ REF = "#/$defs/{name}"
 
 def schema_of(report: type[JsonReport]) -> dict[str, Any]:
     """The JSON Schema of a report."""
-    (root,), parts = msgspec.json.schema_components([report], ref_template=REF)
+    (root,), parts = msgspec.json.schema_components(
+        [report], ref_template=REF, schema_hook=lambda cls: {"type": "array"}
+    )
     known = {cls.__name__: cls for cls in _dataclasses(report)}
     for name in list(parts):
         parts.update(_complete(parts[name], known[name]))
@@ -65,6 +67,8 @@ def _complete(schema: dict[str, Any], cls: type) -> dict[str, Any]:
     """The schema of one dataclass as it is written, and of what its properties need; changes ``schema``."""
     more: dict[str, Any] = {}
     properties = schema["properties"]
+    for name in getattr(cls, "JSON_NOT", ()):
+        del properties[name]
     for name in getattr(cls, "JSON_ALSO", ()):
         made = inspect.getattr_static(cls, name)
         (part,), needed = msgspec.json.schema_components(

@@ -10,9 +10,8 @@ TYPE_CHECKING = False  # as good as typing's for type checkers, without its impo
 if TYPE_CHECKING:
     from typing import Any
 
-    import onnxruntime
-
     from amct_onnx.common.log import set_logging_level
+    from amct_onnx.common.onnxruntime_session import AMCT_SO
     from amct_onnx.data.images import ImageOptions
     from amct_onnx.data.open_data import open_data
     from amct_onnx.data.source import DataSource
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from amct_onnx.verbs.doctor.doctor import doctor
     from amct_onnx.verbs.doctor.report import DoctorReport
     from amct_onnx.verbs.simulate.simulate import Simulation, simulate
-
-    AMCT_SO: onnxruntime.SessionOptions
 
 __version__ = "0.2.0"
 __all__ = [

@@ -17,5 +17,5 @@ def test_input_shape_notation() -> None:
 @pytest.mark.parametrize("text", ["x", "x:1,a", "x:-1,3", ":1", "x:0", "x:1;x:1"])
 def test_other_notation_is_refused(text: str) -> None:
     for error in (DataError, SettingError):
-        with pytest.raises(error, match="--input_shape"):
+        with pytest.raises(error, match="^input_shape: "):
             parse_input_shape(text, error)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import amct_onnx
-from amct_onnx.common.shown_report import MAX_HTML
+from amct_onnx.common.shown_report import MAX_HTML, MAX_REPR
 from support.small_models import qdq_model
 
 
@@ -22,7 +22,17 @@ def report(tmp_path: Path) -> amct_onnx.ConversionReport:
 def test_repr_is_the_summary(report: amct_onnx.ConversionReport) -> None:
     assert repr(report) == f"<ConversionReport: {report.summary()}>"
     assert repr(report.check).startswith("<CheckReport: Check for ")
-    assert repr(amct_onnx.doctor(feeds=1)).startswith("<DoctorReport: The built-in u8s8 model")
+    examined = amct_onnx.doctor(feeds=1)
+    assert repr(examined).startswith("<DoctorReport: The built-in u8s8 model")
+    assert len(repr(replace(examined, model="m" * 80 + " of much data" * 90))) < MAX_REPR + 20
+
+
+def test_a_call_of_atc_is_shown(report: amct_onnx.ConversionReport) -> None:
+    command = amct_onnx.atc_command(report.deploy_model, "310P", input_shape="x:2,3")
+    screen = io.StringIO()
+    Console(file=screen, width=90).print(command)
+    for shown in (screen.getvalue(), command._repr_html_()):
+        assert "--framework=5" in shown and "--soc_version=" in shown and command.hints[-1].split()[-1] in shown
 
 
 def test_a_console_of_the_user_shows_the_table_without_reading_markup(report: amct_onnx.ConversionReport) -> None:

@@ -88,7 +88,7 @@ def test_data_that_a_board_is_not_fed_are_refused() -> None:
         opened(PIXELS.transpose(0, 3, 1, 2), file)
     Path("photos").mkdir()
     Image.fromarray(PIXELS[0]).save("photos/0.png")
-    with pytest.raises(DataError, match="image_scale"):
+    with pytest.raises(DataError, match=r"ImageOptions\.scale"):
         opened("photos", file, images=ImageOptions(mean=(0.5,)))
     with pytest.raises(DataError, match="video decoder"):
         opened("photos", config("YUV420SP_U8", name="video.cfg"))

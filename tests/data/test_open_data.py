@@ -363,7 +363,7 @@ def test_raw_numbers_of_a_narrower_type() -> None:
     with pytest.raises(DataError, match="does not hold every int32"):
         list(open_data("d.bin", TABLE, input_shape="x:4,3", input_type="x:int32"))
     for text in ("uint8", "x:byte", ":uint8"):
-        with pytest.raises(DataError, match="--input_type"):
+        with pytest.raises(DataError, match="input_type"):
             parse_input_type(text)
     with pytest.raises(DataError, match="no input 'z'"):
         list(open_data("d.bin", TABLE, input_shape="x:4,3", input_type="z:uint8"))

@@ -62,7 +62,7 @@ def test_states_are_cut_along_their_axis_or_taken_whole(tmp_path: Any) -> None:
     path = qdq_model(unnamed)
     with_state(path, None)
     amct_onnx.convert_qat_model(path, "u")
-    with pytest.raises(amct_onnx.DataError, match=r"5 in 'x', 2 in 'h'.*--batch_size 0"):
+    with pytest.raises(amct_onnx.DataError, match=r"5 in 'x', 2 in 'h'.*batch_size 0"):
         amct_onnx.compare(path, "u", data)
     report = amct_onnx.compare(path, "u", [data, data], batch_size=0)
     assert (report.samples, report.verdict.level) == (2, "noise")

@@ -34,7 +34,7 @@ def test_record_of_another_tool_is_kept(text: str, tmp_path: Path, capsys: pytes
     source, record = qdq_model(tmp_path), tmp_path / "record.txt"
     record.write_text(text)
     with pytest.raises(
-        OutputError, match="record.txt: exists and was not written by a conversion.*Give --record_file another path"
+        OutputError, match="record.txt: exists and was not written by a conversion.*Give record_file another path"
     ):
         amct_onnx.convert_qat_model(source, tmp_path / "out" / "m", record)
     assert main(["convert", "--model", str(source), "--save_path", str(tmp_path / "m"), "--record_file", str(record)])

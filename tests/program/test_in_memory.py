@@ -125,6 +125,13 @@ def test_simulate_and_doctor_take_arrays(tmp_path: Path) -> None:
     assert amct_onnx.simulate(report.deploy_model, x, "one").feeds == 1
     amct_onnx.simulate(report.deploy_model, "x.npy", "two")
     names = [p.relative_to("one") for p in Path("one").rglob("*.npy")]
+    before = sorted(p.name for p in Path().iterdir())
     assert names and all((Path("one") / n).read_bytes() == (Path("two") / n).read_bytes() for n in names)
+    held = amct_onnx.simulate(report.deploy_model, x)
+    assert held.feeds == 1 and held.folder == "" and sorted(p.name for p in Path().iterdir()) == before
+    (outputs,) = held.outputs
+    for name, array in outputs.items():
+        assert np.array_equal(array, np.load(Path("one") / next(n for n in names if name in n.name)))
+    assert held.summary().endswith("outputs in memory") and "outputs" not in held.to_dict()
     assert amct_onnx.doctor(path, x).data == "arrays in memory"
     assert amct_onnx.atc_command(report.deploy_model, "310P", input_shape="x:2,3").words[0] == "atc"

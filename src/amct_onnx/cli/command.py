@@ -14,7 +14,7 @@ from amct_onnx.cli.limits import check_limits, limit_met
 from amct_onnx.cli.parser import VERBS, Help, Parser
 from amct_onnx.cli.streams import drop_stdout, prepare_streams, say_last
 from amct_onnx.common.plain_text import shown
-from amct_onnx.errors import AmctError
+from amct_onnx.errors import AmctError, command_line
 
 
 def parser_of(wanted: Collection[str] = tuple(VERBS)) -> argparse.ArgumentParser:
@@ -47,6 +47,11 @@ def run_command(argv: Sequence[str] | None) -> int:
     Raises:
         KeyboardInterrupt: A signal asked it to end.
     """
+    with command_line():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     prepare_streams()
     words = sys.argv[1:] if argv is None else argv
     parser = parser_of([w for w in words if not w.startswith("-")][:1])

@@ -26,10 +26,12 @@ class JsonReport:
         SCHEMA_VERSION: the document's first value.
         JSON_ALSO: names of properties, and of methods without arguments, that the document holds behind the fields. Any
             dataclass may have such a list.
+        JSON_NOT: names of fields that it does not hold: arrays.
     """
 
     SCHEMA_VERSION: ClassVar[int]
     JSON_ALSO: ClassVar[tuple[str, ...]] = ()
+    JSON_NOT: ClassVar[tuple[str, ...]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values: no NaN, no infinity. The verb's page in docs/ describes them."""
@@ -37,8 +39,9 @@ class JsonReport:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass as plain JSON values, and what its ``JSON_ALSO`` names."""
-    values = {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    """The fields of a dataclass as plain JSON values, less ``JSON_NOT``, and what its ``JSON_ALSO`` names."""
+    left_out = getattr(value, "JSON_NOT", ())
+    values = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.name not in left_out}
     for name in getattr(value, "JSON_ALSO", ()):
         also = getattr(value, name)
         values[name] = plain(also() if callable(also) else also)

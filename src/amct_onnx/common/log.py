@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amct_onnx.common.plain_text import shown
-from amct_onnx.errors import SettingError
+from amct_onnx.errors import SettingError, as_typed
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FILE = Path("amct_log") / "amct_onnx.log"
@@ -28,7 +28,7 @@ else:
 
 class _ModuleLogger(_Adapter):
     def process(self, msg: object, kwargs: object) -> tuple[str, object]:  # type: ignore[override]
-        return f"[AMCT]:[{(self.extra or {})['module_name']}]: {msg}", kwargs
+        return f"[AMCT]:[{(self.extra or {})['module_name']}]: {as_typed(str(msg))}", kwargs
 
 
 class _LineFormatter(logging.Formatter):

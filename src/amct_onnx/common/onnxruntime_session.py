@@ -66,7 +66,17 @@ def open_session(
     return ort.InferenceSession(model, options, providers=[(CPU, dict(cpu_options or {}))])
 
 
-AMCT_SO = ort.SessionOptions()
+class SessionOptions(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no types
+    """onnxruntime's, under a name that type checkers know."""
+
+    graph_optimization_level: ort.GraphOptimizationLevel
+    execution_order: ort.ExecutionOrder
+    intra_op_num_threads: int
+    inter_op_num_threads: int
+    log_severity_level: int
+
+
+AMCT_SO = SessionOptions()
 """Session options under which Q/DQ and fake-quant models give their true numbers."""
 AMCT_SO.graph_optimization_level = PINNED_LEVEL
 AMCT_SO.execution_order = GRAPH_ORDER

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from abc import abstractmethod
+import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
@@ -13,12 +14,14 @@ from amct_onnx.common.json_values import JsonReport
 if TYPE_CHECKING:
     from amct_onnx.common.console import Laid, Part
 
+MAX_REPR = 250
+"""Characters of the summary in a repr."""
 MAX_HTML = 64_000
 """Characters that a report puts into the cell of a notebook."""
 
 
-class ShownReport(JsonReport):
-    """A report that rich and notebooks show as the command line does.
+class Shown(ABC):
+    """A result that rich and notebooks show as the command line does.
 
     Attributes:
         SCREEN: module whose ``parts`` draws it. It is imported when a report is shown: rich takes its time.
@@ -31,8 +34,8 @@ class ShownReport(JsonReport):
         """The result in a sentence or two."""
 
     def __repr__(self) -> str:
-        """Class and summary: a report may hold 100,000 scales."""
-        return f"<{type(self).__name__}: {self.summary()}>"
+        """Class and the beginning of the summary: a report may hold 100,000 scales."""
+        return f"<{type(self).__name__}: {textwrap.shorten(self.summary(), MAX_REPR, placeholder=' …')}>"
 
     def __rich__(self) -> Laid:
         """For ``rich.print``."""
@@ -50,3 +53,7 @@ class ShownReport(JsonReport):
     def _parts(self, width: int) -> Iterable[Part]:
         parts: Iterable[Part] = import_module(self.SCREEN).parts(self, width)
         return parts
+
+
+class ShownReport(Shown, JsonReport):
+    """A report that is a JSON document as well."""

@@ -54,4 +54,4 @@ class PlanSettings:
             ("act_matmul", ACT_MATMUL),
         ):
             if getattr(self, name) not in known:
-                raise SettingError(f"{name} is {getattr(self, name)!r}. Use one of {', '.join(known)}.")
+                raise SettingError(f"--{name} is '{getattr(self, name)}'. Use one of {', '.join(known)}.")

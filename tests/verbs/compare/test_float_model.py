@@ -106,6 +106,6 @@ def test_batch_that_the_float_model_does_not_take_is_its_fault(digits: Case, flo
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, float_file)
-    with pytest.raises(DataError, match=r"(?s)float.onnx: the float model cannot run batch 0 .* --batch_size"):
+    with pytest.raises(DataError, match=r"(?s)float.onnx: the float model cannot run batch 0 .* batch_size"):
         digits.compare(float_model=float_file)
     assert digits.compare(float_model=float_file, batch_size=1).models[-1].key == "float"

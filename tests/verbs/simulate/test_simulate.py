@@ -188,8 +188,8 @@ def write(kind: str) -> tuple[str, tuple[InputSpec, ...], str]:
         ("unknown input", "no input 'z'"),
         ("option", r"\[3, 3\] does not fit"),
         ("folders", "not named as those"),
-        ("rest of the shape", r"has shape \[4, 3\].* --input_shape says \[1, 4\]"),
-        ("no multiple", r"has shape \[4, 3\].* --input_shape says \[3, 3\]"),
+        ("rest of the shape", r"has shape \[4, 3\].* input_shape says \[1, 4\]"),
+        ("no multiple", r"has shape \[4, 3\].* input_shape says \[3, 3\]"),
     ],
 )
 def test_data_that_does_not_fit(kind: str, message: str) -> None:

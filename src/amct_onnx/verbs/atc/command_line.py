@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.common.plain_text import shown
+from amct_onnx.common.shown_report import Shown
 from amct_onnx.device.chips import find_chip, soc_version_of
 from amct_onnx.errors import SettingError, UnsupportedModelError
 from amct_onnx.verbs.atc.aipp import aipp_config, aipp_hint, is_image
@@ -30,8 +31,8 @@ FORMATS = {4: "NCHW", 5: "NCDHW"}
 
 
 @dataclass(frozen=True, repr=False)
-class AtcCommand:
-    """One call of ATC.
+class AtcCommand(Shown):
+    """One call of ATC; rich and notebooks show it as ``amct_onnx atc`` prints it.
 
     Attributes:
         words: program and arguments.
@@ -40,6 +41,8 @@ class AtcCommand:
         output: path that ATC appends .om to.
         files: path -> text of the files that the line names and that ``write_new_file`` must write.
     """
+
+    SCREEN = "amct_onnx.verbs.atc.screen"
 
     words: tuple[str, ...]
     hints: tuple[str, ...]
@@ -50,10 +53,6 @@ class AtcCommand:
     def summary(self) -> str:
         """The line as a shell takes it."""
         return shlex.join(self.words)
-
-    def __repr__(self) -> str:
-        """Class and line: files and hints are long."""
-        return f"<{type(self).__name__}: {self.summary()}>"
 
 
 def atc_command(

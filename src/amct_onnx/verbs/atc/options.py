@@ -64,7 +64,7 @@ def normalise(words: Iterable[str]) -> tuple[str, ...]:
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not waiting or waiting[0].startswith("--"):
-                raise SettingError(f"--{name} has no value. Write options as --name=value behind a lone --.")
+                raise SettingError(f"'--{name}' has no value. Write options as --name=value behind a lone --.")
             value = waiting.pop(0)
         found.append(f"--{name.replace('-', '_')}={value}")
     return tuple(found)
@@ -79,8 +79,8 @@ def refuse_excluded(options: Iterable[str], quantized: bool) -> None:
     for option in options:
         name, _, value = option[2:].partition("=")
         if name in OURS:
-            raise SettingError(f"--{name} cannot be given behind --. Leave it out: {OURS[name]}.")
+            raise SettingError(f"'--{name}' cannot be given behind --. Leave it out: {OURS[name]}.")
         for exclusion in EXCLUDED if quantized else ():
             if exclusion.option == name and exclusion.value in (None, value):
-                shown = f"--{name}" if exclusion.value is None else f"--{name}={value}"
+                shown = f"'--{name}'" if exclusion.value is None else f"'--{name}={value}'"
                 raise SettingError(f"{shown} is excluded for a quantized model: {exclusion.reason}. Leave it out.")

@@ -143,7 +143,7 @@ def _open(request: Request, ledger: Ledger) -> _Opened:
     _refuse_inputs(request, ledger, job, request.reports)
     first, batches = samples.begin()
     if request.max_drop is not None and request.evaluator is None and first.labels is None:
-        raise SettingError("max_drop limits the loss of a metric, and there is none. Give labels or an evaluator.")
+        raise SettingError("--max_drop limits the loss of a metric, and there is none. Give labels or an evaluator.")
     if beside.changed:
         with _named(beside):
             runner.job = job = without(job, runner.tensors(first), SOURCE)
@@ -202,13 +202,13 @@ def _assembled(
 
 def _check_settings(request: Request) -> None:
     if request.max_drop is not None and (isinstance(request.max_drop, str) or not request.max_drop >= 0):
-        raise SettingError(f"max_drop is {request.max_drop}. Give the points that may be lost, 0 or more.")
+        raise SettingError(f"--max_drop is {request.max_drop}. Give the points that may be lost, 0 or more.")
     if request.board is not None and not Path(request.board).is_dir():
         raise DataError(f"{os.fspath(request.board)}: no such folder. Give the folder of the dumps.")
     if request.aipp is not None and isinstance(request.data, DataSource):
-        raise SettingError("aipp is for data that are opened here, and a source makes its own feeds. Leave it out.")
+        raise SettingError("--aipp is for data that are opened here, and a source makes its own feeds. Leave it out.")
     if not request.devices or request.batch_size < 0 or request.threads < 1:
-        raise SettingError("Give at least one device, a batch_size of 0 or more, and threads of 1 or more.")
+        raise SettingError("Give at least one --device, a --batch_size of 0 or more, and --threads of 1 or more.")
     if request.dask and request.evaluator is not None and not isinstance(request.evaluator, (str, os.PathLike)):
         raise SettingError("The evaluator is an object of this process, and a cluster runs others. Give a Python file.")
 

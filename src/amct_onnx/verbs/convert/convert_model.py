@@ -166,7 +166,7 @@ def _run(request: _Request) -> ConversionReport:
     check_paths("record_file", save_path=request.save_path, record_file=request.record_file)
     weights = request.fake_quant_weights
     if weights not in FAKE_QUANT_WEIGHTS:
-        raise SettingError(f"fake_quant_weights is '{weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
+        raise SettingError(f"--fake_quant_weights is '{weights}'. Use one of {', '.join(FAKE_QUANT_WEIGHTS)}.")
     if request.soc_version is not None:
         find_chip(request.soc_version)  # an unknown name is said before a long conversion
     start_log()

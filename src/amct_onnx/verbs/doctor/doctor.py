@@ -78,7 +78,7 @@ def doctor(
     """
     check_paths("model", "aipp", model=model, aipp=aipp)
     if feeds < 1:
-        raise SettingError(f"feeds is {feeds}. Give at least 1.")
+        raise SettingError(f"--feeds is {feeds}. Give at least 1.")
     content: str | bytes = sample_model().SerializeToString() if model is None else os.fspath(model)
     source = ir.from_proto(sample_model()) if model is None else read_model(str(content))
     _check_quantizers(source, os.fspath(model or BUILT_IN))

@@ -20,7 +20,7 @@ FEED = re.compile(r"\d{6}|[1-9]\d{6,8}")
 FILE = re.compile(rf"({FEED.pattern})/([A-Za-z0-9_.-]+\.(?:npy|bin))")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 BLOCK = 1 << 20
-REMEDY = "Choose another save_path or remove it."
+REMEDY = "Choose another --save_path or remove it."
 
 
 class EarlierResults:

@@ -68,7 +68,7 @@ class ResultFolder:
         if any(self._folder / name in (real, *real.parents) for name in self._replaced):
             raise OutputError(
                 f"{os.fspath(path)}: lies among the earlier results in {self._folder}, which this run replaces. Choose "
-                "another save_path."
+                "another --save_path."
             )
 
     def add(self, files: Sequence[tuple[str, Array]], file_format: str) -> None:
@@ -116,7 +116,7 @@ class ResultFolder:
         for number in range(self._feeds):
             path = self._folder / feed_folder(number)
             if feed_folder(number) not in earlier and os.path.lexists(path):
-                raise OutputError(f"{path}: was made by another program. Choose another save_path or remove it.")
+                raise OutputError(f"{path}: was made by another program. Choose another --save_path or remove it.")
         for name in earlier:
             self._transaction.remove(self._folder / name)
 
@@ -141,7 +141,7 @@ class ResultFolder:
             if isinstance(error, OutputError):
                 raise
             reason = error.strerror or error
-            raise OutputError(f"{self._folder}: cannot be written ({reason}). Choose another save_path.") from error
+            raise OutputError(f"{self._folder}: cannot be written ({reason}). Choose another --save_path.") from error
 
 
 def _content(array: Array, file_format: str) -> list[bytes | memoryview]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.common.log import start_log
 from amct_onnx.common.paths import check_paths
 from amct_onnx.common.shown_report import ShownReport
@@ -36,7 +38,8 @@ class Simulation(ShownReport):
     """The report of a simulation; ``to_dict`` is the content of ``simulation.json`` without its list of files.
 
     Attributes:
-        model, data, folder: paths.
+        model, data: paths.
+        folder: of the results; "" when nothing was written.
         device: profile name.
         feeds: how many were run.
         layers, counts: static and dynamic facts of each integer layer.
@@ -44,9 +47,11 @@ class Simulation(ShownReport):
         undecided: what no public source decides about the device.
         pinned: session options that were set because they change results.
         inputs: folders of the data as ais_bench takes them, in the order of its ``--input``; empty when not asked for.
+        outputs: of each feed, arrays by name of the output; empty when they were written to ``folder``.
     """
 
     SCHEMA_VERSION = 1
+    JSON_NOT = ("outputs",)
     SCREEN = "amct_onnx.verbs.simulate.screen"
 
     model: str
@@ -60,11 +65,13 @@ class Simulation(ShownReport):
     undecided: tuple[str, ...]
     pinned: dict[str, str]
     inputs: tuple[str, ...] = ()
+    outputs: tuple[dict[str, Array], ...] = field(default=(), compare=False)
 
     def summary(self) -> str:
         """How much was run, and where the results are."""
         noun = "feed" if self.feeds == 1 else "feeds"
-        return f"{self.feeds} {noun} on '{self.device}', results in {self.folder}"
+        place = f"results in {self.folder}" if self.folder else "outputs in memory"
+        return f"{self.feeds} {noun} on '{self.device}', {place}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, each layer with its counts; the schema is docs/simulate.md."""
@@ -77,7 +84,7 @@ class Simulation(ShownReport):
 def simulate(
     model: str | os.PathLike[str],
     data: AnyData,
-    save_path: str | os.PathLike[str],
+    save_path: str | os.PathLike[str] | None = None,
     *,
     device: str = "reference",
     input_shape: str = "",
@@ -92,10 +99,12 @@ def simulate(
 ) -> Simulation:
     """Run every feed and write its outputs to ``<save_path>/<number>/``, the facts to ``simulation.json``.
 
+    Without ``save_path`` the outputs are in the report, and nothing is written.
+
     Args:
         model: the deploy model.
         data: see ``open_data``.
-        save_path: folder, created when missing.
+        save_path: folder, created when missing; None to write nothing and to return the outputs in the report.
         device: a chip or arithmetic profile, see ``DeploySession``.
         input_shape: as ``open_data`` takes it.
         input_type: as ``open_data`` takes it.
@@ -111,17 +120,20 @@ def simulate(
     Raises:
         AmctError: One of its subclasses; the results of an earlier run are as they were.
     """
-    check_paths("aipp", model=model, save_path=save_path, aipp=aipp)
+    check_paths("save_path", "aipp", model=model, save_path=save_path, aipp=aipp)
     start_log()
-    folder = Path(save_path)
+    folder = None if save_path is None else ResultFolder(Path(save_path))
+    if folder is None and (dump_layers or export_inputs is not None):
+        raise SettingError("--dump and --export_inputs write files. Give --save_path as well.")
     collect = (COUNTS, LAYERS) if dump_layers else (COUNTS,)
     done = 0
     profile = find_profile(device)
     if dump_format == GOLDEN and file_format != "npy":
         raise SettingError("Golden data are .npy files. Leave the format out.")
     _refuse_other_kinds(model)
-    with ResultFolder(folder) as results, DeploySession(model, device=profile.name, collect=collect) as session:
-        if isinstance(data, (str, os.PathLike)):
+    kept: list[dict[str, Array]] = []
+    with folder or nullcontext() as results, DeploySession(model, device=profile.name, collect=collect) as session:
+        if results is not None and isinstance(data, (str, os.PathLike)):
             results.refuse_input(data)
         names, input_names = ([v.name for v in vs] for vs in (session.get_outputs(), session.get_inputs()))
         if export_inputs is not None:
@@ -144,7 +156,10 @@ def simulate(
                 raise DataError(f"{name_of(data)}: feed {done}: {error}") from error
             except Exception as error:  # onnxruntime's classes share no base
                 raise DataError(f"{name_of(data)}: feed {done} cannot be run ({error}). Check its shapes.") from error
-            results.add(named(zip(names, outputs, strict=True), layers), file_format)
+            if results is None:
+                kept.append(dict(zip(names, outputs, strict=True)))
+            else:
+                results.add(named(zip(names, outputs, strict=True), layers), file_format)
             done += 1
             if progress is not None:
                 progress(done, source.count)
@@ -152,7 +167,7 @@ def simulate(
         result = Simulation(
             model=os.fspath(model),
             data=name_of(data),
-            folder=str(folder),
+            folder="" if save_path is None else str(Path(save_path)),
             device=profile.name,
             feeds=done,
             layers=session.facts,
@@ -161,8 +176,10 @@ def simulate(
             undecided=profile.undecided,
             pinned=session.pinned,
             inputs=inputs,
+            outputs=tuple(kept),
         )
-        results.commit(result.to_dict())
+        if results is not None:
+            results.commit(result.to_dict())
     return result
 
 

@@ -146,7 +146,7 @@ def test_cluster_without_workers_ends_the_run_with_its_state(digits: Case, monke
                 os.kill(frozen[0], signal.SIGSTOP)
 
         try:
-            with pytest.raises(amct_onnx.SettingError, match=r"no worker for 3 s.*continue with --resume"):
+            with pytest.raises(amct_onnx.SettingError, match=r"no worker for 3 s.*continue with resume=True"):
                 digits.compare(batch_size=4, dask=cluster.scheduler_address, progress=freeze)
             assert digits.state.exists()
 
@@ -194,7 +194,9 @@ def test_frozen_scheduler_is_noticed_and_one_interrupt_ends_the_wait_for_it(
             if done == 8:
                 scheduler.send_signal(signal.SIGSTOP)
 
-        with pytest.raises(amct_onnx.SettingError, match=r"scheduler has not answered for 8 s.*continue with --resume"):
+        with pytest.raises(
+            amct_onnx.SettingError, match=r"scheduler has not answered for 8 s.*continue with resume=True"
+        ):
             digits.compare(batch_size=4, dask=address, progress=freeze)
         assert digits.state.exists()
         scheduler.send_signal(signal.SIGCONT)
@@ -264,7 +266,7 @@ def test_worker_that_joins_late_and_differs_ends_the_run(digits: Case, tmp_path:
             cluster.scale(0)  # then it has all that is left to do
 
     try:
-        with pytest.raises(amct_onnx.SettingError, match=r"orker tcp://.*continue with --resume") as raised:
+        with pytest.raises(amct_onnx.SettingError, match=r"orker tcp://.*continue with resume=True") as raised:
             digits.compare(batch_size=1, dask=cluster.scheduler_address, progress=join)
     finally:
         for process in late:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
 from amct_onnx.common.plain_text import shown
+from amct_onnx.errors import on_command_line
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.fitted import laid_out
@@ -79,6 +80,8 @@ def _verdict(report: CompareReport, width: int, *, verbose: bool, page: str | No
     rest = [] if verbose else ["all findings with -v"]
     rest.append(f"everything in {page}" if page else "everything with --report FILE.html or --json")
     brief = f"See {'' if verbose else '-v, '}{page or '--report, --json'}."
+    if not on_command_line():
+        rest, brief = ["all findings in verdict.sentences", "everything in to_dict()"], "See verdict, to_dict()."
     shown_nodes = (n for layer in report.layers for n in (*layer.source_nodes, *layer.deploy_nodes))
     names = dict.fromkeys([*(layer.name for layer in report.layers), *(n.name for n in shown_nodes)])
     for index, lines in enumerate(verdict_lines(report.verdict, names, width, f"See also: {', '.join(rest)}.", brief)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from amct_onnx.errors import as_typed
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
 from amct_onnx.verbs.compare.explain.doubts import Doubt
@@ -117,13 +118,8 @@ def verdict(found: Found) -> Verdict:
         sentences.append(_stay_float(refused))
     last = [] if found.faults or found.doubts else [*found.warnings, few]
     brief = [line for line in (*lines, *last) if line][:MAX_BRIEF]
-    return Verdict(
-        level,
-        headline,
-        tuple(filter(None, sentences)),
-        tuple(dict.fromkeys(filter(None, advice))),
-        tuple(brief),
-    )
+    texts = (sentences, dict.fromkeys(advice), brief)
+    return Verdict(level, as_typed(headline), *(tuple(as_typed(t) for t in part if t) for part in texts))
 
 
 def _doubted(found: Found, level: str, headline: str, lines: list[str]) -> tuple[str, str, list[str]]:
