@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -29,6 +30,7 @@ from amct_onnx.verbs.compare.pairing import Paired, check_source, pair_layers
 from amct_onnx.verbs.convert.read_ledger import Ledger
 
 SOURCE, FAKE_QUANT = "source", "fake-quant"
+DEPLOY = "deploy"
 AS_GIVEN, NORMALISED = "as given", "normalised"
 
 
@@ -86,6 +88,7 @@ class Job:
         threads: of each session: another number may add float32 in another order.
         evaluator: the user's own metrics.
         float_model: the float model before quantization, which is measured and judges nothing; None without one.
+        left_out: ``fake-quant`` or ``deploy``, and why that model cannot be run: it is not measured.
     """
 
     source: ModelBytes
@@ -100,12 +103,22 @@ class Job:
     threads: int = 1
     evaluator: EvaluatorCode = EvaluatorCode()
     float_model: FloatModel | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
     key: str = field(default="", compare=False)
 
     @property
     def models(self) -> tuple[str, ...]:
         """Keys of the models that are compared with the source."""
+        return tuple(m for m in self.asked if not self.cannot_run(m))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Keys of all models but the source, also of those that cannot be run."""
         return (FAKE_QUANT, *(deploy_key(d) for d in self.devices))
+
+    def cannot_run(self, model: str) -> str:
+        """Why a model cannot be run; "" when it can."""
+        return dict(self.left_out).get(FAKE_QUANT if model == FAKE_QUANT else DEPLOY, "")
 
     @property
     def read(self) -> tuple[ModelBytes, ...]:
@@ -133,41 +146,43 @@ def make_job(
     evaluator: EvaluatorCode | None = None,
     float_model: str | os.PathLike[str] | None = None,
     canonical: ir.Model | None = None,
-    changed: bool = False,
     outputs_only: bool = False,
+    left_out: Mapping[str, str] | None = None,
 ) -> tuple[Job, tuple[Paired, ...]]:
     """Read the models, pair their layers, and choose what is tracked.
 
-    ``canonical`` is the normalised source, where it is there already; ``changed`` is that of ``pair_layers``;
-    ``outputs_only`` tracks no layer, for a model that can show none any more.
+    ``canonical`` is the normalised source, where it is there already; ``outputs_only`` tracks no layer, for a model
+    that can show none any more; ``left_out`` is that of ``Job``, and tracks no layer either.
 
     Raises:
         AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
     """
     evaluator = evaluator or EvaluatorCode()
     devices = tuple(dict.fromkeys(find_profile(device).name for device in devices))
-    fake_quant, deploy = read_model(ledger.fake_quant_model), read_model(ledger.deploy_model)
-    layers = pair_layers(ledger, fake_quant, deploy, changed=changed)
+    held = left_out or {}
+    fake_quant = None if FAKE_QUANT in held else read_model(ledger.fake_quant_model)
+    deploy = None if DEPLOY in held else read_model(ledger.deploy_model)
+    layers = pair_layers(ledger, fake_quant, deploy)
     wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
     canonical = normalise(read_model(model_file)) if canonical is None else _copy(canonical)
     source, form, units = _source(model_file, canonical, wanted, ledger)
     outputs = _output_names(source.content)[: len(units)]
-    names = {FAKE_QUANT: [v.name or "" for v in fake_quant.graph.outputs]}
-    names |= {deploy_key(d): [v.name or "" for v in deploy.graph.outputs] for d in devices}
+    names = {} if fake_quant is None else {FAKE_QUANT: [v.name or "" for v in fake_quant.graph.outputs]}
+    if deploy is not None:
+        names |= {deploy_key(d): [v.name or "" for v in deploy.graph.outputs] for d in devices}
     if any(len(n) != len(units) for n in names.values()):
         raise ModelFileError(f"{ledger.path}: the models beside it have other outputs than the source. Convert again.")
     tracked = [
         Tracked(Key(OUTPUT, index), outputs[index], {k: n[index] for k, n in names.items()}, lsb, shift)
         for index, (lsb, shift) in enumerate(units)
     ]
-    if not outputs_only:
+    if not outputs_only and not held:
         tracked += _tracked_layers(layers, source.shown, devices)
-    fake_bytes = show(fake_quant, ledger.fake_quant_model, [t.others[FAKE_QUANT] for t in tracked])
-    deploy_names = [t.others[deploy_key(devices[0])] for t in tracked] if devices else []
-    deploy_bytes = show(deploy, ledger.deploy_model, deploy_names)
-    held = read_float_model(float_model, read_model(model_file), outputs) if float_model is not None else None
+    fake_bytes = _shown(fake_quant, ledger.fake_quant_model, tracked, FAKE_QUANT)
+    deploy_bytes = _shown(deploy, ledger.deploy_model, tracked, deploy_key(devices[0]) if devices else "")
+    floating = read_float_model(float_model, read_model(model_file), outputs) if float_model is not None else None
     digest = hashlib.sha256()
-    for content in (source, fake_bytes, deploy_bytes, *((held.model,) if held is not None else ())):
+    for content in (source, fake_bytes, deploy_bytes, *((floating.model,) if floating is not None else ())):
         digest.update(content.content)
     digest.update(repr((devices, threads, evaluator.text)).encode())
     job = Job(
@@ -177,15 +192,23 @@ def make_job(
         form=form,
         devices=devices,
         tracked=_unique(tracked),
-        quantizers=() if outputs_only else _quantizers(layers, source.shown),
+        quantizers=() if outputs_only or held else _quantizers(layers, source.shown),
         layer_names=tuple(p.entry.name for p in layers),
         outputs=tuple(outputs),
         threads=threads,
         evaluator=evaluator,
-        float_model=held,
+        float_model=floating,
+        left_out=tuple(held.items()),
         key=digest.hexdigest(),
     )
     return job, layers
+
+
+def _shown(model: ir.Model | None, path: Path, tracked: Sequence[Tracked], key: str) -> ModelBytes:
+    """A model with what is tracked of it; without bytes when it is left out."""
+    if model is None:
+        return ModelBytes(str(path), b"", ())
+    return show(model, path, [t.others[key] for t in tracked if key in t.others])
 
 
 def _tracked_layers(layers: Sequence[Paired], shown: Sequence[str], devices: Sequence[str]) -> Iterator[Tracked]:

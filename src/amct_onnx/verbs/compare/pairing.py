@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from amct_onnx.errors import ModelFileError, UnsupportedModelError
+from amct_onnx.errors import ModelFileError
 from amct_onnx.graph.edit import known_as, main_output
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
@@ -34,49 +34,65 @@ class Paired:
     deploy: Ends | None
 
 
-def pair_layers(ledger: Ledger, fake_quant: ir.Model, deploy: ir.Model, *, changed: bool = False) -> tuple[Paired, ...]:
-    """The layers in the ledger's order.
+def pair_layers(ledger: Ledger, fake_quant: ir.Model | None, deploy: ir.Model | None) -> tuple[Paired, ...]:
+    """The layers in the ledger's order; None for a model that cannot be read, and where one does not show a layer."""
+    return tuple(
+        Paired(
+            entry,
+            Ends(entry.source_input, entry.source_output),
+            None if fake_quant is None else _shown(entry, fake_quant, entry.fake_quant_nodes),
+            None if deploy is None else _shown(entry, deploy, entry.deploy_nodes),
+        )
+        for entry in ledger.layers
+    )
+
+
+def _shown(entry: LayerEntry, model: ir.Model, listed: Sequence[str]) -> Ends | None:
+    """None in the body of an If, Loop or Scan, or when its nodes are not those of the ledger."""
+    nodes = {n.name or "": n for n in model.graph}
+    members = listed or (entry.name,)
+    group = [nodes[n] for n in members if n in nodes]
+    return _ends(group) if len(group) == len(members) and not _problem(group, entry, "")[1] else None
+
+
+def unpaired(entry: LayerEntry, model: ir.Model, name: str, *, deploy: bool) -> list[tuple[str, str]]:
+    """Why the nodes of a layer are not what the ledger says: the name of a node and a sentence, at most once.
 
     Args:
-        ledger: of the conversion.
-        fake_quant: the model beside it.
-        deploy: the same.
-        changed: the models are known to be others than the ledger tells; what cannot be paired is None then.
-
-    Raises:
-        UnsupportedModelError: A model is not the one that the ledger tells of.
+        entry: of the ledger.
+        model: deploy or fake-quant.
+        name: what the model is called.
+        deploy: which of both it is.
     """
-    graphs = [{n.name or "": n for n in m.graph} for m in (fake_quant, deploy)]
-    everywhere = [{n.name or "" for n in ir.traversal.RecursiveGraphIterator(m.graph)} for m in (fake_quant, deploy)]
-    if not changed:
-        _check_order(ledger, deploy)
-    paired = []
-    for entry in ledger.layers:
-        ends: list[Ends | None] = []
-        for nodes, known, own in zip(graphs, everywhere, (entry.fake_quant_nodes, entry.deploy_nodes), strict=True):
-            members = own or (entry.name,)
-            missing = [n for n in members if n not in known]
-            if missing and changed:
-                ends.append(None)
-                continue
-            if missing:
-                raise UnsupportedModelError(
-                    f"{ledger.path}: layer '{entry.name}' has node '{missing[0]}', which the model beside it does not "
-                    "hold. Convert the source again."
-                )
-            here = all(n in nodes for n in members)  # else in the body of an If, Loop or Scan
-            group = [nodes[n] for n in members] if here else []
-            problem = _problem(group, entry)
-            if problem and changed:
-                ends.append(None)
-                continue
-            if problem:
-                raise UnsupportedModelError(
-                    f"{ledger.path}: layer '{entry.name}' {problem} in the model beside it. Convert the source again."
-                )
-            ends.append(_ends(group) if here else None)
-        paired.append(Paired(entry, Ends(entry.source_input, entry.source_output), *ends))
-    return tuple(paired)
+    nodes = {n.name or "": n for n in model.graph}
+    everywhere = {n.name or "" for n in ir.traversal.RecursiveGraphIterator(model.graph)}
+    members = (entry.deploy_nodes if deploy else entry.fake_quant_nodes) or (entry.name,)
+    missing = [n for n in members if n not in everywhere]
+    if missing:
+        return [
+            (
+                missing[0],
+                f"The ledger lists node '{missing[0]}' for layer '{entry.name}'; the {name} model has no such node.",
+            )
+        ]
+    if not all(n in nodes for n in members):
+        return []
+    problem = _problem([nodes[n] for n in members], entry, name)
+    return [problem] if problem[1] else []
+
+
+def out_of_order(ledger: Ledger, deploy: ir.Model) -> list[tuple[int, LayerEntry, list[tuple[str, str]]]]:
+    """The first layer that stands in the deploy model before one that the ledger has before it, as ``unpaired`` tells.
+
+    With its number.
+    """
+    places = {n.name or "": i for i, n in enumerate(deploy.graph)}
+    found = [(i, e) for i, e in enumerate(ledger.layers) if e.name in places and e.op_type in LAYER_KINDS]
+    for (_, before), (index, after) in zip(found, found[1:], strict=False):
+        if places[before.name] >= places[after.name]:
+            text = f"The ledger has layer '{after.name}' behind '{before.name}'; the deploy model has it before."
+            return [(index, after, [(after.name, text)])]
+    return []
 
 
 def check_source(ledger: Ledger, source: ir.Model) -> None:
@@ -118,30 +134,25 @@ def _reached(start: ir.Value | None, name: str, *, backward: bool) -> bool:
     return False
 
 
-def _check_order(ledger: Ledger, deploy: ir.Model) -> None:
-    places = {n.name or "": i for i, n in enumerate(deploy.graph)}
-    found = [(places[e.name], e.name) for e in ledger.layers if e.name in places and e.op_type in LAYER_KINDS]
-    for before, after in zip(found, found[1:], strict=False):
-        if before[0] >= after[0]:
-            raise UnsupportedModelError(
-                f"{ledger.path}: layer '{after[1]}' stands behind '{before[1]}', in the model beside it before. "
-                "Convert the source again."
-            )
-
-
-def _problem(nodes: Sequence[ir.Node], entry: LayerEntry) -> str:
-    """What the nodes of a layer are not, though the ledger says so; "" when nothing."""
+def _problem(nodes: Sequence[ir.Node], entry: LayerEntry, model: str) -> tuple[str, str]:
+    """A node of a layer and what it is not, though the ledger says so; two "" when nothing."""
     if not nodes:
-        return ""
+        return "", ""
     layer = next((n for n in nodes if n.name == entry.name), None)
     if layer is not None and layer.op_type != entry.op_type:
-        return f"is a {entry.op_type} in the ledger and a {layer.op_type}"
-    if not nodes[0].inputs or len({v.producer() for v in _results(nodes)}) != 1:
-        return "has nodes that are no chain"
+        text = f"Layer '{entry.name}' is a {entry.op_type} in the ledger and a {layer.op_type} in the {model} model."
+        return entry.name, text
+    ends = {p: v for v in _results(nodes) if (p := v.producer()) is not None}
+    if not nodes[0].inputs or len(ends) != 1:
+        node, value = next(((n, v) for n, v in ends.items() if n is not nodes[-1]), (nodes[0], nodes[0].outputs[0]))
+        readers = ", ".join(dict.fromkeys(f"{u.node.op_type} '{u.node.name}'" for u in value.uses())) or "no node"
+        text = f"In the {model} model no node of layer '{entry.name}' reads what {node.op_type} '{node.name}' gives "
+        return node.name or "", f"{text}(read by: {readers}); by the ledger one should."
     found = dequantizer(nodes, entry)
     if entry.verdict == CONVERTED and found is not None and found[1].size != len(entry.scale_w):
-        return f"has {len(entry.scale_w)} weight scales in the ledger and {found[1].size}"
-    return ""
+        held = f"The ledger has {len(entry.scale_w)} weight scales for layer '{entry.name}'; AscendDequant "
+        return found[0].name or "", f"{held}'{found[0].name}' of the {model} model has {found[1].size}."
+    return "", ""
 
 
 def _results(nodes: Sequence[ir.Node]) -> list[ir.Value]:

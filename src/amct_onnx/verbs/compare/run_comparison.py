@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,12 @@ from amct_onnx.common.versions import DECIDING, library_versions
 from amct_onnx.data.input_spec import specs_of
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.source import DataSource
-from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
+from amct_onnx.errors import DataError, OutputError, SettingError
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder
 from amct_onnx.files.writable import check_writable
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
 from amct_onnx.verbs.compare.explain.board import compare_board
-from amct_onnx.verbs.compare.explain.finer import without
-from amct_onnx.verbs.compare.job import SOURCE, Job, make_job, units_of
+from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT, Job, make_job, units_of
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
 from amct_onnx.verbs.compare.measure.dask_cluster import run_on_dask
 from amct_onnx.verbs.compare.measure.evaluator import read_evaluator
@@ -33,6 +31,7 @@ from amct_onnx.verbs.compare.present.assemble import Run, assemble
 from amct_onnx.verbs.compare.recorded_source import quantized_source
 from amct_onnx.verbs.compare.report import BoardResult, CompareReport
 from amct_onnx.verbs.compare.request import Request
+from amct_onnx.verbs.compare.runnable import run_what_can
 from amct_onnx.verbs.compare.samples import Samples, checked
 from amct_onnx.verbs.convert.read_ledger import Ledger, read_ledger
 
@@ -114,6 +113,7 @@ def _open(request: Request, ledger: Ledger) -> _Opened:
     request.stage("Reading the models, converting once more")
     evaluator = read_evaluator(request.evaluator)
     beside = examine_files(request.quantized, ledger)
+    ledger = beside.ledger
     made = partial(
         make_job,
         request.quantized,
@@ -123,10 +123,30 @@ def _open(request: Request, ledger: Ledger) -> _Opened:
         evaluator=evaluator,
         float_model=request.float_model,
         canonical=beside.source,
-        changed=beside.changed,
     )
     request.stage("Preparing the models")
-    job, layers, runner = _sessions(beside, made, lambda what: request.stage(what.capitalize()))
+    doubtful = beside.changed or bool(beside.not_judged)
+    stage = partial(_staged, request)
+    if doubtful:  # the source alone: what it cannot be given or run is an error, what the others cannot is a finding
+        job, layers = made(left_out=dict.fromkeys((FAKE_QUANT, DEPLOY), "not yet"))
+    else:
+        job, layers = made()
+    runner = Runner(job, stage)
+    source, samples = _data(request, runner)
+    _refuse_inputs(request, ledger, job, request.reports)
+    first, batches = samples.begin()
+    if request.max_drop is not None and request.evaluator is None and first.labels is None:
+        raise SettingError("--max_drop limits the loss of a metric, and there is none. Give labels or an evaluator.")
+    if doubtful:
+        job, layers, runner = run_what_can(made, ledger, runner, first, stage)
+    return _Opened(ledger, beside, job, layers, runner, source, samples, first, batches)
+
+
+def _staged(request: Request, what: str) -> None:
+    request.stage(what.capitalize())
+
+
+def _data(request: Request, runner: Runner) -> tuple[DataSource, Samples]:
     inputs = specs_of(runner.source)
     source = request.data
     if not isinstance(source, DataSource):
@@ -139,15 +159,7 @@ def _open(request: Request, ledger: Ledger) -> _Opened:
             labels=request.labels,
             aipp=request.aipp,
         )
-    samples = Samples(request.data, source, inputs, request.batch_size)
-    _refuse_inputs(request, ledger, job, request.reports)
-    first, batches = samples.begin()
-    if request.max_drop is not None and request.evaluator is None and first.labels is None:
-        raise SettingError("--max_drop limits the loss of a metric, and there is none. Give labels or an evaluator.")
-    if beside.changed:
-        with _named(beside):
-            runner.job = job = without(job, runner.tensors(first), SOURCE)
-    return _Opened(ledger, beside, job, layers, runner, source, samples, first, batches)
+    return source, Samples(request.data, source, inputs, request.batch_size)
 
 
 def _measured(
@@ -161,7 +173,7 @@ def _measured(
         complete = kept.run(run_on_dask(job, missing, request.dask, stopped), stopped)
     else:
         complete = kept.run(((b, runner.run(b)) for b in missing), stopped)
-    if request.board is None or not complete:
+    if request.board is None or not complete or job.cannot_run(DEPLOY):
         return complete, None
     units = units_of(opened.layers)
     return complete, compare_board(
@@ -211,35 +223,6 @@ def _check_settings(request: Request) -> None:
         raise SettingError("Give at least one --device, a --batch_size of 0 or more, and --threads of 1 or more.")
     if request.dask and request.evaluator is not None and not isinstance(request.evaluator, (str, os.PathLike)):
         raise SettingError("The evaluator is an object of this process, and a cluster runs others. Give a Python file.")
-
-
-def _sessions(
-    beside: Beside, made: Callable[..., tuple[Job, tuple[Paired, ...]]], stage: Callable[[str], None]
-) -> tuple[Job, tuple[Paired, ...], Runner]:
-    """The sessions; of files that were changed only the outputs, when their layers cannot be shown."""
-    with _named(beside):
-        try:
-            job, layers = made()
-            return job, layers, Runner(job, stage)
-        except AmctError:
-            if not beside.changed:
-                raise
-            job, layers = made(outputs_only=True)
-            return job, layers, Runner(job, stage)
-
-
-@contextmanager
-def _named(beside: Beside) -> Iterator[None]:
-    """A model that cannot be run since it was changed: the error names what was changed."""
-    try:
-        yield
-    except AmctError as error:
-        if not beside.changed:
-            raise
-        first = (*beside.fake_quant, *beside.deploy)[0].change
-        raise type(error)(
-            f"{error} The model beside the ledger is not what the conversion writes: {first.text}"
-        ) from error
 
 
 def _kept(opened: _Opened, request: Request) -> Progress:

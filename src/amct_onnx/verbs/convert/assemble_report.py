@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,14 +65,7 @@ def assemble_report(
         fake_quant_model=str(paths[1]),
         ledger_file=str(paths[2]),
         record_file=None if record is None else str(record),
-        layers=tuple(
-            replace(
-                entry,
-                deploy_nodes=deploy.nodes[entry.name] or _part(entry, plan),
-                fake_quant_nodes=fake_quant.nodes[entry.name] or _part(entry, plan),
-            )
-            for entry in plan.entries
-        ),
+        layers=layer_rows(plan, deploy.nodes, fake_quant.nodes),
         residuals=residual_entries(plan, tensors),
         float_operators=plan.float_operators,
         warnings=warnings,
@@ -80,6 +73,20 @@ def assemble_report(
         graph=deploy.verdict[1],
         origin=origin,
         cost=deploy.verdict[2],
+    )
+
+
+def layer_rows(
+    plan: Plan, deploy: Mapping[str, tuple[str, ...]], fake_quant: Mapping[str, tuple[str, ...]]
+) -> tuple[LayerEntry, ...]:
+    """The ledger's layers, with the names of their nodes in both models."""
+    return tuple(
+        replace(
+            entry,
+            deploy_nodes=deploy[entry.name] or _part(entry, plan),
+            fake_quant_nodes=fake_quant[entry.name] or _part(entry, plan),
+        )
+        for entry in plan.entries
     )
 
 

@@ -51,7 +51,12 @@ def emitted(
         believed: tensors of which nothing confirms the declared shape; the file does not repeat it.
     """
     model = emitter.rewrite()
-    nodes = {e.name: emitter.nodes_of(plan.parts.get(e.name, e.name)) for e in plan.entries}
+    nodes = nodes_by_layer(emitter, plan)
     verdict = examine(model, nodes)
     forget_beliefs(model, believed)
     return Emitted(compose(model, path, inline), nodes, verdict)
+
+
+def nodes_by_layer(emitter: PlanEmitter, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Name of a candidate layer -> names of the nodes that stand for it in the model that was rewritten."""
+    return {e.name: emitter.nodes_of(plan.parts.get(e.name, e.name)) for e in plan.entries}

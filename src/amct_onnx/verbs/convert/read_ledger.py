@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,6 +26,7 @@ class Ledger:
     Attributes:
         path, deploy_model, fake_quant_model: files.
         layers, residuals, warnings, summary, origin: see docs/ledger.md.
+        content: all of it, as JSON holds it.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class Ledger:
     warnings: tuple[str, ...]
     summary: str
     origin: Origin | None = None
+    content: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
@@ -64,4 +68,5 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
         raise ModelFileError(f"{path}: its version is {version}, not {ConversionReport.SCHEMA_VERSION}. Convert again.")
     residuals = tuple(ResidualEntry(**msgspec.structs.asdict(r)) for r in content.residuals)
     origin = None if content.origin is None else Origin(**msgspec.structs.asdict(content.origin))
-    return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary, origin)
+    everything = msgspec.to_builtins(content)
+    return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary, origin, everything)

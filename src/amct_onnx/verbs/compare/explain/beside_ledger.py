@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from amct_onnx.common.versions import CODE, deciding_versions
-from amct_onnx.errors import ModelFileError
+from amct_onnx.errors import AmctError, ModelFileError
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Reader
-from amct_onnx.plan.ledger import LayerEntry, ResidualEntry
-from amct_onnx.verbs.compare.explain.changes import Change, changes
+from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.verbs.compare.explain.change import ADDED, LEDGER, OTHER_MODEL, UNREADABLE, Change
+from amct_onnx.verbs.compare.explain.changes import changes
+from amct_onnx.verbs.compare.explain.ledger_changes import ledger_changes
+from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT
+from amct_onnx.verbs.compare.pairing import out_of_order, unpaired
 from amct_onnx.verbs.convert.read_ledger import Ledger
-from amct_onnx.verbs.convert.written_again import written_again
+from amct_onnx.verbs.convert.report import Origin
+from amct_onnx.verbs.convert.written_again import Again, Written, other_options
 
-LEDGER = "ledger-contradiction"
 AT, BEFORE, BEHIND = "at", "before", "behind"
 OTHER_NODES = 4
 """Changed nodes from which on a file may be another model's, when they are more than half of all."""
@@ -44,14 +47,18 @@ class Beside:
     Attributes:
         fake_quant, deploy: changes in the order of the network.
         source: normalised.
+        ledger: what the conversion writes; as it is stated when the files could not be held against the conversion.
+        ledger_changes: what in the ledger that was read is otherwise.
         left_out, quantized: see ``Written``.
         not_judged: why the files could not be held against the conversion; "" when they were.
     """
 
     source: ir.Model
+    ledger: Ledger
     fake_quant: tuple[Located, ...] = ()
     deploy: tuple[Located, ...] = ()
     not_judged: str = ""
+    ledger_changes: tuple[str, ...] = ()
     left_out: tuple[Pair, ...] = ()
     quantized: frozenset[Reader] = frozenset()
 
@@ -62,15 +69,15 @@ class Beside:
 
 
 def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
-    """Hold both models against the conversion, made once more.
+    """Hold both models and the ledger against the conversion, made once more.
 
     Args:
         model_file: the source.
         ledger: of the conversion.
 
     Raises:
-        ModelFileError: The ledger or a model is of another source, or the ledger does not tell its source.
-        AmctError: A file cannot be read.
+        ModelFileError: The ledger is of another source, or does not tell its source.
+        AmctError: The source cannot be read.
     """
     origin = ledger.origin
     if origin is None:
@@ -86,78 +93,143 @@ def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
             "Convert this one again to compare it (--convert does it first)."
         )
     if origin.code != deciding_versions()[CODE]:
+        found = _contradictions(ledger)
         return Beside(
             normalise(model),
+            ledger,
+            found[FAKE_QUANT],
+            found[DEPLOY],
             not_judged=f"they were written by other code of this program, version {origin.version}: convert again",
         )
-    made = written_again(model, origin)
-    return Beside(
-        made.source,
-        _located(made.fake_quant, ledger.fake_quant_model, made.source, "fake-quant", ledger.layers),
-        (
-            *_located(made.deploy, ledger.deploy_model, made.source, "deploy", ledger.layers),
-            *_unlisted(made.residuals, ledger, made.source),
-        ),
-        left_out=made.left_out,
-        quantized=made.quantized,
-    )
+    return _held(Again(model), origin, ledger)
 
 
-def _located(
-    written: ir.Model, path: Path, source: ir.Model, model: str, layers: Sequence[LayerEntry]
-) -> tuple[Located, ...]:
-    """The changes of a file with their places.
+def _held(again: Again, origin: Origin, ledger: Ledger) -> Beside:
+    """The files and the ledger against what the conversion writes.
 
-    Raises:
-        ModelFileError: It is another model.
+    An option that was changed in the ledger makes everything look changed. So when the ledger's rows are not those of
+    its options either, the options under which fewer nodes of the files are others are taken for the true ones.
     """
-    found = read_model(path)
-    made = changes(written, found, source, model)
-    if not made:
-        return ()
-    nodes = {n.name or "": n for n in nodes_of(written)}
-    other = len({c.node for c in made} & nodes.keys())
-    if other >= OTHER_NODES and 2 * other > len(nodes):
-        raise ModelFileError(
-            f"{path}: was not made from this model: {other} of the {len(nodes)} nodes that the conversion writes are "
-            "missing in it or others. Give the files of this conversion. Convert again (--convert does it first)."
+    files = _Files(ledger)
+    best = _Attempt(again.written(origin), origin, files, ledger)
+    while options := best.worth_trying():
+        tried = min((_Attempt(again.written(o), o, files, ledger) for o in options), key=lambda a: a.count)
+        if tried.count >= best.count:
+            break
+        best = tried
+    return best.beside(ledger)
+
+
+class _Files:
+    """Both models beside a ledger as they are, or why they cannot be read."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.paths = {FAKE_QUANT: ledger.fake_quant_model, DEPLOY: ledger.deploy_model}
+        self.models: dict[str, ir.Model] = {}
+        self.unreadable: dict[str, str] = {}
+        for name, path in self.paths.items():
+            try:
+                self.models[name] = read_model(path)
+            except AmctError as error:
+                self.unreadable[name] = str(error)
+
+
+class _Attempt:
+    """The files against what the conversion writes under some options.
+
+    Args:
+        made: what it writes.
+        origin: the options.
+        files: what is there.
+        ledger: what is stated.
+    """
+
+    def __init__(self, made: Written, origin: Origin, files: _Files, ledger: Ledger) -> None:
+        self._made, self._origin, self._files = made, origin, files
+        self._ledger_changes = tuple(ledger_changes(ledger.content, made.report))
+        written = {FAKE_QUANT: made.fake_quant, DEPLOY: made.deploy}
+        self._changes = {m: changes(written[m], found, made.source, m) for m, found in files.models.items()}
+
+    @property
+    def count(self) -> int:
+        """Changes of the files."""
+        return sum(map(len, self._changes.values()))
+
+    def worth_trying(self) -> list[Origin]:
+        """Other options that may be the true ones; none when the ledger's own rows are those of its options.
+
+        Those rows do not tell how the fake-quant model holds its weights.
+        """
+        if not self.count:
+            return []
+        others = other_options(self._origin)
+        if self._ledger_changes:
+            return list(others)
+        weights = self._origin.fake_quant_weights
+        return [o for o in others if self._changes.get(FAKE_QUANT) and o.fake_quant_weights != weights]
+
+    def beside(self, ledger: Ledger) -> Beside:
+        """What is said of the files and the ledger."""
+        made, report = self._made, self._made.report
+        warnings = ledger.warnings if self._origin.record is not None else report.warnings
+        true = replace(
+            ledger,
+            layers=report.layers,
+            residuals=report.residuals,
+            warnings=warnings,
+            summary=report.summary(),
+            origin=self._origin,
         )
-    owner: dict[str, int] = {}
-    for index, entry in enumerate(layers):
-        for name in (entry.deploy_nodes if model == "deploy" else entry.fake_quant_nodes) or (entry.name,):
-            owner.setdefault(name, index)
-    return tuple(_locate(c, nodes, owner, layers) for c in made)
+        return Beside(
+            made.source,
+            true,
+            self._located(FAKE_QUANT, made.fake_quant, report.layers),
+            self._located(DEPLOY, made.deploy, report.layers),
+            left_out=made.left_out,
+            quantized=made.quantized,
+            ledger_changes=self._ledger_changes,
+        )
+
+    def _located(self, model: str, written: ir.Model, layers: Sequence[LayerEntry]) -> tuple[Located, ...]:
+        """The changes of a file with their places; of a file that is not this conversion's, that alone."""
+        nodes = {n.name or "": n for n in nodes_of(written)}
+        owner: dict[str, int] = {}
+        for index, entry in enumerate(layers):
+            for name in (entry.deploy_nodes if model == DEPLOY else entry.fake_quant_nodes) or (entry.name,):
+                owner.setdefault(name, index)
+        if model in self._files.unreadable:
+            return (_of_file(UNREADABLE, self._files.unreadable[model], layers),)
+        made = self._changes[model]
+        other = len({c.node for c in made} & nodes.keys())
+        if other >= OTHER_NODES and 2 * other > len(nodes):
+            text = (
+                f"{self._files.paths[model]}: was not made from this model: {other} of the {len(nodes)} nodes that the "
+                "conversion writes are missing in it or others."
+            )
+            return (_of_file(OTHER_MODEL, text, layers),)
+        return tuple(_locate(c, nodes, owner, layers) for c in made)
 
 
-def _unlisted(residuals: Sequence[ResidualEntry], ledger: Ledger, source: ir.Model) -> tuple[Located, ...]:
-    """Quantizers of the deploy model that the ledger does not list, and the reverse."""
-    texts = []
-    left = list(ledger.residuals)
-    for entry in residuals:
-        if entry in left:
-            left.remove(entry)
-            continue
-        same = next((e for e in left if e.tensor == entry.tensor), None)
-        if same is None:
-            said = f"has a quantizer of tensor '{entry.tensor}' ({_what(entry)}) that the ledger does not list."
-            texts.append((entry.tensor, said))
-            continue
-        left.remove(same)
-        said = f"quantizes tensor '{entry.tensor}' ({_what(entry)}), the ledger lists other factors ({_what(same)})."
-        texts.append((entry.tensor, said))
-    for entry in left:
-        said = f"has no quantizer of tensor '{entry.tensor}' ({_what(entry)}) that the ledger lists."
-        texts.append((entry.tensor, said))
-    owner = {e.name: i for i, e in reversed(list(enumerate(ledger.layers)))}
-    readers = {v.name: [u.node for u in v.uses()] for n in nodes_of(source) for v in n.inputs if v is not None}
-    return tuple(
-        _placed(Change("", "", LEDGER, f"The deploy model {text}"), readers.get(tensor, []), owner, ledger.layers)
-        for tensor, text in texts
-    )
+def _of_file(cause: str, text: str, layers: Sequence[LayerEntry]) -> Located:
+    """What is said of a file as a whole stands before the first layer."""
+    return Located(Change("", "", cause, text), 0, layers[0].name if layers else "", BEFORE)
 
 
-def _what(entry: ResidualEntry) -> str:
-    return entry.action if entry.scale is None else f"{entry.action}, scale {entry.scale:.6g}"
+def _contradictions(ledger: Ledger) -> dict[str, tuple[Located, ...]]:
+    """Layers whose nodes in a model are not those that the ledger lists, where nothing tells which is right."""
+    files = _Files(ledger)
+    found: dict[str, tuple[Located, ...]] = {
+        m: (_of_file(UNREADABLE, text, ledger.layers),) for m, text in files.unreadable.items()
+    }
+    for model, graph in files.models.items():
+        deploy = model == DEPLOY
+        told = ((i, e, unpaired(e, graph, model, deploy=deploy)) for i, e in enumerate(ledger.layers))
+        found[model] = tuple(
+            Located(Change(node, "", LEDGER, text), index, entry.name, AT)
+            for index, entry, problem in (*told, *(out_of_order(ledger, graph) if deploy else ()))
+            for node, text in problem
+        )
+    return found
 
 
 def _locate(change: Change, nodes: dict[str, ir.Node], owner: dict[str, int], layers: Sequence[LayerEntry]) -> Located:
@@ -165,6 +237,10 @@ def _locate(change: Change, nodes: dict[str, ir.Node], owner: dict[str, int], la
     if change.node in owner:
         index = owner[change.node]
         return Located(change, index, layers[index].name, AT)
+    holders = {owner.get(n) for n in change.beside if n in nodes}
+    holder = holders.pop() if len(holders) == 1 else None
+    if change.cause == ADDED and holder is not None:
+        return Located(change, holder, layers[holder].name, AT)
     starts = [nodes[n] for n in (change.node, *change.beside) if n in nodes]
     return _placed(change, starts, owner, layers)
 

@@ -8,7 +8,6 @@ the source is judged by numbers (``local_errors``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -16,22 +15,33 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.graph.edit import bodies_of, nodes_of
-
-MISSING, ADDED, REPLACED = "node-missing", "node-added", "node-replaced"
-ATTRIBUTE, WIRING, TYPE = "attribute-changed", "wiring-changed", "type-changed"
-DECLARATION = "declaration-changed"
-SCALE, ZERO_POINT, BIAS, WEIGHT, SIGN, CONSTANT = (
-    "scale-fault",
-    "zero-point-fault",
-    "bias-fault",
-    "weight-fault",
-    "sign-fault",
-    "constant-changed",
+from amct_onnx.verbs.compare.explain.change import (
+    ADDED,
+    ATTRIBUTE,
+    BIAS,
+    CONSTANT,
+    DECLARATION,
+    MISSING,
+    REPLACED,
+    SCALE,
+    SIGN,
+    TYPE,
+    WEIGHT,
+    WIRING,
+    ZERO_POINT,
+    Change,
 )
-CHANGES = frozenset({MISSING, ADDED, REPLACED, ATTRIBUTE, WIRING, TYPE, DECLARATION, SIGN, CONSTANT})
-"""Causes that only this comparison gives."""
-ROUNDED = 2.0**-20
-"""Relative: attributes are float32 numbers that were written as text or float64 once."""
+from amct_onnx.verbs.compare.explain.declarations import declaration_changes, other_sizes
+from amct_onnx.verbs.compare.explain.differing_values import (
+    array_change,
+    array_of,
+    constant_of,
+    differs,
+    numbers_of,
+    same_attribute,
+    told_apart,
+)
+
 INPUT_NAMES = {
     "Conv": ("input", "weights", "bias"),
     "ConvTranspose": ("input", "weights", "bias"),
@@ -41,25 +51,6 @@ INPUT_NAMES = {
 }
 QUANTIZING = {"scale": SCALE, "offset": ZERO_POINT}
 QUANTIZERS = frozenset({"AscendQuant", "AscendAntiQuant"})
-
-
-@dataclass(frozen=True)
-class Change:
-    """One place where a model is not what the conversion writes.
-
-    Attributes:
-        node: its name.
-        op_type: of it.
-        cause: one of the constants above.
-        text: one sentence, without a model's name in front.
-        beside: names of nodes beside it in the converted model: the readers of a node that is missing.
-    """
-
-    node: str
-    op_type: str
-    cause: str
-    text: str
-    beside: tuple[str, ...] = ()
 
 
 def changes(written: ir.Model, found: ir.Model, source: ir.Model, model: str) -> list[Change]:
@@ -81,9 +72,11 @@ class _Comparison:
         self._is, self._was = nodes_of(found), nodes_of(written)
         self._pairs = _paired(self._was, self._is)
         self._back = {node: was for was, node in self._pairs.items()}
+        ends = zip(written.graph.inputs, found.graph.inputs, strict=False)
+        self._same_inputs = not any(other_sizes(a, b) for a, b in ends)
 
     def changes(self) -> list[Change]:
-        made = [(0, c) for c in self._of_declarations()]
+        made = [(0, c) for c in declaration_changes(self._written, self._found, self._model, self._back)]
         places = {node: i for i, node in enumerate(self._was)}
         for node in self._was:
             at, other = places[node], self._pairs.get(node)
@@ -105,26 +98,18 @@ class _Comparison:
                 made.append((last, Change(new.name or "", "", TYPE, text)))
         return [c for _, c in sorted(made, key=lambda m: m[0])]
 
-    def _of_declarations(self) -> Iterator[Change]:
-        """The versions of the operators, and the names under which a program feeds and reads the model.
+    def _of_tensors(self, old: ir.Node, new: ir.Node) -> Iterator[Change]:
+        """What a file declares of the tensors between its nodes: a session refuses a model of false ones.
 
-        Shapes are left out: to fix a free batch is no fault, and a session refuses feeds of any other shape.
+        Only of what both declare. Sizes count where the inputs have theirs: they follow a batch that was fixed.
         """
-        was, now = (dict(m.opset_imports) for m in (self._written, self._found))
-        if was != now:
-            said, held = (", ".join(f"{d or 'ai.onnx'} {v}" for d, v in sorted(o.items())) for o in (was, now))
-            text = f"The {self._model} model declares the operators of {held}; the conversion writes {said}."
-            yield Change("", "", DECLARATION, text, tuple(n.name or "" for n in self._was[:1]))
-        for kind, old, new in (
-            ("input", self._written.graph.inputs, self._found.graph.inputs),
-            ("output", self._written.graph.outputs, self._found.graph.outputs),
-        ):
-            for a, b in zip(old, new, strict=False):
-                if a.name != b.name:
-                    text = f"The {self._model} model's {kind} '{b.name}' is '{a.name}' in the source."
-                    producer, readers = a.producer(), tuple(u.node.name or "" for u in a.uses())
-                    node = (producer.name or "") if producer else ""
-                    yield Change(node, "", DECLARATION, text, tuple(dict.fromkeys(readers)))
+        for a, b in zip(old.outputs, new.outputs, strict=False):
+            if a.dtype is not None and b.dtype is not None and a.dtype != b.dtype and not b.is_graph_output():
+                text = f"Tensor '{b.name}', which {new.op_type} '{new.name}' gives, is declared as {b.dtype}; the "
+                yield Change(old.name or "", old.op_type, TYPE, f"{text}conversion writes {a.dtype}.")
+            elif self._same_inputs and other_sizes(a, b) and not b.is_graph_output():
+                text = f"Tensor '{b.name}', which {new.op_type} '{new.name}' gives, is declared with shape {b.shape}; "
+                yield Change(old.name or "", old.op_type, DECLARATION, f"{text}the conversion writes {a.shape}.")
 
     def _missing(self, node: ir.Node) -> Change:
         name = node.name or ""
@@ -164,15 +149,23 @@ class _Comparison:
         name = old.name or ""
         if (old.op_type, old.domain) != (new.op_type, new.domain):
             whose = "the source" if self._source.get(name) == old.op_type else "the conversion"
-            text = f"'{name}' is {old.op_type} in {whose} and {new.op_type} in the {self._model} model."
+            meant, given = old.op_type, new.op_type
+            if meant == given:
+                meant, given = (f"{n.op_type} of {n.domain or 'ai.onnx'}" for n in (old, new))
+            text = f"'{name}' is {meant} in {whose} and {given} in the {self._model} model."
             yield Change(name, old.op_type, REPLACED, text)
             return
         yield from self._of_attributes(old, new)
         yield from self._of_inputs(old, new)
+        yield from self._of_tensors(old, new)
         if len(old.outputs) != len(new.outputs):
             text = f"{old.op_type} '{name}' has {len(new.outputs)} outputs; the conversion writes {len(old.outputs)}."
             yield Change(name, old.op_type, WIRING, text)
         for was, now in zip(bodies_of(old), bodies_of(new), strict=False):
+            for kind, before, after in (("inputs", was.inputs, now.inputs), ("outputs", was.outputs, now.outputs)):
+                if len(before) != len(after):
+                    text = f"A body of '{name}' has {len(after)} {kind}; the conversion writes {len(before)}."
+                    yield Change(name, old.op_type, WIRING, text)
             for a, b in zip(was.outputs, now.outputs, strict=False):
                 if not self._same(a, b) and not self._explained(a, b):
                     text = f"A body of '{name}' gives {self._named(b)} as '{b.name}'; the source {self._named(a)}."
@@ -181,10 +174,17 @@ class _Comparison:
     def _of_attributes(self, old: ir.Node, new: ir.Node) -> Iterator[Change]:
         for key in sorted(old.attributes.keys() | new.attributes.keys()):
             a, b = old.attributes.get(key), new.attributes.get(key)
-            if a is not None and b is not None and _same_attribute(a, b):
+            if a is not None and b is not None and same_attribute(a, b):
                 continue
             cause = QUANTIZING.get(key, ATTRIBUTE) if old.op_type in QUANTIZERS else ATTRIBUTE
-            held, said = (_attribute_text(x) for x in (b, a))
+            cause = CONSTANT if old.op_type == "Constant" else cause
+            arrays = [numbers_of(x) for x in (a, b)]
+            if arrays[0] is not None and arrays[1] is not None:
+                made = array_change(old, f"The {key} of {old.op_type} '{old.name}'", cause, arrays[0], arrays[1])
+                if made is not None:
+                    yield made
+                continue
+            said, held = told_apart(a, b)
             if cause == SCALE and a is not None and b is not None and held == f"-{said}":
                 cause = SIGN
             text = f"{old.op_type} '{old.name}' has {key} {held}; the conversion writes {said}."
@@ -196,9 +196,12 @@ class _Comparison:
         wrong = []
         for index in range(max(len(was), len(now))):
             a, b = (v[index] if index < len(v) else None for v in (was, now))
-            fixed = [_constant(v) for v in (a, b)]
+            fixed = [constant_of(v) for v in (a, b)]
             if a is not None and b is not None and all(c is not None for c in fixed):
-                change = self._of_constant(old, index, _array(fixed[0]), _array(fixed[1]))
+                node = a.producer()
+                if node is not None and self._pairs.get(node) is b.producer():
+                    continue  # the node Constant is compared itself
+                change = self._of_constant(old, index, array_of(fixed[0]), array_of(fixed[1]))
                 if change is not None:
                     yield change
             elif not self._same(a, b) and not self._explained(a, b):
@@ -217,52 +220,32 @@ class _Comparison:
                 text = f"{old.op_type} '{name}' has a {what}, {self._named(b)}; the conversion writes none."
                 cause = BIAS if what == "bias" else WIRING
             else:
-                text = f"The {what} of {old.op_type} '{name}' is {self._named(b)}; the conversion gives it "
-                text += f"{self._named(a)}."
+                given, meant = self._named(b), self._named(a)
+                if given == meant:
+                    given, meant = f"{given} ('{b.name}')", f"{meant} ('{a.name}')"
+                text = f"The {what} of {old.op_type} '{name}' is {given}; the conversion gives it {meant}."
                 cause = WIRING
             yield Change(name, old.op_type, cause, text)
 
     def _of_constant(self, node: ir.Node, index: int, old: Array, new: Array) -> Change | None:
-        what, name = _input_name(node.op_type, index), node.name or ""
-        start = f"The {what} of {node.op_type} '{name}'"
-        if old.dtype != new.dtype:
-            text = f"{start} is {new.dtype}; the conversion writes {old.dtype}."
-            return Change(name, node.op_type, TYPE, text)
-        if old.shape != new.shape:
-            text = f"{start} has shape {list(new.shape)}; the conversion writes {list(old.shape)}."
-            return Change(name, node.op_type, ATTRIBUTE, text)
-        if what == "scales" and old.dtype == np.uint64:
+        what = _input_name(node.op_type, index)
+        if what == "scales" and old.dtype == new.dtype == np.uint64:
             scales = [unpack_deq_scale(v.reshape(-1))[0] for v in (old, new)]
-            if _differs(*scales).any():  # else it is the fields beside them that differ
+            if old.shape == new.shape and differs(*scales).any():  # else the fields beside them differ
                 old, new = scales
-        differs = _differs(old, new)
-        count = int(np.count_nonzero(differs))
-        if not count:
-            return None
-        first = tuple(int(i) for i in np.argwhere(differs)[0]) if old.ndim else ()
-        a, b = (_scalar(v[first]) for v in (old, new))
-        where = f"all {count}" if count == old.size > 1 else f"{count} of {old.size}"
-        text = f"{start}: {where} elements are not what the conversion writes, {b} instead of {a}"
-        text += f" at {list(first)}." if first else "."
-        if old.size == 1:
-            text = f"{start} is {b}; the conversion writes {a}."
         cause = {"weights": WEIGHT, "bias": BIAS, "scales": SCALE}.get(what, CONSTANT)
         if cause == CONSTANT:
-            cause = _cause_by_name(name)
-        if _negated(old, new, differs):
-            cause = SIGN
-            text = f"{start}: {where} elements have the other sign, {b} instead of {a}"
-            text += f" at {list(first)}." if first else "."
-        return Change(name, node.op_type, cause, text)
+            cause = _cause_by_name(node.name or "")
+        return array_change(node, f"The {what} of {node.op_type} '{node.name}'", cause, old, new)
 
     def _same(self, old: ir.Value | None, new: ir.Value | None) -> bool:
         """Whether a tensor is the counterpart of another: what the same node gives, the same input, equal constants."""
         if old is None or new is None:
             return old is new
-        fixed = _constant(old), _constant(new)
+        fixed = constant_of(old), constant_of(new)
         if fixed[0] is not None and fixed[1] is not None:
-            one, other = _array(fixed[0]), _array(fixed[1])
-            return one.dtype == other.dtype and one.shape == other.shape and not _differs(one, other).any()
+            one, other = array_of(fixed[0]), array_of(fixed[1])
+            return one.dtype == other.dtype and one.shape == other.shape and not differs(one, other).any()
         was, now = old.producer(), new.producer()
         if was is None or now is None:
             return was is now and fixed == (None, None) and old.name == new.name
@@ -287,12 +270,13 @@ class _Comparison:
     def _named(self, value: ir.Value | None) -> str:
         if value is None:
             return "nothing"
-        if _constant(value) is not None:
+        if constant_of(value) is not None:
             return f"constant '{value.name}'"
         producer = value.producer()
         if producer is None:
             return f"input '{value.name}'"
-        return f"what {producer.op_type} '{producer.name}' gives"
+        which = f" as output {value.index()}" if len(producer.outputs) > 1 else ""
+        return f"what {producer.op_type} '{producer.name}' gives{which}"
 
 
 def _paired(was: Sequence[ir.Node], now: Sequence[ir.Node]) -> dict[ir.Node, ir.Node]:
@@ -323,46 +307,6 @@ def _trimmed(inputs: Sequence[ir.Value | None]) -> list[ir.Value | None]:
     return kept
 
 
-def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor of an initializer, or of a node Constant."""
-    if value is None:
-        return None
-    if value.const_value is not None and value.producer() is None:
-        return value.const_value
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
-        return producer.attributes["value"].as_tensor()
-    return None
-
-
-def _array(tensor: ir.TensorProtocol | None) -> Array:
-    assert tensor is not None
-    return np.asarray(tensor.numpy())
-
-
-def _differs(a: Array, b: Array) -> Array:
-    """Elementwise; NaN equals NaN, and -0 equals 0."""
-    different = np.asarray(a != b)
-    if a.dtype.kind == "f":
-        different &= ~(np.isnan(a) & np.isnan(b))
-    return different
-
-
-def _negated(a: Array, b: Array, differs: Array) -> bool:
-    """Whether every element that differs has changed its sign alone (of -128, int8 keeps 127 at most)."""
-    if a.dtype.kind not in "fi" or a.dtype.itemsize > 4 and a.dtype.kind == "i" and a.ndim == 0:
-        return False
-    one, other = a[differs].astype(np.float64), b[differs].astype(np.float64)
-    if a.dtype == np.int8:
-        return bool((np.clip(-one, -128, 127) == other).all())
-    return bool((one == -other).all())
-
-
-def _scalar(value: Array) -> str:
-    number = value.item() if hasattr(value, "item") else value
-    return f"{number:.6g}" if isinstance(number, float) else str(number)
-
-
 def _input_name(op_type: str, index: int) -> str:
     names = INPUT_NAMES.get(op_type, ())
     return names[index] if index < len(names) else f"input {index}"
@@ -376,34 +320,3 @@ def _cause_by_name(node: str) -> str:
             ZERO_POINT if part in ("add", "sub") else SCALE if part in ("mul", "rescale", "fakedequant") else CONSTANT
         )
     return CONSTANT
-
-
-def _same_attribute(a: ir.Attr, b: ir.Attr) -> bool:
-    if a.type != b.type:
-        return False
-    if a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-        return True  # their nodes are compared themselves
-    if a.is_ref() or b.is_ref():
-        return a.ref_attr_name == b.ref_attr_name
-    if a.type == ir.AttributeType.TENSOR:
-        one, other = _array(a.as_tensor()), _array(b.as_tensor())
-        return one.dtype == other.dtype and one.shape == other.shape and not _differs(one, other).any()
-    if a.type == ir.AttributeType.FLOAT:
-        return bool(np.isclose(a.as_float(), b.as_float(), rtol=ROUNDED, atol=0, equal_nan=True))
-    if a.type == ir.AttributeType.FLOATS:
-        one, other = np.asarray(a.as_floats()), np.asarray(b.as_floats())
-        return one.shape == other.shape and bool(np.allclose(one, other, rtol=ROUNDED, atol=0, equal_nan=True))
-    if a.type in (ir.AttributeType.INTS, ir.AttributeType.STRINGS):
-        return list(a.value) == list(b.value)
-    return bool(a.value == b.value)
-
-
-def _attribute_text(attribute: ir.Attr | None) -> str:
-    if attribute is None:
-        return "nothing"
-    if attribute.type == ir.AttributeType.TENSOR:
-        tensor = attribute.as_tensor()
-        return f"{tensor.dtype}{list(tensor.shape)}" if tensor.size > 1 else _scalar(_array(tensor).reshape(-1)[0])
-    if attribute.type == ir.AttributeType.FLOAT:
-        return f"{attribute.as_float():.6g}"
-    return repr(attribute.value) if isinstance(attribute.value, str) else str(attribute.value)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import AmctError
 from amct_onnx.files.read import read_model
+from amct_onnx.graph.edit import nodes_of
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
@@ -27,6 +28,7 @@ from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
 from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.noise import gains
 from amct_onnx.verbs.compare.explain.source_grids import Grid, source_grids
+from amct_onnx.verbs.compare.explain.strange_nodes import unknown_nodes
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
@@ -65,19 +67,16 @@ def find_divergences(
         unreliable: why the source's numbers judge nothing; then only the files are judged. None when they do.
         stage: is told what is being done.
     """
-    if unreliable is not None:
-        by_files = (
-            with_changes(m, None, beside.fake_quant if m == FAKE_QUANT else beside.deploy, judged=False)
-            for m in job.models
-        )
-        return tuple(d for d in by_files if d is not None), (unreliable.why,)
+    if unreliable is not None or job.left_out:
+        told = "" if unreliable is None else unreliable.why
+        return _by_files(job, beside, told)
     probe, runner, shown = _probe(job, layers, first, stage, changed=beside.changed)
     probed = results if REFERENCE in job.devices else runner.statistics(first, shown)
     stage("cutting the source into pieces")
     source = opened(probe.source)
     grids = source_grids(beside.source, source)
     cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.quantized)
-    search = _Search(layers, ledger, first, probe, shown, cut, source, grids)
+    search = _Search(layers, ledger, first, probe, shown, cut, source, grids, beside)
     stage("the deploy model, piece by piece")
     sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
     paired = all(p.fake_quant is not None and p.deploy is not None for p in layers)
@@ -95,6 +94,23 @@ def find_divergences(
         if found is not None:
             divergences.append(found)
     return tuple(divergences), tuple(dict.fromkeys(search.not_judged))
+
+
+def _by_files(job: Job, beside: Beside, unreliable: str) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
+    """What the files alone tell; a model that was not changed and cannot be run is not judged."""
+    found, not_judged = [], [unreliable] if unreliable else []
+    for model in job.asked:
+        located = beside.fake_quant if model == FAKE_QUANT else beside.deploy
+        why = job.cannot_run(model)
+        changed = with_changes(model, None, located, judged=False)
+        if changed is not None:
+            cannot = f" It cannot be run: {why}" if why and why not in changed.text else ""
+            found.append(replace(changed, text=f"{changed.text}{cannot}"))
+        elif why:
+            not_judged.append(f"{model} cannot be run: {why}")
+        elif not unreliable:
+            not_judged.append(f"the layers of {model} by their numbers, since another model cannot be run.")
+    return tuple(found), tuple(not_judged)
 
 
 def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None) -> Divergence | None:
@@ -143,6 +159,7 @@ class _Search:
         cut: a session of the cut source.
         source: the graph of the source that the probe runs.
         grids: see ``source_grids``.
+        beside: what the files are not.
     """
 
     def __init__(
@@ -155,13 +172,16 @@ class _Search:
         cut: CutSource,
         source: ir.Model,
         grids: Mapping[str, Grid],
+        beside: Beside,
     ) -> None:
         self._grids = grids
         self.not_judged: list[str] = []
         """What no bound exists for, and why."""
         self._positions = {v.name or "": i for i, n in enumerate(source.graph) for v in n.outputs}
         self._layers, self._first, self._probe, self._shown, self._cut = layers, first, probe, shown, cut
-        self._graphs = _Graphs(ledger)
+        self._graphs, self._ledger = _Graphs(ledger), ledger
+        self._source_names = {n.name or "" for m in (source, beside.source) for n in nodes_of(m)}
+        self._held = not beside.not_judged
         self._gain = gains(ledger.layers, self._graphs.deploy)
         self._lsb = [layer_lsb(pair)[0] for pair in layers]
 
@@ -205,10 +225,18 @@ class _Search:
         return Place(
             members=self._graphs.members(self._layers[piece.index]) if in_deploy_layer else (),
             segment=lambda: self._graphs.segment(piece, self._probe, model),
+            unknown=lambda: self._unknown(piece, model),
             counts=results.quantizers.get((piece.index, model)),
             extra_saturation=next((e.extra_saturation for e in examined if e.index == piece.index), 0.0),
             leads_to=lambda: self._graphs.first_reader(piece.tracked.others[model], self._layers, model),
         )
+
+    def _unknown(self, piece: Piece, model: str) -> tuple[ir.Node, ...]:
+        """Nodes that nobody knows; where the file was held against its conversion, that tells them better."""
+        if self._held:
+            return ()
+        nodes = self._graphs.segment(piece, self._probe, model).nodes
+        return unknown_nodes(nodes, self._ledger.layers, self._source_names)
 
 
 class _Graphs:

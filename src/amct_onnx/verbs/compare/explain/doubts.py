@@ -1,8 +1,10 @@
-"""What is doubtful about the source or the data: said before any model is blamed."""
+"""What is doubtful about the source, the data or the ledger: said before any model is blamed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from amct_onnx.verbs.compare.explain.chance import share_interval
 from amct_onnx.verbs.compare.explain.guessing import GUESSES, MIN_SAMPLES, class_count
@@ -23,6 +25,13 @@ class Doubt:
     headline: str
     why: str
     todo: str
+
+
+def edited_ledger(path: Path, told: Sequence[str]) -> Doubt:
+    """Of a ledger that is not what its conversion writes: its files are judged by what it should be."""
+    more = f", and {len(told) - 1} more of its values are others" if len(told) > 1 else ""
+    todo = "Convert the source again, and leave the ledger as it is written."
+    return Doubt("the ledger is not the one of this conversion, or was changed", f"{path}: {told[0]}{more}.", todo)
 
 
 def preparation(hint: str) -> Doubt:

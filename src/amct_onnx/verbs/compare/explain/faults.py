@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +11,7 @@ import onnx_ir as ir
 from amct_onnx.common.arithmetic import INT32_MAX
 from amct_onnx.graph.layers import along
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
+from amct_onnx.verbs.compare.explain.change import ADDED
 from amct_onnx.verbs.compare.explain.cut_source import Segment
 from amct_onnx.verbs.compare.explain.error_shape import look
 from amct_onnx.verbs.compare.explain.local_errors import BEFORE, Piece
@@ -20,6 +21,7 @@ from amct_onnx.verbs.compare.explain.stated_factors import (
     has_bias,
     quantizer_contradiction,
 )
+from amct_onnx.verbs.compare.explain.strange_nodes import nan_constant
 from amct_onnx.verbs.compare.key import LAYER, NODE
 from amct_onnx.verbs.compare.measure.statistics import QuantizerStatistics
 from amct_onnx.verbs.compare.pairing import Paired
@@ -33,9 +35,11 @@ SIMPLE = 0.8
 OPPOSITE = 0.05
 """How far from -1 a factor may lie to be called a flipped sign: noise moves it a little."""
 NAMED_NODES = 4
+NOT_FINITE = "not-finite"
 
 NOT_FINITE_ADVICE = (
-    "float16 ends at 65504 and float32 at 3.4e38: look at the values in front of the layer, and scale them down."
+    "No constant in front of it is known to be NaN: look at the values there, and scale them down (float16 ends at "
+    "65504, float32 at 3.4e38)."
 )
 OVERFLOW_ADVICE = "Use larger scales in that layer, and calibrate again."
 CONVERT_AGAIN = "Convert the source again, and use the models as they were written."
@@ -50,6 +54,7 @@ class Place:
         segment: gives the nodes of the model that make the piece.
         counts: what the model's quantizer met, or None.
         extra_saturation: share of the layer's inputs that saturate beyond those of the source.
+        unknown: gives those of these nodes that neither the source nor the conversion has.
         leads_to: gives the first layer of the model that reads the tensor, directly or not; None when none does.
     """
 
@@ -57,12 +62,20 @@ class Place:
     segment: Callable[[], Segment]
     counts: QuantizerStatistics | None
     extra_saturation: float
+    unknown: Callable[[], tuple[ir.Node, ...]]
     leads_to: Callable[[], int | None]
 
 
 def fault(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
-    """What a faulty piece is called."""
-    return (_layer_fault if piece.kind == LAYER else _fault_between)(piece, model, layers, place)
+    """What a faulty piece is called: by what its nodes tell by themselves, else by the form of its error."""
+    found = (_layer_fault if piece.kind == LAYER else _fault_between)(piece, model, layers, place)
+    strange = place.unknown()
+    if strange:
+        named = ", ".join(f"{n.op_type} '{n.name}'" for n in strange[:NAMED_NODES])
+        text = f"Neither the source nor the ledger has {named}, which the {model} model has here. {found.text}"
+        return replace(found, cause=ADDED, node=strange[0].name or "", text=text, advice=CONVERT_AGAIN)
+    node, said = nan_constant(place.segment().nodes) if piece.not_finite else ("", "")
+    return replace(found, node=node, text=f"{said} {found.text}", advice=CONVERT_AGAIN) if said else found
 
 
 def size(value: float, lsb: float | None) -> str:
@@ -189,7 +202,7 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
 def not_finite(model: str, where: str, layer: str, index: int, share: float, measured: float) -> Divergence:
     """A fault of NaN or infinite values in one model alone."""
     text = f"{percent(share, 2)} of the values of {where} are NaN or infinite in {model} or in the source, not in both."
-    return Divergence(model, layer, index, "not-finite", text, NOT_FINITE_ADVICE, measured, 0.0)
+    return Divergence(model, layer, index, NOT_FINITE, text, NOT_FINITE_ADVICE, measured, 0.0)
 
 
 def _piece_not_finite(piece: Piece, model: str, where: str, layer: str, index: int) -> Divergence:

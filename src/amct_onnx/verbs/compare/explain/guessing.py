@@ -35,6 +35,6 @@ def guesses(job: Job, results: Results) -> str:
 
 
 def class_count(job: Job, results: Results) -> int:
-    """Classes of the output that answers; 0 when none holds a row of scores for each sample."""
-    outputs = [results.tensors[t.key, job.models[0]] for t in job.tracked if t.key.kind == OUTPUT]
+    """Classes of the output that answers; 0 when none holds a row of scores for each sample, or no model is beside."""
+    outputs = [results.tensors[t.key, m] for t in job.tracked if t.key.kind == OUTPUT for m in job.models[:1]]
     return next((o.count // o.samples for o in outputs if o.samples == results.samples), 0)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from amct_onnx.verbs.compare.explain.beside_ledger import Located
-from amct_onnx.verbs.compare.explain.changes import ADDED, CHANGES, MISSING, REPLACED
-from amct_onnx.verbs.compare.explain.faults import CONVERT_AGAIN
+from amct_onnx.verbs.compare.explain.change import ADDED, CHANGES, MISSING, REPLACED
+from amct_onnx.verbs.compare.explain.faults import CONVERT_AGAIN, NOT_FINITE
 from amct_onnx.verbs.compare.report import Divergence
 
 MAX_NAMED = 3
@@ -47,9 +47,8 @@ def with_changes(
     if shown.index < first.index:  # the conversion itself is wrong before it
         return replace(shown, text=f"{shown.text} Besides: {change.text}{more}")
     cause, place = change.cause, first.place
-    if shown.index == first.index:
-        if change.cause not in CHANGES:
-            cause, place = shown.cause, shown.place
+    if shown.index == first.index and change.cause not in CHANGES and shown.cause not in (NOT_FINITE, ADDED):
+        cause, place = shown.cause, shown.place
     return replace(
         shown,
         layer=first.layer,
@@ -58,7 +57,7 @@ def with_changes(
         place=place,
         node=change.node,
         text=f"{change.text} {shown.text}{more}",
-        advice=CONVERT_AGAIN if cause in CHANGES else shown.advice,
+        advice=CONVERT_AGAIN,
     )
 
 

@@ -82,12 +82,14 @@ class Runner:
         stage(f"opening the {SOURCE}")
         self.source = open_reference(job.source, job.threads)
         stage(f"opening the {FAKE_QUANT} model")
-        self.fake_quant = open_reference(job.fake_quant, job.threads)
+        self.fake_quant = None if job.cannot_run(FAKE_QUANT) else open_reference(job.fake_quant, job.threads)
         self.float_model = open_reference(job.float_model.model, job.threads) if job.float_model is not None else None
         stage("opening the deploy model")
         options = pinned_options(job.threads)
         self.deploy = {
-            deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS) for d in job.devices
+            deploy_key(d): DeploySession(job.deploy.content, options, device=d, collect=COUNTS)
+            for d in job.devices
+            if not job.cannot_run(deploy_key(d))
         }
         self._evaluator = job.evaluator.open()
         self._scratch = Scratch()

@@ -16,12 +16,29 @@ from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.chance import loss_interval, share_interval
 from amct_onnx.verbs.compare.explain.default_settings import default_settings_witness
 from amct_onnx.verbs.compare.explain.divergences import find_divergences
-from amct_onnx.verbs.compare.explain.doubts import Doubt, clipped_input, guessing, poor_source, preparation
+from amct_onnx.verbs.compare.explain.doubts import (
+    Doubt,
+    clipped_input,
+    edited_ledger,
+    guessing,
+    poor_source,
+    preparation,
+)
 from amct_onnx.verbs.compare.explain.guessing import guesses
 from amct_onnx.verbs.compare.explain.preprocessing import preprocessing_hints
 from amct_onnx.verbs.compare.explain.unreliable_source import unreliable_source
 from amct_onnx.verbs.compare.float_model import FLOAT
-from amct_onnx.verbs.compare.job import AS_GIVEN, FAKE_QUANT, SOURCE, Job, Quantized, Tracked, deploy_key, layer_lsb
+from amct_onnx.verbs.compare.job import (
+    AS_GIVEN,
+    DEPLOY,
+    FAKE_QUANT,
+    SOURCE,
+    Job,
+    Quantized,
+    Tracked,
+    deploy_key,
+    layer_lsb,
+)
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.layer_details import InputHistogram
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy
@@ -169,7 +186,8 @@ def _doubted(run: Run, unreliable: Doubt | None) -> tuple[tuple[Doubt, ...], tup
     """What is doubtful about source and data, and what else is odd about data and files; the most telling first."""
     hints = preprocessing_hints(run.job, run.layers, run.results, run.runner, run.first, run.again)
     guessed = guesses(run.job, run.results)
-    doubts = [unreliable, *map(preparation, hints.prepared)]
+    edited = edited_ledger(run.ledger.path, run.beside.ledger_changes) if run.beside.ledger_changes else None
+    doubts = [edited, unreliable, *map(preparation, hints.prepared)]
     doubts.append(clipped_input(hints.outside) if hints.outside else None)
     doubts.append(guessing(guessed) if guessed else None)
     if not guessed and run.max_drop is None:  # a user who says what may be lost knows what there is
@@ -213,7 +231,7 @@ def _output_entries(run: Run) -> tuple[OutputEntry, ...]:
 def _layers(run: Run, tensors: Mapping[str, Mapping[str, Array]]) -> tuple[LayerResult, ...]:
     made = []
     source = Surroundings(read_model(run.model) if run.job.form == AS_GIVEN else run.beside.source)
-    deploy = Surroundings(read_model(run.ledger.deploy_model))
+    deploy = None if run.job.cannot_run(DEPLOY) else Surroundings(read_model(run.ledger.deploy_model))
     channels = channel_errors(run.job, run.layers, tensors)
     inputs = {q.layer: q for q in run.job.quantizers}
     kernel_bounds = {f.name: f.worst_accumulator for s in list(run.runner.deploy.values())[:1] for f in s.facts}
@@ -253,7 +271,7 @@ def _layers(run: Run, tensors: Mapping[str, Mapping[str, Array]]) -> tuple[Layer
                 input=_input(inputs.get(index), run.results),
                 channels=channels.get(index, ()),
                 source_nodes=source.of_source(pair),
-                deploy_nodes=deploy.of_deploy(pair),
+                deploy_nodes=() if deploy is None else deploy.of_deploy(pair),
             )
         )
     return tuple(made)
@@ -281,10 +299,14 @@ def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
         return tuple(made)
 
     source = ModelEntry(SOURCE, model, None, job.form, pins, metrics(SOURCE), (witness,) if witness else ())
-    fake_quant = ModelEntry(FAKE_QUANT, job.fake_quant.label, settings=pins, metrics=metrics(FAKE_QUANT))
+    notes = _cannot_run(job, FAKE_QUANT)
+    fake_quant = ModelEntry(FAKE_QUANT, job.fake_quant.label, settings=pins, metrics=metrics(FAKE_QUANT), notes=notes)
     deploy = []
     for device in job.devices:
         key = deploy_key(device)
+        if key not in run.runner.deploy:
+            deploy.append(ModelEntry(key, job.deploy.label, device, notes=_cannot_run(job, key)))
+            continue
         session = run.runner.deploy[key]
         notes = (*session.warnings, *PROFILES[device].undecided)
         settings = {**session.pinned, "intra_op_num_threads": str(job.threads)}
@@ -293,6 +315,11 @@ def _models(run: Run, model: str, witness: str) -> tuple[ModelEntry, ...]:
         held = job.float_model
         deploy.append(ModelEntry(FLOAT, held.model.label, settings=pins, metrics=metrics(FLOAT), notes=held.notes))
     return (source, fake_quant, *deploy)
+
+
+def _cannot_run(job: Job, model: str) -> tuple[str, ...]:
+    why = job.cannot_run(model)
+    return (f"Not run: {why}",) if why else ()
 
 
 def _share(name: str, right: int, accuracy: Accuracy, model: str) -> Metric:

@@ -34,6 +34,11 @@ WITNESS_ADVICE = (
 )
 NODES = ("node-missing", "node-added", "node-replaced")
 """Causes that a node's name tells best."""
+OF_FILES = {
+    "file-unreadable": ("is not a readable model", "are not readable models"),
+    "other-model": ("was not made from this model", "were not made from this model"),
+}
+"""What is said of one file and of several, where it is no node that is wrong."""
 MAX_BRIEF = 4
 """Sentences below the headline on a terminal: where, what it costs, why, what to do."""
 NAMED_MODELS = 2
@@ -183,6 +188,10 @@ def _of_faults(faults: Sequence[Divergence], models: int) -> tuple[str, str, lis
     node = f" ({first.node})" if first.node and first.node != first.layer else ""
     what = f"{first.cause}: '{first.node}'" if first.cause in NODES else first.cause
     headline = f"{_crowd(who, models)} {goes} wrong {first.place} layer '{first.layer}' ({what})"
+    where = f"{first.place} layer {first.index + 1}, '{first.layer}'{node}"
+    if first.cause in OF_FILES:
+        headline = f"{_crowd(who, models)} {OF_FILES[first.cause][len(who) > 1]}"
+        where = "the whole file"
     also = [model for _, others in groups[1:] for model in others]
     if also:
         headline += f"; {_crowd(also, models)} {'goes' if len(also) == 1 else 'go'} wrong as well"
@@ -190,7 +199,7 @@ def _of_faults(faults: Sequence[Divergence], models: int) -> tuple[str, str, lis
     others = "".join(
         f"; {_crowd(who, models)} {d.place} layer {d.index + 1}, '{d.layer}' ({d.cause})" for d, who in groups[1:]
     )
-    lines = [f"Where: {first.place} layer {first.index + 1}, '{first.layer}'{node}{others}.", f"Why: {first.text}"]
+    lines = [f"Where: {where}{others}.", f"Why: {first.text}"]
     if first.advice:
         lines.append(f"What to do: {first.advice}")
     return DIVERGES, headline, lines

@@ -1,0 +1,70 @@
+"""Sessions of files that were changed, or may have been: what cannot be run is left out and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from amct_onnx.device.session import DeploySession
+from amct_onnx.errors import AmctError
+from amct_onnx.files.read import read_model
+from amct_onnx.verbs.compare.explain.finer import without
+from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT, SOURCE, Job
+from amct_onnx.verbs.compare.key import OUTPUT
+from amct_onnx.verbs.compare.measure.batch import Batch, Runner
+from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, show
+from amct_onnx.verbs.compare.pairing import Paired
+from amct_onnx.verbs.convert.read_ledger import Ledger
+
+Made = Callable[..., tuple[Job, tuple[Paired, ...]]]
+
+
+def run_what_can(
+    made: Made, ledger: Ledger, source: Runner, first: Batch, stage: Callable[[str], None]
+) -> tuple[Job, tuple[Paired, ...], Runner]:
+    """The job of the models that can be run: with their layers, else with their outputs alone.
+
+    Args:
+        made: see ``make_job``, without what is left out.
+        ledger: of the conversion.
+        source: the sessions of a job without the other models.
+        first: the first batch, for which all are run.
+        stage: is told which model is opened.
+
+    Raises:
+        DataError: The source cannot run the batch.
+        AmctError: No form of the job can be run, though each model can by itself.
+    """
+    outputs = [t.source for t in source.job.tracked if t.key.kind == OUTPUT]
+    source.outputs(outputs, first)
+    left_out = {}
+    for model in (FAKE_QUANT, DEPLOY):
+        stage(f"opening the {model} model")
+        why = _cannot_run(model, ledger, source.job, first, len(outputs))
+        if why:
+            left_out[model] = why
+    forms = [{"left_out": left_out}] if left_out else [{}, {"outputs_only": True}]
+    for form in forms:
+        try:
+            job, layers = made(**form)
+            runner = Runner(job, stage)
+            runner.job = job = without(job, runner.tensors(first), SOURCE)
+        except AmctError:
+            if form is forms[-1]:
+                raise
+        else:
+            return job, layers, runner
+    raise AssertionError("the last form is returned or raises")
+
+
+def _cannot_run(model: str, ledger: Ledger, job: Job, first: Batch, outputs: int) -> str:
+    """Why a model by itself cannot be opened or run as the source is; "" when it can."""
+    try:
+        if model == FAKE_QUANT:
+            path = ledger.fake_quant_model
+            made = open_reference(show(read_model(path), path, []), job.threads).run(None, dict(first.feeds))
+        else:
+            options = pinned_options(job.threads)
+            made = DeploySession(ledger.deploy_model, options, device=job.devices[0]).run(None, dict(first.feeds))
+    except Exception as error:  # onnxruntime's classes share no base
+        return str(error)
+    return "" if len(made) == outputs else f"it has {len(made)} outputs, the source has {outputs}."

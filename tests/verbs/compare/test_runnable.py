@@ -1,0 +1,137 @@
+"""A model of the conversion that cannot be opened or run is a finding that names what was changed in it, no error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from amct_onnx.cli import main
+from amct_onnx.errors import DataError
+from support.comparison_cases import SMALL, Case, converted
+from support.deploy_models import initializer, set_attribute, set_initializer
+
+FAKE, DEPLOY = "fake_quant", "deploy"
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return converted(SMALL, tmp_path_factory.mktemp("converted"))
+
+
+def first(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
+    return next(n for n in model.graph.node if n.op_type == op_type)
+
+
+def floor(model: onnx.ModelProto) -> str:
+    node = first(model, "AscendQuant")
+    set_attribute(model, node.name, round_mode="Floor")
+    return str(node.name)
+
+
+def negative(model: onnx.ModelProto) -> str:
+    node = first(model, "AscendQuant")
+    next(a for a in node.attribute if a.name == "scale").f *= -1
+    return str(node.name)
+
+
+def no_number(model: onnx.ModelProto) -> str:
+    node = first(model, "AscendQuant")
+    next(a for a in node.attribute if a.name == "offset").f = float("nan")
+    return str(node.name)
+
+
+def unsigned(model: onnx.ModelProto) -> str:
+    node = next(n for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm"))
+    weight = numpy_helper.to_array(initializer(model, node.input[1]))
+    set_initializer(model, node.input[1], (weight.astype(np.int32) + 128).astype(np.uint8))
+    return str(node.name)
+
+
+def more_outputs(model: onnx.ModelProto) -> str:
+    node = model.graph.node[-2]
+    model.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+    return str(node.name)
+
+
+def unknown_operator(model: onnx.ModelProto) -> str:
+    model.graph.node[-1].op_type = "Nonsense"
+    return str(model.graph.node[-1].name)
+
+
+def other_type(model: onnx.ModelProto) -> str:
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    return str(model.graph.output[0].name)
+
+
+@pytest.mark.parametrize(
+    ("model", "damage", "cause"),
+    [
+        (DEPLOY, floor, "attribute-changed"),
+        (DEPLOY, negative, "sign-fault"),
+        (DEPLOY, no_number, "zero-point-fault"),
+        (DEPLOY, unsigned, "type-changed"),
+        (DEPLOY, more_outputs, "declaration-changed"),
+        (FAKE, more_outputs, "declaration-changed"),
+        (DEPLOY, unknown_operator, "node-replaced"),
+        (FAKE, unknown_operator, "node-replaced"),
+        (FAKE, other_type, "type-changed"),
+    ],
+)
+def test_model_that_cannot_be_run_is_a_finding(
+    model: str, damage: Callable[[onnx.ModelProto], str], cause: str, case: Case
+) -> None:
+    path: Path = getattr(case, model)
+    kept = path.read_bytes()
+    proto = onnx.load_model_from_string(kept)
+    node = damage(proto)
+    path.write_bytes(proto.SerializeToString())
+    try:
+        found = case.compare()
+    finally:
+        path.write_bytes(kept)
+    key = "fake-quant" if model == FAKE else "deploy@a2"
+    assert found.verdict.level == "diverges"
+    (fault,) = found.divergences
+    assert (fault.model, fault.cause, fault.node) == (key, cause, node) and "It cannot be run: " in fault.text
+    assert [m.key for m in found.models] == ["source", "fake-quant", "deploy@a2"]
+    (left,) = [m for m in found.models if m.key == key]
+    assert left.notes[0].startswith("Not run: ")
+    assert {d.model for o in found.outputs for d in o.differences} == {"fake-quant", "deploy@a2"} - {key}
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_file_that_is_no_model_is_a_finding(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, both: bool
+) -> None:
+    kept = [p.read_bytes() for p in (case.fake_quant, case.deploy)]
+    case.deploy.write_bytes(kept[1][: len(kept[1]) // 2])
+    if both:
+        case.fake_quant.write_bytes(b"no model")
+    page = tmp_path / "report.html"
+    try:
+        assert main([*case.arguments, "--report", str(page)]) == 1
+    finally:
+        case.fake_quant.write_bytes(kept[0])
+        case.deploy.write_bytes(kept[1])
+    said = " ".join(capsys.readouterr().out.split())
+    first = "fake-quant is not a readable model; deploy@a2 goes wrong as well." if both else "deploy@a2 is not a"
+    assert first in said and "Where: the whole file" in said and "deploy_model.onnx" in said
+    assert "file-unreadable" in page.read_text(encoding="utf-8")
+
+
+def test_data_that_do_not_fit_are_an_error_also_beside_a_damaged_model(case: Case, tmp_path: Path) -> None:
+    kept = case.deploy.read_bytes()
+    case.deploy.write_bytes(b"no model")
+    data = tmp_path / "data.npz"
+    with np.load(case.data) as archive:
+        np.savez(data, **{name: values[:, :1, :1] for name, values in archive.items()})
+    try:
+        with pytest.raises(DataError):
+            Case(case.source, case.prefix, data, case.labels).compare()
+    finally:
+        case.deploy.write_bytes(kept)
