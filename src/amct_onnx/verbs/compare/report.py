@@ -204,8 +204,8 @@ class Divergence:
             ``bias-fault``, ``scale-fault``, ``sign-fault``, ``weight-fault``, ``fault-between-layers`` or
             ``ledger-contradiction``; of a file that is not what the conversion writes also ``node-missing``,
             ``node-added``, ``node-replaced``, ``attribute-changed``, ``wiring-changed``, ``type-changed``,
-            ``constant-changed``, ``declaration-changed``, ``file-unreadable`` or ``other-model``; of noise ``bias-rounding``, ``ties``,
-            ``device-arithmetic``, ``refused-layer`` or ``inherited``.
+            ``constant-changed``, ``declaration-changed``, ``file-unreadable`` or ``other-model``; of noise
+            ``bias-rounding``, ``ties``, ``device-arithmetic``, ``refused-layer`` or ``inherited``.
         text: one sentence with the figures.
         advice: one sentence; empty when there is nothing to do.
         measured, explained: mean absolute error, and how much of it quantization noise explains: of a fault in its
