@@ -26,6 +26,7 @@ from amct_onnx.verbs.compare.explain.doubts import (
 )
 from amct_onnx.verbs.compare.explain.guessing import guesses
 from amct_onnx.verbs.compare.explain.preprocessing import preprocessing_hints
+from amct_onnx.verbs.compare.explain.unlike_outputs import unlike_outputs
 from amct_onnx.verbs.compare.explain.unreliable_source import unreliable_source
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import (
@@ -154,6 +155,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
                 board=run.board,
                 not_judged=not_judged,
                 doubts=doubts,
+                unlike=unlike_outputs(outputs, named),
                 max_drop=run.max_drop,
             )
         ),

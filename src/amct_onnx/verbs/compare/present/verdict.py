@@ -9,6 +9,7 @@ from amct_onnx.errors import as_typed
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
 from amct_onnx.verbs.compare.explain.doubts import Doubt
+from amct_onnx.verbs.compare.explain.unlike_outputs import Unlike
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import SOURCE
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
@@ -48,7 +49,7 @@ NAMED = 5
 DEFAULT_POINTS = 1.0
 """Loss of right answers, in points, that the samples should bound when no ``max_drop`` says otherwise."""
 SMALLEST_MARGIN = 1e-4
-"""Share: a loss as large as ``max_drop`` would need any number of samples."""
+"""Share: a loss nearer to ``max_drop`` would need millions of samples."""
 SIGNIFICANT = 0.05
 """Below this probability of chance, a loss of right answers is called real."""
 
@@ -68,6 +69,7 @@ class Found:
         board: what a board's dumps gave, or None.
         not_judged: parts of the models that nothing could be said of.
         float_model: the float model before quantization, which is measured and not judged, or None.
+        unlike: outputs that do not resemble the source's.
         max_drop: what the first metric may lose, in points (1 point is 1 % of a share, else 1); None to leave that to
             chance.
     """
@@ -85,6 +87,7 @@ class Found:
     max_drop: float | None = None
     float_model: ModelEntry | None = None
     doubts: Sequence[Doubt] = ()
+    unlike: Sequence[Unlike] = ()
 
     @property
     def faults(self) -> list[Divergence]:
@@ -154,6 +157,9 @@ def _of_models(found: Found) -> tuple[str, str, list[str]]:
         parts = "1 part" if len(found.not_judged) == 1 else f"{len(found.not_judged)} parts"
         headline = f"Incomplete: no fault found, but {parts} of the models could not be judged."
         return INCOMPLETE, headline, [f"Not judged: {found.not_judged[0]}"]
+    unlike = _unlike(found)
+    if unlike is not None:
+        return unlike
     who = _models([m.key for m in found.models[1:]])
     one = len(found.models) == 2
     kept = _kept(found.models)
@@ -164,6 +170,28 @@ def _of_models(found: Found) -> tuple[str, str, list[str]]:
         return NOISE, f"No fault found. {who} {follow} the source as closely as {arithmetic}{kept}.", []
     give = "gives" if one else "give"
     return EQUAL, f"No fault found. {who} {give} the source's results up to the last bits of float{kept}.", []
+
+
+def _unlike(found: Found) -> tuple[str, str, list[str]] | None:
+    """The verdict on outputs that do not resemble the source's though every layer agrees; None without them.
+
+    What the answers lose decides where it is measured well enough.
+    """
+    measured = all(m.metrics for m in found.models)
+    if measured and (found.max_drop is not None or (found.accuracy and not _too_few(found))):
+        return None
+    if not found.unlike:
+        return None
+    figures = ", ".join(f"{u.sqnr_db:.1f} dB in '{u.output}' ({u.model})" for u in found.unlike)
+    who = [u.model for u in found.unlike]
+    verb = "does" if len(who) == 1 else "do"
+    headline = f"Incomplete: no layer is wrong by itself, but {_models(who)} {verb} not resemble the source."
+    why = (
+        f"Why: SQNR {figures}. Every layer agrees when it reads the source's numbers: the source itself makes large "
+        "differences of the rounding that no two int8 arithmetics share."
+    )
+    todo = "What to do: give --labels, or --evaluator and --max_drop: what the answers lose tells whether this is fit."
+    return INCOMPLETE, headline, [why, todo]
 
 
 def _cost(found: Found, drops: Sequence[str]) -> str:
@@ -255,6 +283,7 @@ def _too_few(found: Found) -> str:
     limit = DEFAULT_POINTS if found.max_drop is None else found.max_drop
     open_losses: dict[tuple[float, float], list[str]] = {}
     needed = samples = 0
+    decidable = True
     for model in found.models[1:]:
         metric, accuracy = next(iter(model.metrics), None), found.accuracy.get(model.key)
         if metric is None or accuracy is None or metric.least_loss is None or metric.most_loss is None:
@@ -270,17 +299,28 @@ def _too_few(found: Found) -> str:
             continue
         open_losses.setdefault((metric.least_loss, metric.most_loss), []).append(model.key)
         samples = accuracy.samples
-        needed = max(needed, samples_for(accuracy.lost, accuracy.gained, samples, max(margin, SMALLEST_MARGIN)))
+        if limit and margin >= SMALLEST_MARGIN:
+            needed = max(needed, samples_for(accuracy.lost, accuracy.gained, samples, margin))
+        else:
+            decidable = False
     if not open_losses:
         return ""
     bounds = "; ".join(
         f"{_models(who)} {'loses' if len(who) == 1 else 'lose'} {100 * low:.3g} to {100 * high:.3g} points"
         for (low, high), who in open_losses.items()
     )
+    if not limit:
+        these = "this 1 sample" if samples == 1 else f"these {samples:,} samples"
+        return (
+            f"--max_drop 0 judges {these} alone: on others {bounds} of top-1 (95 % intervals), and no number of "
+            "samples shows that nothing is lost."
+        )
     noun = "sample is" if samples == 1 else "samples are"
+    would_do = f"About {float(f'{needed:.1e}'):,.0f} would do."
+    if not decidable:
+        would_do = "What was measured lies so near that limit that more samples hardly decide."
     return (
-        f"{samples:,} {noun} too few to tell a loss of {_points(limit)} of top-1 (95 % intervals: {bounds}). "
-        f"About {float(f'{needed:.1e}'):,.0f} would do."
+        f"{samples:,} {noun} too few to tell a loss of {_points(limit)} of top-1 (95 % intervals: {bounds}). {would_do}"
     )
 
 
