@@ -102,8 +102,8 @@ def test_few_samples_are_said_with_their_interval(digits: Case) -> None:
     assert "too few to tell a loss of 0.5 points" in told and "About 880 would do" in told
     (told,) = digits.compare(labels=digits.labels, max_drop=0).verdict.brief
     assert told == (
-        "max_drop 0 judges these 64 samples alone: on others fake-quant and deploy@a2 lose -6.62 to 6.62 points of top-1 "
-        "(95 % intervals), and no number of samples shows that nothing is lost."
+        "max_drop 0 judges these 64 samples alone: on others fake-quant and deploy@a2 lose -6.62 to 6.62 points of "
+        "top-1 (95 % intervals), and no number of samples shows that nothing is lost."
     )
     (told,) = digits.compare(labels=digits.labels, max_drop=1e-6).verdict.brief
     assert told.endswith("What was measured lies so near that limit that more samples hardly decide.")
