@@ -13,8 +13,8 @@ FUZZ = Path(__file__).parents[2] / "fuzz"
 
 
 INPUTS = {
-    **{"convert": 50, "numbers": 40, "deploy": 30, "surroundings": 30, "ledger": 20, "state": 20, "board": 20},
-    **{"data": 30, "labels": 20, "evaluator": 20, "feeds": 20},
+    **{"convert": 25, "numbers": 20, "deploy": 15, "surroundings": 15, "ledger": 10, "state": 10, "board": 10},
+    **{"data": 15, "labels": 10, "evaluator": 10, "feeds": 10},
 }
 """By target: how many the default tests make, all in one worker, whose start takes longer than they do."""
 

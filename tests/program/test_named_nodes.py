@@ -12,6 +12,8 @@ import pytest
 import amct_onnx
 from support.older_libraries import needs_opset
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 RNG = np.random.default_rng(0)
 CONSTANTS: dict[str, np.ndarray] = {
     **{"s": np.float32(0.05), "z": np.int8(0), "sw": np.float32(0.02), "bad": np.float32(-1)},

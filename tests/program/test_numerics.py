@@ -13,6 +13,8 @@ from support.converted_cases import CASES, converted, feeds_of
 from support.deploy_evaluator import Evaluator, Stats, op_types, run
 from support.golden_models import GOLDENS, MODEL_CASES, MODELS
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 ASCEND = {"AscendQuant", "AscendDequant", "AscendAntiQuant"}
 # The reference fake-quant files that are wrong (a weight quantised twice), cannot be loaded (the ai.onnx opset is
 # dropped), or keep a bias in float that we quantise.

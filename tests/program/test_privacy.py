@@ -21,6 +21,8 @@ CALLS = (
     "%network,open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,rename,renameat,renameat2,link,linkat,symlink,"
     "symlinkat,unlink,unlinkat,rmdir,truncate,ftruncate,chmod,fchmod,fchmodat,chown,fchown,fchownat,utimensat"
 )
+STRACE = ["strace", "-qq", "-ff", "--seccomp-bpf", "-e", f"trace={CALLS}"]
+"""The filter keeps the calls that are not looked at from stopping."""
 CHANGES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC")
 PATH = re.compile(r'(?:AT_FDCWD)?<([^>]*)>|"((?:[^"\\]|\\.)*)"')
 LINE = re.compile(r"(\w+)\((.*)\)\s+= (-?\w+)")
@@ -30,10 +32,7 @@ LOG = r"amct_log(/amct_onnx\.log)?"
 @functools.cache
 def traces() -> bool:
     """Whether strace is there and may trace."""
-    return (
-        shutil.which("strace") is not None
-        and subprocess.run(["strace", "-qq", "-o", os.devnull, "true"]).returncode == 0
-    )
+    return shutil.which("strace") is not None and subprocess.run([*STRACE, "-o", os.devnull, "true"]).returncode == 0
 
 
 def outside(trace: str, allowed: re.Pattern[str], folder: Path) -> list[str]:
@@ -83,7 +82,7 @@ def run(arguments: list[str], tmp_path: Path, *, prefix: str = "") -> tuple[str,
     log = tmp_path / "trace"
     log.mkdir()
     if traces():
-        line = ["strace", "-ff", "-qq", "-y", "-s", "4096", "-o", str(log / "t"), "-e", f"trace={CALLS}", *line]
+        line = [*STRACE, "-y", "-s", "4096", "-o", str(log / "t"), *line]
     done = subprocess.run(line, cwd=here, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     trace = "\n".join(p.read_text(errors="replace") for p in sorted(log.iterdir()))

@@ -22,6 +22,8 @@ from support.forced_source import ForcedSource
 from support.golden_models import parse_record
 from support.random_graphs import Case, cases
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 QUICK = settings(
     max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )

@@ -26,6 +26,8 @@ from support.integer_inputs import integer_inputs
 from support.random_graphs import cases
 from targets import loads
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 REAL = (
     "brevitas_biasnet_i8_qcdq_op13",
     "ort_mlp3d_qdq_u8_pc",

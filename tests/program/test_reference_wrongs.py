@@ -21,6 +21,8 @@ from support.deploy_evaluator import evaluate, run
 from support.golden_models import parse_record
 from support.qdq_builder import QdqBuilder
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 SCALE = 2.0**-4
 WEIGHT_SCALE = 2.0**-5
 ZERO = np.asarray(3, np.int8)

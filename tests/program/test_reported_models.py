@@ -20,6 +20,8 @@ from amct_onnx.verbs.convert.report import ConversionReport
 from amct_onnx.verbs.simulate.simulate import simulate
 from support.older_libraries import needs_kernels, needs_opset
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 FOLDER = Path(__file__).parents[1] / "data" / "reports"
 ROUNDING = 1e-4
 """Of the largest output: int32 biases and float32 products in another order."""

@@ -27,9 +27,7 @@ QUICK_MODELS = [
     "torchfx_digitsnet_u8_bnqat_op13",  # unfolded QAT: BatchNormalization
     "torchfunc_digitsae_i8sym_ctaxis1_op13",  # ConvTranspose
     "ort_digitstf_qdq_u8_pc",  # MatMul with bias Adds
-    "pt2e_digitsnet_xnnpack_dynamo21_noopt",  # opset 21
     "tfmot_digitsnet_op13",  # tf2onnx, grid weights
-    "ort_digitsnet_qdq_extdata",
     "brevitas_biasnet_i8_qcdq_op13",  # biases behind Q/DQ
     "torchfq_digitsnet_i8sym_fp16_dynamo20",  # float16
 ]

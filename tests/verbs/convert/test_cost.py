@@ -13,6 +13,8 @@ from amct_onnx.verbs.convert.cost import Cost, Passes
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support.golden_models import MODELS
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 def cost(name: str, folder: Path) -> Cost:
     found = amct_onnx.convert_qat_model(MODELS / name / "model.onnx", folder / "m").cost

@@ -15,6 +15,8 @@ from amct_onnx.verbs.convert.convert_model import convert_model, convert_qat_mod
 from support.golden_models import FLOAT_CASES, GOLDENS, golden_qdq
 from support.typed_command import in_process
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 CASE = GOLDENS / "conv2d_bias"
 
 
