@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.copied_model import copy_model
 from amct_onnx.graph.edit import GraphEditor, bodies, known_as, nodes_of
+from amct_onnx.graph.node_order import sort_nodes
 from amct_onnx.graph.unused_nodes import remove_unused_nodes
 
 
 class OutputGraph:
     """A graph under construction. The source's nodes and values are found by name, even when replaced."""
 
-    def __init__(self, model: ir.Model) -> None:
-        """Copy the model; weights are shared, not copied."""
-        self.model = model.clone()
+    def __init__(self, model: ir.Model, left_out: Set[ir.Node | ir.Value] = frozenset()) -> None:
+        """Copy the model; weights are shared, not copied. What is left out cannot be found, but keeps its name."""
+        self.model = copy_model(model, left_out)
         self._graph = self.model.graph
         all_nodes = nodes_of(self.model)
         self.nodes: dict[str, ir.Node] = {n.name or "": n for n in all_nodes}
@@ -30,7 +33,8 @@ class OutputGraph:
         for node in all_nodes:
             self.values.update({v.name or "": v for v in node.outputs})
         # ATC names the graph inputs' nodes after them
-        self._edit = GraphEditor(self.model, reserved=(v.name for v in self._graph.inputs))
+        names = [v.name for v in self._graph.inputs] + [n.name for n in left_out if isinstance(n, ir.Node)]
+        self._edit = GraphEditor(self.model, names, [v.name for v in left_out if isinstance(v, ir.Value)])
         self._replaced: dict[ir.Value, ir.Value] = {}
         self._replaces: dict[ir.Value, list[ir.Value]] = {}
         self._wished: list[tuple[ir.Value, str]] = []
@@ -50,12 +54,14 @@ class OutputGraph:
     ) -> ir.Value:
         """Insert a node with one output, under a name that is still free."""
         name = self._edit.node_names.take(name)
-        new = self._edit.insert(op_type, inputs, name, attributes, before=before, after=after, joint=".output")
+        new = self._edit.insert(
+            op_type, inputs, name, attributes, before=before, after=after, joint=".output", marked=False
+        )
         new.outputs[0].type = ir.TensorType(dtype)
         self.inserted.append(new)
         return new.outputs[0]
 
-    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    def initializer(self, name: str, tensor: Array | ir.TensorProtocol) -> ir.Value:
         """Register an initializer under a name that is still free."""
         value = self._edit.constant(name, tensor)
         self._wished.append((value, name))
@@ -63,7 +69,7 @@ class OutputGraph:
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
         """Register a small initializer from an array."""
-        return self.initializer(name, ir.Tensor(array))
+        return self.initializer(name, array)
 
     def free_value_name(self, name: str) -> str:
         """The free name nearest to the given one; taken from now on."""
@@ -135,7 +141,7 @@ class OutputGraph:
             remove_unused_nodes(self.model)
         self._drop_unused_initializers()
         self._drop_unused_opsets()
-        self._graph.sort()
+        sort_nodes(self._graph)
         self._give_wished_names()
         self._check()
         return self.model
@@ -144,9 +150,11 @@ class OutputGraph:
         """Dequantized weights of layers that stay float, where something still reads them."""
         folded = False
         for name, compute in constants.items():
-            value = self.values[name]
-            producer = value.producer()
-            if producer is None or producer.graph is None or not (value.uses() or value.is_graph_output()):
+            value = self.values.get(name)
+            producer = None if value is None else value.producer()
+            if value is None or producer is None or producer.graph is None:
+                continue
+            if not value.uses() and not value.is_graph_output():
                 continue
             self.replace(value, self.constant(f"{name}.folded", np.asarray(compute())))
             folded = True

@@ -14,6 +14,7 @@ from amct_onnx.common.arrays import Float32
 from amct_onnx.emit.float_quantizer import float_chain, float_dequantize
 from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
+from amct_onnx.emit.replaced_constants import replaced_constants
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.factors import ANTI_QUANT, Activation, Pair, Plan, Quantizer, Site, Weight
@@ -23,7 +24,7 @@ class PlanEmitter(abc.ABC):
     """Rewrites one copy of the normalised graph according to a plan."""
 
     def __init__(self, model: ir.Model, plan: Plan) -> None:
-        self.graph = OutputGraph(model)
+        self.graph = OutputGraph(model, replaced_constants(model, plan))
         """The copy under construction."""
         self._plan = plan
         self._sites = {s.node: s for s in plan.sites}

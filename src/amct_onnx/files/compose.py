@@ -5,7 +5,7 @@ Nothing is written and no weight is read here; a composition needs neither the g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from amct_onnx.errors import OutputError
 from amct_onnx.files.proto_scan import LENGTH, varint
+from amct_onnx.graph.serialised import description_of, tensor_proto, to_proto
 
 INLINE_LIMIT = 1_900_000_000
 """Bytes up to which a model is one file: protobuf ends at 2 GiB, and ATC looks for weights in the model file."""
@@ -74,10 +75,10 @@ def weight_bytes(model: ir.Model) -> int:
 
 
 def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -> Composition:
-    """Serialise the graph and give every large tensor its position; the model is spent afterwards.
+    """Serialise the graph and give every large tensor its position.
 
     Args:
-        model: its large initializers are replaced by descriptions.
+        model: is read, not changed.
         path: path of the model file.
         inline: names of initializers that stay in the model file as long as it holds them.
 
@@ -86,19 +87,11 @@ def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -
     """
     tensors = {n: v.const_value for n, v in model.graph.initializers.items() if v.const_value is not None}
     external_names = _external(tensors, inline)
-    streamed = {n: t for n, t in tensors.items() if _is_streamed(t)}
-    for name, tensor in streamed.items():
-        model.graph.initializers[name].const_value = ir.ExternalTensor(
-            "",
-            0,
-            tensor.nbytes,
-            tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=name,
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
-        )
-    return compose_proto(ir.to_proto(model), path, streamed, external_names)
+    proto = to_proto(model, content=False)
+    described = (
+        (description_of(n, t), t) if _is_streamed(t) else (tensor_proto(n, t), None) for n, t in tensors.items()
+    )
+    return _composition(proto, described, path, external_names)
 
 
 def compose_proto(
@@ -115,11 +108,21 @@ def compose_proto(
     Raises:
         OutputError: What must be in the model file exceeds a protobuf message.
     """
+    described = ((tensor, streamed.get(tensor.name)) for tensor in proto.graph.initializer)
+    return _composition(proto, described, path, external_names)
+
+
+def _composition(
+    proto: onnx.ModelProto,
+    described: Iterable[tuple[onnx.TensorProto, ir.TensorProtocol | None]],
+    path: Path,
+    external_names: frozenset[str],
+) -> Composition:
+    """The same; for each initializer its message, and the tensor that is streamed into its place in the file."""
     external: list[Piece] = []
     data_size = 0
     tensors: list[tuple[bytes, ir.TensorProtocol | None]] = []
-    for initializer in proto.graph.initializer:
-        tensor = streamed.get(initializer.name)
+    for initializer, tensor in described:
         if tensor is not None:
             del initializer.external_data[:]
             initializer.ClearField("data_location")

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
+from amct_onnx.files.detached_tensor import DetachedTensors
 from amct_onnx.files.file_kinds import file_kind
 from amct_onnx.files.file_tensor import FileTensor, SourceFile
 from amct_onnx.files.graph_check import check_graph, graphs_of
@@ -166,6 +167,7 @@ class _Tensors:
         self._folder = source.path.parent
         self._here = source
         self._files: dict[str, SourceFile] = {}
+        self._detached = DetachedTensors()
 
     def check(self) -> None:
         for graph in graphs_of(self._model):
@@ -174,6 +176,8 @@ class _Tensors:
                 checked = self._checked(tensor) if tensor is not None else None
                 if checked is not tensor:
                     value.const_value = checked
+                    if isinstance(checked, ir.Tensor) and value.shape is not None and value.shape.frozen:
+                        value.shape = checked.shape  # as before, and one object with it
             for node in graph:
                 for name, attribute in list(node.attributes.items()):
                     if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
@@ -191,9 +195,9 @@ class _Tensors:
                         ) from error
                     tensors = [self._checked(t) for t in present]
                     if attribute.type == ir.AttributeType.TENSORS:
-                        node.attributes[name] = ir.AttrTensors(name, tensors)
+                        node.attributes[name] = ir.AttrTensors(name, tensors, attribute.doc_string)
                     elif tensors[0] is not present[0]:
-                        node.attributes[name] = ir.AttrTensor(name, tensors[0])
+                        node.attributes[name] = ir.AttrTensor(name, tensors[0], attribute.doc_string)
         self._model.meta[INPUT_FILES] = {f.identity for f in [self._here, *self._files.values()]}
 
     def _checked(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -214,7 +218,7 @@ class _Tensors:
         else:
             raw = tensor.raw
             if raw.HasField("raw_data"):
-                present, expected, unit = len(raw.raw_data), tensor.nbytes, "bytes"
+                present, expected, unit = len(raw.raw_data), math.ceil(tensor.dtype.itemsize * size), "bytes"
             else:
                 field = TYPED_FIELDS.get(tensor.dtype, "int32_data")
                 other = next(
@@ -236,7 +240,7 @@ class _Tensors:
                 f"holds {present} {unit}; its shape {list(shape)} asks for {expected}",
                 "Export the model again.",
             )
-        return tensor
+        return self._detached.detach(tensor)
 
     def _external(self, tensor: ir.ExternalTensor) -> FileTensor:
         if tensor.dtype == ir.DataType.STRING:

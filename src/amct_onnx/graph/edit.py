@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
+from amct_onnx.graph.marks import marks_of
 
 WITH_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators of the default domain that hold graphs."""
@@ -22,7 +23,7 @@ MADE = "amct_onnx.made"
 
 def stands_for(node: ir.Node) -> tuple[str, str]:
     """Name and operator under which the user knows a node."""
-    known: tuple[str, str] = node.meta.get(STANDS_FOR, (node.name or "", node.op_type))
+    known: tuple[str, str] = marks_of(node).get(STANDS_FOR, (node.name or "", node.op_type))
     return known
 
 
@@ -37,7 +38,7 @@ def known_as(node: ir.Node) -> str:
 
 def users_tensor(value: ir.Value) -> ir.Value:
     """The tensor of the user's file behind one that was made in the place of one of the user's nodes."""
-    while MADE in value.meta:
+    while MADE in marks_of(value):
         producer = value.producer()
         if producer is None or not producer.inputs or producer.inputs[0] is None:
             break
@@ -48,16 +49,20 @@ def users_tensor(value: ir.Value) -> ir.Value:
 def exchange_names(one: ir.Value, other: ir.Value) -> None:
     """Exchange two tensors' names, and which of them the user's file holds."""
     one.name, other.name = other.name, one.name
-    marks = one.meta.pop(MADE, None), other.meta.pop(MADE, None)
-    for value, mark in zip((other, one), marks, strict=True):
-        if mark is not None:
-            value.meta[MADE] = mark
+    made = [MADE in marks_of(value) for value in (one, other)]
+    if made[0] != made[1]:
+        made_before, made_now = (one, other) if made[0] else (other, one)
+        made_now.meta[MADE] = made_before.meta.pop(MADE)
 
 
 def tensor_known_as(value: ir.Value) -> str:
     """What messages call a tensor: its name, or the part of the user's node that makes it, as ``known_as`` does."""
-    producer = value.producer() if MADE in value.meta else None
+    producer = value.producer() if MADE in marks_of(value) else None
     return (value.name or "") if producer is None else known_as(producer)
+
+
+SCALAR = ir.Shape([], frozen=True)
+"""The shape of every scalar that is made."""
 
 
 class GraphEditor:
@@ -66,9 +71,12 @@ class GraphEditor:
     Args:
         model: edited in place.
         reserved: names that no new node may get, beside those of the nodes.
+        reserved_values: names that no new tensor may get, beside those of the tensors.
     """
 
-    def __init__(self, model: ir.Model, reserved: Iterable[str | None] = ()) -> None:
+    def __init__(
+        self, model: ir.Model, reserved: Iterable[str | None] = (), reserved_values: Iterable[str | None] = ()
+    ) -> None:
         self.model = model
         nodes = nodes_of(model)
         values = [*model.graph.inputs, *model.graph.initializers.values()]
@@ -77,7 +85,7 @@ class GraphEditor:
             for body in bodies_of(node):
                 values.extend([*body.inputs, *body.initializers.values()])
         self.node_names = FreeNames([*(n.name for n in nodes), *reserved])
-        self.value_names = FreeNames(v.name for v in values)
+        self.value_names = FreeNames([*(v.name for v in values), *reserved_values])
 
     def insert(
         self,
@@ -92,6 +100,7 @@ class GraphEditor:
         outputs: int = 1,
         joint: str = ":",
         doc_string: str | None = None,
+        marked: bool = True,
     ) -> ir.Node:
         """Insert a node, at the end of the main graph where neither ``before`` nor ``after`` names its place.
 
@@ -106,11 +115,13 @@ class GraphEditor:
             outputs: number of outputs.
             joint: between the node's name and the number of an output, in the output's name.
             doc_string: doc string of the node.
+            marked: whether to note on its results that the user's file does not hold them.
         """
         new = ir.Node(domain, op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=doc_string)
         for index, result in enumerate(new.outputs):
             result.name = self.value_names.take(f"{name}{joint}{index}")
-            result.meta[MADE] = True
+            if marked:
+                result.meta[MADE] = True
         if before is not None:
             assert before.graph is not None
             before.graph.insert_before(before, new)
@@ -155,12 +166,12 @@ class GraphEditor:
     def constant(self, name: str, content: Array | ir.TensorProtocol) -> ir.Value:
         """Register an initializer; it lies in the outermost graph, where every body sees it."""
         # ir.tensor asks for protocols, which takes longer than all that follows
-        tensor = ir.Tensor(np.asarray(content)) if isinstance(content, (np.ndarray, np.generic)) else content
+        tensor = _tensor(content) if isinstance(content, (np.ndarray, np.generic)) else content
         name = self.value_names.take(name)
         tensor.name = name
-        value = ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
-        )
+        shape = tensor.shape if type(tensor.shape) is ir.Shape else ir.Shape(tensor.shape.numpy())
+        shape.freeze()  # of the tensor, and of the value as well
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         self.model.graph.register_initializer(value)
         return value
 
@@ -183,6 +194,11 @@ class GraphEditor:
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         assert node.graph is not None
         node.graph.remove(node, safe=True)
+
+
+def _tensor(content: Array) -> ir.TensorProtocol:
+    array = np.asarray(content)
+    return ir.Tensor(array, shape=SCALAR if array.ndim == 0 else None)
 
 
 def main_output(outputs: Sequence[ir.Value]) -> ir.Value:
@@ -209,8 +225,11 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
 
 
 def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
+    nodes = list(graph)
+    if not any(node.op_type in WITH_BODY or node.domain for node in nodes):
+        return nodes
     collected: list[ir.Node] = []
-    for node in graph:
+    for node in nodes:
         collected.append(node)
         for body in bodies_of(node):
             collected += _nodes_within(body)

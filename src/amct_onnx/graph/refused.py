@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from amct_onnx.graph.marks import marks_of
+
 KEY = "amct_onnx.refused"
 FORM = "amct_onnx.form"
 
@@ -34,13 +36,13 @@ def note_form(node: ir.Node, why: str) -> None:
 
 def noted_form(node: ir.Node) -> str:
     """What a rule has noted on the form of an operator; empty for one that is not known."""
-    why: str = node.meta.get(FORM, "")
+    why: str = marks_of(node).get(FORM, "")
     return why
 
 
 def noted_refusal(node: ir.Node) -> Refusal | None:
     """What a rule has noted on a layer."""
-    noted: Refusal | None = node.meta.get(KEY)
+    noted: Refusal | None = marks_of(node).get(KEY)
     return noted
 
 

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from amct_onnx.graph.edit import bodies_of
+from amct_onnx.graph.serialised import GraphWriter
 
 KEEP_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 MAX_CONTENT = 1000
@@ -35,22 +36,29 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
             value.shape = value.shape or ir.Shape(tensor.shape.numpy())
             value.dtype = value.dtype or tensor.dtype
     listed = {v.name for v in graph.inputs}
-    view = ir.GraphView(
-        [*graph.inputs, *(v for v in initializers if v.name not in listed)],
-        graph.outputs,
-        nodes=graph,
-        initializers=[v for v in initializers if v.const_value is not None and v.const_value.nbytes <= MAX_CONTENT],
-        opset_imports=graph.opset_imports,
-        name=graph.name,
-    )
+    small = [v for v in initializers if v.const_value is not None and v.const_value.nbytes <= MAX_CONTENT]
     try:
-        proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version))  # type: ignore[arg-type]
-        inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict)
+        # as bytes, so that no second message lives beside those that onnx makes
+        content = _message(model, [*graph.inputs, *(v for v in initializers if v.name not in listed)], small)
+        inferred = _inferred(content, strict=strict, data_prop=False)
         if not _is_complete(inferred.graph) and _longest_vector(inferred.graph) <= MAX_VECTOR:
-            inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
+            inferred = _inferred(content, strict=strict, data_prop=True)
     except Exception:  # onnx raises several classes, onnx-ir and protobuf others
         return
     _take_over(graph, inferred.graph)
+
+
+def _message(model: ir.Model, inputs: list[ir.Value], initializers: list[ir.Value]) -> bytes:
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    proto.graph.name = model.graph.name or ""
+    GraphWriter(proto.graph).write(model.graph, inputs, initializers)
+    return bytes(proto.SerializeToString())
+
+
+def _inferred(content: bytes, *, strict: bool, data_prop: bool) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(content, check_type=strict, strict_mode=strict, data_prop=data_prop)
 
 
 def _is_complete(graph: onnx.GraphProto) -> bool:
@@ -78,11 +86,15 @@ def _longest_vector(graph: onnx.GraphProto) -> int:
 def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     """Types and shapes of a graph and of the bodies in it, which may use one name for different tensors."""
     inferred_types = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
+    known: dict[bytes, tuple[ir.Shape | None, ir.TypeProtocol | None]] = {}
     for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
         kind = inferred_types.get(value.name or "")
         if kind is None or _is_held(value, kind):
             continue
-        shape, of_type = ir.serde.deserialize_type_proto_for_shape(kind), ir.serde.deserialize_type_proto_for_type(kind)
+        content = kind.SerializeToString(deterministic=True)
+        if content not in known:
+            known[content] = _read(kind)
+        shape, of_type = known[content]
         if shape is not None and value.shape != shape:
             value.shape = shape
         if of_type is not None and value.type != of_type:
@@ -94,6 +106,14 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
             if len(results) == len(bodies):  # else one is empty, and written as nothing
                 for body, result in zip(bodies, results, strict=True):
                     _take_over(body, result)
+
+
+def _read(kind: onnx.TypeProto) -> tuple[ir.Shape | None, ir.TypeProtocol | None]:
+    """Shape and type, which many tensors share."""
+    shape = ir.serde.deserialize_type_proto_for_shape(kind)
+    if shape is not None:
+        shape.freeze()
+    return shape, ir.serde.deserialize_type_proto_for_type(kind)
 
 
 def _is_held(value: ir.Value, kind: onnx.TypeProto) -> bool:

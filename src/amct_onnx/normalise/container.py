@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, TopologicalSortPass
+from onnx_ir.passes.common import InlinePass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.believed_shapes import take_over_beliefs
 from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
 from amct_onnx.graph.model_warnings import take_over_warnings, warn
+from amct_onnx.graph.node_order import sort_nodes
 from amct_onnx.graph.unused_nodes import remove_unused_nodes
 from amct_onnx.normalise.constant_nodes import store_constants
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
@@ -35,7 +36,8 @@ def normalise_container(model: ir.Model) -> ir.Model:
         UnsupportedModelError: The graph is cyclic, a function cannot be inlined, or a node has no form in opset 11..18.
     """
     try:
-        TopologicalSortPass()(model)
+        for graph in (model.graph, *(f.graph for f in model.functions.values())):
+            sort_nodes(graph)
     except ValueError as error:
         raise UnsupportedModelError(
             f"The graph holds a cycle and cannot be sorted ({error}). Export the model again."

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.believed_shapes import BELIEVED
 from amct_onnx.graph.edit import MADE, bodies, nodes_of
+from amct_onnx.graph.marks import marks_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.shapes import infer_shapes
 from amct_onnx.normalise.declared_content import carried_values, check_contents, check_turns, infer_with_turns
@@ -218,7 +219,7 @@ def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> None:
 
 def _tell(value: ir.Value, told: str, contradictions: list[str]) -> None:
     """Add the text, unless a rule made the tensor: it was given what the file declares of another."""
-    if MADE not in value.meta:
+    if MADE not in marks_of(value):
         contradictions.append(f"Tensor '{value.name}' is {told}.")
 
 

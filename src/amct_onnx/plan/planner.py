@@ -14,6 +14,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import STANDS_FOR, known_as, nodes_of
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.marks import marks_of
 from amct_onnx.graph.model_warnings import warnings_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
@@ -167,7 +168,9 @@ def _names(source: ir.Value | None, dq: ir.Node) -> tuple[str, ...]:
     """
     values = [source, dq.inputs[0], dq.outputs[0]]
     producer = source.producer() if source is not None else None
-    while producer is not None and STANDS_FOR in producer.meta and producer.inputs and producer.inputs[0] is not None:
+    while (
+        producer is not None and STANDS_FOR in marks_of(producer) and producer.inputs and producer.inputs[0] is not None
+    ):
         values.append(producer.inputs[0])
         producer = producer.inputs[0].producer()
     return tuple(v.name for v in values if v is not None and v.name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.copied_model import copy_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.graph.shapes import infer_shapes
@@ -166,7 +167,7 @@ class _Sizes:
 
     def _of_source(self) -> dict[str, ir.Shape]:
         if self._inferred is None:
-            copy = self._source.clone()
+            copy = copy_model(self._source)
             infer_shapes(copy, strict=False)
             values = (v for n in nodes_of(copy) for v in n.outputs)
             self._inferred = {v.name: v.shape for v in values if v.name and v.shape is not None}
