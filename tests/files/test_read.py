@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import amct_onnx
+from amct_onnx.common.wire_format import field_start
 from amct_onnx.errors import AmctError, ModelFileError
 from amct_onnx.files import file_tensor, proto_scan
 from amct_onnx.files.file_tensor import FileTensor, SourceFile, row_blocks
@@ -182,7 +183,7 @@ def test_claimed_size_costs_nothing(tmp_path: Path) -> None:
 
 
 def field(number: int, content: bytes) -> bytes:
-    return proto_scan.varint(number << 3 | 2) + proto_scan.varint(len(content)) + content
+    return field_start(number, len(content)) + content
 
 
 def nested(depth: int) -> bytes:

@@ -16,7 +16,7 @@ IMPORTS: dict[str, set[str]] = {
     "errors": set(),
     "common": {"errors"},
     "data": {"errors", "common"},
-    "files": {"errors", "common"},
+    "files": {"errors", "common", "graph"},
     "graph": {"errors", "common"},
     "device": {"errors", "common", "data", "files", "graph"},
     "normalise": {"errors", "common", "graph"},

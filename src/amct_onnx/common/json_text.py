@@ -13,14 +13,19 @@ FORM = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 def json_text(content: Mapping[str, Any]) -> str:
+    """``json_bytes`` as text."""
+    return json_bytes(content).decode()
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
     """Indented, UTF-8; what is not finite becomes null. A ledger may hold 100,000 scales.
 
     Names of files that are not UTF-8 stand as messages show them.
     """
     try:
-        return orjson.dumps(content, option=FORM).decode()
+        return orjson.dumps(content, option=FORM)
     except TypeError:  # raised for such a name too
-        return orjson.dumps(_in_utf8(content), option=FORM).decode()
+        return orjson.dumps(_in_utf8(content), option=FORM)
 
 
 def _in_utf8(content: Any) -> Any:

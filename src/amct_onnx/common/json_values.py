@@ -9,6 +9,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
 SCALARS = frozenset({str, int, bool, type(None), float})
+EXACT = SCALARS - {float}
+"""Types whose every value JSON holds."""
+FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 class JsonText(ABC):
@@ -40,12 +43,19 @@ class JsonReport:
 
 def fields_of(value: Any) -> dict[str, Any]:
     """The fields of a dataclass as plain JSON values, less ``JSON_NOT``, and what its ``JSON_ALSO`` names."""
-    left_out = getattr(value, "JSON_NOT", ())
-    values = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.name not in left_out}
+    values = {name: plain(getattr(value, name)) for name in _names(type(value))}
     for name in getattr(value, "JSON_ALSO", ()):
         also = getattr(value, name)
         values[name] = plain(also() if callable(also) else also)
     return values
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    """Names of a dataclass's fields that its document holds, looked up once."""
+    if kind not in FIELDS:
+        left_out = getattr(kind, "JSON_NOT", ())
+        FIELDS[kind] = tuple(f.name for f in fields(kind) if f.name not in left_out)
+    return FIELDS[kind]
 
 
 def plain(value: Any) -> Any:
@@ -53,6 +63,8 @@ def plain(value: Any) -> Any:
 
     A tuple of finite numbers or of texts is kept, not copied: a ledger may hold 100,000 scales.
     """
+    if type(value) in EXACT:
+        return value
     if isinstance(value, JsonReport):
         return value.to_dict()
     if isinstance(value, JsonText):
@@ -63,7 +75,7 @@ def plain(value: Any) -> Any:
         return {plain(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         kinds = set(map(type, value))
-        if kinds == {float} and all(map(math.isfinite, value)) or kinds <= SCALARS - {float}:
+        if kinds == {float} and all(map(math.isfinite, value)) or kinds <= EXACT:
             return value
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,8 +11,9 @@ from collections.abc import Collection
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
 
+from amct_onnx.common.wire_format import LENGTH
 from amct_onnx.files.file_tensor import SourceFile
-from amct_onnx.files.proto_scan import FIXED32, FIXED64, LENGTH, VARINT, outermost_fields
+from amct_onnx.files.proto_scan import FIXED32, FIXED64, VARINT, outermost_fields
 from amct_onnx.files.signatures import FileKind
 
 MODEL = "Save the whole model: onnx.save(model, path) of an onnx.ModelProto."

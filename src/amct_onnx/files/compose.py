@@ -12,9 +12,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.common.wire_format import field_start
 from amct_onnx.errors import OutputError
-from amct_onnx.files.proto_scan import LENGTH, varint
-from amct_onnx.graph.serialised import description_of, tensor_proto, to_proto
+from amct_onnx.graph.serialised import description_of, graph_bytes, tensor_proto, without_graph
 
 INLINE_LIMIT = 1_900_000_000
 """Bytes up to which a model is one file: protobuf ends at 2 GiB, and ATC looks for weights in the model file."""
@@ -25,7 +25,8 @@ ALIGNMENT = 4096
 DATA_SUFFIX = ".data"
 """Suffix of the data file, appended to the name of its model file."""
 MAX_MESSAGE_BYTES = 2**31 - 1
-GRAPH_TAG, INITIALIZER_TAG, RAW_DATA_TAG = (varint(n << 3 | LENGTH) for n in (7, 5, 9))
+GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
+"""Numbers of the fields of a model, a graph and a tensor."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,12 @@ def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -
     """
     tensors = {n: v.const_value for n, v in model.graph.initializers.items() if v.const_value is not None}
     external_names = _external(tensors, inline)
-    proto = to_proto(model, content=False)
+    head = without_graph(model).SerializeToString()
     described = (
         (description_of(n, t), t) if _is_streamed(t) else (tensor_proto(n, t), None) for n, t in tensors.items()
     )
-    return _composition(proto, described, path, external_names)
+    placed = _placed(described, path, external_names)
+    return _composition(placed, graph_bytes(model.graph), head, path, external_names)
 
 
 def compose_proto(
@@ -109,16 +111,41 @@ def compose_proto(
         OutputError: What must be in the model file exceeds a protobuf message.
     """
     described = ((tensor, streamed.get(tensor.name)) for tensor in proto.graph.initializer)
-    return _composition(proto, described, path, external_names)
+    placed = _placed(described, path, external_names)
+    try:
+        graph, head = _without_initializers(proto)
+    except ValueError as error:  # protobuf's own limit
+        raise _too_large(path) from error
+    return _composition(placed, graph, head, path, external_names)
 
 
-def _composition(
-    proto: onnx.ModelProto,
+@dataclass(frozen=True)
+class _Placed:
+    """The initializers of a model.
+
+    Attributes:
+        tensors: for each its message, and the tensor that follows it in the model file.
+        external: those in the data file.
+        data_size: bytes of the data file.
+    """
+
+    tensors: list[tuple[bytes, ir.TensorProtocol | None]]
+    external: list[Piece]
+    data_size: int
+
+
+def _placed(
     described: Iterable[tuple[onnx.TensorProto, ir.TensorProtocol | None]],
     path: Path,
     external_names: frozenset[str],
-) -> Composition:
-    """The same; for each initializer its message, and the tensor that is streamed into its place in the file."""
+) -> _Placed:
+    """Give the tensors of the data file their positions.
+
+    Args:
+        described: for each initializer its message, and the tensor that is streamed.
+        path: as in ``compose_proto``.
+        external_names: as there.
+    """
     external: list[Piece] = []
     data_size = 0
     tensors: list[tuple[bytes, ir.TensorProtocol | None]] = []
@@ -135,13 +162,22 @@ def _composition(
                 initializer.external_data.add(key=key, value=str(text))
             tensor = None
         tensors.append((initializer.SerializeToString(), tensor))
-    try:
-        graph, head = _without_initializers(proto)
-    except ValueError as error:  # protobuf's own limit
-        raise _too_large(path) from error
-    framed = [(_frame(content, tensor), tensor) for content, tensor in tensors]
+    return _Placed(tensors, external, data_size)
+
+
+def _composition(placed: _Placed, graph: bytes, head: bytes, path: Path, external_names: frozenset[str]) -> Composition:
+    """The bytes of the model file between the tensors that follow.
+
+    Args:
+        placed: the initializers.
+        graph: the graph without them.
+        head: the model without its graph.
+        path: as in ``compose_proto``.
+        external_names: as there.
+    """
+    framed = [(_frame(content, tensor), tensor) for content, tensor in placed.tensors]
     length = len(graph) + sum(len(c) + (t.nbytes if t is not None else 0) for c, t in framed)
-    head = head + GRAPH_TAG + varint(length) + graph
+    head = head + field_start(GRAPH, length) + graph
     if len(head) + length - len(graph) > MAX_MESSAGE_BYTES:
         raise _too_large(path)
     parts: list[tuple[int, bytes]] = []
@@ -155,7 +191,7 @@ def _composition(
             pieces.append(Piece(position, body))
             start, current = position + body.nbytes, bytearray()
     parts.append((start, bytes(current)))
-    return Composition(path, external_names, parts, start + len(current), pieces, external, data_size)
+    return Composition(path, external_names, parts, start + len(current), pieces, placed.external, placed.data_size)
 
 
 def _without_initializers(proto: onnx.ModelProto) -> tuple[bytes, bytes]:
@@ -176,9 +212,9 @@ def _too_large(path: Path) -> OutputError:
 def _frame(content: bytes, tensor: ir.TensorProtocol | None) -> bytes:
     """An initializer field of the graph, up to the bytes of the tensor that follow."""
     if tensor is None:
-        return INITIALIZER_TAG + varint(len(content)) + content
-    raw = RAW_DATA_TAG + varint(tensor.nbytes)
-    return INITIALIZER_TAG + varint(len(content) + len(raw) + tensor.nbytes) + content + raw
+        return field_start(INITIALIZER, len(content)) + content
+    raw = field_start(RAW_DATA, tensor.nbytes)
+    return field_start(INITIALIZER, len(content) + len(raw) + tensor.nbytes) + content + raw
 
 
 def _external(tensors: dict[str, ir.TensorProtocol], inline: frozenset[str]) -> frozenset[str]:

@@ -16,6 +16,13 @@ class DetachedTensors:
     def __init__(self) -> None:
         self._shapes: dict[tuple[int | ir.SymbolicDim, ...], ir.Shape] = {}
 
+    def shared(self, shape: ir.Shape | None) -> ir.Shape | None:
+        """The one object for this shape; a shape with denotations as it is."""
+        if shape is None or any(shape.get_denotation(axis) for axis in range(len(shape))):
+            return shape
+        shape.freeze()
+        return self._shapes.setdefault(shape.dims, shape)
+
     def detach(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         """The same tensor by itself, written as the same bytes; one that is not whole bytes in raw_data as it is.
 
@@ -27,11 +34,10 @@ class DetachedTensors:
         dtype = tensor.dtype
         if dtype.bitwidth < 8 or dtype == ir.DataType.STRING:
             return tensor
-        shape = tensor.shape
         return ir.Tensor(
             tensor.numpy(),
             dtype,
-            shape=self._shapes.setdefault(shape.dims, shape),
+            shape=self.shared(tensor.shape),
             name=tensor.name,
             doc_string=tensor.doc_string or None,
             metadata_props=dict(tensor.metadata_props) or None,

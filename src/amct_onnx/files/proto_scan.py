@@ -6,6 +6,7 @@ skipped, and each such tensor is described as external data inside the model fil
 
 from __future__ import annotations
 
+from amct_onnx.common.wire_format import LENGTH, field_start
 from amct_onnx.errors import ModelFileError
 from amct_onnx.files.file_tensor import SourceFile
 
@@ -29,7 +30,7 @@ INNER = {
 }
 """Message -> field number -> kind of message: all paths to a tensor."""
 FLOAT, FLOAT_DATA, DATA_TYPE, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 4, 2, 9, 13, 14
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, FIXED32 = 0, 1, 5
 
 
 def graph_without_large_tensors(source: SourceFile) -> bytes:
@@ -76,7 +77,7 @@ class _Scan:
             if end - first > CUT_BYTES and wire == LENGTH and number in inner:
                 pieces += self._copy(kept, position)
                 content = self.message(inner[number], first, end, depth + 1)
-                pieces += [varint(number << 3 | LENGTH), varint(sum(map(len, content))), *content]
+                pieces += [field_start(number, sum(map(len, content))), *content]
                 kept = end
             position = end
         return pieces + self._copy(kept, stop)
@@ -101,7 +102,7 @@ class _Scan:
         pieces = self._copy(start, position) + self._copy(end, stop)
         for key, text in (("location", HERE), ("offset", str(first)), ("length", str(end - first))):
             entry = _text(1, key) + _text(2, text)
-            pieces.append(varint(EXTERNAL_DATA << 3 | LENGTH) + varint(len(entry)) + entry)
+            pieces.append(field_start(EXTERNAL_DATA, len(entry)) + entry)
         return [*pieces, bytes([DATA_LOCATION << 3 | VARINT, 1])]
 
     def _field(self, position: int, stop: int) -> tuple[int, int, int, int, int]:
@@ -158,15 +159,5 @@ class _Scan:
         )
 
 
-def varint(number: int) -> bytes:
-    """The wire form of an unsigned number."""
-    result = bytearray()
-    while number > 127:
-        result.append(number & 127 | 128)
-        number >>= 7
-    result.append(number)
-    return bytes(result)
-
-
 def _text(number: int, text: str) -> bytes:
-    return varint(number << 3 | LENGTH) + varint(len(text)) + text.encode()
+    return field_start(number, len(text)) + text.encode()

@@ -176,8 +176,7 @@ class _Tensors:
                 checked = self._checked(tensor) if tensor is not None else None
                 if checked is not tensor:
                     value.const_value = checked
-                    if isinstance(checked, ir.Tensor) and value.shape is not None and value.shape.frozen:
-                        value.shape = checked.shape  # as before, and one object with it
+                    value.shape = self._detached.shared(value.shape)
             for node in graph:
                 for name, attribute in list(node.attributes.items()):
                     if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):

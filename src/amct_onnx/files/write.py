@@ -42,12 +42,14 @@ class _Job:
     targets: list[tuple[int, int, ir.DataType]] = field(default_factory=list)
 
 
-def write_outputs(models: Sequence[Composition], texts: Mapping[Path, str], progress: Progress | None = None) -> None:
+def write_outputs(
+    models: Sequence[Composition], texts: Mapping[Path, str | bytes], progress: Progress | None = None
+) -> None:
     """Write all files or none. Each source tensor is read once, however many models hold it.
 
     Args:
         models: large files.
-        texts: further files.
+        texts: further files, as text or as bytes in UTF-8.
         progress: called with bytes written and bytes to write, from any thread.
 
     Raises:
@@ -78,7 +80,7 @@ def write_outputs(models: Sequence[Composition], texts: Mapping[Path, str], prog
                         total += piece.tensor.nbytes
             for path, text in texts.items():
                 where = path
-                write_fully(transaction.open(path), text.encode(), 0)
+                write_fully(transaction.open(path), text.encode() if isinstance(text, str) else text, 0)
             where = first
             _stream(list(jobs.values()), total, progress or (lambda done, total: None))
             transaction.commit()
@@ -99,7 +101,7 @@ def write_texts(texts: Mapping[str | os.PathLike[str], str]) -> None:
     Raises:
         OutputError: A file cannot be written, or is a folder, a pipe or a device; earlier files are untouched.
     """
-    contents = {in_real_folder(path): text for path, text in texts.items()}
+    contents: dict[Path, str | bytes] = {in_real_folder(path): text for path, text in texts.items()}
     if contents:
         check_targets(list(contents))
         write_outputs([], contents)

@@ -63,6 +63,9 @@ class ConstantEvaluator:
         """Whether the value can be computed without running the model (iterative: graphs may be deep)."""
         if value is None:
             return False
+        known = self._is_constant.get(value)
+        if known is not None:
+            return known
         stack = [value]
         while stack:
             current = stack[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import onnx_ir as ir
 
@@ -13,14 +13,6 @@ from amct_onnx.graph.edit import bodies_of
 WHOLE_BYTES = 1 << 16
 """Larger tensors are sampled: a conversion reads its weights once, and no tensor is ever whole in memory."""
 PIECES, PIECE_BYTES = 16, 1 << 12
-
-
-@runtime_checkable
-class PartlyRead(Protocol):
-    """A tensor in a file."""
-
-    def read(self, start: int, length: int) -> bytes:
-        """Some of its bytes, little-endian."""
 
 
 def model_digest(model: ir.Model) -> str:
@@ -54,7 +46,8 @@ def _add_tensor(digest: Any, tensor: ir.TensorProtocol) -> None:
         _add(digest, tensor.numpy().tolist())
         return
     size = tensor.nbytes
-    read = tensor.read if isinstance(tensor, PartlyRead) else _reader(tensor.tobytes())
+    # a tensor in a file is read in parts
+    read = getattr(tensor, "read", None) or _reader(tensor.tobytes())
     if size <= WHOLE_BYTES:
         digest.update(read(0, size))
         return

@@ -17,20 +17,16 @@ from amct_onnx.graph.marks import marks_of, texts_of
 
 ANNOTATION = "quant_parameter_tensor_names"
 """Key in a value's meta where onnx-ir keeps the quantization annotation of a file."""
+BATCH = 1000
+"""Nodes, or types, that are in memory as messages."""
 SIMPLE = {ir.AttributeType.INT: "i", ir.AttributeType.FLOAT: "f", ir.AttributeType.INTS: "ints"}
 """Kind of an attribute -> the field that holds its value as it is."""
 
 
-def to_proto(model: ir.Model, *, content: bool = True) -> onnx.ModelProto:
-    """The message of a model without functions.
-
-    Args:
-        model: is not changed.
-        content: whether the message holds the initializers of the main graph, or declares their types alone.
-    """
-    graph = model.graph
-    empty = ir.Model(
-        ir.Graph([], [], nodes=[], name=graph.name, doc_string=graph.doc_string, metadata_props=texts_of(graph)),
+def without_graph(model: ir.Model) -> onnx.ModelProto:
+    """The message of a model without functions, but for its graph."""
+    around = ir.Model(
+        ir.Graph([], [], nodes=[], opset_imports=dict(model.opset_imports)),
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,
@@ -40,10 +36,24 @@ def to_proto(model: ir.Model, *, content: bool = True) -> onnx.ModelProto:
         metadata_props=dict(model.metadata_props),
         device_configurations=model.device_configurations,
     )
-    empty.opset_imports.update(model.opset_imports)
-    proto: onnx.ModelProto = ir.to_proto(empty)
-    GraphWriter(proto.graph, content=content).write(graph, graph.inputs, graph.initializers.values())
+    proto: onnx.ModelProto = ir.to_proto(around)
+    proto.ClearField("graph")
     return proto
+
+
+def graph_bytes(
+    graph: ir.Graph, inputs: Iterable[ir.Value] | None = None, initializers: Iterable[ir.Value] = ()
+) -> bytes:
+    """A graph as bytes; its message is never whole in memory.
+
+    Args:
+        graph: is not changed.
+        inputs: values to declare as inputs; the graph's own without them.
+        initializers: those of its initializers that are written with their content; of the others the types alone.
+    """
+    writer = _GraphWriter(graph)
+    writer.write(list(graph.inputs if inputs is None else inputs), list(initializers))
+    return writer.content()
 
 
 def tensor_proto(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
@@ -66,53 +76,74 @@ def description_of(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
     return proto
 
 
-class GraphWriter:
-    """Writes a graph into a message.
+class _Batch:
+    """Entries of one repeated field, as bytes but for the last ones."""
 
-    Args:
-        proto: the message.
-        content: whether it gets the initializers' content.
-    """
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._graph = onnx.GraphProto()
 
-    def __init__(self, proto: onnx.GraphProto, *, content: bool = True) -> None:
-        self._proto = proto
-        self._content = content
+    def entries(self, field: str) -> Any:
+        """Where the next entry is added."""
+        entries = getattr(self._graph, field)
+        if len(entries) < BATCH:
+            return entries
+        self._parts.append(self._graph.SerializeToString())
+        self._graph = onnx.GraphProto()
+        return getattr(self._graph, field)
+
+    def content(self) -> bytes:
+        """All of them."""
+        return b"".join([*self._parts, self._graph.SerializeToString()])
+
+
+class _GraphWriter:
+    """Writes the fields of a graph, and joins them in the order of their numbers, as protobuf does."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._nodes, self._infos = _Batch(), _Batch()
+        self._ends = onnx.GraphProto(name=graph.name or None, doc_string=graph.doc_string or None)
+        self._notes = onnx.GraphProto()
         self._types: dict[tuple[int, int], tuple[ir.Shape | None, onnx.TypeProto]] = {}
 
-    def write(self, graph: ir.Graph, inputs: Iterable[ir.Value], initializers: Iterable[ir.Value]) -> None:
-        """Write what a graph holds.
+    def content(self) -> bytes:
+        """The message."""
+        parts = self._nodes, self._ends, self._infos, self._notes
+        return b"".join(p.content() if isinstance(p, _Batch) else p.SerializeToString() for p in parts)
 
-        Args:
-            graph: gives nodes and outputs.
-            inputs: values to declare as inputs.
-            initializers: values to write as initializers.
-        """
-        inputs, initializers = list(inputs), list(initializers)
-        declared, stored = {v.name for v in inputs}, {v.name for v in initializers}
+    def write(self, inputs: list[ir.Value], initializers: list[ir.Value]) -> None:
+        """See ``graph_bytes``."""
+        stored = self._graph.initializers
         for value in inputs:
-            self._declare(self._proto.input, value)
+            self._declare(self._ends.input, value)
             if value.name not in stored:
                 self._annotate(value)
-        for value in initializers:
+        declared = {v.name for v in inputs}
+        for value in stored.values():
             self._annotate(value)
             if value.name not in declared:
                 self._declare_known(value)
-            if self._content and value.const_value is not None:
-                self._proto.initializer.append(tensor_proto(value.name or "", value.const_value))
-        for node in graph:
+        for value in initializers:
+            if value.const_value is not None:
+                self._ends.initializer.append(tensor_proto(value.name or "", value.const_value))
+        for node in self._graph:
             self._node(node)
             for value in node.outputs:
                 if not value.is_graph_output():
                     self._annotate(value)
                     self._declare_known(value)
-        for value in graph.outputs:
-            self._declare(self._proto.output, value)
+        for value in self._graph.outputs:
+            self._declare(self._ends.output, value)
             self._annotate(value)
+        texts = texts_of(self._graph) or {}
+        for key in sorted(texts):
+            self._notes.metadata_props.add(key=key, value=texts[key])
 
     def _declare_known(self, value: ir.Value) -> None:
         """Declare a value of which anything is known."""
         if value.name and (value.shape is not None or value.type is not None or value.doc_string or texts_of(value)):
-            self._declare(self._proto.value_info, value)
+            self._declare(self._infos.entries("value_info"), value)
 
     def _declare(self, into: Any, value: ir.Value) -> None:
         kind = value.type
@@ -131,15 +162,15 @@ class GraphWriter:
     def _annotate(self, value: ir.Value) -> None:
         names = marks_of(value).get(ANNOTATION)
         if names:
-            entry = self._proto.quantization_annotation.add(tensor_name=value.name)
+            entry = self._notes.quantization_annotation.add(tensor_name=value.name)
             for key in sorted(names):
                 entry.quant_parameter_tensor_names.add(key=key, value=names[key])
 
     def _node(self, node: ir.Node) -> None:
         if bodies_of(node) or node.device_configurations or not all(v.name for v in node.outputs):
-            ir.serde.serialize_node_into(self._proto.node.add(), node)
+            ir.serde.serialize_node_into(self._nodes.entries("node").add(), node)
             return
-        proto = self._proto.node.add(
+        proto = self._nodes.entries("node").add(
             op_type=node.op_type,
             input=["" if v is None else v.name for v in node.inputs],
             output=[v.name for v in node.outputs],

@@ -11,9 +11,12 @@ import math
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.common.wire_format import field_start
 from amct_onnx.graph.edit import bodies_of
-from amct_onnx.graph.serialised import GraphWriter
+from amct_onnx.graph.serialised import graph_bytes
 
+GRAPH = 7
+"""Number of a model's field."""
 KEEP_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 MAX_CONTENT = 1000
 """Inference gets the content of initializers up to this size; larger ones hold no shapes."""
@@ -49,12 +52,11 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
 
 
 def _message(model: ir.Model, inputs: list[ir.Value], initializers: list[ir.Value]) -> bytes:
-    proto = onnx.ModelProto(ir_version=model.ir_version)
+    head = onnx.ModelProto(ir_version=model.ir_version)
     for domain, version in model.opset_imports.items():
-        proto.opset_import.add(domain=domain, version=version)
-    proto.graph.name = model.graph.name or ""
-    GraphWriter(proto.graph).write(model.graph, inputs, initializers)
-    return bytes(proto.SerializeToString())
+        head.opset_import.add(domain=domain, version=version)
+    graph = graph_bytes(model.graph, inputs, initializers)
+    return bytes(head.SerializeToString()) + field_start(GRAPH, len(graph)) + graph
 
 
 def _inferred(content: bytes, *, strict: bool, data_prop: bool) -> onnx.ModelProto:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from amct_onnx.common.json_text import json_text
+from amct_onnx.common.json_text import json_bytes
 from amct_onnx.common.log import get_logger, start_log
 from amct_onnx.common.paths import check_paths
 from amct_onnx.common.versions import CODE, deciding_versions
@@ -277,7 +277,7 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     del source, emitter
     _free_garbage()
     report = assemble_report(name, targets, plan, origin, deploy, fake_quant, tensors)
-    texts = {paths[2]: json_text(report.to_dict())}
+    texts: dict[Path, str | bytes] = {paths[2]: json_bytes(report.to_dict())}
     if targets.record is not None:
         texts[targets.record] = record_text(plan)
     write_outputs([deploy.composition, fake_quant.composition], texts, request.progress)
