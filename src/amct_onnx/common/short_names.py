@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os.path import commonprefix
 
 LIMIT = 60
 """Characters of a name in running text and in tables."""
+WORD = re.compile(r"(?P<before>['\"(\[]*)(?P<core>\S*?)(?P<behind>['\")\],.;:]*)")
+"""A name with the marks around it."""
 SEPARATORS = "/._"
 """Of the parts of a name, the strongest first."""
 
@@ -34,10 +36,26 @@ def _tail(name: str, size: int) -> str:
     return next((tail[at:] for c in SEPARATORS if 0 <= 2 * (at := tail.find(c)) < size), tail)
 
 
-def _difference_kept(names: Sequence[str], limit: int) -> dict[str, str]:
-    """Names that are alike at both ends, each with the part where they begin to differ and with its end."""
-    common = len(commonprefix(list(names)))
+def _parts_kept(names: Sequence[str], limit: int) -> dict[str, str]:
+    """Names with the same last part: each as that and the parts in which those of as many parts differ."""
     made = {}
+    split = {name: name.split(SEPARATORS[0]) for name in names}
+    for count in dict.fromkeys(map(len, split.values())):
+        same = {name: parts for name, parts in split.items() if len(parts) == count}
+        kept = [len(set(column)) > 1 for column in zip(*same.values(), strict=True)]
+        kept[-1] = True
+        for name, parts in same.items():
+            told = [part if keep else "…" for part, keep in zip(parts, kept, strict=True)]
+            text = SEPARATORS[0].join(p for i, p in enumerate(told) if p != "…" or i == 0 or told[i - 1] != p)
+            if len(text) <= limit:
+                made[name] = text
+    return made
+
+
+def _difference_kept(names: Sequence[str], limit: int) -> dict[str, str]:
+    """Names with the same last part, each with the part where they begin to differ and with its end."""
+    common = len(commonprefix(list(names)))
+    made: dict[str, str] = {}
     for name in names:
         near = name[:common][-limit // 3 :]
         back = next((len(near) - at for c in SEPARATORS if (at := near.rfind(c)) >= 0), min(2, common))
@@ -66,9 +84,12 @@ def distinct(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
     while left:
         short = {name: middle_out(name, limit) for name in left}
         take(short)
-        for alike in _alike(short).values():
-            if alike[0] not in shown:
-                take(_difference_kept(alike, limit))
+        for shorten in (_parts_kept, _difference_kept):
+            rest = {
+                n: n.rpartition(SEPARATORS[0])[2] if SEPARATORS[0] in n else short[n] for n in left if n not in shown
+            }
+            for ending_alike in _alike(rest).values():
+                take(shorten(ending_alike, limit))
         left = [name for name in left if name not in shown]
         limit = limit * 3 // 2
     return shown
@@ -81,10 +102,13 @@ def _alike(short: dict[str, str]) -> dict[str, list[str]]:
     return groups
 
 
-def pieces(text: str, limit: int = LIMIT) -> list[tuple[str, str]]:
+def pieces(text: str, limit: int = LIMIT, shorten: Callable[[str, int], str] = middle_out) -> list[tuple[str, str]]:
     """The text cut at its long words: each piece as it is shown, and the whole word behind it or ""."""
     found = []
     for piece in re.split(rf"(\S{{{limit + 1},}})", text):
-        long = len(piece) > limit and not re.search(r"\s", piece)
-        found.append((middle_out(piece, limit), piece) if long else (piece, ""))
+        word = WORD.fullmatch(piece) if len(piece) > limit else None
+        if word is None or len(word["core"]) <= limit:
+            found.append((piece, ""))
+        else:
+            found += [(word["before"], ""), (shorten(word["core"], limit), word["core"]), (word["behind"], "")]
     return [p for p in found if p[0]]

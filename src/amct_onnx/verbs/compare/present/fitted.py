@@ -11,13 +11,12 @@ from functools import cache
 
 from rich.cells import cell_len
 
-from amct_onnx.common.short_names import LIMIT, distinct
+from amct_onnx.common.short_names import LIMIT, WORD, distinct
 
 LIMITS = (LIMIT, 48, 36, 28, 20, 14)
 """Characters of a name, tried in turn."""
 READABLE = 28
 """A name is made shorter than this only where the fact would not fit else."""
-WORD = re.compile(r"(?P<before>['\"(\[]*)(?P<core>\S*?)(?P<behind>['\")\],.;:]*)")
 FACT = re.compile(r".*?[.?!](?= )")
 BRACKETS = re.compile(r" \([^()]*\)")
 MORE = "…"

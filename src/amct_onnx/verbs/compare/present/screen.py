@@ -82,8 +82,9 @@ def _verdict(report: CompareReport, width: int, *, verbose: bool, page: str | No
     brief = f"See {'' if verbose else '-v, '}{page or '--report, --json'}."
     if not on_command_line():
         rest, brief = ["all findings in verdict.sentences", "everything in to_dict()"], "See verdict, to_dict()."
-    shown_nodes = (n for layer in report.layers for n in (*layer.source_nodes, *layer.deploy_nodes))
-    names = dict.fromkeys([*(layer.name for layer in report.layers), *(n.name for n in shown_nodes)])
+    wrong = [report.layers[d.index] for d in report.divergences if d.is_fault]
+    nodes = (n for layer in wrong for n in (*layer.source_nodes, *layer.deploy_nodes))
+    names = dict.fromkeys([*(layer.name for layer in report.layers), *(n.name for n in nodes)])
     for index, lines in enumerate(verdict_lines(report.verdict, names, width, f"See also: {', '.join(rest)}.", brief)):
         for line in lines:
             yield Text(line, style="" if index else STYLES[report.verdict.level])

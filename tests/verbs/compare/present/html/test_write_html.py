@@ -32,9 +32,9 @@ def test_only_faults_are_red_and_name_their_model() -> None:
     """Noise marks nothing in the charts; the source differs from itself by nothing, in no metric."""
     report = example()
     page = render_html(report)
-    marked = f"deploy@a2, deploy@310p: at 5 {report['divergences'][0]['layer']}"
-    # in both charts and in the ledger; the second fault of the same layer is the same mark
-    assert page.count(marked) == 3 and page.count('firstline"') == 2
+    marked = "deploy@a2 +1: at 5"
+    # in both charts, below them and in the ledger; the second fault of the same layer is the same mark
+    assert page.count(marked) == 4 and page.count('firstline"') == 2
     assert page.count("badge diverges") == 1, "what two models have alike is told once"
     assert "<h3>deploy@a2, deploy@310p: at " in page
     for divergence in report["divergences"]:
@@ -124,7 +124,20 @@ def test_places_of_one_layer_are_told_apart() -> None:
     report = example()
     report["divergences"][0]["place"] = "before"
     (label,) = fault_labels(report).values()
-    assert label == f"deploy@a2: before; deploy@310p: at 5 {report['divergences'][0]['layer']}"
+    assert label == "deploy@a2: before; deploy@310p: at 5"
+    report["divergences"] = [{**report["divergences"][0], "model": m["key"]} for m in report["models"][1:]]
+    assert list(fault_labels(report).values()) == [f"{report['models'][1]['key']} +2: before 5"]
+
+
+def test_names_on_the_page_stay_different() -> None:
+    report = many_layers(110)
+    names = [f"/backbone/stages/stage_{i}/blocks/block_{i:03}{'/inner' * 60}/projection/Conv" for i in range(110)]
+    for layer, name in zip(report["layers"], names, strict=True):
+        layer["name"] = name
+    page = render_html(report)
+    shown = dict(re.findall(r'<summary>\d+ <span title="([^"]*)">(.*?)</span>', page))
+    texts = [text.replace("<wbr>", "") for text in shown.values()]
+    assert sorted(shown) == sorted(names) and len(set(texts)) == len(names) and max(map(len, texts)) < 80
 
 
 def test_lines_end_within_long_words_alone() -> None:

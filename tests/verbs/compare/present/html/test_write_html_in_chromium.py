@@ -38,6 +38,23 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.browser
+def test_a_chart_that_scrolls_shows_its_fault_and_its_scale(browser: Browser, tmp_path: Path) -> None:
+    """On a phone, of 200 layers: no label is cut, and the page does not grow with the layers."""
+    report = many_layers(200)
+    report["divergences"] = [{**report["divergences"][0], "index": 120, "layer": report["layers"][120]["name"]}]
+    write_html(report, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html", width=390)
+    wait_until(lambda: browser.script("return document.querySelector('.panel.scroll').scrollLeft > 0"))
+    cut = """return [...document.querySelectorAll('.panel.scroll')].flatMap(box => [...box.querySelectorAll(
+      '.name, .axis text')].filter(e => {
+        const [a, b] = [e, box].map(x => x.getBoundingClientRect());
+        return a.left < b.left - 1 || a.right > b.right + 1; }).map(e => e.textContent));"""
+    wait_until(lambda: browser.script(cut) == [])
+    assert browser.script("return document.documentElement.scrollHeight") < 35_000
+    assert browser.script("return document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("name", REPORTS)
 def test_no_errors_no_network_no_overflow(name: str, browser: Browser, pages: dict[str, Path]) -> None:
     for width in (PHONE, 1280) if name in ("example", "many_layers") else (PHONE,):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amct_onnx.common.short_names import middle_out
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.report import NOISE_CAUSES
 
@@ -18,7 +17,6 @@ NARROWEST_STEP = 14
 """Distance of two layers in user units; a long network makes the chart wider, and its box scrolls."""
 SMALLEST_LSB = 1e-4
 """Smaller errors stand at the foot of the chart."""
-LONGEST_NAME = 34
 BAR_HEIGHT, BAR_FOOT, BAR_TOP = 120, 34, 18
 DIGIT = 6.5
 """Width of a digit of the charts' font, in user units."""
@@ -60,12 +58,12 @@ class Tick:
 
 @dataclass(frozen=True)
 class Name:
-    """A name above its place; ``lane`` 0 is the lowest row; ``before`` when the text ends there."""
+    """A name above its place, in a row of names, of which 0 is the lowest; its middle is at ``text_at``."""
 
     at: float
     label: str
     lane: int
-    before: bool
+    text_at: float
 
 
 @dataclass(frozen=True)
@@ -245,16 +243,15 @@ def _names(labels: dict[float, str], width: float) -> tuple[Name, ...]:
     made: list[Name] = []
     taken: list[list[tuple[float, float]]] = []
     for at, label in labels.items():
-        before = at > width / 2
-        label = middle_out(label, int((at if before else width - at) / BOLD))
-        size = BOLD * len(label)
-        left, right = (at - size, at) if before else (at, at + size)
+        half = BOLD * len(label) / 2
+        middle = max(half, min(at, width - half))
+        left, right = middle - half, middle + half
         clear = (i for i, row in enumerate(taken) if all(right < a or left > b for a, b in row))
         lane = next(clear, len(taken))
         if lane == len(taken):
             taken.append([])
         taken[lane].append((left, right))
-        made.append(Name(at, label, lane, before))
+        made.append(Name(at, label, lane, round(middle, 2)))
     return tuple(made)
 
 
@@ -269,15 +266,21 @@ def fault_models(divergences: Sequence[Mapping[str, Any]]) -> str:
 
 
 def fault_labels(report: Mapping[str, Any]) -> dict[int, str]:
-    """By number of the layer, rising: the models whose first fault is there, and where that is."""
+    """By number of the layer, rising: the models whose first fault is there, in few letters, and where that is."""
     labels = {}
     for index in sorted({d["index"] for d in report["divergences"]}):
         here = [d for d in report["divergences"] if d["index"] == index and d["cause"] not in NOISE_CAUSES]
         places = {d["place"]: [o for o in here if o["place"] == d["place"]] for d in here}
         if here:
-            told = "; ".join(f"{fault_models(found)}: {place}" for place, found in places.items())
-            labels[index] = f"{told} {index + 1} {middle_out(here[0]['layer'], LONGEST_NAME)}"
+            told = "; ".join(f"{_briefly(found)}: {place}" for place, found in places.items())
+            labels[index] = f"{told} {index + 1}"
     return labels
+
+
+def _briefly(divergences: Sequence[Mapping[str, Any]]) -> str:
+    """The first of the models, and how many more."""
+    first, *more = fault_models(divergences).split(", ")
+    return f"{first} +{len(more)}" if more else first
 
 
 def histogram(entry: dict[str, Any]) -> Bars:

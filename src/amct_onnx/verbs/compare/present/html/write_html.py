@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from amct_onnx.common.plain_text import shown
-from amct_onnx.common.short_names import pieces
 from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.html.charts import (
@@ -22,6 +21,7 @@ from amct_onnx.verbs.compare.present.html.charts import (
 )
 from amct_onnx.verbs.compare.present.html.csv_text import layers_csv
 from amct_onnx.verbs.compare.present.html.details import detail
+from amct_onnx.verbs.compare.present.html.page_names import names_of
 
 NOTHING = "–"
 VERDICT_WORDS = {
@@ -63,6 +63,7 @@ def render_html(report: dict[str, Any]) -> str:
     import jinja2
 
     report = _shown(report)
+    names = names_of(report)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("amct_onnx.verbs.compare.present.html"),
         autoescape=True,
@@ -71,7 +72,7 @@ def render_html(report: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, share=share, whole=whole, points=points, pieces=pieces, breakable=breakable
+        number=number, share=share, whole=whole, points=points, pieces=names.pieces, breakable=breakable
     )
     script = "\n".join(environment.get_template(name).render() for name in SCRIPTS)
     layers = report["layers"]

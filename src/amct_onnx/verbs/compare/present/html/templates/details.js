@@ -21,16 +21,23 @@
     all.addEventListener("click", function () {
       var open = all.textContent === "Open all";
       all.textContent = open ? "Fold all" : "Open all";
-      document.querySelectorAll(".detail").forEach(function (one) { one.open = open; });
+      document.querySelectorAll(".detail, .others").forEach(function (one) { one.open = open; });
     });
   }
   document.querySelectorAll(".panel.scroll").forEach(function (box) {
+    // the labels of the rows stay where they are seen
+    var svg = box.querySelector("svg"), axis = svg.querySelector(".axis");
+    box.addEventListener("scroll", function () {
+      var scale = svg.viewBox.baseVal.width / svg.clientWidth || 1;
+      axis.setAttribute("transform", "translate(" + box.scrollLeft * scale + " 0)");
+    });
     var line = box.querySelector('.firstline');
     if (line) box.scrollLeft = line.x1.baseVal.value - box.clientWidth / 2;
   });
   function reveal() {
     var target = location.hash && document.getElementById(location.hash.slice(1));
-    if (target && target.tagName === "DETAILS") target.open = true;
+    for (var one = target; one; one = one.parentElement) if (one.tagName === "DETAILS") one.open = true;
+    if (target) target.scrollIntoView();
   }
   window.addEventListener("hashchange", reveal);
   reveal();
