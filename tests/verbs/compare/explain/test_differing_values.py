@@ -130,7 +130,7 @@ def found_in(change: Callable[[onnx.ModelProto], None]) -> list[Change]:
         (one_output_more, "declaration-changed", "leaky", "The deploy model has the output 'leaky', the source has"),
         (false_type, "type-changed", "leaky", "Tensor 'leaky', which LeakyRelu 'leaky' gives, is declared as INT8;"),
         (false_shape, "declaration-changed", "leaky", "is declared with shape [1,7]; the conversion writes [1,6]."),
-        (input_type, "type-changed", "", "Input 'x' is DOUBLE; the conversion writes FLOAT."),
+        (input_type, "type-changed", "pad", "Input 'x' is DOUBLE; the conversion writes FLOAT."),
         (in_a_body, "node-replaced", "Neg", "'Neg' is Neg in the source and Exp in the deploy model."),
         (newer_format, "declaration-changed", "", "declares IR version 9; the conversion writes 8."),
         (other_domain, "node-replaced", "leaky", "is LeakyRelu of ai.onnx in the source and LeakyRelu of com.example"),

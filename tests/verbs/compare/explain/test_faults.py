@@ -131,7 +131,8 @@ def test_wrong_antiquant_at_an_add_is_named(digits: Case, factor: float, offset:
     """No int8 layer is wrong, what stands between two of them is."""
     name = cases.change_antiquant(digits.deploy, factor=factor, offset=offset)
     found = _named(digits)
-    assert (found.layer, found.place, found.cause) == ("/c2.0/Conv", "before", "fault-between-layers")
+    cause = "zero-point-fault" if offset else "scale-fault"
+    assert (found.layer, found.place, found.cause, found.node) == ("/c2.0/Conv", "before", cause, name)
     assert f"AscendAntiQuant '{name}' has" in found.text
 
 
@@ -222,3 +223,25 @@ def test_products_of_two_activations_are_no_fault_on_any_chip(tmp_path: Path) ->
     assert found.verdict.level != "diverges", found.verdict
     layer = next(e for e in found.layers if e.name == PRODUCT)
     assert layer.second_scale_d == layer.scale_w[0] and layer.compared
+
+
+@pytest.mark.parametrize(("part", "cause"), [("weight", "weight-fault"), ("bias", "bias-fault")])
+def test_weights_and_biases_of_the_fake_quant_model_have_their_causes(part: str, cause: str, small: Case) -> None:
+    """They stand behind a Cast; other weights may look like another bias, and the reverse."""
+    model = onnx.load(small.fake_quant)
+    cast = next(n for n in model.graph.node if n.name.endswith(f".{part}.cast"))
+    held = next(t for t in model.graph.initializer if t.name == cast.input[0])
+    held.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(held)[::-1].copy(), held.name))
+    onnx.save(model, small.fake_quant)
+    found = next(d for d in small.compare().divergences if d.model == "fake-quant")
+    assert (found.cause, found.node) == (cause, cast.name)
+
+
+def test_quantizer_without_its_offset_is_named(small: Case) -> None:
+    """An attribute that is left out is 0, which most offsets are not of: the session runs."""
+    model = onnx.load(small.deploy)
+    quant = next(n for n in model.graph.node if n.op_type == "AscendQuant")
+    quant.attribute.remove(next(a for a in quant.attribute if a.name == "offset"))
+    onnx.save(model, small.deploy)
+    found = next(d for d in small.compare().divergences if d.model == "deploy@a2")
+    assert (found.cause, found.node) == ("zero-point-fault", quant.name)

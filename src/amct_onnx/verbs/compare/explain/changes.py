@@ -313,7 +313,9 @@ def _input_name(op_type: str, index: int) -> str:
 
 
 def _cause_by_name(node: str) -> str:
-    """What a constant of a quantizer written as standard operators is; the conversion names these nodes itself."""
+    """What a constant is that a node reads which the conversion put in, and named itself."""
+    if node.endswith((".weight.cast", ".bias.cast")):
+        return WEIGHT if node.endswith(".weight.cast") else BIAS
     part = node.rpartition(".")[2]
     if ".fakequant" in node or ".fakedequant" in node or node.endswith(".rescale"):
         return (

@@ -56,10 +56,12 @@ def other_sizes(a: ir.Value, b: ir.Value) -> bool:
 
 
 def _declared(text: str, value: ir.Value, known: Mapping[ir.Node, ir.Node] | None = None) -> Change:
-    """A change of an input or output; ``known`` leads from nodes of the model to those of the converted one."""
+    """A change of an input or output, at the node that makes it, else at the first that reads it.
+
+    ``known`` leads from nodes of the model to those of the converted one.
+    """
     around = [p for p in (value.producer(), *(u.node for u in value.uses())) if p is not None]
     if known is not None:
         around = [known[n] for n in around if n in known]
     names = tuple(dict.fromkeys(n.name or "" for n in around))
-    producer = value.producer()
-    return Change(names[0] if names and producer is not None else "", "", DECLARATION, text, names)
+    return Change(names[0] if names else "", "", DECLARATION, text, names)

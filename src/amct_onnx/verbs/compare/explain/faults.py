@@ -35,7 +35,7 @@ SIMPLE = 0.8
 OPPOSITE = 0.05
 """How far from -1 a factor may lie to be called a flipped sign: noise moves it a little."""
 NAMED_NODES = 4
-NOT_FINITE = "not-finite"
+NOT_FINITE, OVERFLOW, SATURATION = "not-finite", "accumulator-overflow", "saturation"
 
 NOT_FINITE_ADVICE = (
     "No constant in front of it is known to be NaN: look at the values there, and scale them down (float16 ends at "
@@ -93,10 +93,10 @@ def told_by_counts(counts: QuantizerStatistics | None, extra_saturation: float) 
     """Cause, its figures and advice, where what the quantizer and the accumulator met tells it; else three ""."""
     if counts is not None and counts.largest_accumulator > INT32_MAX:
         why = f"Its accumulator reaches {counts.largest_accumulator}, beyond 2^31 - 1."
-        return "accumulator-overflow", why, OVERFLOW_ADVICE
+        return OVERFLOW, why, OVERFLOW_ADVICE
     if extra_saturation > SATURATES:
         why = f"{percent(extra_saturation, 1)} more of its inputs saturate than in the source."
-        return "saturation", why, "Check the factors of the quantizer in front of it, widen it, and convert again."
+        return SATURATION, why, "Check the factors of the quantizer in front of it, widen it, and convert again."
     return "", "", ""
 
 
@@ -134,7 +134,7 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
     if cause:
         why += f" {stated}" if kind == "scale" else ""
     elif largest > INT32_MAX:
-        cause, advice = "accumulator-overflow", OVERFLOW_ADVICE
+        cause, advice = OVERFLOW, OVERFLOW_ADVICE
         why = f"Its accumulator should reach {largest:.4g}, beyond 2^31 - 1, and wraps."
     elif kind == "zero point":
         cause, why, advice = "zero-point-fault", stated, CONVERT_AGAIN

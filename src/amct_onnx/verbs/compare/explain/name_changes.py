@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from amct_onnx.verbs.compare.explain.beside_ledger import Located
 from amct_onnx.verbs.compare.explain.change import ADDED, CHANGES, MISSING, REPLACED
-from amct_onnx.verbs.compare.explain.faults import CONVERT_AGAIN, NOT_FINITE
+from amct_onnx.verbs.compare.explain.faults import CONVERT_AGAIN, OVERFLOW, SATURATION
 from amct_onnx.verbs.compare.report import Divergence
 
+EFFECTS = frozenset({SATURATION, OVERFLOW})
+"""What the numbers tell of another factor or constant better than its name: what it does."""
 MAX_NAMED = 3
 """Further changes that are named."""
 
@@ -19,7 +21,7 @@ def with_changes(
 ) -> Divergence | None:
     """The divergence of a model whose file is not what the conversion writes.
 
-    The changed node comes first. A cause that the numbers give is kept when the node lies in the layer that they name.
+    The changed node comes first, and its cause; that of the numbers is kept where it tells what the change does.
 
     Args:
         model: key of the model.
@@ -47,7 +49,7 @@ def with_changes(
     if shown.index < first.index:  # the conversion itself is wrong before it
         return replace(shown, text=f"{shown.text} Besides: {change.text}{more}")
     cause, place = change.cause, first.place
-    if shown.index == first.index and change.cause not in CHANGES and shown.cause not in (NOT_FINITE, ADDED):
+    if shown.index == first.index and change.cause not in CHANGES and shown.cause in EFFECTS:
         cause, place = shown.cause, shown.place
     return replace(
         shown,

@@ -12,6 +12,8 @@ from amct_onnx.common.arrays import Float64
 from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.plan.ledger import LayerEntry
 
+DEFAULTS = {"scale": 1.0, "offset": 0.0}
+"""Of attributes that a file leaves out."""
 TOLERANCE = 1e-5
 """Relative: the ledger's decimal figures stand for float32 numbers, and a split scale is rounded once more."""
 
@@ -35,10 +37,10 @@ def _contradiction(node: ir.Node | None, scale: float | None, zero: int | None, 
     """See ``quantizer_contradiction``; of one AscendQuant."""
     if node is None or node.op_type != "AscendQuant" or scale is None or zero is None:
         return "", ""
-    offset = round(node.attributes["offset"].as_float())
+    offset = round(_number(node, "offset"))
     if offset != zero:
         return "zero point", f"AscendQuant '{node.name}' has offset {offset}; the ledger says {zero}."
-    held, said = node.attributes["scale"].as_float(), float(reciprocal(np.float32(scale)))
+    held, said = _number(node, "scale"), float(reciprocal(np.float32(scale)))
     if abs(held - said) > TOLERANCE * said:
         return "scale", f"AscendQuant '{node.name}' has scale {held:.6g}; the ledger says {said:.6g} (1 / {name})."
     return "", ""
@@ -90,19 +92,25 @@ def antiquant_contradiction(nodes: Sequence[ir.Node], ratios: Collection[float])
             quant = quant.inputs[0].producer()
         if quant is None or quant.op_type != "AscendQuant":
             continue
-        mine, its = (n.attributes["scale"].as_float() for n in (node, quant))
+        mine, its = (_number(n, "scale") for n in (node, quant))
         if all(abs(mine * its / ratio - 1) > TOLERANCE for ratio in ratios):
             return (
                 f"AscendAntiQuant '{node.name}' has scale {mine:.6g}; its AscendQuant '{quant.name}' asks for "
                 f"{1 / its:.6g}."
             )
-        offsets = [round(n.attributes["offset"].as_float()) for n in (node, quant)]
+        offsets = [round(_number(n, "offset")) for n in (node, quant)]
         if offsets[0] != offsets[1]:
             return (
                 f"AscendAntiQuant '{node.name}' has offset {offsets[0]}; its AscendQuant '{quant.name}' has "
                 f"{offsets[1]}."
             )
     return ""
+
+
+def _number(node: ir.Node, name: str) -> float:
+    """Of a quantizer, or what is taken where it has none."""
+    attribute = node.attributes.get(name)
+    return DEFAULTS[name] if attribute is None else attribute.as_float()
 
 
 def _layer(members: Sequence[ir.Node], entry: LayerEntry) -> ir.Node | None:
