@@ -129,6 +129,7 @@ def test_no_quantizer_of_the_source_is_left(report: ConversionReport) -> None:
         assert {n.domain for n in nodes} == {""}
         ascend = {k for k in kinds if k.startswith("Ascend")}
         assert bool(ascend) == bool(own and (report.converted or "anti-quant" in {r.action for r in report.residuals}))
+    assert all(r.detail for r in report.residuals)
 
 
 def test_every_operator_is_one_that_atc_knows(report: ConversionReport) -> None:

@@ -219,10 +219,11 @@ def _frame(content: bytes, tensor: ir.TensorProtocol | None) -> bytes:
 
 def _external(tensors: dict[str, ir.TensorProtocol], inline: frozenset[str]) -> frozenset[str]:
     """Names of the initializers that go to the data file: none, those not needed inline, or all large ones."""
-    large = {n: t.nbytes for n, t in tensors.items() if t.nbytes >= EXTERNAL_FROM and _is_streamed(t)}
-    total = sum(t.nbytes for t in tensors.values())
+    sizes = {n: t.nbytes for n, t in tensors.items()}
+    total = sum(sizes.values())
     if total <= INLINE_LIMIT:
         return frozenset()
+    large = {n: size for n, size in sizes.items() if size >= EXTERNAL_FROM and _is_streamed(tensors[n])}
     movable = frozenset(large) - inline
     return movable if total - sum(large[n] for n in movable) <= INLINE_LIMIT else frozenset(large)
 

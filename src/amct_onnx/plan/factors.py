@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -196,6 +197,18 @@ class Site:
         return {(self.node, index): a.quantizer for index, a in enumerate(self.activations)}
 
 
+class FloatReader(NamedTuple):
+    """Operators of one type that read the floats of a pair.
+
+    Attributes:
+        op_type: as in the user's file; empty for a graph output.
+        kind: "layer" for one that stays float, "quantizer" for one of other factors, "operator" or "output".
+    """
+
+    op_type: str
+    kind: str
+
+
 @dataclass(frozen=True)
 class Pair:
     """A DequantizeLinear that belongs to no site.
@@ -210,6 +223,8 @@ class Pair:
         names: under which the user may know it, the best one first.
         dropped: True when its readers get unrounded numbers.
         clip: bounds of the Clip that stays of a dropped one, infinity for none; None without a Clip.
+        maker: what makes the tensor that is quantized: "an int8 layer", "a graph input" or an operator.
+        readers: what reads the floats of the pair.
     """
 
     output: str
@@ -220,6 +235,8 @@ class Pair:
     names: tuple[str, ...] = ()
     dropped: bool = False
     clip: tuple[float, float] | None = None
+    maker: str = ""
+    readers: tuple[FloatReader, ...] = ()
 
 
 @dataclass(frozen=True)

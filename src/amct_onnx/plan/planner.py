@@ -28,6 +28,7 @@ from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.layers import plan_layer
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, LayerEntry
 from amct_onnx.plan.output_scales import next_scale
+from amct_onnx.plan.pair_ends import PairEnds
 from amct_onnx.plan.pairs import Quantization, plan_pairs
 from amct_onnx.plan.quantizers import RANGES, blocks_of, raw_factors
 from amct_onnx.plan.settings import DROP, PlanSettings
@@ -62,6 +63,8 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         values = {v.name: v for n in nodes for v in n.outputs}
         pairs = [dropped.drop(p, values[p.output]) for p in pairs]
         moved = tuple(dropped.drop(p, values[p.source]) for p in moved)
+    ends = PairEnds(nodes, sites)
+    pairs, moved = [ends.told(p) for p in pairs], tuple(ends.told(p) for p in moved)
     entries = _entries(nodes, sites, refused)
     quantized_outputs = [_quantized_output(n, q, decided.readers) for n, q in outputs.items()]
     warnings = warnings_of(model) + tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,16 @@ import onnx_ir as ir
 from amct_onnx.graph.edit import bodies, nodes_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer
 from amct_onnx.plan.ledger import ResidualEntry
+
+NAMES = {"operator": "{}", "layer": "{} that stays float", "quantizer": "another quantizer"}
+"""What a reader of floats is called, by its kind."""
+REMEDIES = {
+    "operator": "leave {} out of the operators that the exporter quantizes",
+    "layer": "let {} become int8 as its row in the ledger says",
+    "quantizer": "give both quantizers the same factors",
+    "output": "quantize no graph output",
+}
+"""What in the exporter would be without the pair."""
 
 
 def tensor_names(model: ir.Model) -> frozenset[str]:
@@ -36,7 +46,8 @@ def residual_entries(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]
     left = [p for p in plan.pairs if not p.elided or not tensors.isdisjoint(p.names)]
     entries = [_residual(p, consumed, known(*p.names)) for p in (*left, *plan.moved)]
     for name, source, quantizer in plan.outputs:
-        entry = ResidualEntry(known(source, name), "quant", f"graph output '{name}'")
+        detail = f"graph output '{name}' holds its integers. Export that output as floats to be without it"
+        entry = ResidualEntry(known(source, name), "quant", detail)
         entries.append(_with_factors(entry, quantizer))
     return tuple(entries)
 
@@ -60,14 +71,56 @@ def _residual(pair: Pair, consumed: Collection[str], tensor: str) -> ResidualEnt
             detail += ", in its range" if np.isfinite(pair.clip).all() else ", cut at 0"
         entry = ResidualEntry(tensor, "dropped", detail)
     elif quantizer.per_tensor_int8 and pair.source:
-        entry = ResidualEntry(tensor, "anti-quant", "shared with an int8 layer" * (pair.source in consumed))
+        entry = ResidualEntry(tensor, "anti-quant", _why_it_stays(pair, shared=pair.source in consumed))
     else:
-        small = quantizer.small_float
-        detail = f"it rounds to {small.name}" if small is not None else "its factors do not fit one AscendQuant"
-        entry = ResidualEntry(tensor, "float-chain", detail)
+        entry = ResidualEntry(tensor, "float-chain", _why_in_float(pair.source, quantizer))
     read = pair.read_scale
     rescaled = read is not None and np.float32(read) != quantizer.scale_d
     return replace(_with_factors(entry, quantizer), read_scale=read if rescaled else None)
+
+
+def _why_it_stays(pair: Pair, *, shared: bool) -> str:
+    """Who reads floats of its steps, and what in the exporter would be without it.
+
+    Args:
+        pair: one of 8 bits and one scale.
+        shared: whether an int8 layer reads its integers as well.
+    """
+    of_kind: dict[str, list[str]] = {}
+    for reader in pair.readers:
+        of_kind.setdefault(reader.kind, []).append(reader.op_type)
+    readers = [NAMES[kind].format(_listed(types)) for kind, types in of_kind.items() if kind in NAMES]
+    told = []
+    if readers:
+        several = sum(reader.kind in NAMES for reader in pair.readers) > 1
+        told.append(f"{_listed(readers)} {'read' if several else 'reads'} what it rounds")
+    if len(readers) < len(of_kind):
+        told.append("a graph output holds what it rounds")
+    remedies = [REMEDIES[kind].format(_listed(types)) for kind, types in of_kind.items()]
+    text = f"{_listed(told)}, behind {pair.maker}. To remove it, {_listed(remedies)}"
+    return f"shared with an int8 layer: {text}" if shared else f"{text}, or drop it (residual_quantizers)"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _why_in_float(source: str, quantizer: Quantizer) -> str:
+    """What of a quantizer AscendQuant cannot do, and what would become one.
+
+    Args:
+        source: name of the float tensor; empty for integers that no quantizer made.
+        quantizer: its factors.
+    """
+    if not source:
+        return "it reads integers that no QuantizeLinear made. Give the graph floats at this place"
+    if quantizer.small_float is not None:
+        return f"it rounds to {quantizer.small_float.name}, and AscendQuant to int8 alone. Quantize it to int8"
+    if quantizer.bits != 8:
+        return f"it has {quantizer.bits} bits, and AscendQuant 8. Quantize it to int8"
+    if len(quantizer.scale) == 1:
+        return "AscendQuant takes float32 and float16 and a scale whose reciprocal is finite. Quantize such a tensor"
+    return "it has several scales or zero points, and AscendQuant one. Quantize it per tensor"
 
 
 def _with_factors(entry: ResidualEntry, quantizer: Quantizer) -> ResidualEntry:

@@ -1,0 +1,56 @@
+"""What stands in front of and behind a pair of quantizers, in the words of the user's file: why a pair stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from amct_onnx.graph.edit import stands_for
+from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
+from amct_onnx.plan.factors import FloatReader, Pair, Site
+
+
+class PairEnds:
+    """Looks at the pairs of one model.
+
+    Args:
+        nodes: of the normalised model.
+        sites: its int8 layers.
+    """
+
+    def __init__(self, nodes: Iterable[ir.Node], sites: Iterable[Site]) -> None:
+        self._values: dict[str, ir.Value] = {}
+        for node in nodes:
+            self._values.update((v.name or "", v) for v in (*node.inputs, *node.outputs) if v is not None)
+        self._layers = {reader for s in sites for reader in s.quantized}
+        self._results = {s.output for s in sites}
+
+    def told(self, pair: Pair) -> Pair:
+        """The pair with its maker and its readers."""
+        source = self._values.get(pair.source)
+        read = self._values.get(pair.output, source)  # a pair at a place where the source has none: all that read there
+        if pair.source in self._results:
+            maker = "an int8 layer"
+        elif source is None or (producer := source.producer()) is None:
+            maker = "a graph input"
+        else:
+            maker = stands_for(producer)[1]
+        return replace(pair, maker=maker, readers=() if read is None else self._readers(read))
+
+    def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
+        """Int8 layers do not count: they read the integers."""
+        found = {
+            FloatReader(stands_for(use.node)[1], _kind(use.node))
+            for use in value.uses()
+            if (use.node.name or "", use.idx) not in self._layers
+        }
+        return (*sorted(found), *((FloatReader("", "output"),) if value.is_graph_output() else ()))
+
+
+def _kind(node: ir.Node) -> str:
+    if node.op_type in LAYER_KINDS and not node.domain:
+        return "layer"
+    return "quantizer" if is_op(node, QUANTIZE) else "operator"

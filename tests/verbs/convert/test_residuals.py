@@ -1,0 +1,63 @@
+"""Each quantizer that is left says who needs it, and what in the exporter removes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import amct_onnx as amct
+from support.written_models import Array, write_model
+
+CONSTANTS: dict[str, Array] = {
+    "s": np.float32(2.0**-4),
+    "t": np.float32(2.0**-5),
+    "z": np.int8(0),
+    "u": np.int16(0),
+    "a": np.asarray([0.25, 0.5, 1, 2], np.float32),
+    "w": np.arange(-8, 8).astype(np.int8).reshape(4, 4, 1, 1),
+}
+LAYER = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) e = DequantizeLinear(w, s) c = Conv(d, e) "
+PAIR = "p = QuantizeLinear(c, t, z) r = DequantizeLinear(p, t, z) "
+DROP = ", or drop it (residual_quantizers)"
+CASES = {
+    "an operator": (
+        PAIR + "y = Sigmoid(r)",
+        "Sigmoid reads what it rounds, behind an int8 layer. To remove it, leave Sigmoid out of the operators that the "
+        "exporter quantizes" + DROP,
+    ),
+    "operators and a graph output": (
+        "k = Exp(c) p = QuantizeLinear(k, t, z) y = DequantizeLinear(p, t, z) l = Sigmoid(y) m = Tanh(y)",
+        "Sigmoid and Tanh read what it rounds and a graph output holds what it rounds, behind Exp. To remove it, leave "
+        "Sigmoid and Tanh out of the operators that the exporter quantizes and quantize no graph output" + DROP,
+    ),
+    "a float layer": (
+        PAIR + "g = Mul(v, t) y = Conv(r, g)",
+        "Conv that stays float reads what it rounds, behind an int8 layer. To remove it, let Conv become int8 as its "
+        "row in the ledger says" + DROP,
+    ),
+    "16 bits": (
+        "p = QuantizeLinear(c, t, u) r = DequantizeLinear(p, t, u) y = Sigmoid(r)",
+        "it has 16 bits, and AscendQuant 8. Quantize it to int8",
+    ),
+    "channels": (
+        "p = QuantizeLinear <axis = 1> (c, a) r = DequantizeLinear <axis = 1> (p, a) y = Sigmoid(r)",
+        "it has several scales or zero points, and AscendQuant one. Quantize it per tensor",
+    ),
+    "integers that are an output": (
+        "y = QuantizeLinear(c, t, z)",
+        "graph output 'y' holds its integers. Export that output as floats to be without it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "detail"), CASES.values(), ids=CASES.keys())
+def test_a_row_says_why_it_stays_and_what_removes_it(body: str, detail: str, tmp_path: Path) -> None:
+    outputs = ["y", *(name for name in ("l", "m") if f" {name} = " in body)]
+    kind = "int8" if "holds its" in detail else "float"
+    declared = ", ".join(f"{kind}[n, 4, 6, 6] {name}" for name in outputs)
+    inputs = "float[n, 4, 6, 6] x" + (", float[4, 4, 1, 1] v" if "g = " in body else "")
+    path = write_model(tmp_path / "m.onnx", f"g ({inputs}) => ({declared}) {{ {LAYER} {body} }}", CONSTANTS, opset=21)
+    report = amct.convert_qat_model(path, tmp_path / "out" / "m")
+    assert [r.detail for r in report.residuals] == [detail]
