@@ -1,4 +1,4 @@
-"""The project's checks, each in an environment of its own: `nox -s lint`, say. `.ci/run` and the workflows call them."""
+"""The checks, each in an environment of its own: `nox -s lint`, say. `.ci/run` and the workflows call them."""
 
 from __future__ import annotations
 
