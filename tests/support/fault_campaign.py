@@ -123,7 +123,7 @@ class Patient:
             path.write_bytes(self.kept[model])
 
     def judged(self, model: str, made: Damage) -> str:
-        """Empty when compare said it and named the place; else what it missed."""
+        """Empty when compare said it, named the place and blamed no other model; else what it missed."""
         what = f"{self.name}, {model}: {made.op_type} '{made.node}' {made.kind}"
         try:
             report = self.case.compare(devices=("reference",))
@@ -133,6 +133,9 @@ class Patient:
         found = next((d for d in report.divergences if d.model == key and d.is_fault), None)
         if report.verdict.level != "diverges" or found is None:
             return f"{what}: {report.verdict.headline}"
+        blamed = [d for d in report.divergences if d.model != key and d.is_fault]
+        if blamed:
+            return f"{what}: {blamed[0].model}, which is healthy, is blamed: {blamed[0].cause}: {blamed[0].text}"
         before, after = onnx.load_model_from_string(self.kept[model]), onnx.load(self._files[model])
         names = neighbourhood(before, made.node) | neighbourhood(after, made.node)
         if not self.by_numbers and found.node not in names and not any(f"'{n}'" in found.text for n in names):

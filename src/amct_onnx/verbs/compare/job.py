@@ -148,11 +148,13 @@ def make_job(
     canonical: ir.Model | None = None,
     outputs_only: bool = False,
     left_out: Mapping[str, str] | None = None,
+    instead: Mapping[str, ir.Model] | None = None,
 ) -> tuple[Job, tuple[Paired, ...]]:
     """Read the models, pair their layers, and choose what is tracked.
 
     ``canonical`` is the normalised source, where it is there already; ``outputs_only`` tracks no layer, for a model
-    that can show none any more; ``left_out`` is that of ``Job``, and tracks no layer either.
+    that can show none any more; ``left_out`` is that of ``Job``, and tracks no layer either; ``instead`` are models in
+    the place of files.
 
     Raises:
         AmctError: A model that cannot be read or run, a ledger of another source, an unknown device.
@@ -160,8 +162,9 @@ def make_job(
     evaluator = evaluator or EvaluatorCode()
     devices = tuple(dict.fromkeys(find_profile(device).name for device in devices))
     held = left_out or {}
-    fake_quant = None if FAKE_QUANT in held else read_model(ledger.fake_quant_model)
-    deploy = None if DEPLOY in held else read_model(ledger.deploy_model)
+    given = {name: _copy(model) for name, model in (instead or {}).items()}
+    fake_quant = None if FAKE_QUANT in held else given.get(FAKE_QUANT) or read_model(ledger.fake_quant_model)
+    deploy = None if DEPLOY in held else given.get(DEPLOY) or read_model(ledger.deploy_model)
     layers = pair_layers(ledger, fake_quant, deploy)
     wanted = [n for p in layers for n in (p.source.input, p.source.output) if n]
     canonical = normalise(read_model(model_file)) if canonical is None else _copy(canonical)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -50,6 +50,7 @@ class Beside:
         ledger: what the conversion writes; as it is stated when the files could not be held against the conversion.
         ledger_changes: what in the ledger that was read is otherwise.
         left_out, quantized: see ``Written``.
+        healthy: by name of the model, what the conversion writes in the place of a file that was changed.
         not_judged: why the files could not be held against the conversion; "" when they were.
     """
 
@@ -61,11 +62,16 @@ class Beside:
     ledger_changes: tuple[str, ...] = ()
     left_out: tuple[Pair, ...] = ()
     quantized: frozenset[Reader] = frozenset()
+    healthy: Mapping[str, ir.Model] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         """Whether any file is not what the conversion writes."""
         return bool(self.fake_quant or self.deploy)
+
+    def of(self, model: str) -> tuple[Located, ...]:
+        """The changes of the file of a model, by its key."""
+        return self.fake_quant if model == FAKE_QUANT else self.deploy
 
 
 def examine_files(model_file: str | os.PathLike[str], ledger: Ledger) -> Beside:
@@ -147,8 +153,8 @@ class _Attempt:
     def __init__(self, made: Written, origin: Origin, files: _Files, ledger: Ledger) -> None:
         self._made, self._origin, self._files = made, origin, files
         self._ledger_changes = tuple(ledger_changes(ledger.content, made.report))
-        written = {FAKE_QUANT: made.fake_quant, DEPLOY: made.deploy}
-        self._changes = {m: changes(written[m], found, made.source, m) for m, found in files.models.items()}
+        self._written = {FAKE_QUANT: made.fake_quant, DEPLOY: made.deploy}
+        self._changes = {m: changes(self._written[m], found, made.source, m) for m, found in files.models.items()}
 
     @property
     def count(self) -> int:
@@ -188,6 +194,7 @@ class _Attempt:
             left_out=made.left_out,
             quantized=made.quantized,
             ledger_changes=self._ledger_changes,
+            healthy={m: written for m, written in self._written.items() if self._changes.get(m, True)},
         )
 
     def _located(self, model: str, written: ir.Model, layers: Sequence[LayerEntry]) -> tuple[Located, ...]:

@@ -16,9 +16,9 @@ SCALE, ZERO_POINT, BIAS, WEIGHT, SIGN, CONSTANT = (
     "sign-fault",
     "constant-changed",
 )
-CHANGES = frozenset(
-    {MISSING, ADDED, REPLACED, ATTRIBUTE, WIRING, TYPE, DECLARATION, SIGN, CONSTANT, UNREADABLE, OTHER_MODEL, LEDGER}
-)
+OF_FILES = frozenset({UNREADABLE, OTHER_MODEL})
+"""Causes of a whole file."""
+CHANGES = OF_FILES | {MISSING, ADDED, REPLACED, ATTRIBUTE, WIRING, TYPE, DECLARATION, SIGN, CONSTANT, LEDGER}
 """Causes that only this comparison gives."""
 
 

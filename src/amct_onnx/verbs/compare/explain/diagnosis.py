@@ -63,7 +63,7 @@ def examine(
         extra = 0.0
         entry = pair.entry
         key = input_keys.get(index)
-        if entry.verdict == CONVERTED and key is not None and entry.name in gain:
+        if entry.verdict == CONVERTED and key is not None and entry.name in gain and (key, model) in results.tensors:
             of_device = results.quantizers.get((index, model if model != FAKE_QUANT else (devices or [""])[0]))
             of_source = results.quantizers.get((index, SOURCE))
             ties = of_device.ties / of_device.values if of_device and of_device.values else 0.0

@@ -7,40 +7,35 @@ When it was not asked for, it runs the first batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
-
-import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import AmctError
-from amct_onnx.files.read import read_model
-from amct_onnx.graph.edit import nodes_of
-from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
-from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
-from amct_onnx.verbs.compare.explain.diagnosis import Examined, diagnose, examine
+from amct_onnx.verbs.compare.explain.change import OF_FILES
+from amct_onnx.verbs.compare.explain.cut_source import CutSource
 from amct_onnx.verbs.compare.explain.doubts import Doubt
-from amct_onnx.verbs.compare.explain.faults import Place, contradiction, fault
 from amct_onnx.verbs.compare.explain.finer import finer, opened, without
-from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
 from amct_onnx.verbs.compare.explain.name_changes import with_changes
-from amct_onnx.verbs.compare.explain.noise import gains
-from amct_onnx.verbs.compare.explain.source_grids import Grid, source_grids
-from amct_onnx.verbs.compare.explain.strange_nodes import unknown_nodes
-from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE, Job, deploy_key, input_keys, layer_lsb
-from amct_onnx.verbs.compare.key import LAYER
+from amct_onnx.verbs.compare.explain.search import Search
+from amct_onnx.verbs.compare.explain.source_grids import source_grids
+from amct_onnx.verbs.compare.job import (
+    DEPLOY,
+    FAKE_QUANT,
+    SOURCE,
+    Job,
+    deploy_key,
+    make_job,
+)
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.evaluator import EvaluatorCode
-from amct_onnx.verbs.compare.measure.sessions import tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import Ledger
 
 REFERENCE = "reference"
-
-Tensors = Callable[[], dict[str, dict[str, Array]]]
 
 
 def find_divergences(
@@ -49,7 +44,7 @@ def find_divergences(
     ledger: Ledger,
     results: Results,
     first: Batch,
-    tensors: Tensors,
+    source_file: str | os.PathLike[str],
     beside: Beside,
     unreliable: Doubt | None = None,
     stage: Callable[[str], None] = lambda what: None,
@@ -62,55 +57,109 @@ def find_divergences(
         ledger: of the conversion.
         results: of all batches.
         first: the first batch.
-        tensors: of the first batch, by model and name.
+        source_file: the source.
         beside: what the files are not.
         unreliable: why the source's numbers judge nothing; then only the files are judged. None when they do.
         stage: is told what is being done.
     """
-    if unreliable is not None or job.left_out:
-        told = "" if unreliable is None else unreliable.why
-        return _by_files(job, beside, told)
-    probe, runner, shown = _probe(job, layers, first, stage, changed=beside.changed)
-    probed = results if REFERENCE in job.devices else runner.statistics(first, shown)
-    stage("cutting the source into pieces")
-    source = opened(probe.source)
-    grids = source_grids(beside.source, source)
-    cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.quantized)
-    search = _Search(layers, ledger, first, probe, shown, cut, source, grids, beside)
-    stage("the deploy model, piece by piece")
-    sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
-    paired = all(p.fake_quant is not None and p.deploy is not None for p in layers)
-    divergences = []
-    for model in job.models:
-        stage(f"{model}, piece by piece")
-        if model == deploy_key(REFERENCE):
-            found = sharp
-        elif model == FAKE_QUANT:
-            found = search.exactly(model, job, results)
-        else:
-            found = _with_fault_of(sharp, model, search.by_statistics(model, job, results))
-        located = beside.fake_quant if model == FAKE_QUANT else beside.deploy
-        found = with_changes(model, found, located, judged=paired and not search.not_judged)
-        if found is not None:
-            divergences.append(found)
-    return tuple(divergences), tuple(dict.fromkeys(search.not_judged))
-
-
-def _by_files(job: Job, beside: Beside, unreliable: str) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
-    """What the files alone tell; a model that was not changed and cannot be run is not judged."""
-    found, not_judged = [], [unreliable] if unreliable else []
+    judge = _Judge(ledger, results, first, beside, stage)
+    found: dict[str, Divergence | None] = {}
+    not_judged = [] if unreliable is None else [unreliable.why]
+    whole = {c.change.cause for c in (*beside.fake_quant, *beside.deploy)} & OF_FILES
+    by_numbers = [] if unreliable is not None or job.left_out or whole else list(job.models)
+    if beside.healthy and unreliable is None:
+        # a model that was not changed is judged beside what the conversion writes: it has all its tensors
+        unchanged = [m for m in job.asked if _name(m) not in beside.healthy]
+        by_numbers = [m for m in by_numbers if m not in unchanged]
+        if unchanged:
+            made = make_job(
+                source_file, ledger, job.devices, threads=job.threads, canonical=beside.source, instead=beside.healthy
+            )
+            found |= judge.judged(*made, unchanged, job)
+    if by_numbers:
+        found |= judge.judged(job, layers, by_numbers, job)
     for model in job.asked:
-        located = beside.fake_quant if model == FAKE_QUANT else beside.deploy
-        why = job.cannot_run(model)
-        changed = with_changes(model, None, located, judged=False)
-        if changed is not None:
-            cannot = f" It cannot be run: {why}" if why and why not in changed.text else ""
-            found.append(replace(changed, text=f"{changed.text}{cannot}"))
-        elif why:
-            not_judged.append(f"{model} cannot be run: {why}")
-        elif not unreliable:
-            not_judged.append(f"the layers of {model} by their numbers, since another model cannot be run.")
-    return tuple(found), tuple(not_judged)
+        if model not in found:
+            found[model], open_question = _by_file(job, beside, model)
+            not_judged += [open_question] if open_question and unreliable is None else []
+    told = tuple(d for m in job.asked if (d := found[m]) is not None)
+    return told, tuple(dict.fromkeys((*not_judged, *judge.not_judged)))
+
+
+def _name(model: str) -> str:
+    """Of the file that a key stands for."""
+    return FAKE_QUANT if model == FAKE_QUANT else DEPLOY
+
+
+def _by_file(job: Job, beside: Beside, model: str) -> tuple[Divergence | None, str]:
+    """What the file of a model alone tells, or why nothing is known of it."""
+    why = job.cannot_run(model)
+    changed = with_changes(model, None, beside.of(model), judged=False)
+    if changed is not None:
+        cannot = f" It cannot be run: {why}" if why and why not in changed.text else ""
+        return replace(changed, text=f"{changed.text}{cannot}"), ""
+    if why:
+        return None, f"{model} cannot be run: {why}"
+    return None, f"the layers of {model} by their numbers, since another model cannot be run."
+
+
+class _Judge:
+    """Judges models by the numbers of the first batch, piece by piece.
+
+    Args:
+        ledger, results, first, beside, stage: see ``find_divergences``.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        results: Results,
+        first: Batch,
+        beside: Beside,
+        stage: Callable[[str], None],
+    ) -> None:
+        self._ledger, self._results, self._first, self._beside, self._stage = ledger, results, first, beside, stage
+        self.not_judged: list[str] = []
+        """What no bound exists for, and why."""
+
+    def judged(
+        self, pieces_of: Job, layers: Sequence[Paired], models: Sequence[str], measured: Job
+    ) -> dict[str, Divergence | None]:
+        """The divergence of each of some models.
+
+        Args:
+            pieces_of: a job whose models are cut.
+            layers: of it.
+            models: keys.
+            measured: the job of the results.
+        """
+        beside, stage = self._beside, self._stage
+        probe, runner, shown = _probe(pieces_of, layers, self._first, stage, changed=beside.changed)
+        same = pieces_of is measured and REFERENCE in measured.devices
+        probed = self._results if same else runner.statistics(self._first, shown)
+        stage("cutting the source into pieces")
+        source = opened(probe.source)
+        grids = source_grids(beside.source, source)
+        cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.quantized)
+        instead = {} if pieces_of is measured else beside.healthy
+        search = Search(layers, self._ledger, self._first, probe, shown, cut, source, grids, beside, instead)
+        sharp = None
+        if any(m != FAKE_QUANT for m in models):
+            stage("the deploy model, piece by piece")
+            sharp = search.exactly(deploy_key(REFERENCE), probe, probed)
+        paired = all(p.fake_quant is not None and p.deploy is not None for p in layers)
+        found = {}
+        for model in models:
+            stage(f"{model}, piece by piece")
+            if model == deploy_key(REFERENCE):
+                own = sharp
+            elif model == FAKE_QUANT:
+                own = search.exactly(model, measured, self._results)
+            else:
+                own = _with_fault_of(sharp, model, search.by_statistics(model, measured, self._results))
+            found[model] = with_changes(model, own, beside.of(model), judged=paired and not search.not_judged)
+        self.not_judged += search.not_judged
+        return found
 
 
 def _with_fault_of(sharp: Divergence | None, model: str, own: Divergence | None) -> Divergence | None:
@@ -145,151 +194,6 @@ def _run(probe: Job, first: Batch, stage: Callable[[str], None]) -> tuple[Job, R
     shown = runner.tensors(first)
     runner.job = probe = without(probe, shown, SOURCE)
     return probe, runner, shown
-
-
-class _Search:
-    """What the search in every model needs.
-
-    Args:
-        layers: see ``make_job``.
-        ledger: of the conversion.
-        first: the first batch.
-        probe: a job with the device ``reference``.
-        shown: its tensors on the first batch, by model and name.
-        cut: a session of the cut source.
-        source: the graph of the source that the probe runs.
-        grids: see ``source_grids``.
-        beside: what the files are not.
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[Paired],
-        ledger: Ledger,
-        first: Batch,
-        probe: Job,
-        shown: Mapping[str, Mapping[str, Array]],
-        cut: CutSource,
-        source: ir.Model,
-        grids: Mapping[str, Grid],
-        beside: Beside,
-    ) -> None:
-        self._grids = grids
-        self.not_judged: list[str] = []
-        """What no bound exists for, and why."""
-        self._positions = {v.name or "": i for i, n in enumerate(source.graph) for v in n.outputs}
-        self._layers, self._first, self._probe, self._shown, self._cut = layers, first, probe, shown, cut
-        self._graphs, self._ledger = _Graphs(ledger), ledger
-        self._source_names = {n.name or "" for m in (source, beside.source) for n in nodes_of(m)}
-        self._held = not beside.not_judged
-        self._gain = gains(ledger.layers, self._graphs.deploy)
-        self._lsb = [layer_lsb(pair)[0] for pair in layers]
-
-    def by_statistics(self, model: str, job: Job, results: Results) -> Divergence | None:
-        """What the statistics of all batches show."""
-        return diagnose(model, self._layers, self._examined(model, job, results), results, self._lsb, None)
-
-    def exactly(self, model: str, job: Job, results: Results) -> Divergence | None:
-        """The same, and the fault that the first batch shows piece by piece."""
-        examined = self._examined(model, job, results)
-        worst = self._first_faulty(model)
-        if worst is not None:
-            named: Divergence | None = fault(worst, model, self._layers, self._place(worst, model, examined, results))
-        else:
-            named = contradiction(model, self._layers, self._graphs.members) if model != FAKE_QUANT else None
-        return diagnose(model, self._layers, examined, results, self._lsb, named)
-
-    def _examined(self, model: str, job: Job, results: Results) -> list[Examined]:
-        return examine(model, self._layers, results, input_keys(job, self._layers), self._gain, self._lsb)
-
-    def _first_faulty(self, model: str) -> Piece | None:
-        """The first piece that is wrong by itself."""
-        other = self._shown[model]
-        own = self._cut.run(self._first.feeds, other, self._probe, model)
-        shown = {**self._first.feeds, **other}
-        found = pieces(self._probe, self._layers, self._gain, model, own, shown, self._grids, self._positions)
-        judged = []
-        for piece in found:
-            hidden = self._graphs.hides(piece, self._probe, self._layers, model)
-            if hidden:
-                self.not_judged.append(
-                    f"In {model}, what makes '{piece.tracked.others[model]}': int8 layer '{hidden}' stands in a body "
-                    "or in no form that can be shown, so that nothing bounds what its rounding does."
-                )
-            else:
-                judged.append(piece)
-        return next((p for p in judged if p.faulty), None)
-
-    def _place(self, piece: Piece, model: str, examined: Sequence[Examined], results: Results) -> Place:
-        in_deploy_layer = piece.kind == LAYER and model != FAKE_QUANT
-        return Place(
-            members=self._graphs.members(self._layers[piece.index]) if in_deploy_layer else (),
-            segment=lambda: self._graphs.segment(piece, self._probe, model),
-            unknown=lambda: self._unknown(piece, model),
-            counts=results.quantizers.get((piece.index, model)),
-            extra_saturation=next((e.extra_saturation for e in examined if e.index == piece.index), 0.0),
-            leads_to=lambda: self._graphs.first_reader(piece.tracked.others[model], self._layers, model),
-        )
-
-    def _unknown(self, piece: Piece, model: str) -> tuple[ir.Node, ...]:
-        """Nodes that nobody knows; where the file was held against its conversion, that tells them better."""
-        if self._held:
-            return ()
-        nodes = self._graphs.segment(piece, self._probe, model).nodes
-        return unknown_nodes(nodes, self._ledger.layers, self._source_names)
-
-
-class _Graphs:
-    """The output models' graphs, read when a question needs them."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._integer_layers = {e.name for e in ledger.layers if e.verdict == CONVERTED}
-
-    @cached_property
-    def deploy(self) -> ir.Model:
-        """The deploy model."""
-        return read_model(self._ledger.deploy_model)
-
-    @cached_property
-    def fake_quant(self) -> ir.Model:
-        """The fake-quant model."""
-        return read_model(self._ledger.fake_quant_model)
-
-    def _graph(self, model: str) -> ir.Model:
-        return self.fake_quant if model == FAKE_QUANT else self.deploy
-
-    def members(self, pair: Paired) -> tuple[ir.Node, ...]:
-        """The nodes of a layer in the deploy model."""
-        return tuple(n for n in self.deploy.graph if n.name in pair.entry.deploy_nodes)
-
-    def segment(self, piece: Piece, job: Job, model: str) -> Segment:
-        """What makes a piece in a model."""
-        cuts = frozenset(t.others[model] for t in job.tracked if t is not piece.tracked)
-        ratios = {r.read_scale / r.scale for r in self._ledger.residuals if r.read_scale and r.scale}
-        return replace(segment(self._graph(model), piece.tracked.others[model], cuts), ratios=frozenset({1.0, *ratios}))
-
-    def first_reader(self, tensor: str, layers: Sequence[Paired], model: str) -> int | None:
-        """The first layer that a tensor of a model leads to, by its number; None when it leads to outputs alone."""
-        number = {p.entry.name: i for i, p in enumerate(layers)}
-        value = tensors_of(self._graph(model)).get(tensor)
-        waiting, seen, found = [value] if value is not None else [], set(), []
-        while waiting:
-            for use in waiting.pop().uses():
-                name = use.node.name or ""
-                if name in number:
-                    found.append(number[name])
-                elif use.node not in seen:
-                    seen.add(use.node)
-                    waiting.extend(use.node.outputs)
-        return min(found, default=None)
-
-    def hides(self, piece: Piece, job: Job, layers: Sequence[Paired], model: str) -> str:
-        """An int8 layer that stands in a piece between two layers, as in the body of an If; "" for none."""
-        if piece.kind == LAYER and layers[piece.index].entry.verdict == CONVERTED:
-            return ""
-        inside = self.segment(piece, job, model).nodes
-        return next((n.name or "" for n in inside if n.name in self._integer_layers), "")
 
 
 def _with_reference(job: Job) -> Job:

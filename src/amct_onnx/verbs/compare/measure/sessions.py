@@ -65,7 +65,7 @@ def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -
         raise UnsupportedModelError(
             f"{label}: {weight_bytes(model)} bytes of weights; more than {INLINE_LIMIT} cannot be compared. Split it."
         )
-    files = frozenset(model.meta[INPUT_FILES])
+    files = frozenset(model.meta.get(INPUT_FILES, ()))  # none of a model that was made in memory
     tensors = tensors_of(model)
     shown = tuple(dict.fromkeys(n for n in names if n in tensors))
     for name in shown:

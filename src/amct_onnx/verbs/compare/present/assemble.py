@@ -120,7 +120,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     named = {t.source: values for t, values in zip(_outputs(job), pinned, strict=True)}
     unreliable = unreliable_source(run.model, run.runner, run.first, named)
     divergences, not_judged = find_divergences(
-        job, run.layers, run.ledger, results, run.first, tensors, run.beside, unreliable, run.stage
+        job, run.layers, run.ledger, results, run.first, run.model, run.beside, unreliable, run.stage
     )
     if run.board is not None and not run.board.tensors:
         not_judged += run.board.not_judged
