@@ -20,6 +20,7 @@ from amct_onnx.graph.float16_rounding import round_float16_nodes
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.plan.next_quantizers import Passage, passage_of
 from amct_onnx.plan.output_scales import own_scale
 from amct_onnx.plan.settings import DROP
 from amct_onnx.verbs.compare.float_model import FLOAT, FloatModel, read_float_model
@@ -44,6 +45,7 @@ class Tracked:
         others: model key -> name in that model.
         lsb: unit, or None.
         shift: what the source's integers exceed the other models' by (a uint8 output became int8), else 0.
+        passage: what the quantizers behind a layer let through; None of other tensors, and where no quantizer follows.
     """
 
     key: Key
@@ -51,6 +53,7 @@ class Tracked:
     others: dict[str, str]
     lsb: float | None
     shift: int = 0
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def make_job(
         for index, (lsb, shift) in enumerate(units)
     ]
     if not outputs_only and not held:
-        tracked += _tracked_layers(layers, source.shown, devices)
+        tracked += _tracked_layers(layers, source.shown, devices, _passages(canonical, layers))
     fake_bytes = _shown(fake_quant, ledger.fake_quant_model, tracked, FAKE_QUANT)
     deploy_bytes = _shown(deploy, ledger.deploy_model, tracked, deploy_key(devices[0]) if devices else "")
     floating = read_float_model(float_model, read_model(model_file), outputs) if float_model is not None else None
@@ -214,7 +217,16 @@ def _shown(model: ir.Model | None, path: Path, tracked: Sequence[Tracked], key: 
     return show(model, path, [t.others[key] for t in tracked if key in t.others])
 
 
-def _tracked_layers(layers: Sequence[Paired], shown: Sequence[str], devices: Sequence[str]) -> Iterator[Tracked]:
+def _passages(canonical: ir.Model, layers: Sequence[Paired]) -> dict[str, Passage | None]:
+    """What the quantizers behind each layer let through, by the name of its output."""
+    constants, tensors = ConstantEvaluator(opset_of(canonical)), tensors_of(canonical)
+    names = (p.source.output for p in layers if p.source.output in tensors)
+    return {name: passage_of(tensors[name], constants) for name in names}
+
+
+def _tracked_layers(
+    layers: Sequence[Paired], shown: Sequence[str], devices: Sequence[str], passages: Mapping[str, Passage | None]
+) -> Iterator[Tracked]:
     """What each layer makes, and what its quantizer reads, where all models show it."""
     for index, pair in enumerate(layers):
         if pair.fake_quant is None or pair.deploy is None:
@@ -222,7 +234,8 @@ def _tracked_layers(layers: Sequence[Paired], shown: Sequence[str], devices: Seq
         ends = {FAKE_QUANT: pair.fake_quant, **{deploy_key(d): pair.deploy for d in devices}}
         if pair.source.output in shown:
             others = {k: e.output for k, e in ends.items()}
-            yield Tracked(Key(LAYER, index), pair.source.output, others, layer_lsb(pair)[0])
+            passage = passages.get(pair.source.output)
+            yield Tracked(Key(LAYER, index), pair.source.output, others, layer_lsb(pair)[0], passage=passage)
         if pair.source.input in shown:
             others = {k: e.input for k, e in ends.items()}
             yield Tracked(Key(INPUT, index), pair.source.input, others, pair.entry.scale_d)
@@ -262,6 +275,11 @@ def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
     if entry.read_scale is None or not entry.scale_w:
         return None, None
     return float(np.float32(entry.read_scale) * np.float32(max(entry.scale_w))), "accumulator"
+
+
+def step_of(pair: Paired) -> float | None:
+    """The step of the quantizer behind a layer, in which people count its errors; None where none follows."""
+    return pair.entry.output_scale
 
 
 def units_of(layers: Sequence[Paired]) -> dict[str, float | None]:

@@ -87,7 +87,8 @@ class Difference:
         model: key of the model.
         count: elements compared.
         max_abs, mean_abs: absolute error; None when nothing could be compared.
-        max_lsb, mean_lsb: the same in units of the tensor's scale; None when no scale is known.
+        max_lsb, mean_lsb: the same in steps of the quantizer that a layer's output reaches next, as far as that lets it
+            through, and of the grid on which an output lies; None where there is none.
         share_lsb: share of the elements that are off by 1 LSB or more; None as above.
         cosine: of the two tensors over all samples; None when one of them is 0.
         sqnr_db: 10 log10(sum(source^2) / sum(error^2)); None when the error is 0 (see ``exact``) or the source is.
@@ -151,7 +152,8 @@ class LayerResult:
         name, op_type, verdict, granularity, scale_d, read_scale, offset_d, scale_w, second_scale_d, reason, detail,
             remedy: as in the ledger.
         lsb: scale of the layer's output.
-        lsb_of: ``next quantizer``, or ``accumulator`` (read_scale * scale_w, the largest) when nothing quantizes it.
+        lsb_of: ``next quantizer``, or ``accumulator`` (read_scale * scale_w, the largest) when nothing quantizes it:
+            no error counts in it.
         compared: False for a layer whose tensors a model does not show (in the body of an If or Loop).
         differences: one for each model but the source.
         counts: one for each model that tells.

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.plan.next_quantizers import Passage
 from amct_onnx.verbs.compare.job import Tracked
 from amct_onnx.verbs.compare.key import LAYER, Key
 from amct_onnx.verbs.compare.pairing import Ends, Paired
 from amct_onnx.verbs.compare.present.channels import MAX_GROUPS, channel_errors
 
 
-def errors_of(op_type: str, own: np.ndarray, other: np.ndarray, lsb: float | None = None) -> Any:
-    pair = Paired(LayerEntry("layer", op_type, "converted"), Ends("x", "y"), None, None)
-    job: Any = SimpleNamespace(tracked=(Tracked(Key(LAYER, 0), "y", {"fake-quant": "z"}, lsb),))
+def errors_of(
+    op_type: str, own: np.ndarray, other: np.ndarray, lsb: float | None = None, passage: Passage | None = None
+) -> Any:
+    pair = Paired(LayerEntry("layer", op_type, "converted", output_scale=lsb), Ends("x", "y"), None, None)
+    job: Any = SimpleNamespace(tracked=(Tracked(Key(LAYER, 0), "y", {"fake-quant": "z"}, lsb, passage=passage),))
     return channel_errors(job, (pair,), {"source": {"y": own}, "fake-quant": {"z": other}}).get(0, ())
 
 
@@ -37,6 +40,12 @@ def test_neighbours_of_many_channels_stand_together() -> None:
     assert (found.channels, found.together, found.worst) == (sizes.size, 3, sizes.size - 1)
     assert len(found.errors) == 45 <= MAX_GROUPS
     assert found.errors[:2] == (2.0, 5.0) and found.errors[-1] == sizes.size - 1
+
+
+def test_what_the_next_quantizer_clips_is_no_error() -> None:
+    other = np.asarray([[2.0, 300.0, -5.0, np.inf]], np.float32)
+    (found,) = errors_of("Gemm", np.zeros((1, 4), np.float32), other, 1.0, Passage(0.0, 255.0, 255.0))
+    assert found.errors == (2.0, 255.0, 0.0, None)
 
 
 def test_what_is_not_finite_has_no_figure_and_is_the_worst() -> None:

@@ -163,7 +163,9 @@ class Runner:
                     made.tensors[tracked.key, key] = source.compare_mean(other)
                     continue
                 output = tracked.key.kind == OUTPUT
-                made.tensors[tracked.key, key] = source.compare(other, tracked.lsb, output=output)
+                made.tensors[tracked.key, key] = source.compare(
+                    other, tracked.lsb, output=output, passage=tracked.passage
+                )
         inputs: dict[tuple[str, float, int], QuantizerStatistics] = {}
         for quantizer in self.job.quantizers:
             same = (quantizer.tensor, quantizer.scale, quantizer.offset)

@@ -50,6 +50,8 @@ class TensorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     samples: Samples
     same_top1: Samples
     largest: Annotated[float, Meta(ge=0, le=MAX_ERROR)]
+    passed_largest: Annotated[float, Meta(ge=0, le=MAX_ERROR)]
+    passed: Sum
     absolute: Sum
     square: Sum
     source_square: Sum
@@ -163,9 +165,13 @@ def _sum(text: str, place: str) -> ExactSum:
     return made
 
 
+SUMS = ("passed", "absolute", "square", "source_square", "square_of_other")
+"""Of a ``TensorStatistics``."""
+
+
 def _tensor(content: TensorContent, place: str, key: Key, samples: int) -> TensorStatistics:
     values = msgspec.structs.asdict(content)
-    sums = {n: _sum(values[n], f"{place}.{n}") for n in ("absolute", "square", "source_square", "square_of_other")}
+    sums = {n: _sum(values[n], f"{place}.{n}") for n in SUMS}
     made = TensorStatistics(**{**values, **sums})
     compared, top = made.compared, made.largest
     absolute, square = sums["absolute"].value, sums["square"].value
@@ -179,6 +185,8 @@ def _tensor(content: TensorContent, place: str, key: Key, samples: int) -> Tenso
             *((n, s.units >= 0) for n, s in sums.items()),
             ("not_finite", made.not_finite <= made.count),
             ("off_by_lsb", made.off_by_lsb <= compared and (top > 0 or not made.off_by_lsb)),
+            ("passed_largest", made.passed_largest <= top),
+            ("passed", sums["passed"].value <= absolute * more),
             ("samples", made.samples <= samples),
             ("same_top1", made.same_top1 <= made.samples),
             ("absolute", mean_alone or top * less <= absolute <= compared * top * more),

@@ -15,6 +15,7 @@ import numpy as np
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.text_codes import without_texts
+from amct_onnx.plan.next_quantizers import Passage
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.report import Difference
 
@@ -33,6 +34,8 @@ class TensorStatistics:
     Attributes:
         count, off_by_lsb, not_finite: elements; ``not_finite`` ones are left out of all else but ``count``.
         largest: largest absolute difference.
+        passed_largest, passed: largest absolute difference and sum of them, as far as the next quantizer lets them
+            through; ``off_by_lsb`` counts those.
         absolute, square: sums of |b - a| and (b - a)^2.
         source_square, square_of_other: sums of a^2 and b^2.
         samples, same_top1: rows compared, and with their largest element at the same place (two-axis tensors).
@@ -44,6 +47,8 @@ class TensorStatistics:
     samples: int = 0
     same_top1: int = 0
     largest: float = 0.0
+    passed_largest: float = 0.0
+    passed: ExactSum = field(default_factory=ExactSum)
     absolute: ExactSum = field(default_factory=ExactSum)
     square: ExactSum = field(default_factory=ExactSum)
     source_square: ExactSum = field(default_factory=ExactSum)
@@ -57,6 +62,8 @@ class TensorStatistics:
         self.samples += other.samples
         self.same_top1 += other.same_top1
         self.largest = max(self.largest, other.largest)
+        self.passed_largest = max(self.passed_largest, other.passed_largest)
+        self.passed.merge(other.passed)
         self.absolute.merge(other.absolute)
         self.square.merge(other.square)
         self.source_square.merge(other.source_square)
@@ -102,8 +109,8 @@ class TensorStatistics:
             count=self.count,
             max_abs=self.largest if some else None,
             mean_abs=self.mean_abs if some else None,
-            max_lsb=self.largest / step if step else None,
-            mean_lsb=self.mean_abs / step if step else None,
+            max_lsb=self.passed_largest / step if step else None,
+            mean_lsb=self.passed.value / self.compared / step if step else None,
             share_lsb=self.off_by_lsb / self.compared if step else None,
             cosine=cosine,
             sqnr_db=10 * math.log10(a / d) if a > 0 and d > 0 else None,
@@ -192,18 +199,22 @@ class SourceTensor:
         out = self._scratch.take(other.size, wide)
         return np.subtract(other.reshape(-1), self.values.reshape(-1), out=out, dtype=wide)
 
-    def compare(self, values: Array, lsb: float | None, *, output: bool = False) -> TensorStatistics:
+    def compare(
+        self, values: Array, lsb: float | None, *, output: bool = False, passage: Passage | None = None
+    ) -> TensorStatistics:
         """Statistics of another model's tensor of as many elements.
 
         Args:
             values: of the other model; any shape of as many elements.
             lsb: unit in which ``off_by_lsb`` counts.
             output: also count equal places of the largest element of each row.
+            passage: what the next quantizer lets through; None for all of it.
         """
         a, b = self.values, as_float(values)
         if output:
             b = b.reshape(a.shape)
         d = self._difference(b)
+        kept_a, kept_b = a.reshape(-1), b.reshape(-1)
         squares = sum_of_squares(d)
         made = TensorStatistics(count=a.size)
         source_square, square_of_other = self.square, sum_of_squares(b)
@@ -218,16 +229,35 @@ class SourceTensor:
         if squares > 0:
             np.abs(d, out=d)
             made.largest = float(d.max())
-            if lsb and made.largest >= lsb * LSB_SLACK:
-                made.off_by_lsb = int(np.count_nonzero(d >= d.dtype.type(lsb * LSB_SLACK)))
-            made.absolute.add(_sum(d))
+            absolute = _sum(d)
+            made.absolute.add(absolute)
             made.square.add(squares)
+            if passage is not None and not _within(passage, made.largest, kept_a, kept_b):
+                d = passed_difference(passage, kept_a, kept_b)
+                absolute = _sum(d)
+            made.passed_largest = float(d.max())
+            made.passed.add(absolute)
+            if lsb and made.passed_largest >= lsb * LSB_SLACK:
+                made.off_by_lsb = int(np.count_nonzero(d >= d.dtype.type(lsb * LSB_SLACK)))
         made.source_square.add(source_square)
         made.square_of_other.add(square_of_other)
         if output and self.top1 is not None:
             made.samples = len(self.top1)
             made.same_top1 = int(np.count_nonzero(b.argmax(axis=1) == self.top1))
         return made
+
+
+def _within(passage: Passage, largest: float, *tensors: Array) -> bool:
+    """Whether all of it passes."""
+    return largest <= passage.width and all(
+        passage.low <= float(t.min()) and float(t.max()) <= passage.high for t in tensors
+    )
+
+
+def passed_difference(passage: Passage, a: Array, b: Array) -> Array:
+    """The absolute differences that pass."""
+    d: Array = np.abs(np.clip(b, passage.low, passage.high) - np.clip(a, passage.low, passage.high))
+    return np.minimum(d, passage.width)
 
 
 @dataclass

@@ -39,6 +39,7 @@ from amct_onnx.verbs.compare.job import (
     Tracked,
     deploy_key,
     layer_lsb,
+    step_of,
 )
 from amct_onnx.verbs.compare.key import LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.layer_details import InputHistogram
@@ -240,9 +241,10 @@ def _layers(run: Run, tensors: Mapping[str, Mapping[str, Array]]) -> tuple[Layer
     for index, pair in enumerate(run.layers):
         entry = pair.entry
         lsb, lsb_of = layer_lsb(pair)
+        step = step_of(pair)
         key = Key(LAYER, index)
         differences = tuple(
-            run.results.tensors[key, m].difference(m, lsb) for m in run.job.models if (key, m) in run.results.tensors
+            run.results.tensors[key, m].difference(m, step) for m in run.job.models if (key, m) in run.results.tensors
         )
         counts = tuple(
             QuantizerCounts(m, q.values, q.saturated, q.ties, None if m == SOURCE else q.largest_accumulator)

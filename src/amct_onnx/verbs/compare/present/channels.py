@@ -10,9 +10,11 @@ import numpy as np
 from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.common.text_codes import without_texts
 from amct_onnx.graph.layers import LAYER_KINDS
-from amct_onnx.verbs.compare.job import SOURCE, Job
+from amct_onnx.plan.next_quantizers import Passage
+from amct_onnx.verbs.compare.job import SOURCE, Job, step_of
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.layer_details import ChannelErrors
+from amct_onnx.verbs.compare.measure.statistics import passed_difference
 from amct_onnx.verbs.compare.pairing import Paired
 
 MAX_GROUPS = 64
@@ -38,17 +40,21 @@ def channel_errors(
         axis = LAYER_KINDS[layers[index].entry.op_type].result_axis
         if own.ndim < 2 or own.shape[axis] < 2 or not own.size:
             continue
+        unit = step_of(layers[index]) or 1.0
         found[index] = tuple(
-            _grouped(model, _means(own, without_texts(tensors[model][name]), axis) / (tracked.lsb or 1.0))
+            _grouped(model, _means(own, without_texts(tensors[model][name]), axis, tracked.passage) / unit)
             for model, name in tracked.others.items()
         )
     return found
 
 
-def _means(own: Array, other: Array, axis: int) -> Float64:
-    """Mean absolute difference of each channel; NaN where one is not finite."""
+def _means(own: Array, other: Array, axis: int, passage: Passage | None) -> Float64:
+    """Mean absolute difference of each channel, as far as it passes; NaN where one is not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
-        error = np.abs(np.asarray(other.reshape(own.shape), np.float64) - own)
+        same = np.asarray(other.reshape(own.shape), np.float64)
+        error = np.abs(same - own)
+        if passage is not None:
+            error = np.where(np.isfinite(error), passed_difference(passage, own, same), error)
         means = np.moveaxis(error, axis, 0).reshape(own.shape[axis], -1).mean(axis=1)
     return np.where(np.isfinite(means), means, np.nan)
 

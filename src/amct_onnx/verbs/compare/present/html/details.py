@@ -162,7 +162,7 @@ def _channel_chart(layer: Mapping[str, Any], models: list[str]) -> ChannelChart 
     together, channels = found[0]["together"], found[0]["channels"]
     every = max(1, math.ceil(count / 8))
     ticks = tuple(Tick(round(LEFT + step * (i + 0.5), 2), str(i * together)) for i in range(0, count, every))
-    unit = "LSB" if layer["lsb"] else "absolute"
+    unit = "LSB" if layer["lsb_of"] == "next quantizer" else "absolute"
     worst = max(found, key=lambda c: max((e for e in c["errors"] if e is not None), default=-1.0))
     size = max((e for e in worst["errors"] if e is not None), default=0.0)
     text = f"{channels} channels; the worst is number {worst['worst']} of {worst['model']} ({figure(size)} {unit})."
