@@ -224,10 +224,10 @@ def test_stays_float(body: str, options: dict[str, str], reason: str, text: str,
     assert np.array_equal(fake, source)
 
 
-def test_gemm_of_two_activations_stays_float(tmp_path: Path) -> None:
+def test_gemm_with_a_factor_stays_float(tmp_path: Path) -> None:
     b = QdqBuilder()
     names = [b.activation(b.input(n, [4, 4]), 0.25, np.asarray(np.int8(0))) for n in "ab"]
-    b.output(b.node("Gemm", names, "product", "y"), shape=[4, 4])
+    b.output(b.node("Gemm", names, "product", "y", alpha=0.5), shape=[4, 4])
     report, _ = convert_and_compare(
         b.save(tmp_path), {n: every_integer((4, 4), 0.25, np.random.default_rng(0)) for n in "ab"}, units=0
     )

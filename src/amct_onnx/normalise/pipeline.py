@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from amct_onnx.normalise.activation_products import write_activation_products_as_matmul
 from amct_onnx.normalise.constant_splits import slice_split_constants
 from amct_onnx.normalise.container import normalise_container
 from amct_onnx.normalise.conv_attributes import spell_out_convolutions
@@ -46,6 +47,7 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     # behind the rules that read the dialects, which know their Identity and Cast nodes
     drop_identities,
     write_products_as_matmul,
+    write_activation_products_as_matmul,
     spell_out_convolutions,
     drop_casts_around_quantizers,
     scale_depthwise_activations,

@@ -32,16 +32,11 @@ def plan_activation_product(node: ir.Node, grids: Grids, settings: PlanSettings,
     """Resolve a MatMul of two activations.
 
     Raises:
-        Refusal: It stays float: a quantizer is missing or has an offset, it is a Gemm, or the user wants it so.
+        Refusal: It stays float: a quantizer is missing or has an offset, it is a Gemm with factors, or the user wants
+            it so.
         FactorError: A quantizer with unusable factors.
     """
     found = [find_quantizer(value, grids) for value in node.inputs[:2]]
-    if node.op_type != "MatMul":
-        raise Refusal(
-            "activation-by-activation",
-            "both of its inputs are activations: ATC compiles an int8 Gemm with a constant weight only",
-            "Write it as a MatMul with an Add behind it.",
-        )
     offsets = [
         f"the zero point {quantizer.offset_d + quantizer.shift} of its {place} input '{tensor_known_as(value)}' is not "
         f"{quantizer.shift}"
@@ -53,6 +48,13 @@ def plan_activation_product(node: ir.Node, grids: Grids, settings: PlanSettings,
             "activation-offset",
             f"both of its inputs are activations, and {', and '.join(offsets)}",
             "Train these quantizers symmetric: int8 with the zero point 0, or uint8 with 128.",
+        )
+    if node.op_type != "MatMul":
+        raise Refusal(
+            "activation-by-activation",
+            "both of its inputs are activations, and its alpha or beta is not 1: ATC compiles an int8 Gemm with a "
+            "constant weight only",
+            "Write it as a MatMul with an Add behind it.",
         )
     if settings.act_matmul == OFF:
         raise Refusal(
