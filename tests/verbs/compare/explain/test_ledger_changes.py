@@ -113,3 +113,15 @@ def test_verdict_of_an_edited_ledger_is_incomplete(small: Case) -> None:
     assert found.verdict.level == "incomplete" and not [d for d in found.divergences if d.is_fault]
     assert found.verdict.headline == "Incomplete: the ledger is not the one of this conversion, or was changed."
     assert f"{file}: $.layers[1] ('{content['layers'][1]['name']}').scale_w[0] is " in found.verdict.brief[0]
+
+
+def test_another_file_in_the_place_of_a_model_is_no_other_option(prefix: Path) -> None:
+    path = Path(f"{prefix}_fake_quant_model.onnx")
+    kept = path.read_bytes()
+    path.write_bytes(SOURCE.read_bytes())
+    try:
+        found = examined(prefix, lambda content: None)
+    finally:
+        path.write_bytes(kept)
+    assert [c.change.cause for c in found.fake_quant] == ["other-model"]
+    assert not found.deploy and not found.ledger_changes

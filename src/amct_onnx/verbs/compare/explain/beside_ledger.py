@@ -26,6 +26,8 @@ from amct_onnx.verbs.convert.report import Origin
 from amct_onnx.verbs.convert.written_again import Again, Written, other_options
 
 AT, BEFORE, BEHIND = "at", "before", "behind"
+FEWER = 4
+"""By what factor the changes of the files must become fewer for another option to be the true one."""
 OTHER_NODES = 4
 """Changed nodes from which on a file may be another model's, when they are more than half of all."""
 
@@ -114,16 +116,17 @@ def _held(again: Again, origin: Origin, ledger: Ledger) -> Beside:
     """The files and the ledger against what the conversion writes.
 
     An option that was changed in the ledger makes everything look changed. So when the ledger's rows are not those of
-    its options either, the options under which fewer nodes of the files are others are taken for the true ones.
+    its options either, the options under which far fewer nodes of the files are others are taken for the true ones.
     """
     files = _Files(ledger)
-    best = _Attempt(again.written(origin), origin, files, ledger)
-    while options := best.worth_trying():
-        tried = min((_Attempt(again.written(o), o, files, ledger) for o in options), key=lambda a: a.count)
+    stated = best = _Attempt(again.written(origin), origin, files, ledger)
+    while best.count and stated.ledger_changes:
+        others = (_Attempt(again.written(o), o, files, ledger) for o in other_options(best.origin))
+        tried = min(others, key=lambda a: a.count)
         if tried.count >= best.count:
             break
         best = tried
-    return best.beside(ledger)
+    return (best if FEWER * best.count <= stated.count else stated).beside(ledger)
 
 
 class _Files:
@@ -151,8 +154,8 @@ class _Attempt:
     """
 
     def __init__(self, made: Written, origin: Origin, files: _Files, ledger: Ledger) -> None:
-        self._made, self._origin, self._files = made, origin, files
-        self._ledger_changes = tuple(ledger_changes(ledger.content, made.report))
+        self._made, self.origin, self._files = made, origin, files
+        self.ledger_changes = tuple(ledger_changes(ledger.content, made.report))
         self._written = {FAKE_QUANT: made.fake_quant, DEPLOY: made.deploy}
         self._changes = {m: changes(self._written[m], found, made.source, m) for m, found in files.models.items()}
 
@@ -161,30 +164,17 @@ class _Attempt:
         """Changes of the files."""
         return sum(map(len, self._changes.values()))
 
-    def worth_trying(self) -> list[Origin]:
-        """Other options that may be the true ones; none when the ledger's own rows are those of its options.
-
-        Those rows do not tell how the fake-quant model holds its weights.
-        """
-        if not self.count:
-            return []
-        others = other_options(self._origin)
-        if self._ledger_changes:
-            return list(others)
-        weights = self._origin.fake_quant_weights
-        return [o for o in others if self._changes.get(FAKE_QUANT) and o.fake_quant_weights != weights]
-
     def beside(self, ledger: Ledger) -> Beside:
         """What is said of the files and the ledger."""
         made, report = self._made, self._made.report
-        warnings = ledger.warnings if self._origin.record is not None else report.warnings
+        warnings = ledger.warnings if self.origin.record is not None else report.warnings
         true = replace(
             ledger,
             layers=report.layers,
             residuals=report.residuals,
             warnings=warnings,
             summary=report.summary(),
-            origin=self._origin,
+            origin=self.origin,
         )
         return Beside(
             made.source,
@@ -193,7 +183,7 @@ class _Attempt:
             self._located(DEPLOY, made.deploy, report.layers),
             left_out=made.left_out,
             quantized=made.quantized,
-            ledger_changes=self._ledger_changes,
+            ledger_changes=self.ledger_changes,
             healthy={m: written for m, written in self._written.items() if self._changes.get(m, True)},
         )
 
