@@ -63,8 +63,11 @@ def plain(value: Any) -> Any:
 
     A tuple of finite numbers or of texts is kept, not copied: a ledger may hold 100,000 scales.
     """
-    if type(value) in EXACT:
+    kind = type(value)
+    if kind in EXACT:
         return value
+    if kind is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, JsonReport):
         return value.to_dict()
     if isinstance(value, JsonText):

@@ -80,12 +80,11 @@ class ConstantEvaluator:
             elif node.domain not in ("", "ai.onnx") or node.op_type not in COMPUTED or len(node.outputs) != 1:
                 self._is_constant[current] = False
             else:
-                inputs = [v for v in node.inputs if v is not None]
-                pending = [v for v in inputs if v not in self._is_constant]
-                if pending:
-                    stack.extend(pending)
+                told = [self._is_constant.get(v) for v in node.inputs if v is not None]
+                if None in told:
+                    stack += [v for v in node.inputs if v is not None and v not in self._is_constant]
                     continue
-                self._is_constant[current] = bool(inputs) and all(self._is_constant[v] for v in inputs)
+                self._is_constant[current] = bool(told) and all(told)
         return self._is_constant[value]
 
     def tensor(self, value: ir.Value) -> ir.TensorProtocol | None:

@@ -226,7 +226,7 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
 
 def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
     nodes = list(graph)
-    if not any(node.op_type in WITH_BODY or node.domain for node in nodes):
+    if WITH_BODY.isdisjoint({node.op_type for node in nodes}) and {node.domain for node in nodes} <= {""}:
         return nodes
     collected: list[ir.Node] = []
     for node in nodes:

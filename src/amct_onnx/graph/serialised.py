@@ -105,7 +105,8 @@ class _GraphWriter:
         self._nodes, self._infos = _Batch(), _Batch()
         self._ends = onnx.GraphProto(name=graph.name or None, doc_string=graph.doc_string or None)
         self._notes = onnx.GraphProto()
-        self._types: dict[tuple[int, int], tuple[ir.Shape | None, onnx.TypeProto]] = {}
+        self._types: dict[tuple[ir.DataType, int], tuple[ir.Shape | None, onnx.TypeProto]] = {}
+        self._equal: dict[tuple[object, ...] | None, onnx.TypeProto] = {}
 
     def content(self) -> bytes:
         """The message."""
@@ -150,14 +151,26 @@ class _GraphWriter:
         if type(kind) is not ir.TensorType or kind.denotation or value.doc_string or texts_of(value):
             ir.serde.serialize_value_into(into.add(), value)
             return
-        # most tensors have one of a few types and shapes
-        key = (int(kind.dtype), id(value.shape))
+        key = (kind.dtype, id(value.shape))
         known = self._types.get(key)
+        if known is None:
+            # the shape is kept, so that no other gets its id
+            known = self._types[key] = (value.shape, self._type(value, kind.dtype))
+        into.add(name=value.name, type=known[1])
+
+    def _type(self, value: ir.Value, dtype: ir.DataType) -> onnx.TypeProto:
+        """Most tensors have one of a few types and shapes."""
+        shape = value.shape
+        named = shape is None or any(shape.get_denotation(axis) for axis in range(len(shape)))
+        key = None if shape is None or named else (dtype, *shape.dims)
+        known = self._equal.get(key)
         if known is None:
             info = onnx.ValueInfoProto()
             ir.serde.serialize_value_into(info, value)
-            known = self._types[key] = (value.shape, info.type)  # the shape is kept, so that no other gets its id
-        into.add(name=value.name, type=known[1])
+            known = info.type
+            if key is not None:
+                self._equal[key] = known
+        return known
 
     def _annotate(self, value: ir.Value) -> None:
         names = marks_of(value).get(ANNOTATION)
