@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -56,12 +59,20 @@ def package(session: nox.Session) -> None:
         session.run("python", "-m", "build", "--outdir", str(built))
         session.run("python", "-m", "twine", "check", "--strict", *map(str, built.iterdir()))
         (wheel,) = built.glob("*.whl")
+        if os.environ.get("GITHUB_REPOSITORY") and (relative := _relative_links(wheel)):
+            session.error(f"Relative links for the package index: {relative}. Correct hatch_build.py.")
         session.run("python", "-m", "venv", f"{folder}/clean")
         program = f"{folder}/clean/bin/"
         session.run(f"{program}python", "-m", "pip", "install", "--quiet", str(wheel), external=True)
         session.chdir(folder)  # away from the sources
         for words in (["doctor", "--env"], ["doctor"], ["demo"]):
             session.run(f"{program}amct_onnx", *words, external=True)
+
+
+def _relative_links(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as files:
+        (name,) = [n for n in files.namelist() if n.endswith(".dist-info/METADATA")]
+        return re.findall(r"\]\((?!https?:|mailto:|#)[^)]*\)", files.read(name).decode())
 
 
 @nox.session
