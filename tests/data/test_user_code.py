@@ -34,7 +34,7 @@ EVALUATE = {
     "return {'m': [1j, 1j]}": "something else than numbers",
     "return {'m': type('A', (), {'__array__': lambda *a, **k: exit(5)})()}": r"SystemExit: 5",
     "return {'\\ud800': [0, 0]}": "something else than numbers",
-    "return {'m': [0]}": "gave 1 numbers for 'm' and 2 samples",
+    "return {'m': [0]}": "gave 1 number for 'm' and 2 samples",
     "return {'m': [0, float('nan')]}": "not finite",
     "return {str(i): [0, 0] for i in range(2000)}": "gives 2000 metrics",
     "return None": "returns NoneType",

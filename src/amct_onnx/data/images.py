@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.data.input_spec import InputSpec
 from amct_onnx.data.labels import AnyLabels, labels_of_folders, labels_origin, read_labels
 from amct_onnx.data.source import DataSource, Labelled
@@ -65,16 +66,25 @@ class ImageOptions:
         for name, known in (("layout", LAYOUTS), ("color", COLORS), ("filter", FILTERS)):
             value = getattr(self, name)
             if value not in known and (value or name == "filter"):
-                raise SettingError(f"image_{name} is {value!r}. Use one of {', '.join(known)}.")
+                raise SettingError(f"--image_{name} is '{value}'. Use one of {', '.join(known)}.")
         for name in ("resize", "crop"):
             sizes = getattr(self, name)
             if len(sizes) > 2 or any(n < 1 for n in sizes):
-                raise SettingError(f"image_{name} is {sizes}. Give one positive number, or height and width.")
+                raise SettingError(
+                    f"--image_{name} is {_listed(sizes)}. Give one positive number, or height and width."
+                )
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, 3):
-                raise SettingError(f"image_{name} is {getattr(self, name)}. Give one number, or one for each channel.")
+                raise SettingError(
+                    f"--image_{name} is {_listed(getattr(self, name))}. Give one number, or one for each channel."
+                )
         if any(s == 0 or not np.isfinite(s) for s in self.std):
-            raise SettingError(f"image_std is {self.std}. Give numbers other than 0.")
+            raise SettingError(f"--image_std is {_listed(self.std)}. Give numbers other than 0.")
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    """As they are typed."""
+    return ",".join(f"{n:g}" for n in numbers) or "empty"
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -108,8 +118,8 @@ class ImageFolder(DataSource):
         batch = self._spec.batch or 1
         if len(self._files) % batch:
             raise DataError(
-                f"{folder}: its {len(self._files)} images are not a multiple of {batch}, the batch that the model "
-                "fixes. Add or remove some, or export the model with a free batch."
+                f"{folder}: its {counted(len(self._files), 'image is', 'images are')} not a multiple of {batch}, the "
+                "batch that the model fixes. Add or remove some, or export the model with a free batch."
             )
         self._batch, self.count = batch, len(self._files) // batch
         names = [f.relative_to(folder).as_posix() for f in self._files]
@@ -118,8 +128,8 @@ class ImageFolder(DataSource):
             self._labels = read_labels(labels, names)
             if len(self._labels) != len(names):
                 raise DataError(
-                    f"{labels_origin(labels)}: holds {len(self._labels)} labels for the {len(names)} images of "
-                    f"{folder}. Give one for each."
+                    f"{labels_origin(labels)}: holds {counted(len(self._labels), 'label')} for the "
+                    f"{counted(len(names), 'image')} of {folder}. Give one for each."
                 )
         elif all("/" in n for n in names):
             self._labels = labels_of_folders([n.split("/")[0] for n in names])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from amct_onnx.common.counted import counted
 from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.data.aipp_source import open_behind_aipp
 from amct_onnx.data.array_feeds import feeds_of_arrays
@@ -123,6 +124,6 @@ class _Arrays(Repeatable):
     def _other_number(self, samples: str) -> DataError:
         assert self._labels is not None
         return DataError(
-            f"{self._labels_origin}: holds {len(self._labels)} labels, {self._origin} {samples} samples. "
+            f"{self._labels_origin}: holds {counted(len(self._labels), 'label')}, {self._origin} {samples} samples. "
             "Give one for each."
         )

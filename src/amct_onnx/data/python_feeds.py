@@ -60,7 +60,7 @@ class PythonFeeds(Repeatable):
         for name in feed:
             if name not in names:
                 raise DataError(
-                    f"{where} holds {name!r}, which is not an input of the model. Use the names {', '.join(names)}."
+                    f"{where} holds '{name}', which is not an input of the model. Use the names {', '.join(names)}."
                 )
         arrays = {}
         for spec in self._inputs:

@@ -196,7 +196,8 @@ def _check_against(path: Path, node: ir.Node, operator: _Operator) -> None:
         if not attribute.is_ref() and kind != int(attribute.type):
             raise _error(path, node, f"attribute '{name}' is of type {attribute.type.name}, which it does not take")
         if isinstance(attribute.value, bytes):
-            raise _error(path, node, f"has text that is not UTF-8 in attribute '{name}': {attribute.value!r}")
+            text = attribute.value.decode(errors="backslashreplace")
+            raise _error(path, node, f"has text that is not UTF-8 in attribute '{name}': '{text}'")
     for name in operator.required:
         if name not in node.attributes:
             raise _error(path, node, f"lacks the attribute '{name}'")
@@ -242,4 +243,5 @@ def _check_text(path: Path, names: Iterable[object]) -> None:
     """Protobuf hands out a name that is not UTF-8 as bytes."""
     for name in names:
         if isinstance(name, bytes):
-            raise ModelFileError(f"{path}: the name {name!r} is not UTF-8. Export or download the model again.")
+            text = name.decode(errors="backslashreplace")
+            raise ModelFileError(f"{path}: the name '{text}' is not UTF-8. Export or download the model again.")

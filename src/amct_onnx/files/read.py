@@ -269,7 +269,7 @@ class _Tensors:
             return self._files[location]
         outside = self._error(
             tensor,
-            f"refers to external data outside the model's folder ({location!r})",
+            f"refers to external data outside the model's folder ('{location}')",
             "Save the model again with its data beside it.",
         )
         if not location or "\0" in location or os.path.isabs(location):

@@ -113,7 +113,8 @@ def _check_space(path: Path, size: int) -> None:
         raise OutputError(f"{path}: needs {size} bytes, its disk has {free} left. Choose another place.")
 
 
-def _blocks(tensor: Any) -> Iterator[Array]:
+def blocks_of(tensor: Any) -> Iterator[Array]:
+    """The bytes of a tensor, as they stand in a file."""
     if hasattr(tensor, "blocks"):
         yield from tensor.blocks()
     else:
@@ -173,7 +174,7 @@ def _stream(jobs: Iterable[_Job], total: int, progress: Progress) -> None:
 
 def _run(job: _Job, stop: threading.Event, advance: Callable[[int], None]) -> None:
     written = [0] * len(job.targets)
-    for block in _blocks(job.tensor):
+    for block in blocks_of(job.tensor):
         if stop.is_set():
             return
         count = 0

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.marks import marks_of
 
@@ -183,8 +184,8 @@ class GraphEditor:
         """
         if len(node.outputs) != len(results):
             raise UnsupportedModelError(
-                f"Node '{known_as(node)}' ({node.op_type}) has {len(node.outputs)} outputs, the operator {len(results)}"
-                ". Export the model again."
+                f"Node '{known_as(node)}' ({node.op_type}) has {counted(len(node.outputs), 'output')}, the "
+                f"operator {len(results)}. Export the model again."
             )
         for old, new in zip(node.outputs, results, strict=True):
             exchange_names(new, old)

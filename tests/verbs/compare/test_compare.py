@@ -189,7 +189,7 @@ def _bad(case: Case, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "no data": (["--data", "nothing.npz"], "no such file"),
         "source of feeds": (["--data", "raises.py"], "defines no function feeds"),
         "evaluator raises": (["--evaluator", "raises.py"], "oops"),
-        "one number for all samples": (["--evaluator", "mean.py"], "1 numbers for 'm' and 32 samples"),
+        "one number for all samples": (["--evaluator", "mean.py"], "1 number for 'm' and 32 samples"),
         "a number alone": (["--evaluator", "number.py"], "returns float"),
         "NaN": (["--data", "nan.npz"], "sample 8 in it"),
         "no evaluator": (["--evaluator", "text.py"], "evaluate"),

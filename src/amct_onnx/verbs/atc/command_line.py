@@ -11,6 +11,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from amct_onnx.common.counted import counted
 from amct_onnx.common.input_shape import parse_input_shape
 from amct_onnx.common.plain_text import shown
 from amct_onnx.common.shown_report import Shown
@@ -213,7 +214,8 @@ def _fits(name: str, dims: tuple[int, ...], known: list[int | ir.SymbolicDim] | 
         return
     if len(dims) != len(known):
         raise SettingError(
-            f"--input_shape: '{name}' has {len(known)} dimensions in the file, {len(dims)} were given. Give all."
+            f"--input_shape: '{name}' has {counted(len(known), 'dimension')} in the file, "
+            f"{counted(len(dims), 'was', 'were')} given. Give all."
         )
     for axis, (dim, fixed) in enumerate(zip(dims, known, strict=True)):
         if isinstance(fixed, int) and fixed > 0 and fixed != dim:

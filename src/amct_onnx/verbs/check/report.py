@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from amct_onnx.common.counted import counted
 from amct_onnx.common.shown_report import ShownReport
 
 ERROR = "error"
@@ -87,5 +88,5 @@ class CheckReport(ShownReport):
         target = self.soc_version or ", ".join(self.products)
         if len(self.cann) == 1:
             target += f" with CANN {self.cann[0]}"
-        parts = [f"{n} {s}{'' if n == 1 else 's'}" for s, n in self.counts.items() if n]
+        parts = [counted(n, s) for s, n in self.counts.items() if n]
         return f"Check for {target}: {', '.join(parts) if parts else 'nothing found'}."

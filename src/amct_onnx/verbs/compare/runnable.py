@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from amct_onnx.common.counted import counted
 from amct_onnx.device.session import DeploySession
 from amct_onnx.errors import AmctError
 from amct_onnx.files.read import read_model
@@ -67,4 +68,4 @@ def _cannot_run(model: str, ledger: Ledger, job: Job, first: Batch, outputs: int
             made = DeploySession(ledger.deploy_model, options, device=job.devices[0]).run(None, dict(first.feeds))
     except Exception as error:  # onnxruntime's classes share no base
         return str(error)
-    return "" if len(made) == outputs else f"it has {len(made)} outputs, the source has {outputs}."
+    return "" if len(made) == outputs else f"it has {counted(len(made), 'output')}, the source has {outputs}."

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from amct_onnx.common.counted import counted
 from amct_onnx.common.typed_json import ContentError
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry, is_part
@@ -258,7 +259,9 @@ def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
         problems += [("fake_quant_nodes", "empty, but the layer is int8")] if not layer.fake_quant_nodes else []
         problems += [("reason", "given, but the layer is int8")] if layer.reason is not None else []
         if (layer.granularity == "per-tensor") != (len(layer.scale_w) == 1):
-            problems.append(("scale_w", f"has {len(layer.scale_w)} scales, but the layer is {layer.granularity}"))
+            problems.append(
+                ("scale_w", f"has {counted(len(layer.scale_w), 'scale')}, but the layer is {layer.granularity}")
+            )
     else:
         problems += [(n, "given, but the layer is float") for n, v in factors.items() if v is not None]
         if is_part(layer.name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from amct_onnx.common.console import Part, Text, table_of
+from amct_onnx.common.counted import counted
 from amct_onnx.verbs.doctor.report import EDGES, EQUAL, MEANINGS, REFUSED, ROUNDING, WRONG, DoctorReport
 
 STYLES = {EQUAL: "green", ROUNDING: "green", EDGES: "yellow", WRONG: "bold red", REFUSED: "dim"}
@@ -46,12 +47,8 @@ def parts(report: DoctorReport, width: int) -> Iterator[Part]:
         if row.detail:
             yield Text(f"'{row.name}' refused: {row.detail}")
     layers = (
-        f"Reference: {_counted(report.exact_layers, 'layer')} in exact integers, {len(report.float_layers)} in float32"
+        f"Reference: {counted(report.exact_layers, 'layer')} in exact integers, {len(report.float_layers)} in float32"
     )
-    feeds, values = _counted(report.feeds, "feed"), _counted(report.values, "value")
+    feeds, values = counted(report.feeds, "feed"), counted(report.values, "value")
     yield Text(f"{layers}. Data: {report.data}, {feeds}, {values}")
     yield Text(report.summary())
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

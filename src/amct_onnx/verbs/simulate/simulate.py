@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.common.log import start_log
 from amct_onnx.common.paths import check_paths
 from amct_onnx.common.shown_report import ShownReport
@@ -69,9 +70,8 @@ class Simulation(ShownReport):
 
     def summary(self) -> str:
         """How much was run, and where the results are."""
-        noun = "feed" if self.feeds == 1 else "feeds"
         place = f"results in {self.folder}" if self.folder else "outputs in memory"
-        return f"{self.feeds} {noun} on '{self.device}', {place}"
+        return f"{counted(self.feeds, 'feed')} on '{self.device}', {place}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, each layer with its counts; the schema is docs/simulate.md."""

@@ -100,6 +100,25 @@ def test_any_verdict_takes_five_lines(drawn: tuple[Found, list[str]], width: int
         assert found.doubts[0].headline in said.headline
 
 
+KEPT = "top-1 90.0 % → fake-quant 90.0 %, deploy@a2 80.0 %"
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "said"),
+    [
+        (1.0, f"Accuracy: deploy@a2 loses 10 points of top-1, limit 1; {KEPT}."),
+        (20.0, f"Accuracy: {KEPT}, limit of a loss 20 points."),
+        (None, f"Accuracy: {KEPT}."),
+    ],
+)
+def test_a_fault_says_what_it_costs(max_drop: float | None, said: str) -> None:
+    shares = {"source": 0.9, "fake-quant": 0.9, "deploy@a2": 0.8}
+    models = [ModelEntry(k, "f", metrics=(Metric("top-1", v, int(100 * v), 100),)) for k, v in shares.items()]
+    faults = [divergence("deploy@a2", "conv", 0, "weight-fault")]
+    found = Found(models, (), faults, (), {k: Accuracy(100, {"top-1": 1}) for k in shares}, max_drop=max_drop)
+    assert said in verdict(found).brief and verdict(replace(found, accuracy={})).level == "diverges"
+
+
 STAGES = [f"/model/backbone/stages/stage_{i}/block_3/projection/inner" for i in range(6)]
 """Names of 56 characters, alike at both ends."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY
+from amct_onnx.common.counted import counted
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.verbs.check.model_view import (
     ANTIQUANT,
@@ -324,7 +325,7 @@ def input_count(view: ModelView) -> Iterator[Hit]:
         given = sum(v is not None for v in node.inputs)
         if given != expected or len(node.inputs) != expected:
             empty = len(node.inputs) - given
-            found = f"{len(node.inputs)} inputs{f', {empty} of them empty' if empty else ''}"
+            found = f"{counted(len(node.inputs), 'input')}{f', {empty} of them empty' if empty else ''}"
             yield Hit(f"{node.op_type} has {found}, {expected} expected", view.names[node])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from amct_onnx.common.counted import counted
 from amct_onnx.verbs.check.model_view import ModelView
 from amct_onnx.verbs.check.report import ERROR, NOTE
 from amct_onnx.verbs.check.rule import Hit, rule
@@ -66,7 +67,10 @@ def unnamed_nodes(view: ModelView) -> Iterator[Hit]:
     """Nodes without a name."""
     unnamed = [n for n in view.nodes() if not n.name]
     if unnamed:
-        yield Hit(f"{len(unnamed)} nodes have no name; the first is called by ATC", view.names[unnamed[0]])
+        yield Hit(
+            f"{counted(len(unnamed), 'node has', 'nodes have')} no name; the first is called by ATC",
+            view.names[unnamed[0]],
+        )
 
 
 @rule(

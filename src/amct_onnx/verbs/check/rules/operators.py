@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx.defs import OpSchema
 
+from amct_onnx.common.counted import counted
 from amct_onnx.graph.atc_operators import (
     EXPERIMENTAL,
     MASTER,
@@ -72,7 +73,7 @@ def foreign_domain(view: ModelView) -> Iterator[Hit]:
     """Operators of a domain that the parser does not know, one finding for each type."""
     for domain, op_type, nodes in _types(view):
         if domain not in DOMAINS:
-            yield Hit(f"{op_type} of domain '{domain}' ({_counted(nodes)})", view.names[nodes[0]])
+            yield Hit(f"{op_type} of domain '{domain}' ({counted(len(nodes), 'node')})", view.names[nodes[0]])
 
 
 @rule(
@@ -101,11 +102,7 @@ def operator_not_registered(view: ModelView) -> Iterator[Hit]:
             what = f"it is registered for opset {entry.span()}, not {version}"
         else:
             continue
-        yield Hit(f"{op_type}{place} ({_counted(nodes)}): {what}", view.names[nodes[0]])
-
-
-def _counted(nodes: list[ir.Node]) -> str:
-    return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}"
+        yield Hit(f"{op_type}{place} ({counted(len(nodes), 'node')}): {what}", view.names[nodes[0]])
 
 
 @rule(
@@ -122,7 +119,7 @@ def operator_newer(view: ModelView) -> Iterator[Hit]:
     for domain, op_type, nodes in _types(view):
         entry = _entry(view, domain, op_type)
         if entry is not None and entry.mark == MASTER:
-            yield Hit(f"{op_type} ({_counted(nodes)})", view.names[nodes[0]])
+            yield Hit(f"{op_type} ({counted(len(nodes), 'node')})", view.names[nodes[0]])
 
 
 @rule(
@@ -139,7 +136,7 @@ def domain_newer(view: ModelView) -> Iterator[Hit]:
     """Registered operators of another domain than the default one."""
     for domain, op_type, nodes in _types(view):
         if domain not in DEFAULT_NAMES and _entry(view, domain, op_type) is not None:
-            yield Hit(f"{op_type} of domain '{domain}' ({_counted(nodes)})", view.names[nodes[0]])
+            yield Hit(f"{op_type} of domain '{domain}' ({counted(len(nodes), 'node')})", view.names[nodes[0]])
 
 
 @rule(
@@ -156,7 +153,7 @@ def operator_unproven(view: ModelView) -> Iterator[Hit]:
     for domain, op_type, nodes in _types(view):
         entry = _entry(view, domain, op_type)
         if entry is not None and entry.mark in (EXPERIMENTAL, UNPROVEN):
-            yield Hit(f"{op_type} ({_counted(nodes)})", view.names[nodes[0]])
+            yield Hit(f"{op_type} ({counted(len(nodes), 'node')})", view.names[nodes[0]])
 
 
 @rule(
@@ -252,5 +249,5 @@ def output_count(view: ModelView) -> Iterator[Hit]:
     """An operator of ONNX with more outputs than its schema allows."""
     for node, schema in _schemas(view):
         if len(node.outputs) > schema.max_output:
-            detail = f"{node.op_type} has {len(node.outputs)} outputs, at most {schema.max_output} expected"
+            detail = f"{node.op_type} has {counted(len(node.outputs), 'output')}, at most {schema.max_output} expected"
             yield Hit(detail, view.names[node])

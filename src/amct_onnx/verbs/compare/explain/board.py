@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.device.session import LAYERS, DeploySession
 from amct_onnx.errors import DataError
 from amct_onnx.files.read import read_model
@@ -170,10 +171,7 @@ def _result(folder: str, device: str, compared: int, board: _Board) -> BoardResu
     wrong = _fault(ordered, tensors)
     chosen = wrong or first
     missing = tuple(n for n in layers if not any(name == n for name, _ in tensors))
-    text = (
-        f"Board: all {len(ordered)} dumped tensors equal the simulated '{device}' in {compared} "
-        f"feed{'' if compared == 1 else 's'}."
-    )
+    text = f"Board: all {len(ordered)} dumped tensors equal the simulated '{device}' in {counted(compared, 'feed')}."
     advice = ""
     if not ordered:
         text = "Board: no dumped tensor could be judged."
@@ -182,8 +180,8 @@ def _result(folder: str, device: str, compared: int, board: _Board) -> BoardResu
         advice = _advice(chosen.kind) if wrong else ""
     not_judged = board.not_judged
     if not_judged:
-        noun = "tensor is" if len(not_judged) == 1 else "tensors are"
-        text = f"{text} {len(not_judged)} dumped {noun} not judged. {not_judged[0]}"
+        told = counted(len(not_judged), "dumped tensor is", "dumped tensors are")
+        text = f"{text} {told} not judged. {not_judged[0]}"
     return BoardResult(
         folder=folder,
         device=device,

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.graph.edit import bodies_of, nodes_of
 from amct_onnx.verbs.compare.explain.change import (
@@ -159,7 +160,8 @@ class _Comparison:
         yield from self._of_inputs(old, new)
         yield from self._of_tensors(old, new)
         if len(old.outputs) != len(new.outputs):
-            text = f"{old.op_type} '{name}' has {len(new.outputs)} outputs; the conversion writes {len(old.outputs)}."
+            has = counted(len(new.outputs), "output")
+            text = f"{old.op_type} '{name}' has {has}; the conversion writes {len(old.outputs)}."
             yield Change(name, old.op_type, WIRING, text)
         for was, now in zip(bodies_of(old), bodies_of(new), strict=False):
             for kind, before, after in (("inputs", was.inputs, now.inputs), ("outputs", was.outputs, now.outputs)):

@@ -6,17 +6,16 @@ of the source computes from the very numbers that the other model's piece read, 
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array
+from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.plan.factors import Pair, Reader
 from amct_onnx.verbs.compare.explain.source_grids import Grid
@@ -47,24 +46,27 @@ class CutSource:
 
     Args:
         job: see ``make_job``.
+        model: the job's source; is used up.
         source: the source's tensors on some batch, which tell types that the model does not declare.
         grids: see ``source_grids``.
         left_out: pairs that the other models do not have, because they were to be dropped: nor has the cut source.
         quantized: the inputs of int8 layers, which are quantized without these pairs.
+        stage: is told what is being done.
     """
 
     def __init__(
         self,
         job: Job,
+        model: ir.Model,
         source: Mapping[str, Array],
         grids: Mapping[str, Grid] | None = None,
         left_out: Sequence[Pair] = (),
         quantized: Collection[Reader] = (),
+        stage: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._source = source
         self._grids = {q.tensor: Grid(q.scale, q.offset, INT8_MIN, INT8_MAX) for q in job.quantizers}
         self._grids |= grids or {}
-        model = ir.serde.deserialize_model(onnx.load(io.BytesIO(job.source.content)))
         values = tensors_of(model)
         _leave_out(model, values, left_out, quantized)
         self._feeds: dict[str, str] = {}
@@ -87,7 +89,8 @@ class CutSource:
                 for use in uses:
                     use.node.replace_input_with(use.idx, fed)
                 (self._feeds if label == "fed" else self._unrounded)[name] = fed.name or ""
-        content = ir.to_proto(model).SerializeToString()
+        content = model_bytes(model)
+        stage("opening the source in pieces")
         self._session = open_reference(ModelBytes(job.source.label, content, job.source.shown), job.threads)
 
     def run(self, feeds: Mapping[str, Array], other: Mapping[str, Array], job: Job, model: str) -> dict[str, Array]:

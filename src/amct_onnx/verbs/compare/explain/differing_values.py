@@ -39,7 +39,7 @@ def array_change(node: ir.Node, start: str, cause: str, old: Array, new: Array) 
         return Change(name, node.op_type, SIGN, f"{start}: {sign} the other sign, {b} instead of {a}{at}.")
     text = f"{start}: {where} not what the conversion writes, {b} instead of {a}{at}."
     if old.size == 1:
-        text = f"{start} is {b}; the conversion writes {a}."
+        text = f"{start}: {b}; the conversion writes {a}."
     return Change(name, node.op_type, cause, text)
 
 

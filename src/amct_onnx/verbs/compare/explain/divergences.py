@@ -137,10 +137,11 @@ class _Judge:
         probe, runner, shown = _probe(pieces_of, layers, self._first, stage, changed=beside.changed)
         same = pieces_of is measured and REFERENCE in measured.devices
         probed = self._results if same else runner.statistics(self._first, shown)
-        stage("cutting the source into pieces")
+        stage("reading the source with its pieces")
         source = opened(probe.source)
         grids = source_grids(beside.source, source)
-        cut = CutSource(probe, shown[SOURCE], grids, beside.left_out, beside.quantized)
+        stage("cutting the source into pieces")
+        cut = CutSource(probe, source.clone(), shown[SOURCE], grids, beside.left_out, beside.quantized, stage)
         instead = {} if pieces_of is measured else beside.healthy
         search = Search(layers, self._ledger, self._first, probe, shown, cut, source, grids, beside, instead)
         sharp = None

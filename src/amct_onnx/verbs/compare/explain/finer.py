@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.plan.factors import ANTI_QUANT
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.job import FAKE_QUANT, Job, Tracked
@@ -99,7 +100,7 @@ def _with_outputs(model: ir.Model, names: Sequence[str]) -> bytes:
     for name in dict.fromkeys(names):
         if name not in shown:  # an output may be an initializer, which no node makes
             model.graph.outputs.append(tensors[name])
-    return bytes(ir.to_proto(model).SerializeToString())
+    return model_bytes(model)
 
 
 def _shared(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.verbs.compare.job import SOURCE, Job, Quantized
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.sessions import run_named
@@ -96,7 +97,7 @@ def range_hint(first: FirstQuantizer | None, samples: int) -> str:
     low, high = float(first.fed.min()), float(first.fed.max())
     ranges = (
         f"Input '{first.name}' goes from {figure(low, 3)} to {figure(high, 3)}, the first quantizer covers "
-        f"{figure(least, 3)} to {figure(most, 3)} (first {samples} samples)"
+        f"{figure(least, 3)} to {figure(most, 3)} (first {counted(samples, 'sample')})"
     )
     if low >= 0 and BEYOND * most < high <= PIXELS:
         return f"{ranges}: were pixels of 0 to 255 not scaled as in training (--image_scale, else divide by 255)?"

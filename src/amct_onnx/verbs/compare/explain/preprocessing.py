@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.explain.chance import by_chance
 from amct_onnx.verbs.compare.explain.input_range import PIXELS, first_quantizer, outside, range_hint
@@ -115,7 +116,7 @@ def _layout_hint(batch: Batch) -> str:
     return (
         f"Images of input '{name}' look like {theirs} that was reshaped to {mine}: neighbouring pixels differ by "
         f"{figure(float(np.median(as_fed)), 3)}, read as {theirs} by {figure(float(np.median(other)), 3)} (medians of "
-        f"{len(values)} images). Transpose the axes instead."
+        f"{counted(len(values), 'image')}). Transpose the axes instead."
     )
 
 
@@ -187,8 +188,8 @@ def _tried(job: Job, runner: Runner, batches: Sequence[Batch]) -> str:
     if best.given_up or best.gained <= best.lost or chance >= SIGNIFICANT:
         return ""
     how, _, question = best.text.partition(": ")
-    figures = f"{best.right} are right {how}, {before} as they are (p = {chance:.1g})"
-    return f"Of the first {samples} samples {figures}: {question}"
+    figures = f"{best.right} {'is' if best.right == 1 else 'are'} right {how}, {before} as they are (p = {chance:.1g})"
+    return f"Of the first {counted(samples, 'sample')} {figures}: {question}"
 
 
 def _try(trial: _Trial, runner: Runner, names: list[str], batch: Batch, scores: Array, own: Array) -> None:

@@ -47,6 +47,7 @@ def nan_constant(nodes: Sequence[ir.Node]) -> tuple[str, str]:
                 continue
             count = int(np.count_nonzero(np.isnan(array_of(tensor).astype(np.float32))))
             if count:
-                held = f"{count} of {tensor.size} elements" if tensor.size > 1 else "the element"
-                return node.name or "", f"{node.op_type} '{node.name}' reads constant '{value.name}': {held} is NaN."
+                of = "" if count == tensor.size else f" of {tensor.size}"
+                held = f"{count}{of} {'element is' if count == 1 else 'elements are'}"
+                return node.name or "", f"{node.op_type} '{node.name}' reads constant '{value.name}': {held} NaN."
     return "", ""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from amct_onnx.common.arrays import Array, Float64
+from amct_onnx.common.counted import counted
 from amct_onnx.data.user_code import read_code, run_code, user_code
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.measure.records import record_text, records_of
@@ -76,8 +77,9 @@ class Evaluator:
         for name, values in numbers.items():
             if values.size != samples:
                 raise DataError(
-                    f"{self._file}: evaluate() gave {values.size} numbers for '{name}' and {samples} samples. Return "
-                    "one number per sample, for example the mean over all axes but the first."
+                    f"{self._file}: evaluate() gave {counted(values.size, 'number')} for '{name}' and "
+                    f"{counted(samples, 'sample')}. Return one number per sample, for example the mean over all "
+                    "axes but the first."
                 )
             if not np.all(np.isfinite(values)):
                 raise DataError(f"{self._file}: evaluate() gave a '{name}' that is not finite. Return finite numbers.")
@@ -106,7 +108,8 @@ class Evaluator:
             texts = [record_text(record) for record in made]
         if len(texts) != samples:
             raise DataError(
-                f"{self._file}: collect() gave {len(texts)} records for {samples} samples. Return one per sample."
+                f"{self._file}: collect() gave {counted(len(texts), 'record')} for {counted(samples, 'sample')}. "
+                "Return one per sample."
             )
         return texts
 

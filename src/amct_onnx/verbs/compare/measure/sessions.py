@@ -20,6 +20,7 @@ from amct_onnx.common.onnxruntime_session import (
 )
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
+from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.files.read import INPUT_FILES
 
 REFERENCE_ENTRIES = {**KEEP_QDQ, **PINNED_ENTRIES}
@@ -72,8 +73,7 @@ def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -
         value = tensors[name]
         if not value.is_graph_output() and not value.is_graph_input():
             model.graph.outputs.append(value)
-    ir.external_data.load_to_model(model)
-    return ModelBytes(os.fspath(label), ir.to_proto(model).SerializeToString(), shown, files)
+    return ModelBytes(os.fspath(label), model_bytes(model), shown, files)
 
 
 def pinned_settings(threads: int) -> dict[str, str]:

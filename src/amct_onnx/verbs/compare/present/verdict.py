@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from amct_onnx.common.counted import counted
 from amct_onnx.errors import as_typed
 from amct_onnx.plan.ledger import REFUSED, LayerEntry
 from amct_onnx.verbs.compare.explain.chance import by_chance, samples_for
@@ -154,7 +155,7 @@ def _of_models(found: Found) -> tuple[str, str, list[str]]:
         where = f"The board goes wrong at layer '{found.board.layer}' ({found.board.tensor})."
         return DIVERGES, where, [f"Why: {found.board.text}", f"What to do: {found.board.advice}"]
     if found.not_judged:
-        parts = "1 part" if len(found.not_judged) == 1 else f"{len(found.not_judged)} parts"
+        parts = counted(len(found.not_judged), "part")
         headline = f"Incomplete: no fault found, but {parts} of the models could not be judged."
         return INCOMPLETE, headline, [f"Not judged: {found.not_judged[0]}"]
     unlike = _unlike(found)
@@ -264,7 +265,8 @@ def _kept(models: Sequence[ModelEntry]) -> str:
 
 def _too_large(found: Found) -> list[str]:
     """The models that lose more than is allowed, or more than chance explains when nothing is said of it."""
-    lost = []
+    lost: list[str] = []
+    unit = ""
     for model in found.models[1:]:
         accuracy = found.accuracy.get(model.key)
         if found.max_drop is None:
@@ -274,8 +276,9 @@ def _too_large(found: Found) -> list[str]:
             before, after = found.models[0].metrics[0], model.metrics[0]
             points = (before.value - after.value) * (100 if before.total else 1)
             if points > found.max_drop:
-                lost.append(f"{model.key} loses {points:.3g} points of {before.name}, limit {found.max_drop:g}")
-    return lost
+                unit = f" points of {before.name}, limit {found.max_drop:g}"
+                lost.append(f"{model.key} loses {points:.3g}")
+    return [", ".join(lost) + unit] if unit else lost
 
 
 def _too_few(found: Found) -> str:
@@ -349,8 +352,7 @@ def _metric(metric: Metric) -> str:
 def _stay_float(refused: Sequence[LayerEntry]) -> str:
     named = ", ".join(f"'{e.name}' ({e.reason})" for e in refused[:NAMED])
     more = f", and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
-    stay = "1 layer stays" if len(refused) == 1 else f"{len(refused)} layers stay"
-    return f"{stay} float: {named}{more}."
+    return f"{counted(len(refused), 'layer stays', 'layers stay')} float: {named}{more}."
 
 
 def _models(keys: Sequence[str]) -> str:
