@@ -272,9 +272,15 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
         believed,
     )
     _free_garbage()
-    emitter = FakeQuantEmitter(source.model, plan, request.fake_quant_weights)
-    fake_quant = emitted(emitter, plan, paths[1], frozenset(), lambda *_: None, believed)
-    del source, emitter
+    fake_quant = emitted(
+        FakeQuantEmitter(source.model, plan, request.fake_quant_weights),
+        plan,
+        paths[1],
+        frozenset(),
+        lambda *_: None,
+        believed,
+    )
+    del source
     _free_garbage()
     report = assemble_report(name, targets, plan, origin, deploy, fake_quant, tensors)
     texts: dict[Path, str | bytes] = {paths[2]: json_bytes(report.to_dict())}

@@ -43,7 +43,7 @@ def emitted(
     """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time.
 
     Args:
-        emitter: makes the model.
+        emitter: makes the model; it is freed when the caller keeps no reference.
         plan: of the conversion.
         path: of the file.
         inline: names of the initializers that stay in it.
@@ -52,6 +52,7 @@ def emitted(
     """
     model = emitter.rewrite()
     nodes = nodes_by_layer(emitter, plan)
+    del emitter  # its tables of names are larger than the file
     verdict = examine(model, nodes)
     forget_beliefs(model, believed)
     return Emitted(compose(model, path, inline), nodes, verdict)
