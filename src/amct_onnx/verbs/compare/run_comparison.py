@@ -99,7 +99,7 @@ def _compared(request: Request, ledger: Ledger, write: Callable[[CompareReport],
             complete, on_board = _measured(kept, opened, request, stopped)
         if not complete and not kept.results.batches:
             raise KeyboardInterrupt
-        request.stage("Diagnosing")
+        request.stage(_diagnosing(complete))
         found = _assembled(kept, opened, request, complete, on_board)
         request.stage("Writing")
         write(found)
@@ -181,6 +181,10 @@ def _measured(
     )
 
 
+def _diagnosing(complete: bool) -> str:
+    return "Diagnosing" if complete else "Stopped, diagnosing what was run"
+
+
 def _assembled(
     kept: Progress, opened: _Opened, request: Request, complete: bool, on_board: BoardResult | None
 ) -> CompareReport:
@@ -199,7 +203,7 @@ def _assembled(
         opened.beside,
         on_board,
         request.max_drop,
-        stage=lambda what: request.stage(f"Diagnosing: {what}"),
+        stage=lambda what: request.stage(f"{_diagnosing(complete)}: {what}"),
     )
     settings = request.settings(opened.job.devices)
     settings["executor"] = f"Dask, {request.dask}" if request.dask else "this process"
