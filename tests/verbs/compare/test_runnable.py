@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,35 @@ def test_model_that_cannot_be_run_is_a_finding(
     (left,) = [m for m in found.models if m.key == key]
     assert left.notes[0].startswith("Not run: ")
     assert {d.model for o in found.outputs for d in o.differences} == {"fake-quant", "deploy@a2"} - {key}
+
+
+def other_size(model: onnx.ModelProto) -> str:
+    name = model.graph.output[0].name
+    last = next(n for n in model.graph.node if name in n.output)
+    last.output[0] = "before"
+    model.graph.node.append(helper.make_node("Concat", ["before", "before"], [name], "twice", axis=-1))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return "twice"
+
+
+def test_output_of_another_size_is_a_fault_also_of_files_of_other_code(case: Case) -> None:
+    ledger = Path(f"{case.prefix}_quant.json")
+    kept = case.deploy.read_bytes(), ledger.read_bytes()
+    proto = onnx.load_model_from_string(kept[0])
+    other_size(proto)
+    case.deploy.write_bytes(proto.SerializeToString())
+    content = json.loads(kept[1])
+    content["origin"]["code"] = "other"
+    ledger.write_text(json.dumps(content), encoding="utf-8")
+    try:
+        found = case.compare()
+    finally:
+        case.deploy.write_bytes(kept[0])
+        ledger.write_bytes(kept[1])
+    (fault,) = [d for d in found.divergences if d.is_fault]
+    assert (found.verdict.level, fault.model, fault.place) == ("diverges", "deploy@a2", "behind")
+    assert "elements in the deploy model, " in fault.text
 
 
 @pytest.mark.parametrize("both", [False, True])

@@ -91,6 +91,7 @@ class Job:
         threads: of each session: another number may add float32 in another order.
         evaluator: the user's own metrics.
         float_model: the float model before quantization, which is measured and judges nothing; None without one.
+        other_sizes: ``fake-quant`` or ``deploy``, and which of its outputs has another size: it is not measured.
         left_out: ``fake-quant`` or ``deploy``, and why that model cannot be run: it is not measured.
     """
 
@@ -107,6 +108,7 @@ class Job:
     evaluator: EvaluatorCode = EvaluatorCode()
     float_model: FloatModel | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    other_sizes: tuple[tuple[str, str], ...] = ()
     key: str = field(default="", compare=False)
 
     @property

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from amct_onnx.common.counted import counted
 from amct_onnx.device.session import DeploySession
@@ -36,17 +40,26 @@ def run_what_can(
         AmctError: No form of the job can be run, though each model can by itself.
     """
     outputs = [t.source for t in source.job.tracked if t.key.kind == OUTPUT]
-    source.outputs(outputs, first)
-    left_out = {}
+    wanted = [source.outputs([name], first)[name] for name in outputs]
+    left_out, sizes = {}, {}
     for model in (FAKE_QUANT, DEPLOY):
         stage(f"opening the {model} model")
-        why = _cannot_run(model, ledger, source.job, first, len(outputs))
+        made_outputs, why = _outputs(model, ledger, source.job, first)
+        if not why and len(made_outputs) != len(wanted):
+            why = f"it has {counted(len(made_outputs), 'output')}, the source has {len(wanted)}."
         if why:
             left_out[model] = why
-    forms = [{"left_out": left_out}] if left_out else [{}, {"outputs_only": True}]
+            continue
+        pairs = zip(outputs, made_outputs, wanted, strict=True)
+        other = [(n, np.size(a), b.size) for n, a, b in pairs if np.size(a) != b.size]
+        if other:
+            name, has, meant = other[0]
+            sizes[model] = f"Output '{name}' has {has} elements in the {model} model, {meant} in the source."
+    forms: list[dict[str, Any]] = [{"left_out": left_out}] if left_out else [{}, {"outputs_only": True}]
     for form in forms:
         try:
             job, layers = made(**form)
+            job = replace(job, other_sizes=tuple(sizes.items()))
             runner = Runner(job, stage)
             runner.job = job = without(job, runner.tensors(first), SOURCE)
         except AmctError:
@@ -57,15 +70,14 @@ def run_what_can(
     raise AssertionError("the last form is returned or raises")
 
 
-def _cannot_run(model: str, ledger: Ledger, job: Job, first: Batch, outputs: int) -> str:
-    """Why a model by itself cannot be opened or run as the source is; "" when it can."""
+def _outputs(model: str, ledger: Ledger, job: Job, first: Batch) -> tuple[list[Any], str]:
+    """What a model gives by itself, and "", or why it cannot be opened or run."""
     try:
         if model == FAKE_QUANT:
             path = ledger.fake_quant_model
-            made = open_reference(show(read_model(path), path, []), job.threads).run(None, dict(first.feeds))
-        else:
-            options = pinned_options(job.threads)
-            made = DeploySession(ledger.deploy_model, options, device=job.devices[0]).run(None, dict(first.feeds))
+            opened = open_reference(show(read_model(path), path, []), job.threads)
+            return list(opened.run(None, dict(first.feeds))), ""
+        options = pinned_options(job.threads)
+        return list(DeploySession(ledger.deploy_model, options, device=job.devices[0]).run(None, first.feeds)), ""
     except Exception as error:  # onnxruntime's classes share no base
-        return str(error)
-    return "" if len(made) == outputs else f"it has {counted(len(made), 'output')}, the source has {outputs}."
+        return [], str(error)

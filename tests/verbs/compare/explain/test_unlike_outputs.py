@@ -10,6 +10,7 @@ import pytest
 import amct_onnx
 from amct_onnx.verbs.compare.explain.unlike_outputs import unlike_outputs
 from amct_onnx.verbs.compare.report import Difference, OutputEntry
+from support.golden_models import MODELS
 from support.qdq_builder import QdqBuilder
 
 WIDTH, DEPTH = 16, 12
@@ -60,3 +61,11 @@ def entry(lsb: float | None, sqnr: float | None, mean_lsb: float | None, model: 
 )
 def test_outputs_that_count(output: OutputEntry, dtype: type, named: bool) -> None:
     assert bool(unlike_outputs([output], {"y": np.zeros(8, dtype)})) == named
+
+
+def test_quantizers_that_were_dropped_are_the_reason(tmp_path: Path) -> None:
+    """The user asked for other numbers: how far they lie is said, and the source is not blamed."""
+    model = MODELS / "torchfx_miscA_i8sym_op17_nofold"
+    amct_onnx.convert_qat_model(model / "model.onnx", tmp_path / "m", residual_quantizers="drop")
+    found = amct_onnx.compare(model / "model.onnx", tmp_path / "m", model / "inputs.npz").verdict
+    assert found.level == "incomplete" and "were dropped on request (residual_quantizers drop)" in found.brief[0]

@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import AmctError
-from amct_onnx.verbs.compare.explain.beside_ledger import Beside
+from amct_onnx.verbs.compare.explain.beside_ledger import BEHIND, Beside
 from amct_onnx.verbs.compare.explain.change import OF_FILES
 from amct_onnx.verbs.compare.explain.cut_source import CutSource
 from amct_onnx.verbs.compare.explain.doubts import Doubt
+from amct_onnx.verbs.compare.explain.faults import BETWEEN, CONVERT_AGAIN
 from amct_onnx.verbs.compare.explain.finer import finer, opened, without
 from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.search import Search
@@ -82,8 +83,19 @@ def find_divergences(
         if model not in found:
             found[model], open_question = _by_file(job, beside, model)
             not_judged += [open_question] if open_question and unreliable is None else []
+        found[model] = _of_sizes(found[model], job, layers, model)
     told = tuple(d for m in job.asked if (d := found[m]) is not None)
     return told, tuple(dict.fromkeys((*not_judged, *judge.not_judged)))
+
+
+def _of_sizes(found: Divergence | None, job: Job, layers: Sequence[Paired], model: str) -> Divergence | None:
+    """An output of another size is a fault, also where no piece shows one."""
+    text = dict(job.other_sizes).get(_name(model), "")
+    if not text or found is not None and found.is_fault:
+        return found
+    last = len(layers) - 1
+    layer = layers[last].entry.name if layers else ""
+    return Divergence(model, layer, last, BETWEEN, text, CONVERT_AGAIN, 0.0, 0.0, BEHIND)
 
 
 def _name(model: str) -> str:

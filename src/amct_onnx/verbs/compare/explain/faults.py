@@ -35,6 +35,7 @@ SIMPLE = 0.8
 OPPOSITE = 0.05
 """How far from -1 a factor may lie to be called a flipped sign: noise moves it a little."""
 NAMED_NODES = 4
+BETWEEN = "fault-between-layers"
 NOT_FINITE, OVERFLOW, SATURATION = "not-finite", "accumulator-overflow", "saturation"
 
 NOT_FINITE_ADVICE = (
@@ -196,7 +197,7 @@ def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Pl
     stated = antiquant_contradiction(found.nodes, found.ratios)
     text += f" {stated}" if stated else ""
     advice = f"Check the quantizers and constants among these nodes. {CONVERT_AGAIN}"
-    return Divergence(model, layer, index, "fault-between-layers", text, advice, measured, explained, at)
+    return Divergence(model, layer, index, BETWEEN, text, advice, measured, explained, at)
 
 
 def not_finite(model: str, where: str, layer: str, index: int, share: float, measured: float) -> Divergence:

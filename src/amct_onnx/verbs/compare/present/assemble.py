@@ -157,6 +157,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
                 not_judged=not_judged,
                 doubts=doubts,
                 unlike=unlike_outputs(outputs, named),
+                dropped=sum(r.action == "dropped" for r in run.ledger.residuals),
                 max_drop=run.max_drop,
             )
         ),

@@ -71,6 +71,7 @@ class Found:
         not_judged: parts of the models that nothing could be said of.
         float_model: the float model before quantization, which is measured and not judged, or None.
         unlike: outputs that do not resemble the source's.
+        dropped: quantizers that the conversion left out on request, so that other numbers are meant.
         max_drop: what the first metric may lose, in points (1 point is 1 % of a share, else 1); None to leave that to
             chance.
     """
@@ -89,6 +90,7 @@ class Found:
     float_model: ModelEntry | None = None
     doubts: Sequence[Doubt] = ()
     unlike: Sequence[Unlike] = ()
+    dropped: int = 0
 
     @property
     def faults(self) -> list[Divergence]:
@@ -187,10 +189,14 @@ def _unlike(found: Found) -> tuple[str, str, list[str]] | None:
     who = [u.model for u in found.unlike]
     verb = "does" if len(who) == 1 else "do"
     headline = f"Incomplete: no layer is wrong by itself, but {_models(who)} {verb} not resemble the source."
-    why = (
-        f"Why: SQNR {figures}. Every layer agrees when it reads the source's numbers: the source itself makes large "
-        "differences of the rounding that no two int8 arithmetics share."
+    reason = (
+        "Every layer agrees when it reads the source's numbers: the source itself makes large differences of the "
+        "rounding that no two int8 arithmetics share."
     )
+    if found.dropped:
+        count = "1 quantizer was" if found.dropped == 1 else f"{found.dropped} quantizers were"
+        reason = f"{count} dropped on request (--residual_quantizers drop); their readers get other numbers."
+    why = f"Why: SQNR {figures}. {reason}"
     todo = "What to do: give --labels, or --evaluator and --max_drop: what the answers lose tells whether this is fit."
     return INCOMPLETE, headline, [why, todo]
 
