@@ -50,6 +50,18 @@ def _healthy(name: str, folder: Path, devices: tuple[str, ...]) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_source_whose_nodes_stand_in_no_order_is_compared(small: Case, tmp_path: Path) -> None:
+    model = onnx.load(small.source)
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    source, prefix = tmp_path / "reversed.onnx", tmp_path / "reversed"
+    onnx.save(model, source)
+    amct_onnx.convert_qat_model(source, prefix)
+    found = amct_onnx.compare(source, prefix, small.data)
+    assert found.verdict.level in ("equal", "noise"), found.verdict
+
+
 def test_statistics_are_those_of_the_models_run_by_hand(digits: Case) -> None:
     found = digits.compare(labels=digits.labels, batch_size=7, threads=None)
     x = np.load(digits.data)

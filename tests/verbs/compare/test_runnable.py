@@ -105,6 +105,30 @@ def test_model_that_cannot_be_run_is_a_finding(
     assert {d.model for o in found.outputs for d in o.differences} == {"fake-quant", "deploy@a2"} - {key}
 
 
+def local_function(model: onnx.ModelProto) -> str:
+    """Runs from its file, and not with the tensors of its layers shown."""
+    node = first(model, "Relu")
+    opset = helper.make_opsetid("", 13)
+    body = [helper.make_node("Abs", ["a"], ["y"], "inner")]
+    model.functions.append(helper.make_function("local", "Relu", ["a"], ["y"], body, [opset]))
+    node.domain = "local"
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    return str(node.name)
+
+
+def test_model_that_runs_by_itself_alone_is_a_finding(case: Case) -> None:
+    kept = case.deploy.read_bytes()
+    proto = onnx.load_model_from_string(kept)
+    node = local_function(proto)
+    case.deploy.write_bytes(proto.SerializeToString())
+    try:
+        found = case.compare()
+    finally:
+        case.deploy.write_bytes(kept)
+    (fault,) = found.divergences
+    assert fault.model == "deploy@a2" and f"'{node}'" in fault.text
+
+
 def other_size(model: onnx.ModelProto) -> str:
     name = model.graph.output[0].name
     last = next(n for n in model.graph.node if name in n.output)

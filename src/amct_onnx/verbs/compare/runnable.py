@@ -56,15 +56,20 @@ def run_what_can(
             name, has, meant = other[0]
             sizes[model] = f"Output '{name}' has {has} elements in the {model} model, {meant} in the source."
     forms: list[dict[str, Any]] = [{"left_out": left_out}] if left_out else [{}, {"outputs_only": True}]
+    forms += [{"left_out": names} for names in ((DEPLOY,), (FAKE_QUANT,), (FAKE_QUANT, DEPLOY))]
+    last = ""
     for form in forms:
+        if isinstance(form.get("left_out"), tuple):  # each runs by itself, and not with its tensors shown
+            form["left_out"] = left_out | {name: left_out.get(name, last) for name in form["left_out"]}
         try:
             job, layers = made(**form)
             job = replace(job, other_sizes=tuple(sizes.items()))
             runner = Runner(job, stage)
             runner.job = job = without(job, runner.tensors(first), SOURCE)
-        except AmctError:
+        except AmctError as error:
             if form is forms[-1]:
                 raise
+            last = last or str(error)
         else:
             return job, layers, runner
     raise AssertionError("the last form is returned or raises")

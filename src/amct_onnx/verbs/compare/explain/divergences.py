@@ -151,6 +151,7 @@ class _Judge:
         probed = self._results if same else runner.statistics(self._first, shown)
         stage("reading the source with its pieces")
         source = opened(probe.source)
+        source.graph.sort()  # its file need not be in order, a copy must be
         grids = source_grids(beside.source, source)
         stage("cutting the source into pieces")
         cut = CutSource(probe, source.clone(), shown[SOURCE], grids, beside.left_out, beside.quantized, stage)
