@@ -147,18 +147,19 @@ def pieces(
         b = np.asarray(without_texts(other[t.others[model]]).reshape(a.shape), np.float64)
         half = a.dtype == np.float16
         mine = np.asarray(a, np.float64) - t.shift
+        step = t.lsb if t.passage is not None else None  # steps of an accumulator mean nothing to people
         if kind == LAYER and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
             entry = layers[index].entry
             read = by_key[keys[index]] if index in keys else None
             ties = _near_ties(other[read.others[model]], entry, half) if read is not None else 0.0
             axis = _channel_axis(entry, a, gains[entry.name].size)
             bound = _of_layer(entry, gains[entry.name], ties, mine, axis, half)
-            found.append(Piece(LAYER, index, t, mine, b, axis, t.lsb, bound, position=place))
+            found.append(Piece(LAYER, index, t, mine, b, axis, step, bound, position=place))
             continue
         operands = _operands(layers[index].entry, other, by_source) if kind == LAYER else None
         if operands is not None:
             bound = _of_product(layers[index].entry, operands, mine, half)
-            found.append(Piece(LAYER, index, t, mine, b, None, t.lsb, bound, position=place))
+            found.append(Piece(LAYER, index, t, mine, b, None, step, bound, position=place))
             continue
         if kind == INPUT:
             entry = layers[index].entry
