@@ -38,6 +38,15 @@ def test_sums_of_batches_are_those_of_all() -> None:
     assert parts[0] == whole and (whole.passed_largest, whole.off_by_lsb) == (127 * STEP, 1)
 
 
+def test_no_rounding_of_a_scale_leads_beyond_the_range() -> None:
+    for scale in map(float, np.random.default_rng(0).random(50, np.float32)):
+        passage = Passage(-128 * scale, 127 * scale, 255 * scale)
+        a, b = np.asarray([-1e3], np.float32), np.asarray([1e3], np.float32)
+        found = SourceTensor(a).compare(b, scale, passage=passage).difference("m", scale).max_lsb
+        # both bounds are rounded to float32, and so is their difference
+        assert found is not None and 255 * (1 - 2**-22) <= found <= 255
+
+
 def test_without_a_quantizer_all_passes() -> None:
     found = SourceTensor(np.zeros(2, np.float32)).compare(np.asarray([3.0, 900.0], np.float32), STEP)
     assert found.passed_largest == found.largest == 900 and found.passed == found.absolute

@@ -260,7 +260,8 @@ class SourceTensor:
             ):
                 own = np.clip(kept_a, passage.low, passage.high) if made.not_finite else self._clipped(passage)
                 d = _passed(passage, own, kept_b, d)
-                absolute, made.passed_largest = _sum(d), float(d.max())
+                absolute = _sum(d)
+                made.passed_largest = min(float(d.max()), passage.width)  # float32 rounds the bounds
             made.passed.add(absolute)
             if lsb and made.passed_largest >= lsb * LSB_SLACK:
                 made.off_by_lsb = int(np.count_nonzero(d >= d.dtype.type(lsb * LSB_SLACK)))
