@@ -176,10 +176,15 @@ def _noise(
     if refused and not any(parts.values()):
         cause = "refused-layer"
     figures = ", ".join(f"{c} {figure(s, 2)}" for c, s in sorted(parts.items(), key=lambda i: -i[1]) if s > 0)
-    text = (
-        f"From '{entry.name}' on, {model} differs by more than the rounding of the next quantizer: RMS "
-        f"{figure(e.rms / unit, 2)}, mean {figure(e.measured / unit, 2)} LSB, which quantization explains."
-        + (f" Sources up to here, in LSB where they arise (later weights amplify them): {figures}." if figures else "")
+    if entry.output_scale:
+        by = (
+            f"more than the rounding of the next quantizer: RMS {figure(e.rms / unit, 2)}, mean "
+            f"{figure(e.measured / unit, 2)} LSB"
+        )
+    else:
+        by = f"RMS {figure(e.rms, 2)}, mean {figure(e.measured, 2)} (no quantizer follows)"
+    text = f"From '{entry.name}' on, {model} differs by {by}, which quantization explains." + (
+        f" Sources up to here, in LSB where they arise (later weights amplify them): {figures}." if figures else ""
     )
     total = e.noise.total if e.noise is not None else e.measured
     return Divergence(model, entry.name, e.index, cause, text, ADVICE[cause], e.measured, total)
