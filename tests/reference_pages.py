@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the parsers and docs/api.md from the public names: python tests/reference_pages.py."""
+"""Write docs/cli.md, docs/api.md and docs/reasons.md from what the code says: python tests/reference_pages.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import amct_onnx
 from amct_onnx.cli.command import parser_of
+from amct_onnx.graph.reasons import GROUPS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS = "100"
@@ -48,11 +49,28 @@ def api_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"cli.md": cli_page, "api.md": api_page}
+def reasons_page() -> str:
+    """Each reason code under a heading of its own, to which a link can point."""
+    parts = [
+        "# Why a layer stays float",
+        "Made by `python tests/reference_pages.py` from `src/amct_onnx/graph/reasons.py`; a test compares it.",
+        "A layer that cannot become int8 stays float, and the model's numbers stay what they were. Table, log and "
+        "[ledger](ledger.md) give a code, in `detail` the node, tensor or number at fault, and in `remedy` what would "
+        "help in this place. Here is what each code means in general. A model that is refused as a whole gives an "
+        "[error](errors.md) instead.",
+    ]
+    for heading, codes in GROUPS.items():
+        parts.append(f"## {heading}")
+        for code, (meaning, change) in codes.items():
+            parts += [f"### {code}", meaning, f"**What to change:** {change}"]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"cli.md": cli_page, "api.md": api_page, "reasons.md": reasons_page}
 
 
 def main() -> None:
-    """Write both."""
+    """Write them."""
     for name, page in PAGES.items():
         (DOCS / name).write_text(page(), encoding="utf-8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from amct_onnx.graph.marks import marks_of
+from amct_onnx.graph.reasons import Reason
 
 KEY = "amct_onnx.refused"
 FORM = "amct_onnx.form"
@@ -14,17 +15,17 @@ class Refusal(Exception):
     """A layer cannot become int8.
 
     Attributes:
-        reason: reason code, see docs/ledger.md.
+        reason: reason code, see docs/reasons.md.
         detail: what is at fault.
         remedy: what would help.
     """
 
-    def __init__(self, reason: str, detail: str, remedy: str) -> None:
+    def __init__(self, reason: Reason, detail: str, remedy: str) -> None:
         super().__init__(reason, detail, remedy)
         self.reason, self.detail, self.remedy = reason, detail, remedy
 
 
-def note_refusal(node: ir.Node, reason: str, detail: str, remedy: str) -> None:
+def note_refusal(node: ir.Node, reason: Reason, detail: str, remedy: str) -> None:
     """Note on a layer that it stays float; the first note wins."""
     node.meta.setdefault(KEY, Refusal(reason, detail, remedy))
 

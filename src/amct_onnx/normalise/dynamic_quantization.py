@@ -22,9 +22,10 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, known_as, nodes_of
 from amct_onnx.graph.moves import FIRST_INPUT
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.reasons import Reason
 from amct_onnx.graph.refused import note_form, note_refusal
 
-REASON = "dynamic-quantization"
+REASON: Reason = "dynamic-quantization"
 REMEDY = "Quantize the activation with a static scale: calibrate or train it, and export with QuantizeLinear."
 
 

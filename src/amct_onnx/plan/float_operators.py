@@ -15,6 +15,7 @@ from amct_onnx.graph.edit import known_as, main_output, stands_for, users_tensor
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.graph.reasons import Reason
 from amct_onnx.graph.refused import noted_form, noted_refusal
 from amct_onnx.graph.unknown_quantizers import fact_of
 from amct_onnx.plan.grids import CONDITIONAL, Grids
@@ -112,7 +113,7 @@ def _named(value: ir.Value | None) -> str:
     return f"'{value.name}'" if value is not None else ""
 
 
-def _why_refused(node: ir.Node) -> tuple[str, str] | None:
+def _why_refused(node: ir.Node) -> tuple[Reason, str] | None:
     """Reason code and detail; None for an operator that is not a layer."""
     if node.domain not in ("", "ai.onnx") and not is_op(node, QUANTIZE, DEQUANTIZE):
         known = "" if fact_of(node) else "is not known here and "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amct_onnx.graph.reasons import Reason
+
 CONVERTED = "converted"
 
 
@@ -59,7 +61,7 @@ class LayerEntry:
         offset_d: Activation zero point in int8 range; None when refused.
         scale_w: Weight scales (float32 values), length 1 or the number of output channels. Of a MatMul of two
             activations, the scale that it takes the integers of its second input to have.
-        reason: Reason code of a refusal, for example ``"activation-not-quantized"``; else None.
+        reason: Reason code of a refusal, for example ``"activation-not-quantized"``, see docs/reasons.md; else None.
         detail: One sentence: what was done, or the tensor or attribute at fault.
         remedy: What would make a refused layer convertible; empty when converted.
         deploy_nodes: Names of the layer's nodes in the deploy model.
@@ -80,7 +82,7 @@ class LayerEntry:
     read_scale: float | None = None
     offset_d: int | None = None
     scale_w: tuple[float, ...] = ()
-    reason: str | None = None
+    reason: Reason | None = None
     detail: str = ""
     remedy: str = ""
     deploy_nodes: tuple[str, ...] = ()

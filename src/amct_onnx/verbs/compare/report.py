@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amct_onnx.common.shown_report import ShownReport
+from amct_onnx.graph.reasons import Reason
 from amct_onnx.plan.ledger import BiasError, ResidualEntry
 from amct_onnx.verbs.compare.layer_details import ChannelErrors, GraphNode, InputHistogram
 
@@ -173,7 +174,7 @@ class LayerResult:
     offset_d: int | None
     scale_w: tuple[float, ...]
     second_scale_d: float | None
-    reason: str | None
+    reason: Reason | None
     detail: str
     remedy: str
     lsb: float | None

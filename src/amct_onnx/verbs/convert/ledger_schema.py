@@ -16,8 +16,9 @@ from msgspec import Meta
 from amct_onnx.common.counted import counted
 from amct_onnx.common.typed_json import ContentError
 from amct_onnx.graph.layers import LAYER_KINDS
+from amct_onnx.graph.reasons import Reason
 from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry, is_part
-from amct_onnx.verbs.convert.report import REASONS, summary_of
+from amct_onnx.verbs.convert.report import summary_of
 
 MAX_NAME = 1 << 24
 """Limit of characters in a name or sentence: names of a megabyte occur."""
@@ -55,7 +56,7 @@ class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_scale: Scale | None
     offset_d: Annotated[int, Meta(ge=-128, le=127)] | None
     scale_w: tuple[Scale, ...]
-    reason: str | None
+    reason: Reason | None
     detail: Text
     remedy: Text
     deploy_nodes: Names
@@ -268,8 +269,7 @@ def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
             others.pop("deploy_nodes")
         problems += [(n, "given, but the layer is float") for n, v in others.items() if v]
         problems += [("bias_error", "given, but the layer is float")] if layer.bias_error is not None else []
-        if layer.reason not in REASONS:
-            problems.append(("reason", f"'{layer.reason}' is not a reason code"))
+        problems += [("reason", "null, but the layer is float")] if layer.reason is None else []
     if layer.verdict == CONVERTED and not {layer.name} <= set(layer.deploy_nodes) & set(layer.fake_quant_nodes):
         problems.append(("name", "is not among the layer's nodes"))
     problems += _second_problems(layer)

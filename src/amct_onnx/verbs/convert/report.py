@@ -12,17 +12,6 @@ from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry,
 from amct_onnx.verbs.check.report import CheckReport
 from amct_onnx.verbs.convert.cost import Cost
 
-REASONS = frozenset(
-    "activation-not-quantized activation-per-channel activation-blockwise activation-16-bit activation-scale-range "
-    "activation-zero-point activation-by-activation activation-offset "
-    "float-type dynamic-quantization quantizer-not-integer weight-not-constant "
-    "weight-not-quantized weight-type weight-asymmetric weight-blockwise weight-factors-differ weight-axis "
-    "weight-scale weight-scale-length matmul-weight-rank bias-not-constant bias-shape gemm-alpha gemm-per-channel "
-    "deq-scale-range padding-unknown conv-transpose-3d conv-3d-dilation conv-rank "
-    "recurrent-layer einsum foreign-operator".split()
-)
-"""Why a layer stays float; docs/ledger.md lists them."""
-
 
 def summary_of(layers: Sequence[LayerEntry]) -> str:
     """One line: how many layers became int8, how many stayed float and why."""
