@@ -148,7 +148,7 @@ SCORE = "def score(records):\n    return {'n': len(records)}\n"
     [
         ("def collect(o, f, l):\n    return [1, 2]\n", r"collect\(\) without score\(\)"),
         (SCORE, r"score\(\) without collect\(\)"),
-        (SCORE + "def collect(o, f, l):\n    return [1]\n", "1 records for 2 samples"),
+        (SCORE + "def collect(o, f, l):\n    return [1]\n", "1 record for 2 samples"),
         (SCORE + "def collect(o, f, l):\n    return [1, float('nan')]\n", "returns something else than records"),
         (SCORE + "def collect(o, f, l):\n    return [1, object()]\n", "a object in a record"),
         (SCORE + "def collect(o, f, l):\n    return 3\n", "returns something else than records"),

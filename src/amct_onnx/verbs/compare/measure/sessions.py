@@ -22,6 +22,7 @@ from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.files.read import INPUT_FILES
+from amct_onnx.normalise.device_configurations import remove_device_configurations
 
 REFERENCE_ENTRIES = {**KEEP_QDQ, **PINNED_ENTRIES}
 """Session config entries under which Q/DQ, fake-quant and deploy models are computed as written."""
@@ -73,6 +74,7 @@ def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -
         value = tensors[name]
         if not value.is_graph_output() and not value.is_graph_input():
             model.graph.outputs.append(value)
+    remove_device_configurations(model)  # a session on the CPU has one device
     return ModelBytes(os.fspath(label), model_bytes(model), shown, files)
 
 
