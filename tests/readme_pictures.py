@@ -8,14 +8,19 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
 
 import amct_onnx
+from amct_onnx.common.console import Laid
+from amct_onnx.errors import command_line
 from amct_onnx.verbs.compare.present.html.write_html import render_html
+from amct_onnx.verbs.compare.present.screen import parts
 from support.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +28,14 @@ IMAGES = ROOT / "docs" / "images"
 COLUMNS = 88
 WIDTH, HEIGHT = 1280, 980
 COLOURS = 64
+
+
+def terminal(report: amct_onnx.CompareReport) -> str:
+    """What ``amct_onnx compare`` shows on a terminal, as SVG without the address of a font."""
+    screen = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    with command_line():
+        screen.print(Laid(partial(parts, report, verbose=False, page="report.html", everything=False)))
+    return re.sub(r"\s*@font-face \{.*?\}", "", screen.export_svg(title="amct_onnx compare"), flags=re.DOTALL)
 
 
 def main() -> None:
@@ -40,9 +53,7 @@ def main() -> None:
             labels="testset.npz",
             devices=("310P",),
         )
-        screen = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-        screen.print(report)
-        screen.save_svg(str(IMAGES / "compare.svg"), title="amct_onnx compare")
+        (IMAGES / "compare.svg").write_text(terminal(report), encoding="utf-8")
         page = Path("report.html")
         content = json.loads(json.dumps(report.to_dict()).replace(f"{Path.cwd()}/", ""))
         page.write_text(render_html(content), encoding="utf-8")

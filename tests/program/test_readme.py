@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import amct_onnx
 from amct_onnx.cli.command import parser_of
 from amct_onnx.cli.parser import VERBS
+from readme_pictures import terminal
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.zh-CN.md")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 LINK = re.compile(r"\]\(([^)#]+)(#[^)]*)?\)")
 
 
@@ -64,3 +67,23 @@ def test_python_of_the_readme_runs(tmp_path: Path) -> None:
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
     assert "session" in names and Path("results/record.txt").is_file()
+
+
+def _cells(picture: str) -> list[str]:
+    """The texts of an SVG in their order, without the time that a run took."""
+    texts = [html.unescape(t).replace("\xa0", " ").strip() for t in re.findall(r"<text[^>]*>(.*?)</text>", picture)]
+    return [t for t in texts if t and " in " not in t]
+
+
+def test_picture_shows_what_a_terminal_shows() -> None:
+    amct_onnx.demo_files(".")
+    amct_onnx.convert_qat_model("model_qat.onnx", "results/digits")
+    data = "testset.npz"
+    report = amct_onnx.compare("model_qat.onnx", "results/digits", data, labels=data, devices=("310P",))
+    drawn, shown = (
+        _cells(p) for p in ((ROOT / "docs" / "images" / "compare.svg").read_text(encoding="utf-8"), terminal(report))
+    )
+    assert [NUMBER.sub("0", c) for c in drawn] == [NUMBER.sub("0", c) for c in shown]
+    # kernels of another CPU round the float operators otherwise
+    figures = [[float(n) for c in cells for n in NUMBER.findall(c)] for cells in (drawn, shown)]
+    assert figures[0] == pytest.approx(figures[1], rel=0.1, abs=0.002)

@@ -59,7 +59,11 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
     add_option(parser, "--json_report", help="write the report as a JSON file")
     add_option(parser, "--json", action="store_true", help="print the report as JSON instead of tables")
     add_option(
-        parser, "--max_drop", type=float, metavar="POINTS", help="exit with 1 when a model loses more (top-1: points)"
+        parser,
+        "--max_drop",
+        type=float,
+        metavar="POINTS",
+        help="exit with 1 when a model loses more: percentage points of top-1, or of the evaluator in its own unit",
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="also print the notes, the pinned settings and every sentence"

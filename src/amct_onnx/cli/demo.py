@@ -1,4 +1,4 @@
-"""amct_onnx demo: take a small QAT model through every verb, as a user would type them."""
+"""amct_onnx demo: take a small QAT model from convert to atc, as a user would type it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ VERBS = {
     "simulate": "run a deploy model on the CPU with a device's arithmetic",
     "compare": "compare source, fake-quant and deploy model over data: show where accuracy is lost, and why",
     "doctor": "show which ONNX Runtime settings give wrong numbers for a Q/DQ model on this CPU",
-    "demo": "take a small QAT model of handwritten digits through the other verbs, and write a report",
+    "demo": "take a small QAT model of handwritten digits from convert to atc, and write a report",
 }
 """Verb -> what it does, in the order in which --help lists them. The module of a verb has its name."""
 

@@ -67,7 +67,7 @@ def test_loss_beyond_max_drop_diverges(digits: Case, sign: int) -> None:
     assert digits.compare(evaluator=evaluator, max_drop=abs(lost)).verdict.level == "noise"
     if lost > 0:
         strict = digits.compare(evaluator=evaluator, max_drop=lost / 2)
-        assert strict.verdict.level == "diverges" and "points of size" in strict.verdict.headline
+        assert strict.verdict.level == "diverges" and " of size, limit" in strict.verdict.headline
 
 
 def test_max_drop_of_no_metric_is_refused(digits: Case) -> None:

@@ -282,7 +282,7 @@ def _too_large(found: Found) -> list[str]:
             before, after = found.models[0].metrics[0], model.metrics[0]
             points = (before.value - after.value) * (100 if before.total else 1)
             if points > found.max_drop:
-                unit = f" points of {before.name}, limit {found.max_drop:g}"
+                unit = f"{' points' if before.total else ''} of {before.name}, limit {found.max_drop:g}"
                 lost.append(f"{model.key} loses {points:.3g}")
     return [", ".join(lost) + unit] if unit else lost
 

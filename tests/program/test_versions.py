@@ -1,9 +1,11 @@
-"""The lower bounds of the dependencies are those on which .ci/run runs the tests."""
+"""The lower bounds of the dependencies are those that .ci/run installs; the version is said alike everywhere."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import amct_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -14,3 +16,8 @@ def test_lower_bounds_are_the_versions_that_ci_installs() -> None:
     assert len(bounds) == declared.count('"') // 2  # each has a lower bound and nothing else
     lines = [n for n in (ROOT / ".ci" / "oldest.txt").read_text().splitlines() if not n.startswith("#")]
     assert dict(line.split("==") for line in lines) == bounds
+
+
+def test_citation_names_the_version() -> None:
+    (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert cited == amct_onnx.__version__
