@@ -21,6 +21,9 @@ MAX_FIELDS = 64
 MAX_DEPTH = 100
 """Limit of nested messages, as in the protobuf library."""
 WINDOW = 1 << 18
+"""Bytes of the file that are held for reading tags and lengths."""
+MAX_VARINT = 10
+"""Bytes of the longest number in protobuf."""
 INNER = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor"},
@@ -124,22 +127,22 @@ class _Scan:
         return number, wire, first, end, value
 
     def _read_varint(self, position: int, stop: int) -> tuple[int, int]:
-        if not self._start <= position <= self._stop - 10:
+        whole = position + MAX_VARINT <= self._stop or self._stop == self._source.size
+        if not (self._start <= position <= self._stop and whole):
             self._start = position
             self._stop = min(self._source.size, position + WINDOW)
             self._window = self._source.read(self._start, self._stop - self._start)
-            # zeros behind the end terminate a varint; the caller's bound then refuses it
-            self._stop += 10
-            self._window += bytes(10)
         result = shift = 0
         window, index = self._window, position - self._start
-        for byte in window[index : index + 10]:
+        for byte in window[index : index + MAX_VARINT]:
             index += 1
             result |= (byte & 127) << shift
             if byte < 128:
                 break
             shift += 7
         else:
+            if index - (position - self._start) < MAX_VARINT:
+                raise self._error(position, "the file is truncated")
             raise self._error(position, "its bytes are not those of a model: a number has more than ten")
         end = self._start + index
         if end > stop:
