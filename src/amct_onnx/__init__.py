@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from amct_onnx.verbs.check.report import CheckReport, Finding
     from amct_onnx.verbs.compare.compare import compare
     from amct_onnx.verbs.compare.report import CompareReport
+    from amct_onnx.verbs.convert.convert_model import convert_model as convert_model
     from amct_onnx.verbs.convert.convert_model import convert_qat_model
     from amct_onnx.verbs.convert.report import ConversionReport
     from amct_onnx.verbs.demo.files import demo_files
@@ -121,18 +122,20 @@ _QUANTIZERS = (
 """Functions of the vendor's package that quantize a float model."""
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # a name that is none is an error of the type checker as well
 
-    if name == "convert_model":
-        return import_module("amct_onnx.convert_model")
-    if name in _QUANTIZERS:
-        return _refuse(name)
-    if name not in _HOMES:
-        raise AttributeError(f"module 'amct_onnx' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name == "convert_model":
+            return import_module("amct_onnx.convert_model")
+        if name in _QUANTIZERS:
+            return _refuse(name)
+        if name not in _HOMES:
+            raise AttributeError(f"module 'amct_onnx' has no attribute '{name}'")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def _refuse(name: str) -> Any:
