@@ -62,7 +62,7 @@ class DeploySession:
         providers: any list that allows ``"CPUExecutionProvider"``, which alone is used: others compute float32 with
             fewer bits.
         device: a chip by any name (``Ascend310P3``, ``310P``, ``910B``, ``a2``, ``950``), or a profile: ``reference``,
-            ``ascend950``, ``a2``, ``310p``, ``310``; see docs/simulate.md.
+            ``ascend950``, ``a2``, ``310p``, ``310``; see docs/arithmetic.md.
         collect: any of ``"counts"`` (``counts()`` then adds up all runs) and ``"layers"`` (``run_layers`` then works).
 
     Raises:

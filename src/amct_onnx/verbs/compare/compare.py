@@ -73,7 +73,7 @@ def compare(
         state_file: of an unfinished run; by default beside the ledger, under a name that no other run has. It goes when
             the run is complete.
         dask: address of the scheduler of a cluster that runs the batches.
-        board: folder of a board's dumps, one folder for each feed, see docs/compare.md.
+        board: folder of a board's dumps, one folder for each feed, see docs/board.md.
         max_drop: what the first metric may lose against the source before the models count as diverged: percentage
             points of top-1, else in the unit of the evaluator's first metric, of which more is better. None: as much as
             chance explains.
