@@ -34,8 +34,8 @@ def find_atc() -> str:
     found = shutil.which("atc")
     if found is None:
         raise SettingError(
-            "No atc on the PATH. Source the set_env.sh of your CANN installation, or have the line printed only, and run "
-            "it where ATC is."
+            "No atc on the PATH. Source the set_env.sh of your CANN installation, or have the line printed only, and "
+            "run it where ATC is."
         )
     return found
 
