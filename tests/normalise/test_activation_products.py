@@ -22,9 +22,11 @@ EINSUMS = {
     "attention values": ("bhij,bhjd->bihd", (2, 3, 4, 6), (2, 3, 6, 5)),
     "matrices": ("mk,kn->nm", (4, 6), (6, 5)),
     "implied result": ("ij,jk", (4, 6), (6, 5)),
+    "batch that is repeated": ("bij,bjk->bik", (1, 4, 5), (3, 5, 6)),
     "ellipsis": ("...ik,...jk->...ij", (2, 3, 4, 6), (2, 3, 5, 6)),
 }
 OTHERS = {
+    "summed axis that is repeated": ("bij,bkj->bik", (2, 4, 1), (2, 6, 5)),
     "two sums": ("bhij,bhij->bh", (2, 3, 4, 6), (2, 3, 4, 6)),
     "outer product": ("bi,bj->bij", (2, 4), (2, 5)),
     "a row that is summed": ("bij,bjk->bk", (2, 4, 6), (2, 6, 5)),
@@ -60,6 +62,37 @@ def test_another_einsum_is_a_line_in_the_ledger(
     path = source(f'y = Einsum <equation = "{equation}"> (e, d)', (first, second), tmp_path)
     report, _ = convert_and_compare(path, feeds(first, second), units=0)
     assert [e.reason for e in report.refused] == ["einsum"]
+
+
+@pytest.mark.parametrize(("first", "second", "int8"), [("n", "n", 1), ("n", "m", 0), ("n", "5", 0), ("5", "5", 1)])
+def test_summed_axes_of_einsum_are_known_to_be_equal(first: str, second: str, int8: int, tmp_path: Path) -> None:
+    text = f"""g (float[2, 4, {first}] a, float[2, 6, {second}] b) => (float y) {{
+        p = QuantizeLinear(a, s, z) e = DequantizeLinear(p, s, z)
+        q = QuantizeLinear(b, s, u) d = DequantizeLinear(q, s, u) y = Einsum <equation = "bij,bkj->bik"> (e, d)
+    }}"""
+    path = write_model(tmp_path / "m.onnx", text, {n: CONSTANTS[n] for n in "szu"})
+    report, _ = convert_and_compare(path, feeds((2, 4, 5), (2, 6, 5)), units=0)
+    assert len(report.converted) == int8
+    assert int8 or (first in report.refused[0].detail and second in report.refused[0].detail)
+
+
+VECTORS = {
+    "vector by matrix": ((5,), (5, 6), 1),
+    "matrix by vector": ((4, 5), (5,), 1),
+    "matrices by vector": ((2, 4, 5), (5,), 1),
+    "vector by matrices": ((5,), (2, 3, 5, 6), 1),
+    "vectors": ((5,), (5,), 0),
+    "sum of nothing": ((2, 0), (0, 6), 0),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "int8"), VECTORS.values(), ids=VECTORS)
+def test_product_of_vectors_keeps_the_shape(
+    first: tuple[int, ...], second: tuple[int, ...], int8: int, tmp_path: Path
+) -> None:
+    path = source("y = MatMul(e, d)", (first, second), tmp_path)
+    report, _ = convert_and_compare(path, feeds(first, second), units=0)
+    assert [e.verdict for e in report.layers] == (["converted"] if int8 else ["refused"])
 
 
 @pytest.mark.parametrize("transposed", [(0, 0), (1, 0), (0, 1), (1, 1)])

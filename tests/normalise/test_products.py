@@ -52,6 +52,20 @@ def test_what_is_no_product_is_a_line_in_the_ledger(equation: str, operands: str
     assert [e.reason for e in report.refused] == ["einsum"]
 
 
+@pytest.mark.parametrize(("sizes", "rows"), [((3, 1), (8, 4)), ((3, 8), (1, 4))])
+def test_summed_axis_that_is_repeated_stays_an_einsum(
+    sizes: tuple[int, int], rows: tuple[int, int], tmp_path: Path
+) -> None:
+    text = f"""g (float[2, {sizes[0]}, {sizes[1]}] x) => (float y) {{
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        rd = DequantizeLinear(r, sw) y = Einsum <equation = "bsd,dk->bsk"> (d, rd)
+    }}"""
+    constants = {n: CONSTANTS[n] for n in ("s", "z", "sw")} | {"r": np.ones(rows, np.int8)}
+    feeds = {"x": FEEDS["x"][:, :, : sizes[1]]}
+    report, _ = convert_and_compare(write_model(tmp_path / "m.onnx", text, constants), feeds, units=0)
+    assert [e.reason for e in report.refused] == ["einsum"]
+
+
 @pytest.mark.parametrize("rows", [FEEDS["x"][0], FEEDS["x"]], ids=["matrix", "batch"])
 @pytest.mark.parametrize("opset", [11, 13])
 def test_weight_with_more_axes_than_the_activation(opset: int, rows: Array, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def convert_and_compare(
     expected = run(str(source), dict(feeds), qdq_source=True)
     assert list(fake) == list(expected)
     for name, value in fake.items():
-        assert value.dtype == expected[name].dtype
+        assert (value.dtype, value.shape) == (expected[name].dtype, expected[name].shape)
         # 2^-20 of the largest value: float32 rounds the same sums in another order
         slack = units + float(np.abs(expected[name]).max()) * 2.0**-20
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=slack, err_msg=name)

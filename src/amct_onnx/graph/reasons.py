@@ -88,9 +88,10 @@ GROUPS: dict[str, dict[Reason, Explanation]] = {
             "Make both quantizers symmetric: int8 with zero point 0, or uint8 with 128.",
         ),
         "activation-by-activation": Explanation(
-            "The layer multiplies two activations, and is a Gemm whose alpha or beta is not 1, or the option asks to "
-            "leave it float.",
-            "Write the Gemm as a MatMul with an Add behind it; convert with `--act_matmul on`, the default.",
+            "The layer multiplies two activations, and is a Gemm whose alpha or beta is not 1, the product of two "
+            "vectors or a sum of no terms, or the option asks to leave it float.",
+            "Write the Gemm as a MatMul with an Add behind it; give a vector a second axis; convert with "
+            "`--act_matmul on`, the default.",
         ),
         "dynamic-quantization": Explanation(
             "The input's scale is computed from each input while the model runs (DynamicQuantizeLinear and the like); "
@@ -205,9 +206,9 @@ GROUPS: dict[str, dict[Reason, Explanation]] = {
         ),
         "einsum": Explanation(
             "It is an Einsum that is neither the product of an activation and a constant matrix, nor a MatMul of two "
-            "activations with symmetric quantizers.",
-            "Write it as MatMul with Transpose or Reshape around it, or leave it out of those that the exporter "
-            "quantizes.",
+            "activations with symmetric quantizers; or the axes that it sums are not known to be equally long in both.",
+            "Export it with fixed sizes, write it as MatMul with Transpose or Reshape around it, or leave it out of "
+            "those that the exporter quantizes.",
         ),
         "foreign-operator": Explanation(
             "It is an operator outside of ONNX that reads quantized numbers and stays as it is: unknown, or in a form "

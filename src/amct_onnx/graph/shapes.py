@@ -24,6 +24,9 @@ MAX_VECTOR = 1 << 16
 """Elements of a 1-D tensor. Data propagation makes an object of 140 bytes for each, whether or not it is a shape."""
 
 
+UNKNOWN = "unknown"
+
+
 def infer_shapes(model: ir.Model, *, strict: bool) -> None:
     """Complete types and shapes in place; what cannot be inferred stays as it is.
 
@@ -125,6 +128,41 @@ def _is_held(value: ir.Value, kind: onnx.TypeProto) -> bool:
         return False
     sizes = tuple(getattr(d, field) if (field := d.WhichOneof("value")) else None for d in tensor.shape.dim)
     return value.type.dtype == tensor.elem_type and not kind.denotation and value.shape.dims == sizes
+
+
+def sizes_that_differ(first: ir.Value | None, x: str, second: ir.Value | None, w: str, labels: str) -> str:
+    """Which of an Einsum's labels may have two sizes, one of them a 1 that is repeated; empty when none may.
+
+    A free axis is known to be as long as another of the same name.
+
+    Args:
+        first: operand with one axis for each letter of ``x``.
+        x: its labels.
+        second: operand with one axis for each letter of ``w``.
+        w: its labels.
+        labels: labels that both operands have.
+    """
+    shapes = [known_shape(v) for v in (first, second)]
+
+    def size(index: int, axis: int) -> str:
+        shape = shapes[index]
+        found = None if shape is None or len(shape) <= axis else shape[axis]
+        return str(found) if isinstance(found, int) else (found and found.value) or UNKNOWN
+
+    pairs = ((label, size(0, x.index(label)), size(1, w.index(label))) for label in labels)
+    return ", ".join(f"'{label}' ({a} and {b})" for label, a, b in pairs if UNKNOWN in (a, b) or a != b)
+
+
+def known_shape(value: ir.Value | None) -> ir.Shape | None:
+    """The shape that is known of a tensor, or of the one in front of what keeps its shape."""
+    while value is not None:
+        if value.const_value is not None:
+            return ir.Shape(value.const_value.shape.numpy())
+        if value.shape is not None:
+            return value.shape if isinstance(value.shape, ir.Shape) else ir.Shape(value.shape)
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in KEEP_SHAPE and node.inputs else None
+    return None
 
 
 def stored_shape(value: ir.Value | None) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
+from amct_onnx.normalise.repeated_sums import has_repeated_sum
 
 EQUATION = re.compile(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]+)")
 CENTRES = {ir.DataType.UINT8: 128}
@@ -72,7 +73,9 @@ def _terms(node: ir.Node) -> tuple[str, str, str] | None:
     rows, columns = set(x) - set(w), set(w) - set(x)
     if any(len(set(t)) != len(t) for t in (x, w, y)) or any(len(axes) != 1 for axes in (summed, rows, columns)):
         return None
-    return (x, w, y) if set(y) == {*batch, *rows, *columns} else None
+    if set(y) != {*batch, *rows, *columns} or has_repeated_sum(node, x, w, "".join(summed)):
+        return None
+    return x, w, y
 
 
 def _with_letters(equation: str, node: ir.Node) -> str:

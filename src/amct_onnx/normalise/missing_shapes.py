@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
@@ -58,8 +57,8 @@ def _lacks_rank(node: ir.Node) -> bool:
         batch = len(stored_shape(node.inputs[1]) or ()) > 2  # whose axes of 1 go where the activation has as many
         open_result = node.outputs[0].shape is None and any(n.op_type in AFFINE for n in readers)
         return open_result or (batch and (node.inputs[0] is None or node.inputs[0].shape is None))
-    if node.op_type == "Einsum":  # an ellipsis stands for as many axes as the activation has left
-        return "..." in attribute(node, "equation", "") and any(v is None or v.shape is None for v in node.inputs)
+    if node.op_type == "Einsum":  # a sum over two axes is a product where these are equally long
+        return len(node.inputs) == 2 and any(v is None or v.shape is None for v in node.inputs)
     if node.op_type == "QuantizeLinear":
         value, scale = node.inputs[0], node.inputs[1]
         per_tensor = scale is not None and scale.shape is not None and all(d == 1 for d in scale.shape)

@@ -19,6 +19,7 @@ from amct_onnx.graph.edit import GraphEditor, nodes_of
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import stored_shape
 from amct_onnx.normalise.fused_parts import Parts
+from amct_onnx.normalise.repeated_sums import has_repeated_sum
 
 TERM = re.compile(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]+)")
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -57,7 +58,11 @@ def _parts(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str, str, 
     # an axis of both that the result keeps is a batch; an axis of one that the result lacks is a sum of its own
     if not unique or not summed or summed & set(y) or set(y) != kept | new or not new:
         return None
-    return None if stored_shape(node.inputs[1 - index]) is None else (index, x, w, y)
+    if stored_shape(node.inputs[1 - index]) is None or has_repeated_sum(
+        node, match[1], match[2], "".join(sorted(summed))
+    ):
+        return None
+    return index, x, w, y
 
 
 def _spelled_out(node: ir.Node, index: int) -> str:

@@ -14,6 +14,7 @@ from amct_onnx.graph.edit import tensor_known_as
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import PRODUCTS
 from amct_onnx.graph.refused import Refusal
+from amct_onnx.graph.shapes import known_shape
 from amct_onnx.plan.activations import dequantization_scale, find_quantizer
 from amct_onnx.plan.factors import Activation, Site
 from amct_onnx.plan.grids import Grids
@@ -62,6 +63,8 @@ def plan_activation_product(node: ir.Node, grids: Grids, settings: PlanSettings,
             "both of its inputs are activations, and act_matmul is 'off'",
             "Convert with act_matmul 'on'.",
         )
+    terms = _terms([v for v, _ in found])
+    _check_shapes(node, terms)
     scale_b = np.asarray([found[1][1].scale_d], np.float32)
     result = node.outputs[0]
     return Site(
@@ -80,15 +83,35 @@ def plan_activation_product(node: ir.Node, grids: Grids, settings: PlanSettings,
         detail="both of its inputs are activations",
         output=result.name or "",
         output_scale=next_scale(result, constants),
-        terms=_terms([v for v, _ in found]),
+        terms=terms,
     )
+
+
+def _check_shapes(node: ir.Node, terms: int | None) -> None:
+    """Refuse a product of two vectors, and one that sums nothing.
+
+    Args:
+        node: a MatMul.
+        terms: products for one element.
+    """
+    shapes = [known_shape(v) for v in node.inputs[:2]]
+    if all(s is not None and len(s) == 1 for s in shapes):
+        raise Refusal(
+            "activation-by-activation",
+            "both of its inputs are vectors: its result has no axes, and behind the scale of AscendDequant it would "
+            "have one",
+            "Give one of its inputs a second axis.",
+        )
+    if terms == 0:
+        raise Refusal("activation-by-activation", "it sums over an axis of size 0", "Remove it: its result is 0.")
 
 
 def _terms(operands: list[ir.Value]) -> int | None:
     """How many products a MatMul adds for one element; None when no shape says so."""
     for value, axis in zip(operands, (-1, -2), strict=True):
-        if value.shape is not None and len(value.shape):
-            length = value.shape[axis if len(value.shape) > 1 else 0]
+        shape = known_shape(value)
+        if shape is not None and len(shape):
+            length = shape[axis if len(shape) > 1 else 0]
             if isinstance(length, int):
                 return length
     return None

@@ -123,8 +123,9 @@ def _why_refused(node: ir.Node) -> tuple[Reason, str] | None:
         return "recurrent-layer", f"{node.op_type} has no int8 form on Ascend"
     if node.op_type == "Einsum" and node.op_type not in LAYER_KINDS:
         equation = node.attributes["equation"].as_string() if "equation" in node.attributes else ""
-        return "einsum", (
-            f"its equation '{equation}' is neither the product of an activation and a constant matrix, nor a MatMul of "
-            "two activations with symmetric quantizers"
+        neither = (
+            "is neither the product of an activation and a constant matrix, nor a MatMul of two activations with "
+            "symmetric quantizers"
         )
+        return "einsum", f"its equation '{equation}' {noted_form(node) or neither}"
     return None
