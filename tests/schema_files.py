@@ -42,7 +42,7 @@ def schema_of(report: type[JsonReport]) -> dict[str, Any]:
     (root,), parts = msgspec.json.schema_components(
         [report], ref_template=REF, schema_hook=lambda cls: {"type": "array"}
     )
-    known = {cls.__name__: cls for cls in _dataclasses(report)}
+    known = {cls.__name__: cls for cls in dataclasses_of(report)}
     for name in list(parts):
         parts.update(_complete(parts[name], known[name]))
     if report is Simulation:
@@ -50,7 +50,7 @@ def schema_of(report: type[JsonReport]) -> dict[str, Any]:
     return {"$schema": DIALECT, "title": report.__name__, **root, "$defs": dict(sorted(parts.items()))}
 
 
-def _dataclasses(report: type) -> list[type]:
+def dataclasses_of(report: type) -> list[type]:
     """The report and every dataclass that its fields name."""
     found: list[type] = []
     waiting: list[Any] = [report]

@@ -46,7 +46,13 @@ class BiasEntry:
 
 @dataclass(frozen=True, repr=False)
 class BiasReport(ShownReport):
-    """The result of ``quantize_bias``."""
+    """The result of ``quantize_bias``.
+
+    Attributes:
+        model_file: path of the source.
+        output_file: path of the model that was written.
+        layers: one entry for each candidate layer, in graph order.
+    """
 
     SCHEMA_VERSION = 1
     SCREEN = "amct_onnx.verbs.bias.screen"

@@ -53,8 +53,20 @@ class Origin:
 class ConversionReport(ShownReport):
     """The result of one conversion; ``to_dict`` is the ledger file's content.
 
-    ``check`` is what ``amct_onnx check`` finds in the deploy model, for every chip. ``cost`` is what the model costs on
-    a device. ``origin`` is None for a report that no conversion made.
+    Attributes:
+        model_file: path of the source.
+        deploy_model: path of the model for ATC.
+        fake_quant_model: path of the model for ONNX Runtime.
+        ledger_file: path of the ledger.
+        record_file: path of the record of factors; None when none was asked for.
+        layers: one entry for each candidate layer, in graph order.
+        residuals: quantizers that belong to no int8 layer.
+        float_operators: other operators that read quantized numbers as floats.
+        warnings: one sentence each.
+        check: what ``amct_onnx check`` finds in the deploy model, for every chip.
+        graph: the deploy model's nodes, as the vendor's accuracy comparison reads them.
+        origin: what the outputs were made from; None for a report that no conversion made.
+        cost: what the deploy model costs on a device.
     """
 
     SCHEMA_VERSION = 1
