@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -70,6 +71,72 @@ def test_layers_of_unknown_size_are_said(tmp_path: Path) -> None:
     assert report.cost is not None
     lines = report.cost.sentences()
     assert "Int8 work: 100.0%" in lines[0] and "Quantizers: " in lines[1]
+
+
+HEAD = "q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s) h = MatMul(d, v)"
+WORK = {
+    "batch of the model": ("float[8, 5, 2] x", "y = Neg(h)", 160, 160, 0, ()),
+    "free batch": ("float[n, 5, 2] x", "y = Neg(h)", 20, 20, 0, ("n",)),
+    "Einsum": ("float[8, 5, 2] x", 'y = Einsum <equation = "bij,bkj->bik"> (h, h)', 560, 160, 0, ()),
+    "Einsum with an ellipsis": (
+        "float[8, 5, 2] x",
+        'e = Einsum <equation = "...j,kj"> (h, W2) y = Neg(e)',
+        400,
+        160,
+        0,
+        (),
+    ),
+    "LSTM": ("float[8, 5, 2] x", "y = LSTM <hidden_size = 3> (h, W, R)", 160 + 40 * 12 * 5, 160, 0, ()),
+    "operator outside of ONNX": ("float[8, 5, 2] x", "y = some.Product(h)", 160, 160, 1, ()),
+}
+
+
+@pytest.mark.parametrize(("value", "node", "macs", "int8", "unknown", "free"), WORK.values(), ids=WORK)
+def test_work_of_a_run(
+    value: str, node: str, macs: int, int8: int, unknown: int, free: tuple[str, ...], tmp_path: Path
+) -> None:
+    """By hand: 8 x 5 rows of 2 x 2 products; Einsum 8 x 5 x 5 x 2 and 40 x 3 x 2; LSTM 4 x 3 rows of 2 + 3 a step."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17, "some" : 1]> g ({value}) => (float y) {{ {HEAD} {node} }}"""
+    model = onnx.parser.parse_model(text)
+    for name, shape, kind in (("w", (2, 2), np.int8), ("W", (1, 12, 2), np.float32), ("R", (1, 12, 3), np.float32)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, kind), name))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((3, 2), np.float32), "W2"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.1), "s"))
+    onnx.save(model, tmp_path / "m.onnx")
+    found = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
+    assert found is not None
+    assert (found.macs, found.int8_macs, found.unknown, found.free_axes) == (macs, int8, unknown, free)
+    lines = found.sentences()
+    assert lines[0].startswith("Int8 work: 100.0% of") == (macs == int8)
+    assert ("1 operator whose work is not" in lines[0]) == bool(unknown)
+    assert ("Each free axis counts as 1: n." in lines) == bool(free)
+
+
+@pytest.mark.parametrize("asymmetric", ["refuse", "sum"])
+@pytest.mark.parametrize("bias", [1.0, 1e9])
+def test_layer_counts_once_and_its_result_has_a_size(asymmetric: str, bias: float, tmp_path: Path) -> None:
+    """The sums of an asymmetric weight, and a bias that is added in float, are parts of their layers."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4, 4, 4] x) => (float y) {
+        q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s, z) h = Conv(d, v, b)
+        p = QuantizeLinear(h, s) e = DequantizeLinear(p, s) y = Neg(e)
+    }"""
+    model = onnx.parser.parse_model(text)
+    weight = np.arange(16, dtype=np.uint8).reshape(4, 4, 1, 1) * 16
+    arrays = {"w": weight, "z": np.uint8(100), "s": np.float32(0.1), "b": np.float32([bias, 0, 0, 0])}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items())
+    onnx.save(model, tmp_path / "m.onnx")
+    report = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m", asymmetric_weights=asymmetric)
+    found = report.cost
+    assert found is not None and (found.macs, found.int8_layers) == (256, len(report.converted))
+    assert found.quant == found.source == Passes(2, 128)
+
+
+def test_all_is_said_of_all_alone() -> None:
+    none = Passes(0, 0)
+    found = Cost(9999, 9999, 9998, 1, 0, 1, 1, none, none, none, ())
+    line = found.sentences()[0]
+    assert "over 99.9% of 9,999 multiply-accumulates a run, under 0.1% of those" in line
+    assert "1 float operator stands" in line
 
 
 @pytest.mark.parametrize("size", [1, 7])

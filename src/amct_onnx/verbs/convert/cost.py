@@ -1,27 +1,29 @@
 """What a deploy model costs on a device: multiply-accumulates in int8, and the quantizers that pass over memory.
 
-Sizes are those of one sample: a free dimension counts as 1. Tensors of unknown rank are counted apart.
+Sizes are those of one run: of as many samples as the model declares, and with 1 for each free axis, which is told.
+The body of a Loop counts once, both branches of an If. Tensors of unknown rank are counted apart.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from amct_onnx.graph.attributes import attribute
-from amct_onnx.graph.copied_model import copy_model
+from amct_onnx.common.counted import counted
 from amct_onnx.graph.edit import nodes_of
-from amct_onnx.graph.layers import LAYER_KINDS, Layout
-from amct_onnx.graph.shapes import infer_shapes
+from amct_onnx.plan.factors import Plan
+from amct_onnx.verbs.convert.tensor_sizes import UNNAMED, TensorSizes
+from amct_onnx.verbs.convert.work import macs_of, multiplies
 
 QUANT, DEQUANT, ANTI_QUANT = "AscendQuant", "AscendDequant", "AscendAntiQuant"
 MAX_CHANGES = 3
 """Changes in the exporter that are named."""
 GRAPH_INPUT = "graph input"
+MAX_AXES = 4
+"""Free axes that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Passes:
 
     Attributes:
         nodes: how many there are.
-        elements: that pass them in one sample; tensors of unknown size count none.
+        elements: that pass them in one run; tensors of unknown size count none.
     """
 
     nodes: int
@@ -45,7 +47,7 @@ class Change:
         producer: operator whose output is quantized.
         readers: operators that read it in float.
         pairs: pairs of AscendQuant and AscendAntiQuant that would go.
-        elements: that pass these pairs in one sample.
+        elements: that pass these pairs in one run.
         advice: one sentence.
     """
 
@@ -61,17 +63,18 @@ class Cost:
     """The cost of a deploy model, beside its source's.
 
     Attributes:
-        macs: multiply-accumulates of all Conv, ConvTranspose, Gemm and MatMul in one sample.
+        macs: multiply-accumulates of all Conv, ConvTranspose, Gemm, MatMul, Einsum, LSTM, GRU and RNN in one run.
         constant_macs: of those with a constant weight.
         int8_macs: of all that are int8.
         int8_constant_macs: of those with a constant weight that are int8.
-        unknown: layers whose size is unknown, which count nowhere.
+        unknown: operators that may multiply and whose work is unknown, which count nowhere.
         int8_layers: layers that are int8.
         float_operators: float operators that stand between two int8 layers.
         source: activation quantizers of the source, before.
         quant: AscendQuant left, after.
         anti_quant: AscendAntiQuant left.
         changes: what would gain most, the most elements first.
+        free_axes: names of the axes without a size, each of which counts as 1.
     """
 
     macs: int
@@ -85,39 +88,62 @@ class Cost:
     quant: Passes
     anti_quant: Passes
     changes: tuple[Change, ...]
+    free_axes: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
         """What a user reads of it."""
-        lines = []
-        if self.macs:
-            share, constant = self.int8_macs / self.macs, self.int8_constant_macs / max(1, self.constant_macs)
-            unknown = f"; {self.unknown} layers of unknown size not counted" if self.unknown else ""
-            lines.append(
-                f"Int8 work: {share:.1%} of {self.macs:,} multiply-accumulates a sample, {constant:.1%} of those with "
-                f"constant weights{unknown}. {self.float_operators} float operators stand between int8 layers."
-            )
+        lines = [self._work()] if self.macs or self.unknown else []
         lines.append(
-            f"Quantizers: {self.source.nodes} for {self.source.elements:,} elements a sample in the source; "
+            f"Quantizers: {self.source.nodes} for {self.source.elements:,} elements a run in the source; "
             f"{self.quant.nodes} AscendQuant for {self.quant.elements:,} and {self.anti_quant.nodes} AscendAntiQuant "
             f"for {self.anti_quant.elements:,} in the deploy model."
         )
+        if self.free_axes:
+            rest = len(self.free_axes) - MAX_AXES
+            more = f" and {rest} more" if rest > 0 else ""
+            lines.append(f"Each free axis counts as 1: {', '.join(self.free_axes[:MAX_AXES])}{more}.")
         return lines
 
+    def _work(self) -> str:
+        operators = counted(self.unknown, "operator")
+        if not self.macs:
+            return f"Int8 work: unknown, as that of {operators} is."
+        line = f"Int8 work: {_share(self.int8_macs, self.macs)} of {self.macs:,} multiply-accumulates a run"
+        if self.unknown:
+            line += f" that are known, beside {operators} whose work is not"
+        if self.constant_macs:
+            line += f", {_share(self.int8_constant_macs, self.constant_macs)} of those with constant weights"
+        between = counted(self.float_operators, "float operator")
+        return f"{line}. {between} {'stands' if self.float_operators == 1 else 'stand'} between int8 layers."
 
-def cost_of(source: ir.Model, deploy: ir.Model) -> Cost:
+
+def _share(part: int, whole: int) -> str:
+    """In percent; 100 % and 0 % are said of all and of nothing alone."""
+    text = f"{part / whole:.1%}"
+    if part < whole and text == "100.0%":
+        return "over 99.9%"
+    return "under 0.1%" if part and text == "0.0%" else text
+
+
+def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan) -> Cost:
     """The cost of a deploy model.
 
     Args:
         source: the normalised source.
         deploy: the model that was emitted for it, with its shapes.
+        plan: of the conversion.
     """
     nodes = list(nodes_of(deploy))
-    layers = [n for n in nodes if n.op_type in LAYER_KINDS and n.domain == ""]
-    sizes = _Sizes(source)
+    ours = {s.node for s in plan.sites}
+    # what an asymmetric weight was shifted by is a part of its layer
+    parts = {f"{s.node}.sum" for s in plan.sites if s.input_sum is not None}
+    layers = [n for n in nodes if multiplies(n) and n.name not in parts]
+    sizes = TensorSizes(source, {f"{part}.add" for part in parts})
     constants = _Constants()
-    macs = {n: sizes.macs(n) for n in layers}
-    constant = {n for n in layers if n.inputs[1] in constants}
-    int8 = {n for n in layers if _producer_type(n.inputs[0]) == QUANT}
+    macs = {n: macs_of(n, sizes) for n in layers}
+    constant = {n for n in layers if any(v in constants for v in n.inputs[:2])}
+    int8 = {n for n in layers if n.name in ours}
+    before = [n for n in nodes_of(source) if n.op_type == "QuantizeLinear" and n.inputs[0] not in constants]
     return Cost(
         macs=_total(macs.values()),
         constant_macs=_total(macs[n] for n in constant),
@@ -126,72 +152,16 @@ def cost_of(source: ir.Model, deploy: ir.Model) -> Cost:
         unknown=sum(m is None for m in macs.values()),
         int8_layers=len(int8),
         float_operators=_between(nodes, int8),
-        source=sizes.passes(
-            n for n in nodes_of(source) if n.op_type == "QuantizeLinear" and n.inputs[0] not in constants
-        ),
-        quant=sizes.passes(n for n in nodes if n.op_type == QUANT),
-        anti_quant=sizes.passes(n for n in nodes if n.op_type == ANTI_QUANT),
+        source=_passes(before, sizes),
+        quant=_passes([n for n in nodes if n.op_type == QUANT], sizes),
+        anti_quant=_passes([n for n in nodes if n.op_type == ANTI_QUANT], sizes),
         changes=_changes((n for n in nodes if n.op_type == ANTI_QUANT), sizes),
+        free_axes=tuple(sorted(sizes.free_axes, key=UNNAMED.__eq__)),
     )
 
 
-MAX_ELEMENTS = 1 << 31
-"""Of one sample's tensor; a file may declare any size, and a JSON number has 64 bits."""
-
-
-class _Sizes:
-    """Elements of the tensors of one sample; what the graph does not tell is inferred once, on a copy of the source."""
-
-    def __init__(self, source: ir.Model) -> None:
-        self._source = source
-        self._inferred: dict[str, ir.Shape] | None = None
-
-    def elements(self, value: ir.Value | None) -> int | None:
-        """None when no size is known, or one is declared that no tensor has."""
-        shape = self._shape(value)
-        if shape is None:
-            return None
-        # old exporters write -1 for a free size
-        count = math.prod(d if isinstance(d, int) and d >= 0 else 1 for d in shape)
-        return count if count <= MAX_ELEMENTS else None
-
-    def _shape(self, value: ir.Value | None) -> ir.Shape | None:
-        while value is not None and value.shape is None:
-            inferred = self._of_source().get(value.name or "")
-            if inferred is not None:
-                return inferred
-            node = value.producer()
-            keeps = node is not None and node.op_type in (QUANT, DEQUANT, ANTI_QUANT)
-            value = node.inputs[0] if node is not None and keeps else None
-        return None if value is None else value.shape
-
-    def _of_source(self) -> dict[str, ir.Shape]:
-        if self._inferred is None:
-            copy = copy_model(self._source)
-            infer_shapes(copy, strict=False)
-            values = (v for n in nodes_of(copy) for v in n.outputs)
-            self._inferred = {v.name: v.shape for v in values if v.name and v.shape is not None}
-        return self._inferred
-
-    def macs(self, node: ir.Node) -> int | None:
-        """Products that a layer adds in one sample; those of a ConvTranspose are spread from its input."""
-        weight = self._shape(node.inputs[1]) if len(node.inputs) > 1 else None
-        if weight is None:
-            return None
-        layout = Layout(LAYER_KINDS[node.op_type], attribute(node, "group", 1), bool(attribute(node, "transB", 0)))
-        shape = tuple(d if isinstance(d, int) else 1 for d in weight)
-        if len(shape) < (2 if layout.kind.convolution else 1):  # no such layer runs
-            return None
-        if layout.kind.groups_on_inputs:
-            spread, terms = self.elements(node.inputs[0]), math.prod(shape[1:])
-        else:
-            spread, terms = self.elements(node.outputs[0]), layout.terms(shape)
-        return None if spread is None else spread * terms
-
-    def passes(self, quantizers: Iterable[ir.Node]) -> Passes:
-        """How many there are, and what passes them."""
-        found = list(quantizers)
-        return Passes(len(found), _total(self.elements(n.inputs[0]) for n in found))
+def _passes(quantizers: list[ir.Node], sizes: TensorSizes) -> Passes:
+    return Passes(len(quantizers), _total(sizes.elements(n.inputs[0]) for n in quantizers))
 
 
 def _total(sizes: Iterable[int | None]) -> int:
@@ -256,7 +226,7 @@ def _reached(starts: set[ir.Node], neighbours: Callable[[ir.Node], list[ir.Node]
     return seen
 
 
-def _changes(pairs: Iterable[ir.Node], sizes: _Sizes) -> tuple[Change, ...]:
+def _changes(pairs: Iterable[ir.Node], sizes: TensorSizes) -> tuple[Change, ...]:
     """The pairs grouped by what makes and what reads their numbers."""
     counts: Counter[tuple[str, str]] = Counter()
     elements: Counter[tuple[str, str]] = Counter()

@@ -120,6 +120,7 @@ class CostContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quant: PassesContent
     anti_quant: PassesContent
     changes: tuple[ChangeContent, ...]
+    free_axes: Names = ()
 
 
 class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

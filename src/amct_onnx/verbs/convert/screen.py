@@ -35,7 +35,7 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
     if kinds:
         yield "Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items())
     if report.cost is not None:
-        yield from report.cost.sentences()
+        yield from map(Text, report.cost.sentences())
         for change in report.cost.changes:
             yield Text(f"  {counted(change.pairs, 'pair')} for {change.elements:,} elements {change.advice}")
     if report.bias_matters:

@@ -1,0 +1,84 @@
+"""Elements of the tensors of a deploy model in one run, where a free axis counts as 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+from amct_onnx.graph.copied_model import copy_model
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.shapes import infer_shapes
+
+MAX_ELEMENTS = 1 << 31
+"""Of one tensor; a file may declare any size, and a JSON number has 64 bits."""
+KEEP_COUNT = ("AscendQuant", "AscendDequant", "AscendAntiQuant", "Squeeze", "Unsqueeze")
+WITH_CONSTANT = ("Add", "Mul")
+"""Operators behind an AscendDequant, whose constant has an element for each channel, or one."""
+UNNAMED = "an unnamed axis"
+MADE_UP = "unk__"
+"""How onnx's inference begins the names that it makes up."""
+
+
+class TensorSizes:
+    """Looks sizes up; what the graph does not tell is inferred once, on a copy of the source.
+
+    Args:
+        source: the normalised source.
+        sums: names of nodes whose result has as many elements as their first input.
+
+    Attributes:
+        free_axes: names of the free axes that were counted as 1, in the order in which they were met.
+    """
+
+    def __init__(self, source: ir.Model, sums: Collection[str]) -> None:
+        self._source, self._sums = source, sums
+        self._inferred: dict[str, ir.Shape] | None = None
+        self.free_axes: dict[str, None] = {}
+
+    def elements(self, value: ir.Value | None) -> int | None:
+        """None when no size is known, or one is declared that no tensor has."""
+        sizes = self.sizes(value)
+        count = None if sizes is None else math.prod(sizes)
+        return count if count is not None and count <= MAX_ELEMENTS else None
+
+    def sizes(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """Axes of a tensor, or of one with as many elements; None when they are unknown."""
+        shape = self._shape(value)
+        return None if shape is None else tuple(self._size(d) for d in shape)
+
+    def _size(self, axis: int | ir.SymbolicDim) -> int:
+        if isinstance(axis, int):
+            if axis >= 0:
+                return axis
+            name = None  # old exporters write -1 for a free size
+        else:
+            name = axis.value
+        self.free_axes[UNNAMED if not name or name.startswith(MADE_UP) else name] = None
+        return 1
+
+    def _shape(self, value: ir.Value | None) -> ir.Shape | None:
+        while value is not None and value.shape is None:
+            inferred = self._of_source().get(value.name or "")
+            if inferred is not None:
+                return inferred
+            node = value.producer()
+            keeps = node is not None and (_keeps_count(node) or node.name in self._sums)
+            value = node.inputs[0] if node is not None and keeps else None
+        return None if value is None else value.shape
+
+    def _of_source(self) -> dict[str, ir.Shape]:
+        if self._inferred is None:
+            copy = copy_model(self._source)
+            infer_shapes(copy, strict=False)
+            values = (v for n in nodes_of(copy) for v in n.outputs)
+            self._inferred = {v.name: v.shape for v in values if v.name and v.shape is not None}
+        return self._inferred
+
+
+def _keeps_count(node: ir.Node) -> bool:
+    if node.op_type in WITH_CONSTANT:
+        other = node.inputs[1]
+        return other is not None and other.is_initializer()
+    return node.op_type in KEEP_COUNT
