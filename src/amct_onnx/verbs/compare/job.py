@@ -17,6 +17,7 @@ from amct_onnx.errors import ModelFileError, UnsupportedModelError
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float16_rounding import round_float16_nodes
+from amct_onnx.graph.no_tensors import is_sequence
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
@@ -93,6 +94,7 @@ class Job:
         float_model: the float model before quantization, which is measured and judges nothing; None without one.
         other_sizes: ``fake-quant`` or ``deploy``, and which of its outputs has another size: it is not measured.
         left_out: ``fake-quant`` or ``deploy``, and why that model cannot be run: it is not measured.
+        sequences: names of the graph outputs that are sequences of tensors, which are not tracked.
     """
 
     source: ModelBytes
@@ -108,6 +110,7 @@ class Job:
     evaluator: EvaluatorCode = EvaluatorCode()
     float_model: FloatModel | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    sequences: tuple[str, ...] = ()
     other_sizes: tuple[tuple[str, str], ...] = ()
     key: str = field(default="", compare=False)
 
@@ -183,6 +186,7 @@ def make_job(
     tracked = [
         Tracked(Key(OUTPUT, index), outputs[index], {k: n[index] for k, n in names.items()}, lsb, shift)
         for index, (lsb, shift) in enumerate(units)
+        if not is_sequence(canonical.graph.outputs[index])
     ]
     if not outputs_only and not held:
         tracked += _tracked_layers(layers, source.shown, devices, _passages(canonical, layers))
@@ -203,6 +207,7 @@ def make_job(
         quantizers=() if outputs_only or held else _quantizers(layers, source.shown),
         layer_names=tuple(p.entry.name for p in layers),
         outputs=tuple(outputs),
+        sequences=tuple(n for n, v in zip(outputs, canonical.graph.outputs, strict=False) if is_sequence(v)),
         threads=threads,
         evaluator=evaluator,
         float_model=floating,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from amct_onnx.errors import AmctError
 from amct_onnx.files.model_in_memory import as_file
 from amct_onnx.files.read import INPUT_FILES, read_model
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -35,4 +36,10 @@ def quantized_source(model: str | os.PathLike[str], ledger: Ledger) -> Iterator[
     files = found.meta[INPUT_FILES]
     insert_recorded_quantizers(found, parse_record(ledger.origin.record, place), place)
     with as_file(found) as (path, _):
-        yield path, frozenset(files)
+        try:
+            yield path, frozenset(files)
+        except AmctError as error:
+            if os.fspath(path) not in str(error):
+                raise
+            named = f"{os.fspath(model)} (with the quantizers of the record that {ledger.path} holds)"
+            raise type(error)(str(error).replace(os.fspath(path), named)) from error

@@ -14,7 +14,6 @@ from amct_onnx.errors import AmctError
 from amct_onnx.files.read import read_model
 from amct_onnx.verbs.compare.explain.finer import without
 from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT, SOURCE, Job
-from amct_onnx.verbs.compare.key import OUTPUT
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, show
 from amct_onnx.verbs.compare.pairing import Paired
@@ -39,7 +38,7 @@ def run_what_can(
         DataError: The source cannot run the batch.
         AmctError: No form of the job can be run, though each model can by itself.
     """
-    outputs = [t.source for t in source.job.tracked if t.key.kind == OUTPUT]
+    outputs = list(source.job.outputs)
     wanted = [source.outputs([name], first)[name] for name in outputs]
     left_out, sizes = {}, {}
     for model in (FAKE_QUANT, DEPLOY):
@@ -51,7 +50,7 @@ def run_what_can(
             left_out[model] = why
             continue
         pairs = zip(outputs, made_outputs, wanted, strict=True)
-        other = [(n, np.size(a), b.size) for n, a, b in pairs if np.size(a) != b.size]
+        other = [(n, _size(a), _size(b)) for n, a, b in pairs if _size(a) != _size(b)]
         if other:
             name, has, meant = other[0]
             sizes[model] = f"Output '{name}' has {has} elements in the {model} model, {meant} in the source."
@@ -73,6 +72,11 @@ def run_what_can(
         else:
             return job, layers, runner
     raise AssertionError("the last form is returned or raises")
+
+
+def _size(found: Any) -> int:
+    """Elements of an output; of a sequence, its tensors."""
+    return len(found) if isinstance(found, list) else int(np.size(found))
 
 
 def _outputs(model: str, ledger: Ledger, job: Job, first: Batch) -> tuple[list[Any], str]:

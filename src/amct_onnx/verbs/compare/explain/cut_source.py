@@ -47,7 +47,8 @@ class CutSource:
     Args:
         job: see ``make_job``.
         model: the job's source; is used up.
-        source: the source's tensors on some batch, which tell types that the model does not declare.
+        source: the source's tensors on the batch that will be run, which tell types and shapes that the model does
+            not declare.
         grids: see ``source_grids``.
         left_out: pairs that the other models do not have, because they were to be dropped: nor has the cut source.
         quantized: the inputs of int8 layers, which are quantized without these pairs.
@@ -84,7 +85,9 @@ class CutSource:
             for label, uses in (("fed", rounded), ("unrounded", [u for u in read if u not in rounded])):
                 if not uses:
                     continue
-                fed = ir.Value(name=f"{name}!{label}", type=ir.TensorType(ir.DataType.from_numpy(dtype)))
+                kind, shape = ir.TensorType(ir.DataType.from_numpy(dtype)), ir.Shape(source[name].shape)
+                # without shapes, ONNX Runtime cannot infer those of the body of a Scan, which needs them
+                fed = ir.Value(name=f"{name}!{label}", type=kind, shape=shape)
                 model.graph.inputs.append(fed)
                 for use in uses:
                     use.node.replace_input_with(use.idx, fed)

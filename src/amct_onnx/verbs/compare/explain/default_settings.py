@@ -35,7 +35,8 @@ def default_settings_witness(
         return ""  # nobody can have seen a figure of it
     except Exception:  # onnxruntime's classes share no base: a fused kernel may refuse what single nodes take
         return "ONNX Runtime cannot run the source with default settings; with pinned ones it can."
-    for tracked, right, seen in zip(outputs, pinned, found, strict=False):
+    for tracked, right in zip(outputs, pinned, strict=True):
+        seen = found[tracked.key.index]
         if seen.size != right.size:
             continue
         shift = 0 if seen.dtype.kind == "f" else tracked.shift

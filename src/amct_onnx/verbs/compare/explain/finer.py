@@ -2,7 +2,7 @@
 
 The conversion keeps the names of the source's nodes. A node of the same name and operator gives the same float tensor
 in both models; a quantizer pair of the source that stays is a pair of the same name. Tensors whose sizes differ, and
-integers, are left out.
+integers, sequences and optionals, are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.files.model_bytes import model_bytes
+from amct_onnx.graph.no_tensors import no_tensors
 from amct_onnx.plan.factors import ANTI_QUANT
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.job import FAKE_QUANT, Job, Tracked
@@ -108,7 +109,7 @@ def _shared(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """What each node of the source gives, and the name of it in every model."""
     nodes = {m: {n.name or "": n for n in model.graph} for m, model in models.items()}
-    depends = depends_on_inputs(source)
+    depends, others_than_tensors = depends_on_inputs(source), no_tensors(source.graph)
     for node in source.graph:
         name = node.name or ""
         if not name or name in integer or node not in depends:
@@ -117,7 +118,9 @@ def _shared(
         if any(n is None for n in same.values()):
             continue
         for index, value in enumerate(node.outputs):
-            if not value.name or value.dtype is not None and not value.dtype.is_floating_point():
+            if not value.name or value in others_than_tensors:
+                continue
+            if value.dtype is not None and not value.dtype.is_floating_point():
                 continue
             others = {m: _output(n, index) for m, n in same.items()}
             if len(others) == len(models) and all(others.values()):

@@ -125,7 +125,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     )
     if run.board is not None and not run.board.tensors:
         not_judged += run.board.not_judged
-    not_judged = (*_unverified(run.beside), *not_judged)
+    not_judged = (*_unverified(run.beside), *not_judged, *map(_sequence, job.sequences))
     run.stage("preparation of the data")
     doubts, warnings = _doubted(run, unreliable)
     run.stage("figures of each layer")
@@ -209,6 +209,10 @@ def _unverified(beside: Beside) -> list[str]:
         f"whether the files are what the conversion writes: {beside.not_judged}. By numbers alone a change that this "
         "data does not show, or that is smaller than a step, stays unseen."
     ]
+
+
+def _sequence(name: str) -> str:
+    return f"output '{name}': it is a sequence, which is not compared; what is read of its tensors elsewhere is."
 
 
 def _of_float_model(job: Job) -> list[str]:
