@@ -97,6 +97,38 @@ def newer_format(model: onnx.ModelProto) -> None:
     model.ir_version += 1
 
 
+def older_format(model: onnx.ModelProto) -> None:
+    model.ir_version = 3
+
+
+def last_bit(model: onnx.ModelProto) -> None:
+    held = attribute(model, 2, "alpha")
+    held.f = float(np.nextafter(np.float32(held.f), np.float32(1)))
+
+
+def outputs_exchanged(model: onnx.ModelProto) -> None:
+    model.graph.node[3].output[:] = ["two", "one"]
+    for name, size in (("one", 2), ("two", 4)):
+        model.graph.value_info.append(helper.make_tensor_value_info(name, F, [1, size]))
+
+
+def branches_exchanged(model: onnx.ModelProto) -> None:
+    one, other = attribute(model, 6, "then_branch"), attribute(model, 6, "else_branch")
+    one.name, other.name = other.name, one.name
+
+
+def output_size(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 4
+
+
+def output_axis(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim.add().dim_value = 1
+
+
+def output_type_in_a_body(model: onnx.ModelProto) -> None:
+    attribute(model, 6, "else_branch").g.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
 def other_domain(model: onnx.ModelProto) -> None:
     model.graph.node[2].domain = "com.example"
 
@@ -133,6 +165,11 @@ def found_in(change: Callable[[onnx.ModelProto], None]) -> list[Change]:
         (input_type, "type-changed", "pad", "Input 'x' is DOUBLE; the conversion writes FLOAT."),
         (in_a_body, "node-replaced", "Neg", "'Neg' is Neg in the source and Exp in the deploy model."),
         (newer_format, "declaration-changed", "", "declares IR version 9; the conversion writes 8."),
+        (older_format, "declaration-changed", "", "declares IR version 3; the conversion writes 8."),
+        (last_bit, "attribute-changed", "leaky", "has alpha 0.123456709; the conversion writes 0.123456702."),
+        (output_size, "declaration-changed", "if", "Output 'y' is declared with shape [1,4]; the conversion writes"),
+        (output_axis, "declaration-changed", "if", "Output 'y' is declared with shape [1,3,1]; the conversion writes"),
+        (output_type_in_a_body, "type-changed", "if", "The output 'made' of the else_branch of 'if' is declared as"),
         (other_domain, "node-replaced", "leaky", "is LeakyRelu of ai.onnx in the source and LeakyRelu of com.example"),
     ],
 )
@@ -142,6 +179,35 @@ def test_change_is_told_by_its_kind(
     found = found_in(change)
     assert [(c.cause, c.node) for c in found] == [(cause, node)]
     assert text in found[0].text
+
+
+def test_outputs_that_were_exchanged_are_wiring() -> None:
+    def both_declared(exchange: Callable[[onnx.ModelProto], None]) -> list[Change]:
+        model, was = network(), network()
+        for name, size in (("one", 2), ("two", 4)):
+            was.graph.value_info.append(helper.make_tensor_value_info(name, F, [1, size]))
+        exchange(model)
+        written = ir.from_proto(was)
+        return changes(written, ir.from_proto(model), written, "deploy")
+
+    first = both_declared(outputs_exchanged)[0]
+    assert (first.cause, first.node) == ("wiring-changed", "split")
+    assert first.text == "Outputs 'one' and 'two' of Split 'split' have exchanged their places."
+
+
+def test_branches_that_were_exchanged_are_wiring() -> None:
+    found = found_in(branches_exchanged)
+    assert {(c.cause, c.node) for c in found} == {("wiring-changed", "if")}
+    assert "The then_branch of 'if' gives what Neg 'Neg' gives as 'made'; the source what Abs" in found[1].text
+
+
+def test_the_order_of_attributes_is_no_change() -> None:
+    def reordered(model: onnx.ModelProto) -> None:
+        held = list(model.graph.node[6].attribute)
+        del model.graph.node[6].attribute[:]
+        model.graph.node[6].attribute.extend(reversed(held))
+
+    assert not found_in(reordered)
 
 
 def test_a_batch_that_was_fixed_is_no_change() -> None:

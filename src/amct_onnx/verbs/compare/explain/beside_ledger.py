@@ -18,6 +18,7 @@ from amct_onnx.plan.factors import Pair, Reader
 from amct_onnx.plan.ledger import LayerEntry
 from amct_onnx.verbs.compare.explain.change import ADDED, LEDGER, OTHER_MODEL, UNREADABLE, Change
 from amct_onnx.verbs.compare.explain.changes import changes
+from amct_onnx.verbs.compare.explain.function_changes import function_changes
 from amct_onnx.verbs.compare.explain.ledger_changes import ledger_changes
 from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT
 from amct_onnx.verbs.compare.pairing import out_of_order, unpaired
@@ -190,10 +191,7 @@ class _Attempt:
     def _located(self, model: str, written: ir.Model, layers: Sequence[LayerEntry]) -> tuple[Located, ...]:
         """The changes of a file with their places; of a file that is not this conversion's, that alone."""
         nodes = {n.name or "": n for n in nodes_of(written)}
-        owner: dict[str, int] = {}
-        for index, entry in enumerate(layers):
-            for name in (entry.deploy_nodes if model == DEPLOY else entry.fake_quant_nodes) or (entry.name,):
-                owner.setdefault(name, index)
+        owner = _owners(layers, model)
         if model in self._files.unreadable:
             return (_of_file(UNREADABLE, self._files.unreadable[model], layers),)
         made = self._changes[model]
@@ -207,13 +205,25 @@ class _Attempt:
         return tuple(_locate(c, nodes, owner, layers) for c in made)
 
 
+def _owners(layers: Sequence[LayerEntry], model: str) -> dict[str, int]:
+    """The layer that holds a node of a model, by the node's name."""
+    owner: dict[str, int] = {}
+    for index, entry in enumerate(layers):
+        for name in (entry.deploy_nodes if model == DEPLOY else entry.fake_quant_nodes) or (entry.name,):
+            owner.setdefault(name, index)
+    return owner
+
+
 def _of_file(cause: str, text: str, layers: Sequence[LayerEntry]) -> Located:
     """What is said of a file as a whole stands before the first layer."""
     return Located(Change("", "", cause, text), 0, layers[0].name if layers else "", BEFORE)
 
 
 def _contradictions(ledger: Ledger) -> dict[str, tuple[Located, ...]]:
-    """Layers whose nodes in a model are not those that the ledger lists, where nothing tells which is right."""
+    """Layers whose nodes in a model are not those that the ledger lists, where nothing tells which is right.
+
+    A function that no conversion writes is one as well: sessions that show tensors may run without it.
+    """
     files = _Files(ledger)
     found: dict[str, tuple[Located, ...]] = {
         m: (_of_file(UNREADABLE, text, ledger.layers),) for m, text in files.unreadable.items()
@@ -221,7 +231,9 @@ def _contradictions(ledger: Ledger) -> dict[str, tuple[Located, ...]]:
     for model, graph in files.models.items():
         deploy = model == DEPLOY
         told = ((i, e, unpaired(e, graph, model, deploy=deploy)) for i, e in enumerate(ledger.layers))
-        found[model] = tuple(
+        nodes, owner = {n.name or "": n for n in nodes_of(graph)}, _owners(ledger.layers, model)
+        own = tuple(_locate(c, nodes, owner, ledger.layers) for c in function_changes(None, graph, model))
+        found[model] = own + tuple(
             Located(Change(node, "", LEDGER, text), index, entry.name, AT)
             for index, entry, problem in (*told, *(out_of_order(ledger, graph) if deploy else ()))
             for node, text in problem

@@ -15,7 +15,14 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.common.counted import counted
 from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
-from amct_onnx.graph.edit import bodies_of, nodes_of
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.verbs.compare.explain.body_changes import (
+    SWAPPED,
+    exchanged,
+    interface_changes,
+    paired_bodies,
+    paired_inputs,
+)
 from amct_onnx.verbs.compare.explain.change import (
     ADDED,
     ATTRIBUTE,
@@ -32,7 +39,7 @@ from amct_onnx.verbs.compare.explain.change import (
     ZERO_POINT,
     Change,
 )
-from amct_onnx.verbs.compare.explain.declarations import declaration_changes, other_sizes
+from amct_onnx.verbs.compare.explain.declarations import declaration_changes, other_rank, other_sizes
 from amct_onnx.verbs.compare.explain.differing_values import (
     array_change,
     array_of,
@@ -42,6 +49,7 @@ from amct_onnx.verbs.compare.explain.differing_values import (
     same_attribute,
     told_apart,
 )
+from amct_onnx.verbs.compare.explain.function_changes import function_changes
 
 INPUT_NAMES = {
     "Conv": ("input", "weights", "bias"),
@@ -73,11 +81,14 @@ class _Comparison:
         self._is, self._was = nodes_of(found), nodes_of(written)
         self._pairs = _paired(self._was, self._is)
         self._back = {node: was for was, node in self._pairs.items()}
+        bodies = [b for was, node in self._pairs.items() for b in paired_bodies(was, node)]
+        self._inputs = dict(pair for _, was, now in bodies for pair in paired_inputs(was, now))
         ends = zip(written.graph.inputs, found.graph.inputs, strict=False)
         self._same_inputs = not any(other_sizes(a, b) for a, b in ends)
 
     def changes(self) -> list[Change]:
         made = [(0, c) for c in declaration_changes(self._written, self._found, self._model, self._back)]
+        made += [(0, c) for c in function_changes(self._written, self._found, self._model)]
         places = {node: i for i, node in enumerate(self._was)}
         for node in self._was:
             at, other = places[node], self._pairs.get(node)
@@ -92,11 +103,13 @@ class _Comparison:
         for old, new in zip(self._written.graph.outputs, self._found.graph.outputs, strict=False):
             if not self._same(old, new) and not self._explained(old, new):
                 text = f"Output '{new.name}' is {self._named(new)}; the conversion gives {self._named(old)}."
-                producer = old.producer()
-                made.append((last, Change((producer.name or "") if producer else "", "", WIRING, text)))
+                made.append((last, _at_producer(old, WIRING, text)))
             if old.dtype is not None and new.dtype is not None and old.dtype != new.dtype:
                 text = f"Output '{new.name}' is {new.dtype}; the conversion gives {old.dtype}."
                 made.append((last, Change(new.name or "", "", TYPE, text)))
+            if other_rank(old, new) or self._same_inputs and other_sizes(old, new):
+                text = f"Output '{new.name}' is declared with shape {new.shape}; the conversion writes {old.shape}."
+                made.append((last, _at_producer(old, DECLARATION, text)))
         return [c for _, c in sorted(made, key=lambda m: m[0])]
 
     def _of_tensors(self, old: ir.Node, new: ir.Node) -> Iterator[Change]:
@@ -104,6 +117,11 @@ class _Comparison:
 
         Only of what both declare. Sizes count where the inputs have theirs: they follow a batch that was fixed.
         """
+        order = exchanged(old.outputs, new.outputs)
+        if order:
+            text = f"Outputs {order} of {old.op_type} '{old.name}'{SWAPPED}"
+            yield Change(old.name or "", old.op_type, WIRING, text)
+            return
         for a, b in zip(old.outputs, new.outputs, strict=False):
             if a.dtype is not None and b.dtype is not None and a.dtype != b.dtype and not b.is_graph_output():
                 text = f"Tensor '{b.name}', which {new.op_type} '{new.name}' gives, is declared as {b.dtype}; the "
@@ -163,14 +181,11 @@ class _Comparison:
             has = counted(len(new.outputs), "output")
             text = f"{old.op_type} '{name}' has {has}; the conversion writes {len(old.outputs)}."
             yield Change(name, old.op_type, WIRING, text)
-        for was, now in zip(bodies_of(old), bodies_of(new), strict=False):
-            for kind, before, after in (("inputs", was.inputs, now.inputs), ("outputs", was.outputs, now.outputs)):
-                if len(before) != len(after):
-                    text = f"A body of '{name}' has {len(after)} {kind}; the conversion writes {len(before)}."
-                    yield Change(name, old.op_type, WIRING, text)
+        for key, was, now in paired_bodies(old, new):
+            yield from interface_changes(old, key, was, now, sizes=self._same_inputs)
             for a, b in zip(was.outputs, now.outputs, strict=False):
                 if not self._same(a, b) and not self._explained(a, b):
-                    text = f"A body of '{name}' gives {self._named(b)} as '{b.name}'; the source {self._named(a)}."
+                    text = f"The {key} of '{name}' gives {self._named(b)} as '{b.name}'; the source {self._named(a)}."
                     yield Change(name, old.op_type, WIRING, text)
 
     def _of_attributes(self, old: ir.Node, new: ir.Node) -> Iterator[Change]:
@@ -250,6 +265,8 @@ class _Comparison:
             return one.dtype == other.dtype and one.shape == other.shape and not differs(one, other).any()
         was, now = old.producer(), new.producer()
         if was is None or now is None:
+            if old in self._inputs:
+                return self._inputs[old] is new
             return was is now and fixed == (None, None) and old.name == new.name
         return self._pairs.get(was) is now and old.index() == new.index()
 
@@ -279,6 +296,11 @@ class _Comparison:
             return f"input '{value.name}'"
         which = f" as output {value.index()}" if len(producer.outputs) > 1 else ""
         return f"what {producer.op_type} '{producer.name}' gives{which}"
+
+
+def _at_producer(output: ir.Value, cause: str, text: str) -> Change:
+    producer = output.producer()
+    return Change((producer.name or "") if producer else "", "", cause, text)
 
 
 def _paired(was: Sequence[ir.Node], now: Sequence[ir.Node]) -> dict[ir.Node, ir.Node]:

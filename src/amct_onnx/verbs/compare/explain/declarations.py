@@ -15,11 +15,11 @@ def declaration_changes(
 ) -> Iterator[Change]:
     """The versions of the operators, and the names under which a program feeds and reads the model.
 
-    Shapes are left out: to fix a free batch is no fault, and a session refuses feeds of any other shape.
+    Shapes of inputs are left out: to fix a free batch is no fault, and a session refuses feeds of any other shape.
     """
     first = tuple(n.name or "" for n in list(written.graph)[:1])
     versions = [m.ir_version for m in (written, found)]
-    if versions[1] > versions[0]:
+    if versions[1] != versions[0]:
         text = f"The {model} model declares IR version {versions[1]}; the conversion writes {versions[0]}."
         yield Change("", "", DECLARATION, text, first)
     was, now = (dict(m.opset_imports) for m in (written, found))
@@ -49,10 +49,13 @@ def other_sizes(a: ir.Value, b: ir.Value) -> bool:
     """Whether two tensors are declared with sizes that contradict each other; a free dimension contradicts none."""
     if a.shape is None or b.shape is None:
         return False
-    if len(a.shape) != len(b.shape):
-        return True
-    pairs = zip(a.shape, b.shape, strict=True)
-    return any(isinstance(x, int) and isinstance(y, int) and x != y for x, y in pairs)
+    pairs = zip(a.shape, b.shape, strict=False)
+    return other_rank(a, b) or any(isinstance(x, int) and isinstance(y, int) and x != y for x, y in pairs)
+
+
+def other_rank(a: ir.Value, b: ir.Value) -> bool:
+    """Whether two tensors are declared with another number of axes."""
+    return a.shape is not None and b.shape is not None and len(a.shape) != len(b.shape)
 
 
 def _declared(text: str, value: ir.Value, known: Mapping[ir.Node, ir.Node] | None = None) -> Change:

@@ -8,8 +8,6 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.verbs.compare.explain.change import SIGN, TYPE, Change
 
-ROUNDED = 2.0**-20
-"""Relative: attributes are float32 numbers that were written as text or float64 once."""
 DIGITS = (6, 9, 17)
 """Significant digits: as few as tell two numbers apart. 9 tell any two float32 numbers apart, 17 any float64."""
 MAX_SHOWN = 8
@@ -91,24 +89,24 @@ def _two_numbers(one: Array, other: Array) -> tuple[str, str]:
 
 
 def same_attribute(a: ir.Attr, b: ir.Attr) -> bool:
-    """Whether two attributes say the same, but for the last bits of a float."""
+    """Whether two attributes say the same; floats are those of a file, float32, to the last bit."""
     if a.type != b.type:
         return False
-    if a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-        return True  # their nodes are compared themselves
     if a.is_ref() or b.is_ref():
         return a.ref_attr_name == b.ref_attr_name
+    if a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):  # their nodes are compared themselves
+        return a.type == ir.AttributeType.GRAPH or len(a.as_graphs()) == len(b.as_graphs())
     if a.type == ir.AttributeType.TENSOR:
-        one, other = array_of(a.as_tensor()), array_of(b.as_tensor())
-        return one.dtype == other.dtype and one.shape == other.shape and not differs(one, other).any()
-    if a.type == ir.AttributeType.FLOAT:
-        return bool(np.isclose(a.as_float(), b.as_float(), rtol=ROUNDED, atol=0, equal_nan=True))
-    if a.type == ir.AttributeType.FLOATS:
-        one, other = np.asarray(a.as_floats()), np.asarray(b.as_floats())
-        return one.shape == other.shape and bool(np.allclose(one, other, rtol=ROUNDED, atol=0, equal_nan=True))
+        return _equal(array_of(a.as_tensor()), array_of(b.as_tensor()))
+    if a.type in (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS):
+        return _equal(np.asarray(a.value, np.float32), np.asarray(b.value, np.float32))
     if a.type in (ir.AttributeType.INTS, ir.AttributeType.STRINGS):
         return list(a.value) == list(b.value)
     return bool(a.value == b.value)
+
+
+def _equal(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and not differs(a, b).any()
 
 
 def numbers_of(attribute: ir.Attr | None) -> Array | None:

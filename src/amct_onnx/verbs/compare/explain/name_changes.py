@@ -35,10 +35,11 @@ def with_changes(
     near = [c for c in located if shown is not None and c.index == shown.index]
     first = near[0] if near and near[0].index <= located[0].index else _most_telling(located)
     change = first.change
-    rest = [c.change for c in located if c is not first]
+    others = dict.fromkeys((c.change.node, c.change.cause) for c in located)
+    rest = [o for o in others if o != (change.node, change.cause)]
     more = ""
     if rest:
-        names = ", ".join(f"'{c.node}' ({c.cause})" for c in rest[:MAX_NAMED])
+        names = ", ".join(f"'{node}' ({cause})" for node, cause in rest[:MAX_NAMED])
         unnamed = f" and {len(rest) - MAX_NAMED} more" if len(rest) > MAX_NAMED else ""
         more = f" Other than converted are also {names}{unnamed}."
     if shown is None:
