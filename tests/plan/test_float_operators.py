@@ -41,6 +41,23 @@ def test_one_row_under_the_name_of_the_source(output: str, nodes: str, row: tupl
     assert [(f.op_type, f.tensor) for f in report.float_operators] == [row]
 
 
+def test_only_operators_behind_a_pair_that_stays_are_rows(tmp_path: Path) -> None:
+    """Div is absorbed, RandomUniformLike reads a shape, and Add what no quantizer rounds."""
+    text = """g (float[n, 4] x) => (float y, float l) {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) e = DequantizeLinear(w, s) c = MatMul(d, e)
+        p = QuantizeLinear(c, s, z) r = DequantizeLinear(p, s, z) k = Div(r, six)
+        t = QuantizeLinear(k, sixth, z) u = DequantizeLinear(t, sixth, z) y = MatMul(u, e)
+        m = RandomUniformLike(r) b = Add(c, m) i = QuantizeLinear(b, s, z) j = DequantizeLinear(i, s, z) l = Sigmoid(j)
+    }"""
+    scale = np.float32(0.05)
+    constants = {"s": scale, "z": np.int8(3), "w": np.eye(4, dtype=np.int8)}
+    constants |= {"six": np.float32(6), "sixth": np.float32(scale / np.float32(6))}
+    path = write_model(tmp_path / "m.onnx", text, constants)
+    kept = convert_qat_model(path, tmp_path / "kept" / "m")
+    assert [(f.op_type, f.tensor) for f in kept.float_operators] == [("Sigmoid", "j")]
+    assert not convert_qat_model(path, tmp_path / "gone" / "m", residual_quantizers="drop").float_operators
+
+
 def test_quantizers_without_a_layer_are_not_passed_over(tmp_path: Path) -> None:
     text = "g (uint8[n, 8] x) => (float y) { d = DequantizeLinear(x, s, z) y = Add(d, d) }"
     path = write_model(tmp_path / "m.onnx", text, {**CONSTANTS, "z": np.uint8(3)})

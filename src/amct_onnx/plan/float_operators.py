@@ -20,9 +20,10 @@ from amct_onnx.graph.refused import noted_form, noted_refusal
 from amct_onnx.graph.unknown_quantizers import fact_of
 from amct_onnx.plan.grids import CONDITIONAL, Grids
 from amct_onnx.plan.ledger import REFUSED, FloatOperator, LayerEntry
+from amct_onnx.plan.pair_graph import MEASURES
 
 RECURRENT = ("LSTM", "GRU", "RNN")
-SILENT = frozenset("Shape Size Constant ConstantOfShape If Loop Scan SequenceMap".split())
+SILENT = MEASURES | frozenset("Constant ConstantOfShape If Loop Scan SequenceMap".split())
 """They read no numbers, or their bodies' operators are listed one by one."""
 TABLES = tuple(ir.DataType[kind] for kind in ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2"))
 KEEP_FLOAT = "Leave the operator out of those that the exporter quantizes."
@@ -73,32 +74,60 @@ class QuantizedReaders:
             (v for v in node.inputs if v is not None and v.dtype in TABLES and self._constants.is_constant(v)), None
         )
 
-    def others(self, nodes: Iterable[ir.Node], told: Collection[str]) -> Iterator[FloatOperator]:
-        """The other operators, but for those that only select elements, and those that the ledger names elsewhere.
+    def others(self, nodes: Iterable[ir.Node], told: Collection[str], kept: Collection[str]) -> Iterator[FloatOperator]:
+        """The other operators that get rounded numbers, or a dequantized constant.
+
+        Left out are those that only select elements, and those that the ledger names elsewhere.
 
         Nodes that stand for one of the user's file are one row under its name.
 
         Args:
             nodes: of the model.
             told: names of layers and of what they absorb.
+            kept: tensors that a pair rounds in the outputs.
         """
         listed = set(told)
         for node in nodes:
             name, op_type = stands_for(node)
             if not listed.isdisjoint((node.name or "", name)) or is_op(node, QUANTIZE, DEQUANTIZE):
                 continue
-            read = self._read(node)
+            read = self._read(node, kept)
             moves = node.domain == "" and (node.op_type in CONDITIONAL or bool(data_inputs(node)))
             if node.op_type in SILENT or read is None or (moves and not self._constants.is_constant(read)):
                 continue
             listed.add(name)
             yield FloatOperator(name, op_type, users_tensor(read).name or "")
 
-    def _read(self, node: ir.Node) -> ir.Value | None:
-        """The first input that a quantizer made; None where there is none, or the node computes a constant."""
+    def _read(self, node: ir.Node, kept: Collection[str] | None = None) -> ir.Value | None:
+        """The first input that a quantizer made; None where there is none, or the node computes a constant.
+
+        Args:
+            node: any.
+            kept: tensors that a pair rounds in the outputs; None to ask for the source.
+        """
         if all(v is None or self._constants.is_constant(v) for v in node.inputs):
             return None
-        return next((v for v in node.inputs if v is not None and self._is_quantized(v)), None)
+        quantized = (v for v in node.inputs if v is not None and self._is_quantized(v))
+        return next((v for v in quantized if kept is None or self._is_rounded(v, kept)), None)
+
+    def _is_rounded(self, value: ir.Value, kept: Collection[str]) -> bool:
+        """Whether a pair that is in the outputs made a tensor, or the elements that it consists of."""
+        if self._constants.is_constant(value):
+            return True
+        stack, seen = [value], {value}
+        while stack:
+            current = stack.pop()
+            if current.name in kept:
+                return True
+            node = current.producer()
+            if node is None:
+                continue
+            first = is_op(node, QUANTIZE, DEQUANTIZE) or (node.domain == "" and node.op_type in CONDITIONAL)
+            passes = (0,) if first else data_inputs(node)
+            inputs = [v for index in passes if (v := node.inputs[index]) is not None and v not in seen]
+            stack += inputs
+            seen.update(inputs)
+        return False
 
     def _is_quantized(self, value: ir.Value) -> bool:
         node = value.producer()

@@ -80,7 +80,10 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     made = {known_as(n): n.name or "" for n in nodes if known_as(n) != n.name}
     parts = {e.name: made[e.name] for e in entries if e.name in made}
     told = {parts.get(e.name, e.name) for e in entries} | {name for s in sites for name in s.absorbed}
-    others = tuple(readers.others(nodes, told))
+    rounded = {p.output for p in pairs if not p.elided and not p.dropped}
+    # at a place where the source has no pair, all readers of what it rounds
+    rounded |= {p.source for p in moved if not p.elided and not p.dropped}
+    others = tuple(readers.others(nodes, told, rounded))
     return Plan(
         *(tuple(sites), tuple(entries), tuple(pairs), tuple(quantized_outputs), lazy, warnings, moved, others, parts)
     )

@@ -131,6 +131,23 @@ def test_layer_counts_once_and_its_result_has_a_size(asymmetric: str, bias: floa
     assert found.quant == found.source == Passes(2, 128)
 
 
+def test_two_quantizers_in_a_row_are_named_in_the_words_of_the_file(tmp_path: Path) -> None:
+    """No AscendQuant, AscendAntiQuant or int8 layer is an operator to leave out."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[8, 2] x) => (float[8, 2] y)
+        <float s = {{0.1}}, float t = {{0.03}}, int8[2, 2] w = {{1, 2, 3, 4}}> {{ {HEAD}
+        p = QuantizeLinear(h, s) e = DequantizeLinear(p, s) r = QuantizeLinear(e, t) f = DequantizeLinear(r, t)
+        y = Neg(f)
+    }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    found = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
+    assert found is not None
+    assert [(c.producer, c.readers, c.elements) for c in found.changes] == [
+        ("an int8 layer", "another quantizer", 16),
+        ("another quantizer", "Neg", 16),
+    ]
+    assert "give both quantizers the same factors" in found.changes[0].advice
+
+
 def test_all_is_said_of_all_alone() -> None:
     none = Passes(0, 0)
     found = Cost(9999, 9999, 9998, 1, 0, 1, 1, none, none, none, ())
@@ -141,7 +158,7 @@ def test_all_is_said_of_all_alone() -> None:
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_a_residual_names_its_operators(size: int, tmp_path: Path) -> None:
-    """Quantized for a Softmax alone: nothing is int8, and the advice says which operator to leave out."""
+    """Quantized for a Softmax alone: nothing is int8, and the advice names the operators on both sides."""
     nodes = [
         helper.make_node("Sigmoid", ["x"], ["s"], "sigmoid"),
         helper.make_node("QuantizeLinear", ["s", "scale", "zero"], ["q"], "q"),
@@ -159,7 +176,8 @@ def test_a_residual_names_its_operators(size: int, tmp_path: Path) -> None:
     assert found is not None
     (change,) = found.changes
     assert (change.producer, change.readers, change.pairs, change.elements) == ("Sigmoid", "Softmax", 1, size)
-    assert "Leave Softmax out" in change.advice and (found.macs, found.int8_layers) == (0, 0)
+    assert "at 's'" in change.advice and "neither the output of Sigmoid nor the inputs of Softmax" in change.advice
+    assert (found.macs, found.int8_layers) == (0, 0)
 
 
 @pytest.mark.parametrize("size", [-1, -(1 << 62), (1 << 62) + 1])

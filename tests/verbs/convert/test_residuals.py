@@ -24,13 +24,18 @@ DROP = ", or drop it (residual_quantizers)"
 CASES = {
     "an operator": (
         PAIR + "y = Sigmoid(r)",
-        "Sigmoid reads what it rounds, behind an int8 layer. To remove it, leave Sigmoid out of the operators that the "
-        "exporter quantizes" + DROP,
+        "Sigmoid reads what it rounds, behind an int8 layer. To remove it, let the exporter quantize neither the "
+        "output of the int8 layer nor the inputs of Sigmoid" + DROP,
     ),
     "operators and a graph output": (
         "k = Exp(c) p = QuantizeLinear(k, t, z) y = DequantizeLinear(p, t, z) l = Sigmoid(y) m = Tanh(y)",
-        "Sigmoid and Tanh read what it rounds and a graph output holds what it rounds, behind Exp. To remove it, leave "
-        "Sigmoid and Tanh out of the operators that the exporter quantizes and quantize no graph output" + DROP,
+        "Sigmoid and Tanh read what it rounds and a graph output holds what it rounds, behind Exp. To remove it, let "
+        "the exporter quantize neither the output of Exp, a graph output, nor the inputs of Sigmoid and Tanh" + DROP,
+    ),
+    "a graph output": (
+        "k = Exp(c) p = QuantizeLinear(k, t, z) y = DequantizeLinear(p, t, z)",
+        "a graph output holds what it rounds, behind Exp. To remove it, let the exporter not quantize the output of "
+        "Exp, a graph output" + DROP,
     ),
     "a float layer": (
         PAIR + "g = Mul(v, t) y = Conv(r, g)",

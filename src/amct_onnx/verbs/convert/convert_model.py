@@ -237,7 +237,7 @@ def _examined(
 ) -> tuple[CheckReport, tuple[Graph, ...], Cost]:
     """What is found in the deploy model while it is there."""
     graph = datadump_graph(made, plan, nodes, source.names)
-    return check(made, soc_version), graph, cost_of(source.model, made, plan)
+    return check(made, soc_version), graph, cost_of(source.model, made, plan, source.tensors)
 
 
 def _say_where(save_path: str, deploy_model: Path) -> None:

@@ -6,8 +6,7 @@ The body of a Loop counts once, both branches of an If. Tensors of unknown rank 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,13 +14,13 @@ import onnx_ir as ir
 from amct_onnx.common.counted import counted
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.plan.factors import Plan
+from amct_onnx.verbs.convert.remedies import known_name, maker_of, readers_of, remedy_of, stays_as_pair
 from amct_onnx.verbs.convert.tensor_sizes import UNNAMED, TensorSizes
 from amct_onnx.verbs.convert.work import macs_of, multiplies
 
 QUANT, DEQUANT, ANTI_QUANT = "AscendQuant", "AscendDequant", "AscendAntiQuant"
 MAX_CHANGES = 3
 """Changes in the exporter that are named."""
-GRAPH_INPUT = "graph input"
 MAX_AXES = 4
 """Free axes that a sentence names."""
 
@@ -44,11 +43,12 @@ class Change:
     """What a user may change in the exporter.
 
     Attributes:
-        producer: operator whose output is quantized.
-        readers: operators that read it in float.
+        producer: what makes the tensor that is quantized: an operator, "an int8 layer", "a graph input" or "another
+            quantizer".
+        readers: what reads it in float.
         pairs: pairs of AscendQuant and AscendAntiQuant that would go.
         elements: that pass these pairs in one run.
-        advice: one sentence.
+        advice: where they stand and what to change.
     """
 
     producer: str
@@ -125,13 +125,14 @@ def _share(part: int, whole: int) -> str:
     return "under 0.1%" if part and text == "0.0%" else text
 
 
-def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan) -> Cost:
+def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, tensors: Set[str]) -> Cost:
     """The cost of a deploy model.
 
     Args:
         source: the normalised source.
         deploy: the model that was emitted for it, with its shapes.
         plan: of the conversion.
+        tensors: names of the tensors of the user's file.
     """
     nodes = list(nodes_of(deploy))
     ours = {s.node for s in plan.sites}
@@ -155,7 +156,7 @@ def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan) -> Cost:
         source=_passes(before, sizes),
         quant=_passes([n for n in nodes if n.op_type == QUANT], sizes),
         anti_quant=_passes([n for n in nodes if n.op_type == ANTI_QUANT], sizes),
-        changes=_changes((n for n in nodes if n.op_type == ANTI_QUANT), sizes),
+        changes=_changes(source, plan, tensors, sizes),
         free_axes=tuple(sorted(sizes.free_axes, key=UNNAMED.__eq__)),
     )
 
@@ -193,19 +194,6 @@ class _Constants:
         return self._known[value]
 
 
-def _producer_type(value: ir.Value | None) -> str:
-    node = None if value is None else value.producer()
-    return "" if node is None else node.op_type
-
-
-def _producer(value: ir.Value | None) -> str:
-    """The operator that makes a tensor; AscendDequant also in front of the Mul that restores a scale per channel."""
-    node = None if value is None else value.producer()
-    if node is not None and node.op_type == "Mul" and _producer_type(node.inputs[0]) == DEQUANT:
-        return DEQUANT
-    return "" if node is None else node.op_type
-
-
 def _between(nodes: list[ir.Node], int8: set[ir.Node]) -> int:
     """Float operators behind one int8 layer and in front of another."""
     behind = _reached(int8, lambda n: [user for output in n.outputs for user, _ in output.uses()])
@@ -226,21 +214,20 @@ def _reached(starts: set[ir.Node], neighbours: Callable[[ir.Node], list[ir.Node]
     return seen
 
 
-def _changes(pairs: Iterable[ir.Node], sizes: TensorSizes) -> tuple[Change, ...]:
+def _changes(source: ir.Model, plan: Plan, tensors: Set[str], sizes: TensorSizes) -> tuple[Change, ...]:
     """The pairs grouped by what makes and what reads their numbers."""
-    counts: Counter[tuple[str, str]] = Counter()
-    elements: Counter[tuple[str, str]] = Counter()
-    for node in pairs:
-        quantizer = node.inputs[0].producer() if node.inputs[0] is not None else None
-        producer = _producer(quantizer.inputs[0]) if quantizer is not None else ""
-        readers = sorted({user.op_type for user, _ in node.outputs[0].uses()})
-        key = (producer or GRAPH_INPUT, ", ".join(readers) or "graph output")
-        counts[key] += 1
-        elements[key] += sizes.elements(node.inputs[0]) or 0
-    best = sorted(counts, key=lambda k: (-elements[k], k))[:MAX_CHANGES]
-    return tuple(Change(*key, counts[key], elements[key], _advice(*key)) for key in best)
-
-
-def _advice(producer: str, readers: str) -> str:
-    made = {GRAPH_INPUT: "a graph input", DEQUANT: "an int8 layer"}.get(producer, producer)
-    return f"between {made} and {readers}. Leave {readers} out of the operators that the exporter quantizes."
+    values = {v.name: v for n in nodes_of(source) for v in (*n.inputs, *n.outputs) if v is not None}
+    consumed = {a.source for s in plan.sites for a in s.activations}
+    groups: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
+    for pair in (*plan.pairs, *plan.moved):
+        if stays_as_pair(pair):
+            key = (maker_of(pair), readers_of(pair), remedy_of(pair, shared=pair.source in consumed))
+            elements = sizes.elements(values.get(pair.source)) or 0
+            groups.setdefault(key, []).append((elements, known_name(pair.names, tensors)))
+    changes = []
+    for (maker, readers, remedy), pairs in groups.items():
+        others = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+        largest = max(pairs, key=lambda pair: pair[0])[1]
+        advice = f"at '{largest}'{others}, behind {maker} and in front of {readers}: {remedy}."
+        changes.append(Change(maker, readers, len(pairs), sum(elements for elements, _ in pairs), advice))
+    return tuple(sorted(changes, key=lambda c: (-c.elements, c.producer, c.readers))[:MAX_CHANGES])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Set
 from dataclasses import replace
 
 import numpy as np
@@ -11,16 +11,7 @@ import onnx_ir as ir
 from amct_onnx.graph.edit import bodies, nodes_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer
 from amct_onnx.plan.ledger import ResidualEntry
-
-NAMES = {"operator": "{}", "layer": "{} that stays float", "quantizer": "another quantizer"}
-"""What a reader of floats is called, by its kind."""
-REMEDIES = {
-    "operator": "leave {} out of the operators that the exporter quantizes",
-    "layer": "let {} become int8 as its row in the ledger says",
-    "quantizer": "give both quantizers the same factors",
-    "output": "quantize no graph output",
-}
-"""What in the exporter would be without the pair."""
+from amct_onnx.verbs.convert.remedies import known_name, stays_as_pair, why_it_stays
 
 
 def tensor_names(model: ir.Model) -> frozenset[str]:
@@ -37,17 +28,13 @@ def residual_entries(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]
         plan: of the conversion.
         tensors: see ``tensor_names``.
     """
-
-    def known(*names: str) -> str:
-        return next((n for n in names if n in tensors), next((n for n in names if n), ""))
-
     consumed = {a.source for s in plan.sites for a in s.activations}
     # a pair that only the conversion made, and removed again, is none of the user's
     left = [p for p in plan.pairs if not p.elided or not tensors.isdisjoint(p.names)]
-    entries = [_residual(p, consumed, known(*p.names)) for p in (*left, *plan.moved)]
+    entries = [_residual(p, consumed, known_name(p.names, tensors)) for p in (*left, *plan.moved)]
     for name, source, quantizer in plan.outputs:
         detail = f"graph output '{name}' holds its integers. Export that output as floats to be without it"
-        entry = ResidualEntry(known(source, name), "quant", detail)
+        entry = ResidualEntry(known_name((source, name), tensors), "quant", detail)
         entries.append(_with_factors(entry, quantizer))
     return tuple(entries)
 
@@ -70,39 +57,13 @@ def _residual(pair: Pair, consumed: Collection[str], tensor: str) -> ResidualEnt
         if pair.clip is not None:
             detail += ", in its range" if np.isfinite(pair.clip).all() else ", cut at 0"
         entry = ResidualEntry(tensor, "dropped", detail)
-    elif quantizer.per_tensor_int8 and pair.source:
-        entry = ResidualEntry(tensor, "anti-quant", _why_it_stays(pair, shared=pair.source in consumed))
+    elif stays_as_pair(pair):
+        entry = ResidualEntry(tensor, "anti-quant", why_it_stays(pair, shared=pair.source in consumed))
     else:
         entry = ResidualEntry(tensor, "float-chain", _why_in_float(pair.source, quantizer))
     read = pair.read_scale
     rescaled = read is not None and np.float32(read) != quantizer.scale_d
     return replace(_with_factors(entry, quantizer), read_scale=read if rescaled else None)
-
-
-def _why_it_stays(pair: Pair, *, shared: bool) -> str:
-    """Who reads floats of its steps, and what in the exporter would be without it.
-
-    Args:
-        pair: one of 8 bits and one scale.
-        shared: whether an int8 layer reads its integers as well.
-    """
-    of_kind: dict[str, list[str]] = {}
-    for reader in pair.readers:
-        of_kind.setdefault(reader.kind, []).append(reader.op_type)
-    readers = [NAMES[kind].format(_listed(types)) for kind, types in of_kind.items() if kind in NAMES]
-    told = []
-    if readers:
-        several = sum(reader.kind in NAMES for reader in pair.readers) > 1
-        told.append(f"{_listed(readers)} {'read' if several else 'reads'} what it rounds")
-    if len(readers) < len(of_kind):
-        told.append("a graph output holds what it rounds")
-    remedies = [REMEDIES[kind].format(_listed(types)) for kind, types in of_kind.items()]
-    text = f"{_listed(told)}, behind {pair.maker}. To remove it, {_listed(remedies)}"
-    return f"shared with an int8 layer: {text}" if shared else f"{text}, or drop it (residual_quantizers)"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _why_in_float(source: str, quantizer: Quantizer) -> str:
