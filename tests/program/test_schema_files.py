@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,41 @@ def is_held(verb: str, document: Any) -> None:
         assert not check.is_valid(spoilt)
 
 
+def words(schema: Any, part: Any, value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of the document's values for which the schema lists words."""
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    if "enum" in part:
+        yield path
+    for other in part.get("anyOf", ()):
+        yield from words(schema, other, value, path)
+    for name, other in part.get("properties", {}).items() if isinstance(value, dict) else ():
+        yield from words(schema, other, value[name], (*path, name))
+    for index, item in enumerate(value) if isinstance(value, list) and isinstance(part.get("items"), dict) else ():
+        yield from words(schema, part["items"], item, (*path, index))
+
+
+def refuses_other_words(verb: str, document: Any) -> set[str]:
+    """The names of the fields for which the schema takes its own words only, each tried once."""
+    check = validator(verb)
+    found = {path[-1]: path for path in words(check.schema, check.schema, document)}
+    for path in found.values():
+        spoilt = copy.deepcopy(document)
+        place = functools.reduce(lambda part, key: part[key], path[:-1], spoilt)
+        place[path[-1]] = "foo"
+        assert not check.is_valid(spoilt), path
+    return set(found)
+
+
 def written(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_documents_of_a_conversion(digits: Case) -> None:
-    is_held("convert", written(Path(f"{digits.prefix}_quant.json")))
+    ledger = written(Path(f"{digits.prefix}_quant.json"))
+    is_held("convert", ledger)
+    told = {"verdict", "granularity", "reason", "act_matmul"}
+    assert told <= refuses_other_words("convert", ledger)
     is_held("check", json.loads(json.dumps(amct_onnx.check(digits.deploy).to_dict())))
     is_held("bias", json.loads(json.dumps(amct_onnx.quantize_bias(digits.source, "b.onnx").to_dict())))
 
@@ -59,13 +90,18 @@ def test_documents_of_runs(small: Case) -> None:
         feeds = {n: a[:4] for n, a in archive.items()}
     amct_onnx.simulate(small.deploy, feeds, "run")
     is_held("simulate", written(Path("run/simulation.json")))
+    assert refuses_other_words("simulate", written(Path("run/simulation.json"))) == {"kernel"}
     is_held("compare", json.loads(json.dumps(small.compare(feeds).to_dict())))
     scale_dequantizer(small.deploy, small.layers[0], 1.5)
-    is_held("compare", json.loads(json.dumps(small.compare(feeds, labels=np.zeros(4, np.int64)).to_dict())))
+    document = json.loads(json.dumps(small.compare(feeds, labels=np.zeros(4, np.int64)).to_dict()))
+    is_held("compare", document)
+    assert {"level", "cause", "place", "form", "lsb_of", "key"} <= refuses_other_words("compare", document)
 
 
 def test_document_of_a_diagnosis() -> None:
-    is_held("doctor", json.loads(json.dumps(amct_onnx.doctor().to_dict())))
+    document = json.loads(json.dumps(amct_onnx.doctor().to_dict()))
+    is_held("doctor", document)
+    assert refuses_other_words("doctor", document) == {"level", "verdict"}
 
 
 def test_document_of_a_compiled_model() -> None:
@@ -75,4 +111,6 @@ def test_document_of_a_compiled_model() -> None:
     Path("om.json").write_text(json.dumps({"name": "net", "graph": [{"name": "g", "op": [operator]}], "attr": []}))
     report = compiled_layers("om.json", "m_deploy_model.onnx")
     assert report.layers
-    is_held("atc", json.loads(json.dumps(report.to_dict())))
+    document = json.loads(json.dumps(report.to_dict()))
+    is_held("atc", document)
+    assert refuses_other_words("atc", document) == {"intended", "compiled"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY, INT8_MAX, INT
 from amct_onnx.common.arrays import Int64
 from amct_onnx.graph.layers import Layout
 
+Kernel = Literal["float32", "split", "integer", "average"]
 EXACT_IN_FLOAT32 = 2**24
 """float32 holds every integer up to this."""
 
@@ -42,7 +44,7 @@ class LayerFacts:
     dequantizer: str
     scale: float | None
     offset: int | None
-    kernel: str
+    kernel: Kernel
     largest_sum: int | None
     worst_accumulator: int | None
     deq_scale: tuple[float, float] | None

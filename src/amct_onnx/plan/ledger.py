@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from amct_onnx.graph.reasons import Reason
 
-CONVERTED = "converted"
-
-
-REFUSED = "refused"
-
+LayerVerdict = Literal["converted", "refused"]
+CONVERTED, REFUSED = get_args(LayerVerdict)
+Granularity = Literal["per-tensor", "per-channel"]
+ResidualAction = Literal["elided", "anti-quant", "quant", "float-chain", "dropped"]
 
 BIAS_MATTERS = 0.125
 """Smallest bias error that is named, in LSB of the layer's output.
@@ -76,8 +76,8 @@ class LayerEntry:
 
     name: str
     op_type: str
-    verdict: str
-    granularity: str | None = None
+    verdict: LayerVerdict
+    granularity: Granularity | None = None
     scale_d: float | None = None
     read_scale: float | None = None
     offset_d: int | None = None
@@ -126,7 +126,7 @@ class ResidualEntry:
     """
 
     tensor: str
-    action: str
+    action: ResidualAction
     detail: str = ""
     scale: float | None = None
     read_scale: float | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Int64
-from amct_onnx.device.facts import LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
+from amct_onnx.device.facts import Kernel, LayerFacts, WeightSums, largest_sum, out_of_specification, worst_accumulator
 from amct_onnx.device.lowering.editor import LoweringEditor
 from amct_onnx.device.lowering.node_attributes import quantizer_factors
 from amct_onnx.device.lowering.operators import Quantized
@@ -92,7 +92,7 @@ class IntegerLayer:
     input: Int8Tensor
     sums: WeightSums | None
     bias: Int64
-    kernel: str
+    kernel: Kernel
     rank: int
     warnings: list[str]
     accumulator: Accumulator | None = None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 
@@ -20,8 +21,10 @@ from amct_onnx.verbs.check.load import load_for_check
 from amct_onnx.verbs.check.model_view import ModelView
 
 SCHEMA_VERSION = 1
-INT8, FLOAT, MISSING = "int8", "float", "not found"
-"""States of a layer in the compiled model."""
+Intended = Literal["int8", "float"]
+Compiled = Literal["int8", "float", "not found"]
+INT8, FLOAT, MISSING = get_args(Compiled)
+"""States of a layer in the deploy model and in the compiled model."""
 DEPLOY_END, LEDGER_END = "deploy_model.onnx", "quant.json"
 INTEGERS = ("DT_INT8", "DT_INT4", "DT_UINT8")
 QUANTIZERS = (
@@ -56,8 +59,8 @@ class CompiledLayer:
 
     name: str
     op_type: str
-    intended: str
-    compiled: str
+    intended: Intended
+    compiled: Compiled
     operators: tuple[str, ...]
     types: tuple[str, ...]
     fused_with: tuple[str, ...]
@@ -66,7 +69,7 @@ class CompiledLayer:
     @property
     def as_intended(self) -> bool:
         """Whether an int8 layer really is int8."""
-        return self.intended == FLOAT or self.compiled == INT8
+        return bool(self.intended == FLOAT or self.compiled == INT8)
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,7 +125,7 @@ class _Intended:
 
     name: str
     op_type: str
-    state: str
+    state: Intended
 
 
 def compiled_layers(om_json: str | os.PathLike[str], deploy_model: str | os.PathLike[str]) -> CompiledReport:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.plan.ledger import BiasError
 
-ROUNDED = "rounded"
-EXACT = "exact"
-NO_BIAS = "no-bias"
-FLOAT = "float"
-UNREACHABLE = "unreachable"
-MEANINGS = {
+BiasAction = Literal["rounded", "exact", "no-bias", "float", "unreachable"]
+ROUNDED, EXACT, NO_BIAS, FLOAT, UNREACHABLE = get_args(BiasAction)
+MEANINGS: dict[BiasAction, str] = {
     ROUNDED: "written as multiples of scale_d * scale_w",
     EXACT: "was a multiple of scale_d * scale_w already",
     NO_BIAS: "the layer has none that becomes an integer",
@@ -37,7 +35,7 @@ class BiasEntry:
 
     name: str
     op_type: str
-    action: str
+    action: BiasAction
     tensor: str = ""
     before: BiasError | None = None
     after: BiasError | None = None

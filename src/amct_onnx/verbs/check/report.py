@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from amct_onnx.common.counted import counted
 from amct_onnx.common.shown_report import ShownReport
 
-ERROR = "error"
-WARNING = "warning"
-NOTE = "note"
-SEVERITIES = (ERROR, WARNING, NOTE)
+Severity = Literal["error", "warning", "note"]
+ERROR, WARNING, NOTE = SEVERITIES = get_args(Severity)
 """ERROR: ATC rejects the model or compiles something else; WARNING: it may, or numbers suffer; NOTE: worth knowing."""
 
 
@@ -34,7 +33,7 @@ class Finding:
     """
 
     rule: str
-    severity: str
+    severity: Severity
     title: str
     node: str
     tensor: str
@@ -79,7 +78,7 @@ class CheckReport(ShownReport):
         """True when nothing is an error."""
         return not self.counts[ERROR]
 
-    def of(self, severity: str) -> tuple[Finding, ...]:
+    def of(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings of one severity."""
         return tuple(f for f in self.findings if f.severity == severity)
 

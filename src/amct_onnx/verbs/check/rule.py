@@ -9,6 +9,7 @@ from types import ModuleType
 from amct_onnx.device.chips import Chip
 from amct_onnx.verbs.check.cann_versions import CANN_VERSIONS
 from amct_onnx.verbs.check.model_view import ModelView
+from amct_onnx.verbs.check.report import Severity
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Rule:
     """
 
     id: str
-    severity: str
+    severity: Severity
     title: str
     why: str
     source: str
@@ -68,7 +69,7 @@ _RULES: dict[Find, list[Rule]] = {}
 def rule(
     *,
     id: str,
-    severity: str,
+    severity: Severity,
     title: str,
     why: str,
     source: str,

@@ -29,11 +29,11 @@ from amct_onnx.verbs.compare.key import INPUT, LAYER, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.evaluator import EvaluatorCode
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, show, tensors_of
 from amct_onnx.verbs.compare.pairing import Paired, check_source, pair_layers
+from amct_onnx.verbs.compare.report import AS_GIVEN, NORMALISED, Form, UnitOf
 from amct_onnx.verbs.convert.read_ledger import Ledger
 
 SOURCE, FAKE_QUANT = "source", "fake-quant"
 DEPLOY = "deploy"
-AS_GIVEN, NORMALISED = "as given", "normalised"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Job:
     source: ModelBytes
     fake_quant: ModelBytes
     deploy: ModelBytes
-    form: str
+    form: Form
     devices: tuple[str, ...]
     tracked: tuple[Tracked, ...]
     quantizers: tuple[Quantized, ...]
@@ -274,7 +274,7 @@ def input_keys(job: Job, layers: Sequence[Paired]) -> dict[int, Key]:
     return found
 
 
-def layer_lsb(pair: Paired) -> tuple[float | None, str | None]:
+def layer_lsb(pair: Paired) -> tuple[float | None, UnitOf | None]:
     """The unit of a layer's output, and what it is the step of."""
     entry = pair.entry
     if entry.output_scale is not None:
@@ -316,7 +316,7 @@ def _copy(model: ir.Model) -> ir.Model:
 
 def _source(
     model_file: str | os.PathLike[str], canonical: ir.Model, wanted: Sequence[str], ledger: Ledger
-) -> tuple[ModelBytes, str, list[tuple[float | None, int]]]:
+) -> tuple[ModelBytes, Form, list[tuple[float | None, int]]]:
     """The source as it is given, or normalised when ONNX Runtime or its dialect do not show every layer's tensors."""
     given = read_model(model_file)
     # as in the fake-quant model; what becomes int8 reads dequantized values, which integers do not round

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.graph.reasons import Reason
-from amct_onnx.plan.ledger import BiasError, ResidualEntry
+from amct_onnx.plan.ledger import BiasError, Granularity, LayerVerdict, ResidualEntry
+from amct_onnx.verbs.compare.causes import NOISE_CAUSES, Cause, Side
 from amct_onnx.verbs.compare.layer_details import ChannelErrors, GraphNode, InputHistogram
 
-EQUAL, NOISE, INCOMPLETE, DIVERGES = "equal", "noise", "incomplete", "diverges"
+Level = Literal["equal", "noise", "incomplete", "diverges"]
+EQUAL, NOISE, INCOMPLETE, DIVERGES = get_args(Level)
 """Levels of a verdict: no bit differs beyond float rounding; differs, but as quantization explains; no fault found, but
 something could not be judged; more than quantization explains."""
+Form = Literal["as given", "normalised"]
+AS_GIVEN, NORMALISED = get_args(Form)
+UnitOf = Literal["next quantizer", "accumulator"]
+HistogramKey = Literal["scale_d", "scale_w", "deq_scale", "saturation"]
+BoardTensorKind = Literal["input", "accumulator", "output", "graph output"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Verdict:
         brief: at most four sentences for a terminal: where, what it costs in accuracy, why, what to do.
     """
 
-    level: str
+    level: Level
     headline: str
     sentences: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
@@ -74,7 +82,7 @@ class ModelEntry:
     key: str
     file: str
     device: str | None = None
-    form: str = "as given"
+    form: Form = "as given"
     settings: dict[str, str] | None = None
     metrics: tuple[Metric, ...] = ()
     notes: tuple[str, ...] = ()
@@ -167,8 +175,8 @@ class LayerResult:
 
     name: str
     op_type: str
-    verdict: str
-    granularity: str | None
+    verdict: LayerVerdict
+    granularity: Granularity | None
     scale_d: float | None
     read_scale: float | None
     offset_d: int | None
@@ -178,7 +186,7 @@ class LayerResult:
     detail: str
     remedy: str
     lsb: float | None
-    lsb_of: str | None
+    lsb_of: UnitOf | None
     compared: bool
     differences: tuple[Difference, ...]
     counts: tuple[QuantizerCounts, ...] = ()
@@ -188,10 +196,6 @@ class LayerResult:
     channels: tuple[ChannelErrors, ...] = ()
     source_nodes: tuple[GraphNode, ...] = ()
     deploy_nodes: tuple[GraphNode, ...] = ()
-
-
-NOISE_CAUSES = frozenset({"bias-rounding", "ties", "device-arithmetic", "refused-layer", "inherited"})
-"""Causes of a ``Divergence`` that quantization explains; every other cause is a fault."""
 
 
 @dataclass(frozen=True)
@@ -219,12 +223,12 @@ class Divergence:
     model: str
     layer: str
     index: int
-    cause: str
+    cause: Cause
     text: str
     advice: str
     measured: float
     explained: float
-    place: str = "at"
+    place: Side = "at"
     node: str = ""
 
     @property
@@ -244,7 +248,7 @@ class Histogram:
         counts: of layers (scale_d, saturation) or of channels (scale_w, deq_scale).
     """
 
-    key: str
+    key: HistogramKey
     title: str
     unit: str
     edges: tuple[float, ...]
@@ -264,7 +268,7 @@ class BoardTensor:
     """
 
     layer: str
-    tensor: str
+    tensor: BoardTensorKind
     lsb: float | None
     feeds: int
     difference: Difference
@@ -293,7 +297,7 @@ class BoardResult:
     tensors: tuple[BoardTensor, ...]
     missing: tuple[str, ...]
     layer: str
-    tensor: str
+    tensor: BoardTensorKind | Literal[""]
     fault: bool
     text: str
     advice: str

@@ -157,7 +157,7 @@ class _Request:
     record_file: str | os.PathLike[str] | None
     factors_file: str | None
     settings: PlanSettings
-    fake_quant_weights: str
+    fake_quant_weights: FakeQuantWeights
     soc_version: str | None
     progress: Callable[[int, int], None] | None
 

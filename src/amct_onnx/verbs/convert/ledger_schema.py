@@ -8,16 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from amct_onnx.common.counted import counted
 from amct_onnx.common.typed_json import ContentError
+from amct_onnx.emit.fake_quant import FakeQuantWeights
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.reasons import Reason
-from amct_onnx.plan.ledger import CONVERTED, BiasError, LayerEntry, is_part
+from amct_onnx.plan.ledger import (
+    CONVERTED,
+    BiasError,
+    Granularity,
+    LayerEntry,
+    LayerVerdict,
+    ResidualAction,
+    is_part,
+)
+from amct_onnx.plan.settings import ActMatMul, AsymmetricWeights, GemmPerChannel, ResidualQuantizers
+from amct_onnx.verbs.check.report import Severity
 from amct_onnx.verbs.convert.report import summary_of
 
 MAX_NAME = 1 << 24
@@ -50,8 +61,8 @@ class LayerContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     op_type: Name
-    verdict: Literal["converted", "refused"]
-    granularity: Literal["per-tensor", "per-channel"] | None
+    verdict: LayerVerdict
+    granularity: Granularity | None
     scale_d: Scale | None
     read_scale: Scale | None
     offset_d: Annotated[int, Meta(ge=-128, le=127)] | None
@@ -73,7 +84,7 @@ class ResidualContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``report.ResidualEntry``."""
 
     tensor: Name
-    action: Literal["elided", "anti-quant", "quant", "float-chain", "dropped"]
+    action: ResidualAction
     detail: Text
     scale: Scale | None
     read_scale: Scale | None
@@ -127,7 +138,7 @@ class FindingContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See ``verbs.check.report.Finding``."""
 
     rule: Name
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     title: Text
     node: Text
     tensor: Text
@@ -186,12 +197,12 @@ class OriginContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: Name
     source_digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     grid_weights: bool
-    gemm_per_channel: Literal["mul", "vector", "refuse"]
+    gemm_per_channel: GemmPerChannel
     keep_conv1d: bool
-    asymmetric_weights: Literal["refuse", "sum"]
-    residual_quantizers: Literal["keep", "drop"]
-    act_matmul: Literal["on", "off"]
-    fake_quant_weights: Literal["int8", "float32"]
+    asymmetric_weights: AsymmetricWeights
+    residual_quantizers: ResidualQuantizers
+    act_matmul: ActMatMul
+    fake_quant_weights: FakeQuantWeights
     record: Annotated[str, Meta(max_length=MAX_RECORD)] | None
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amct_onnx.common.shown_report import ShownReport
+from amct_onnx.emit.fake_quant import FakeQuantWeights
 from amct_onnx.plan.ledger import CONVERTED, REFUSED, FloatOperator, LayerEntry, ResidualEntry
+from amct_onnx.plan.settings import ActMatMul, AsymmetricWeights, GemmPerChannel, ResidualQuantizers
 from amct_onnx.verbs.check.report import CheckReport
 from amct_onnx.verbs.convert.cost import Cost
 
@@ -40,12 +42,12 @@ class Origin:
     code: str
     source_digest: str
     grid_weights: bool
-    gemm_per_channel: str
+    gemm_per_channel: GemmPerChannel
     keep_conv1d: bool
-    asymmetric_weights: str
-    residual_quantizers: str
-    act_matmul: str
-    fake_quant_weights: str
+    asymmetric_weights: AsymmetricWeights
+    residual_quantizers: ResidualQuantizers
+    act_matmul: ActMatMul
+    fake_quant_weights: FakeQuantWeights
     record: str | None = None
 
 

@@ -11,7 +11,7 @@ from amct_onnx.common.arrays import Array, Float64
 from amct_onnx.common.onnxruntime_session import open_session
 from amct_onnx.common.text_codes import without_texts
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.verbs.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, SettingResult
+from amct_onnx.verbs.doctor.report import EDGES, EQUAL, REFUSED, ROUNDING, WRONG, SettingResult, SettingVerdict
 from amct_onnx.verbs.doctor.settings import Setting
 
 ROUNDING_SHARE = 1e-5
@@ -119,7 +119,7 @@ def result_of(setting: Setting, errors: OutputErrors | str, floor: OutputErrors 
     )
 
 
-def _verdict(errors: OutputErrors, floor: OutputErrors | str) -> str:
+def _verdict(errors: OutputErrors, floor: OutputErrors | str) -> SettingVerdict:
     """Equal, rounding, edges or wrong.
 
     A value on the edge between two steps may fall to either side in float32 and then moves what follows. How often and

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from amct_onnx.common.shown_report import ShownReport
 from amct_onnx.verbs.doctor.cpu import CpuFacts
+from amct_onnx.verbs.doctor.settings import Level
 
-EQUAL, ROUNDING, EDGES, WRONG, REFUSED = "equal", "rounding", "edges", "wrong", "refused"
-MEANINGS = {
+SettingVerdict = Literal["equal", "rounding", "edges", "wrong", "refused"]
+VERDICTS: tuple[SettingVerdict, ...] = get_args(SettingVerdict)
+EQUAL, ROUNDING, EDGES, WRONG, REFUSED = VERDICTS
+MEANINGS: dict[SettingVerdict, str] = {
     EQUAL: "every value has the bits of the exact reference",
     ROUNDING: "within float32 rounding of the exact reference",
     EDGES: "values on the edge between two steps of a quantizer fell to the other side",
@@ -39,10 +43,10 @@ class SettingResult:
     """
 
     name: str
-    level: str
+    level: Level
     entries: dict[str, str]
     why: str
-    verdict: str
+    verdict: SettingVerdict
     max_error: float | None = None
     max_error_share: float | None = None
     max_error_steps: float | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import onnxruntime as ort
 
 from amct_onnx.common.onnxruntime_session import KEEP_QDQ, PINNED_ENTRIES, PINNED_LEVEL, session_options
 
-LEVELS = {
+Level = Literal["off", "basic", "extended", "all"]
+LEVELS: dict[Level, ort.GraphOptimizationLevel] = {
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -28,7 +30,7 @@ class Setting:
     """
 
     name: str
-    level: str
+    level: Level
     entries: tuple[tuple[str, str], ...]
     why: str
 
@@ -37,7 +39,7 @@ class Setting:
         return session_options(LEVELS[self.level], dict(self.entries))  # a session that is refused shows in the table
 
 
-def _setting(name: str, level: str, entries: dict[str, str], why: str) -> Setting:
+def _setting(name: str, level: Level, entries: dict[str, str], why: str) -> Setting:
     return Setting(name, level, tuple(entries.items()), why)
 
 

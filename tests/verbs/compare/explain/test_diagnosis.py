@@ -11,8 +11,9 @@ import onnx.parser
 from onnx import numpy_helper
 
 import amct_onnx
+from amct_onnx.verbs.compare.causes import NOISE_CAUSES
 from amct_onnx.verbs.compare.explain.diagnosis import ADVICE
-from amct_onnx.verbs.compare.report import NOISE_CAUSES, Divergence
+from amct_onnx.verbs.compare.report import Divergence
 
 EXPLAIN = Path(__file__).parents[4] / "src" / "amct_onnx" / "verbs" / "compare" / "explain"
 

@@ -16,6 +16,7 @@ from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.factors import Pair, Reader
 from amct_onnx.plan.ledger import LayerEntry
+from amct_onnx.verbs.compare.causes import AT, BEFORE, BEHIND, FaultCause, Side
 from amct_onnx.verbs.compare.explain.change import ADDED, LEDGER, OTHER_MODEL, UNREADABLE, Change
 from amct_onnx.verbs.compare.explain.changes import changes
 from amct_onnx.verbs.compare.explain.function_changes import function_changes
@@ -26,7 +27,6 @@ from amct_onnx.verbs.convert.read_ledger import Ledger
 from amct_onnx.verbs.convert.report import Origin
 from amct_onnx.verbs.convert.written_again import Again, Written, other_options
 
-AT, BEFORE, BEHIND = "at", "before", "behind"
 FEWER = 4
 """By what factor the changes of the files must become fewer for another option to be the true one."""
 OTHER_NODES = 4
@@ -40,7 +40,7 @@ class Located:
     change: Change
     index: int
     layer: str
-    place: str
+    place: Side
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _owners(layers: Sequence[LayerEntry], model: str) -> dict[str, int]:
     return owner
 
 
-def _of_file(cause: str, text: str, layers: Sequence[LayerEntry]) -> Located:
+def _of_file(cause: FaultCause, text: str, layers: Sequence[LayerEntry]) -> Located:
     """What is said of a file as a whole stands before the first layer."""
     return Located(Change("", "", cause, text), 0, layers[0].name if layers else "", BEFORE)
 

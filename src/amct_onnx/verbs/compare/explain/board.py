@@ -30,7 +30,7 @@ from amct_onnx.verbs.compare.explain.dumped_tensors import (
 )
 from amct_onnx.verbs.compare.measure.statistics import SourceTensor, TensorStatistics
 from amct_onnx.verbs.compare.present.figures import figure, percent
-from amct_onnx.verbs.compare.report import BoardResult, BoardTensor
+from amct_onnx.verbs.compare.report import BoardResult, BoardTensor, BoardTensorKind
 from amct_onnx.verbs.simulate.dump_names import file_name, makers_of
 
 
@@ -39,7 +39,7 @@ class _Tensor:
     """One tensor of a layer over all feeds."""
 
     layer: str
-    kind: str
+    kind: BoardTensorKind
     lsb: float | None
     feeds: int = 0
     statistics: TensorStatistics = field(default_factory=TensorStatistics)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MISSING, ADDED, REPLACED = "node-missing", "node-added", "node-replaced"
-ATTRIBUTE, WIRING, TYPE = "attribute-changed", "wiring-changed", "type-changed"
-DECLARATION = "declaration-changed"
-UNREADABLE, OTHER_MODEL, LEDGER = "file-unreadable", "other-model", "ledger-contradiction"
-SCALE, ZERO_POINT, BIAS, WEIGHT, SIGN, CONSTANT = (
-    "scale-fault",
-    "zero-point-fault",
-    "bias-fault",
-    "weight-fault",
-    "sign-fault",
-    "constant-changed",
-)
+from amct_onnx.verbs.compare.causes import FaultCause
+
+MISSING: FaultCause = "node-missing"
+ADDED: FaultCause = "node-added"
+REPLACED: FaultCause = "node-replaced"
+ATTRIBUTE: FaultCause = "attribute-changed"
+WIRING: FaultCause = "wiring-changed"
+TYPE: FaultCause = "type-changed"
+DECLARATION: FaultCause = "declaration-changed"
+UNREADABLE: FaultCause = "file-unreadable"
+OTHER_MODEL: FaultCause = "other-model"
+LEDGER: FaultCause = "ledger-contradiction"
+SCALE: FaultCause = "scale-fault"
+ZERO_POINT: FaultCause = "zero-point-fault"
+BIAS: FaultCause = "bias-fault"
+WEIGHT: FaultCause = "weight-fault"
+SIGN: FaultCause = "sign-fault"
+CONSTANT: FaultCause = "constant-changed"
 OF_FILES = frozenset({UNREADABLE, OTHER_MODEL})
 """Causes of a whole file."""
 CHANGES = OF_FILES | {MISSING, ADDED, REPLACED, ATTRIBUTE, WIRING, TYPE, DECLARATION, SIGN, CONSTANT, LEDGER}
@@ -36,6 +42,6 @@ class Change:
 
     node: str
     op_type: str
-    cause: str
+    cause: FaultCause
     text: str
     beside: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from amct_onnx.common.arrays import Array
 from amct_onnx.common.counted import counted
 from amct_onnx.device.ascend_arithmetic import unpack_deq_scale
 from amct_onnx.graph.edit import nodes_of
+from amct_onnx.verbs.compare.causes import FaultCause
 from amct_onnx.verbs.compare.explain.body_changes import (
     SWAPPED,
     exchanged,
@@ -298,7 +299,7 @@ class _Comparison:
         return f"what {producer.op_type} '{producer.name}' gives{which}"
 
 
-def _at_producer(output: ir.Value, cause: str, text: str) -> Change:
+def _at_producer(output: ir.Value, cause: FaultCause, text: str) -> Change:
     producer = output.producer()
     return Change((producer.name or "") if producer else "", "", cause, text)
 
@@ -336,7 +337,7 @@ def _input_name(op_type: str, index: int) -> str:
     return names[index] if index < len(names) else f"input {index}"
 
 
-def _cause_by_name(node: str) -> str:
+def _cause_by_name(node: str) -> FaultCause:
     """What a constant is that a node reads which the conversion put in, and named itself."""
     if node.endswith((".weight.cast", ".bias.cast")):
         return WEIGHT if node.endswith(".weight.cast") else BIAS

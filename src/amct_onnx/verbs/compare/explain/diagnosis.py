@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from amct_onnx.common.arithmetic import INT32_MAX
 from amct_onnx.common.arrays import Float64
 from amct_onnx.plan.ledger import CONVERTED
+from amct_onnx.verbs.compare.causes import NoiseCause
 from amct_onnx.verbs.compare.explain.faults import SATURATES, not_finite, size, told_by_counts
 from amct_onnx.verbs.compare.explain.noise import Noise, explained
 from amct_onnx.verbs.compare.job import FAKE_QUANT, SOURCE
@@ -139,7 +140,9 @@ def _late_fault(model: str, pair: Paired, e: Examined, results: Results, unit: f
     if e.not_finite:
         count = results.tensors[Key(LAYER, e.index), model].count
         return not_finite(model, f"'{name}'", name, e.index, e.not_finite / count, e.measured)
-    cause, why, advice = told_by_counts(results.quantizers.get((e.index, model)), e.extra_saturation)
+    told = told_by_counts(results.quantizers.get((e.index, model)), e.extra_saturation)
+    assert told is not None  # see _shows_itself
+    cause, why, advice = told
     start = (
         f"'{name}' errs by {size(e.measured, unit)} on average in {model}; quantization explains at most "
         f"{size(total, unit)}."
@@ -147,11 +150,14 @@ def _late_fault(model: str, pair: Paired, e: Examined, results: Results, unit: f
     return Divergence(model, name, e.index, cause, f"{start} {why}", advice, e.measured, total)
 
 
-ADVICE = {
-    "bias-rounding": "Write the source with rounded biases (amct_onnx bias) and compare with that: what stays is "
+ROUNDING: NoiseCause = "bias-rounding"
+TIES: NoiseCause = "ties"
+DEVICE: NoiseCause = "device-arithmetic"
+ADVICE: dict[NoiseCause, str] = {
+    ROUNDING: "Write the source with rounded biases (amct_onnx bias) and compare with that: what stays is "
     "not bias rounding. Train or calibrate with it when the difference matters.",
-    "ties": "Values exactly between two steps are rounded one way here and the other way there: nothing to do.",
-    "device-arithmetic": "This is the device's float16 and S19 arithmetic; one with float32 quantizers differs less.",
+    TIES: "Values exactly between two steps are rounded one way here and the other way there: nothing to do.",
+    DEVICE: "This is the device's float16 and S19 arithmetic; one with float32 quantizers differs less.",
     "refused-layer": "The layer is float in both models; look at the layers before it.",
     "inherited": "Look at the layers before it: none of them stands out by itself.",
 }
@@ -161,18 +167,18 @@ def _noise(
     model: str, layers: Sequence[Paired], e: Examined, unit: float, refused: bool, examined: Sequence[Examined]
 ) -> Divergence:
     entry = layers[e.index].entry
-    parts: dict[str, float] = {}
+    parts: dict[NoiseCause, float] = {}
     # what entered at a layer before it is carried by "inherited": ask those layers as well
     for earlier in examined:
         if earlier.index <= e.index and earlier.noise is not None:
             step = layers[earlier.index].entry.output_scale or unit
-            for cause, size in (
-                ("bias-rounding", earlier.noise.bias),
-                ("ties", earlier.noise.ties),
-                ("device-arithmetic", earlier.noise.device),
+            for part, size in (
+                (ROUNDING, earlier.noise.bias),
+                (TIES, earlier.noise.ties),
+                (DEVICE, earlier.noise.device),
             ):
-                parts[cause] = parts.get(cause, 0.0) + size / step
-    cause = max(parts, key=lambda c: parts[c]) if parts and max(parts.values()) > 0 else "inherited"
+                parts[part] = parts.get(part, 0.0) + size / step
+    cause: NoiseCause = max(parts, key=lambda c: parts[c]) if parts and max(parts.values()) > 0 else "inherited"
     if refused and not any(parts.values()):
         cause = "refused-layer"
     figures = ", ".join(f"{c} {figure(s, 2)}" for c, s in sorted(parts.items(), key=lambda i: -i[1]) if s > 0)

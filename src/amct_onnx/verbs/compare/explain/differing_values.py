@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.verbs.compare.causes import FaultCause
 from amct_onnx.verbs.compare.explain.change import SIGN, TYPE, Change
 
 DIGITS = (6, 9, 17)
@@ -14,7 +15,7 @@ MAX_SHOWN = 8
 """Numbers of a list that are shown."""
 
 
-def array_change(node: ir.Node, start: str, cause: str, old: Array, new: Array) -> Change | None:
+def array_change(node: ir.Node, start: str, cause: FaultCause, old: Array, new: Array) -> Change | None:
     """Where the numbers of a constant differ; None when they do not."""
     name = node.name or ""
     if old.dtype != new.dtype:

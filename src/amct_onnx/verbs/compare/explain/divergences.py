@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import AmctError
-from amct_onnx.verbs.compare.explain.beside_ledger import BEHIND, Beside
+from amct_onnx.verbs.compare.causes import BEHIND
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside
 from amct_onnx.verbs.compare.explain.change import OF_FILES
 from amct_onnx.verbs.compare.explain.cut_source import CutSource
 from amct_onnx.verbs.compare.explain.doubts import Doubt

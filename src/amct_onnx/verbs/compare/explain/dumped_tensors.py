@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from amct_onnx.errors import DataError
 from amct_onnx.files.device_dump import INPUT as AT_INPUT
 from amct_onnx.files.device_dump import OUTPUT as AT_OUTPUT
 from amct_onnx.verbs.compare.explain.dump_files import Dumped
+from amct_onnx.verbs.compare.report import BoardTensorKind
 from amct_onnx.verbs.simulate.dump_names import file_name
 
-INPUT, ACCUMULATOR, OUTPUT, GRAPH_OUTPUT = "input", "accumulator", "output", "graph output"
+INPUT, ACCUMULATOR, OUTPUT, GRAPH_OUTPUT = get_args(BoardTensorKind)
 RAW_TYPES: dict[str, dict[int, Any]] = {
     INPUT: {1: np.int8},
     ACCUMULATOR: {4: np.int32},
@@ -42,7 +43,7 @@ class Dumpable(NamedTuple):
     """
 
     name: str
-    kind: str
+    kind: BoardTensorKind
     places: tuple[tuple[str, str, int], ...]
     values: Array
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from amct_onnx.common.arithmetic import INT32_MAX
 from amct_onnx.graph.layers import along
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
+from amct_onnx.verbs.compare.causes import FaultCause, Side
 from amct_onnx.verbs.compare.explain.change import ADDED
 from amct_onnx.verbs.compare.explain.cut_source import Segment
 from amct_onnx.verbs.compare.explain.error_shape import look
@@ -35,8 +36,10 @@ SIMPLE = 0.8
 OPPOSITE = 0.05
 """How far from -1 a factor may lie to be called a flipped sign: noise moves it a little."""
 NAMED_NODES = 4
-BETWEEN = "fault-between-layers"
-NOT_FINITE, OVERFLOW, SATURATION = "not-finite", "accumulator-overflow", "saturation"
+BETWEEN: FaultCause = "fault-between-layers"
+NOT_FINITE: FaultCause = "not-finite"
+OVERFLOW: FaultCause = "accumulator-overflow"
+SATURATION: FaultCause = "saturation"
 
 NOT_FINITE_ADVICE = (
     "No constant in front of it is known to be NaN: look at the values there, and scale them down (float16 ends at "
@@ -90,15 +93,15 @@ def _figures(piece: Piece) -> tuple[float, float]:
     return float(piece.measured[worst]), float(piece.explained[worst if piece.explained.size > 1 else 0])
 
 
-def told_by_counts(counts: QuantizerStatistics | None, extra_saturation: float) -> tuple[str, str, str]:
-    """Cause, its figures and advice, where what the quantizer and the accumulator met tells it; else three ""."""
+def told_by_counts(counts: QuantizerStatistics | None, extra_saturation: float) -> tuple[FaultCause, str, str] | None:
+    """Cause, its figures and advice, where what the quantizer and the accumulator met tells it; else None."""
     if counts is not None and counts.largest_accumulator > INT32_MAX:
         why = f"Its accumulator reaches {counts.largest_accumulator}, beyond 2^31 - 1."
         return OVERFLOW, why, OVERFLOW_ADVICE
     if extra_saturation > SATURATES:
         why = f"{percent(extra_saturation, 1)} more of its inputs saturate than in the source."
         return SATURATION, why, "Check the factors of the quantizer in front of it, widen it, and convert again."
-    return "", "", ""
+    return None
 
 
 def _largest_sum(piece: Piece, entry: LayerEntry) -> float:
@@ -130,9 +133,11 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
         f"source makes of the same input; quantization explains at most {size(explained, piece.lsb)}."
     )
     kind, stated = quantizer_contradiction(place.members, entry)
-    cause, why, advice = told_by_counts(place.counts, place.extra_saturation)
-    largest = _largest_sum(piece, entry) if place.members and not cause else 0.0
-    if cause:
+    told = told_by_counts(place.counts, place.extra_saturation)
+    largest = _largest_sum(piece, entry) if place.members and told is None else 0.0
+    cause: FaultCause
+    if told is not None:
+        cause, why, advice = told
         why += f" {stated}" if kind == "scale" else ""
     elif largest > INT32_MAX:
         cause, advice = OVERFLOW, OVERFLOW_ADVICE
@@ -165,6 +170,7 @@ def _layer_fault(piece: Piece, model: str, layers: Sequence[Paired], place: Plac
 
 def _fault_between(piece: Piece, model: str, layers: Sequence[Paired], place: Place) -> Divergence:
     """What stands before a layer's quantizer or an output."""
+    at: Side
     if piece.kind == NODE:
         next_layer = place.leads_to()
         index, at = (len(layers) - 1, "behind") if next_layer is None else (next_layer, "before")

@@ -30,7 +30,6 @@ from amct_onnx.verbs.compare.explain.unlike_outputs import unlike_outputs
 from amct_onnx.verbs.compare.explain.unreliable_source import unreliable_source
 from amct_onnx.verbs.compare.float_model import FLOAT
 from amct_onnx.verbs.compare.job import (
-    AS_GIVEN,
     DEPLOY,
     FAKE_QUANT,
     SOURCE,
@@ -52,6 +51,7 @@ from amct_onnx.verbs.compare.present.histograms import histograms
 from amct_onnx.verbs.compare.present.surroundings import Surroundings
 from amct_onnx.verbs.compare.present.verdict import Found, verdict
 from amct_onnx.verbs.compare.report import (
+    AS_GIVEN,
     BoardResult,
     CompareReport,
     FlippedSample,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amct_onnx.verbs.compare.report import Histogram, LayerResult
+from amct_onnx.verbs.compare.report import Histogram, HistogramKey, LayerResult
 
 SHARES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Edges of shares; the first bin holds "hardly any"."""
@@ -33,7 +33,7 @@ def histograms(layers: Sequence[LayerResult], model: str) -> tuple[Histogram, ..
     return tuple(h for h in made if h.counts)
 
 
-def _of_scales(key: str, title: str, unit: str, values: Sequence[float]) -> Histogram:
+def _of_scales(key: HistogramKey, title: str, unit: str, values: Sequence[float]) -> Histogram:
     """Edges at powers of two, as few apart as ``MOST_BINS`` allows."""
     positive = [v for v in values if v > 0 and math.isfinite(v)]
     if not positive:

@@ -22,6 +22,7 @@ from amct_onnx.verbs.compare.report import (
     NOISE,
     BoardResult,
     Divergence,
+    Level,
     Metric,
     ModelEntry,
     OutputEntry,
@@ -133,7 +134,7 @@ def verdict(found: Found) -> Verdict:
     return Verdict(level, as_typed(headline), *(tuple(as_typed(t) for t in part if t) for part in texts))
 
 
-def _doubted(found: Found, level: str, headline: str, lines: list[str]) -> tuple[str, str, list[str]]:
+def _doubted(found: Found, level: Level, headline: str, lines: list[str]) -> tuple[Level, str, list[str]]:
     """The doubt first, then what is said of the models: it means less beside a wrong source."""
     doubt = found.doubts[0]
     why = [f"Why: {doubt.why}", f"What to do: {doubt.todo}"]
@@ -143,7 +144,7 @@ def _doubted(found: Found, level: str, headline: str, lines: list[str]) -> tuple
     return INCOMPLETE, f"Incomplete: {doubt.headline}.", [*why, *besides]
 
 
-def _of_models(found: Found) -> tuple[str, str, list[str]]:
+def _of_models(found: Found) -> tuple[Level, str, list[str]]:
     """The level, its sentence and the lines below it: the first of fault, loss, board, and rounding that there is."""
     drops = _too_large(found)
     if found.faults:
@@ -175,7 +176,7 @@ def _of_models(found: Found) -> tuple[str, str, list[str]]:
     return EQUAL, f"No fault found. {who} {give} the source's results up to the last bits of float{kept}.", []
 
 
-def _unlike(found: Found) -> tuple[str, str, list[str]] | None:
+def _unlike(found: Found) -> tuple[Level, str, list[str]] | None:
     """The verdict on outputs that do not resemble the source's though every layer agrees; None without them.
 
     What the answers lose decides where it is measured well enough.
@@ -216,7 +217,7 @@ def _points(number: float) -> str:
     return f"{number:g} {'point' if number == 1 else 'points'}"
 
 
-def _of_faults(faults: Sequence[Divergence], models: int) -> tuple[str, str, list[str]]:
+def _of_faults(faults: Sequence[Divergence], models: int) -> tuple[Level, str, list[str]]:
     groups = _grouped(faults)
     first, who = groups[0]
     goes = "goes" if len(who) == 1 else "go"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from amct_onnx.verbs.compare.causes import NOISE_CAUSES
 from amct_onnx.verbs.compare.float_model import FLOAT
-from amct_onnx.verbs.compare.report import NOISE_CAUSES
 
 WIDTH = 760
 LEFT, RIGHT, TOP = 52, 18, 34
