@@ -159,6 +159,18 @@ def test_a_usual_normalisation_is_taken_back() -> None:
             lambda v: 12 * v - 6,
             "outside the range of the first quantizer (-2.1",
         ),
+        (
+            "unit",
+            "NCHW",
+            lambda v: np.where(v > np.quantile(v, 0.9), np.inf, v),
+            "10 % of the input, some of it infinite, lies outside the range of the first quantizer (",
+        ),
+        (
+            "unit",
+            "NCHW",
+            lambda v: np.where(v > np.quantile(v, 0.9), -np.inf, v),
+            "of the input, some of it infinite, lies outside the range of the first quantizer (",
+        ),
         ("pixels", "NCHW", lambda v: v, "so that it fills 1.0 of 256 steps"),
         ("imagenet", "NCHW", lambda v: v, "goes from 0 to 1, the first quantizer covers -2.1"),
         ("unit", "NCHW", _reshaped, "look like NHWC that was reshaped to NCHW: neighbouring pixels differ by "),

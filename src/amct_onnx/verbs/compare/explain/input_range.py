@@ -82,8 +82,9 @@ def outside(first: FirstQuantizer | None, layers: Sequence[Paired], results: Res
         share = counts.saturated / counts.values
     if share < OUTSIDE:
         return ""
+    infinite = ", some of it infinite," if np.isinf(first.fed).any() else ""
     return (
-        f"{percent(share)} of the input lies outside the range of the first quantizer ({low:.4g} to {high:.4g}, "
+        f"{percent(share)} of the input{infinite} lies outside the range of the first quantizer ({low:.4g} to {high:.4g}, "
         f"layer '{layers[first.quantizer.layer].entry.name}'): is the preprocessing (mean, std, range, channel order) "
         "that of training?"
     )
@@ -116,6 +117,10 @@ def range_hint(first: FirstQuantizer | None, samples: int) -> str:
 def _same_numbers(fed: Array, read: Array, slack: float) -> bool:
     """Whether two tensors hold the same numbers in other places, as far as range and mean tell.
 
-    A number that was clipped and rounded is off by half a step, the ends of the range by half a step more.
+    A number that was clipped and rounded is off by half a step, the ends of the range by half a step more. Infinite
+    ones are counted.
     """
-    return all(abs(float(f(fed)) - float(f(read))) <= slack for f in (np.min, np.max, np.mean))
+    if any(np.count_nonzero(fed == limit) != np.count_nonzero(read == limit) for limit in (np.inf, -np.inf)):
+        return False
+    one, other = (v[np.isfinite(v)] for v in (fed, read))
+    return all(abs(float(f(one)) - float(f(other))) <= slack for f in (np.min, np.max, np.mean) if one.size)

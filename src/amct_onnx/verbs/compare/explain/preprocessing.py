@@ -106,7 +106,7 @@ def _layout_hint(batch: Batch) -> str:
         return ""
     name, values = found
     axis = _channels(values)
-    if axis is None:
+    if axis is None or not np.isfinite(values).all():
         return ""
     as_fed, other = (_roughness(v, axis) for v in (values, _other_layout(values, axis)))
     rougher = np.count_nonzero(as_fed > ROUGHER * other)

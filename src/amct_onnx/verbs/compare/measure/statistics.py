@@ -217,7 +217,8 @@ class SourceTensor:
         """Overwritten by the next one."""
         wide = np.float64 if np.float64 in (self.values.dtype, other.dtype) else np.float32
         out = self._scratch.take(other.size, wide)
-        return np.subtract(other.reshape(-1), self.values.reshape(-1), out=out, dtype=wide)
+        with np.errstate(invalid="ignore"):  # of two infinities; they are counted apart
+            return np.subtract(other.reshape(-1), self.values.reshape(-1), out=out, dtype=wide)
 
     def compare(
         self, values: Array, lsb: float | None, *, output: bool = False, passage: Passage | None = None
