@@ -84,9 +84,9 @@ def outside(first: FirstQuantizer | None, layers: Sequence[Paired], results: Res
         return ""
     infinite = ", some of it infinite," if np.isinf(first.fed).any() else ""
     return (
-        f"{percent(share)} of the input{infinite} lies outside the range of the first quantizer ({low:.4g} to {high:.4g}, "
-        f"layer '{layers[first.quantizer.layer].entry.name}'): is the preprocessing (mean, std, range, channel order) "
-        "that of training?"
+        f"{percent(share)} of the input{infinite} lies outside the range of the first quantizer ({low:.4g} to "
+        f"{high:.4g}, layer '{layers[first.quantizer.layer].entry.name}'): is the preprocessing (mean, std, range, "
+        "channel order) that of training?"
     )
 
 
