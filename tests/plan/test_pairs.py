@@ -127,6 +127,13 @@ def test_pairs_left(body: str, quants: int, antiquants: int, tmp_path: Path) -> 
     same_on_every_chip(path, feeds, tmp_path)
 
 
+def test_chain_of_factors_may_be_long(tmp_path: Path) -> None:
+    body = "".join(f"m{i + 1} = Mul({f'm{i}' if i else 'd'}, s) " for i in range(1200))
+    text = f"g (float[1, 8, 6, 6] x) => (float[1, 8, 6, 6] y) {{ {start()} {pair('c', 'd')} {body} y = Neg(m1200) }}"
+    report = convert_qat_model(write_model(tmp_path / "m.onnx", text, CONSTANTS), tmp_path / "m")
+    assert [r.action for r in report.residuals] == ["anti-quant"]
+
+
 MOVED = {
     "in front of Concat": (pair("x", "d") + "m = Concat<axis=1>(d, d) " + pair("m", "e") + "y = Sigmoid(e)", 8 * 36),
     "behind MaxPool": (pair("x", "d") + "m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(d) y = Sigmoid(m)", 8 * 9),
@@ -160,7 +167,7 @@ def test_pair_stands_where_fewer_elements_pass(body: str, elements: int, tmp_pat
 def every_pair_kept() -> Iterator[None]:
     """Conversions within leave each pair where the source has it."""
 
-    def keep(nodes, graph, layers, outputs, grids, constants: ConstantEvaluator) -> PairPlan:  # type: ignore[no-untyped-def]
+    def keep(nodes, graph, layers, outputs, grids, constants: ConstantEvaluator, *_, **__) -> PairPlan:  # type: ignore[no-untyped-def]
         pairs = {}
         for node in nodes:
             if node.op_type == "DequantizeLinear" and not constants.is_constant(node.outputs[0]):

@@ -223,6 +223,7 @@ class Pair:
         names: under which the user may know it, the best one first.
         dropped: True when its readers get unrounded numbers.
         clip: bounds of the Clip that stays of a dropped one, infinity for none; None without a Clip.
+        shared: True when an int8 layer reads the integers of its AscendQuant.
         maker: what makes the tensor that is quantized: "an int8 layer", "a graph input" or an operator.
         readers: what reads the floats of the pair.
     """
@@ -235,6 +236,7 @@ class Pair:
     names: tuple[str, ...] = ()
     dropped: bool = False
     clip: tuple[float, float] | None = None
+    shared: bool = False
     maker: str = ""
     readers: tuple[FloatReader, ...] = ()
 

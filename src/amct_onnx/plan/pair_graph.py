@@ -227,25 +227,28 @@ class PairGraph:
             value: on a quantizer's grid, or behind a factor.
             rooted: vertices of pairs that take the integers of pairs before them.
         """
-        if value.is_graph_output():
-            return True
-        quantizer = self.on_grid(value)
-        for node, index in self.readers(value):
-            own = self.layers.get((node.name or "", index))
-            if own is not None:
-                if quantizer is None or not own.same_grid(quantizer):
-                    return True
-            elif is_op(node, QUANTIZE) and index == 0:
-                if self._quantizer_demands(node, value, rooted):
-                    return True
-            elif node.op_type in MEASURES and node.domain == "":
-                continue
-            elif self._step(node) is not None:
-                if self.demands(node.outputs[0], rooted):
-                    return True
-            elif not self._moves(node, index, value):
+        waiting = [value]
+        while waiting:
+            current = waiting.pop()
+            if current.is_graph_output():
                 return True
+            for node, index in self.readers(current):
+                if self._step(node) is not None:
+                    waiting.append(node.outputs[0])
+                elif self._reader_demands(node, index, current, rooted):
+                    return True
         return False
+
+    def _reader_demands(self, node: ir.Node, index: int, value: ir.Value, rooted: Collection[ir.Value]) -> bool:
+        """Whether one reader of a tensor computes with its numbers; not of a scalar factor."""
+        own, quantizer = self.layers.get((node.name or "", index)), self.on_grid(value)
+        if own is not None:
+            return quantizer is None or not own.same_grid(quantizer)
+        if is_op(node, QUANTIZE) and index == 0:
+            return self._quantizer_demands(node, value, rooted)
+        if node.op_type in MEASURES and node.domain == "":
+            return False
+        return not self._moves(node, index, value)
 
     def _moves(self, node: ir.Node, index: int, value: ir.Value) -> bool:
         """Whether a reader moves the elements of a vertex to vertices."""

@@ -12,8 +12,8 @@ Three rewrites, each of which is exact in the arithmetic of the source and of ev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -30,6 +30,9 @@ TIES = 1 << 12
 """Between cuts of as many elements, the one with fewer pairs at new places wins."""
 MOVED = ".on_grid"
 """End of the name of what a pair makes at a place where the source has none."""
+
+Shared = dict[tuple[int, str], list[Quantizer]]
+"""Identity of a graph, and name of a tensor -> as what the layers in that graph quantize it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def plan_pairs(
     outputs: Mapping[ir.Node, Quantizer],
     grids: Grids,
     constants: ConstantEvaluator,
+    apart: Collection[Reader] = (),
+    *,
+    drop: bool = False,
 ) -> PairPlan:
     """Decide on every per-tensor pair of 8 bits.
 
@@ -77,8 +83,11 @@ def plan_pairs(
         outputs: the QuantizeLinear nodes that make graph outputs, and their factors.
         grids: grids of the model.
         constants: constants of the model.
+        apart: those of ``layers`` that quantize their input in another form, with an AscendQuant of their own.
+        drop: whether a pair goes that shares no AscendQuant with a layer.
     """
-    return _Decision(PairGraph(grids, constants, layers, outputs, nodes, live_nodes(graph)), graph).plan()
+    decision = _Decision(PairGraph(grids, constants, layers, outputs, nodes, live_nodes(graph)), graph)
+    return decision.plan(apart, drop=drop)
 
 
 class _Decision:
@@ -141,10 +150,7 @@ class _Decision:
 
     def _cheapest(self) -> frozenset[ir.Value]:
         """The vertices at which a pair stays."""
-        tensors: dict[ir.Value, list[ir.Value]] = {}
-        for tensor, vertex in self._graph.vertex.items():
-            tensors.setdefault(vertex, []).append(tensor)
-        demanding = {v for v in self._area if any(self._graph.demands(t, self._rooted) for t in tensors.get(v, [v]))}
+        demanding = self._demanding(self._rooted)
         cut: set[ir.Value] = set()
         for area in dict.fromkeys(self._area[v] for v in self._area if v in demanding):
             members, starts = self._members[area], self._starts(area)
@@ -157,6 +163,13 @@ class _Decision:
             found = minimum_cut([self._cost(v) for v in members], edges, [place[v] for v in starts], ends)
             cut.update(members[i] for i in found)
         return frozenset(cut)
+
+    def _demanding(self, rooted: Collection[ir.Value]) -> set[ir.Value]:
+        """The vertices whose numbers a reader computes with."""
+        tensors: dict[ir.Value, list[ir.Value]] = {}
+        for tensor, vertex in self._graph.vertex.items():
+            tensors.setdefault(vertex, []).append(tensor)
+        return {v for v in self._area if any(self._graph.demands(t, rooted) for t in tensors.get(v, [v]))}
 
     def _cost(self, vertex: ir.Value) -> int | None:
         """Elements that pass a pair there; None where no pair may stand."""
@@ -194,29 +207,72 @@ class _Decision:
         name = value.name or ""
         return name + self._suffix if value in self._cut and value not in self._graph.vertex else name
 
-    def plan(self) -> PairPlan:
-        """The decision by names."""
-        pairs = {}
-        for node, (source, quantizer) in self._graph.pairs.items():
-            name, vertex = node.outputs[0].name or "", self._graph.of(node.outputs[0])
-            taken, kept = self._taken[vertex], vertex in self._cut
-            read = taken.source if kept or vertex in self._rooted else self.alias(source)
-            pairs[name] = Pair(name, read, taken.quantizer, not kept, float(quantizer.scale_d))
-        readers = {}
+    def plan(self, apart: Collection[Reader], *, drop: bool) -> PairPlan:
+        """The decision by names; see ``plan_pairs``."""
+        readers: dict[Reader, Quantization] = {}
+        shared: Shared = {}
         for node in self._graph.nodes:
             for index, value in enumerate(node.inputs):
                 reader = node.name or "", index
                 if value is None or not (reader in self._graph.layers or (node in self._graph.outputs and not index)):
                     continue
-                taken_by_it = self._reader(node, value)
-                if taken_by_it is not None:
-                    readers[reader] = taken_by_it
-        moved = [
-            Pair(self.alias(value), value.name or "", own, False, float(own.scale_d), (value.name or "",))
+                taken = self._reader(node, value)
+                if taken is None:
+                    continue
+                readers[reader] = taken
+                if reader in self._graph.layers and reader not in apart:
+                    shared.setdefault((id(node.graph), taken.source), []).append(taken.quantizer)
+        pairs = {n: self._pair(n, source, quantizer) for n, (source, quantizer) in self._graph.pairs.items()}
+        moved = {
+            value: Pair(self.alias(value), value.name or "", own, False, float(own.scale_d), (value.name or "",))
             for value in self._area
             if self.alias(value) != value.name and (own := self._graph.on_grid(value)) is not None
-        ]
-        return PairPlan(pairs, tuple(moved), readers)
+        }
+        # each graph, main or body, has AscendQuants of its own
+        for node, pair in pairs.items():
+            pairs[node] = replace(pair, shared=not pair.elided and _is_among(pair, shared, node.graph))
+        for value, pair in moved.items():
+            moved[value] = replace(pair, shared=_is_among(pair, shared, value.graph))
+        if drop:
+            self._drop(pairs, moved, shared)
+        return PairPlan({p.output: p for p in pairs.values()}, tuple(moved.values()), readers)
+
+    def _pair(self, node: ir.Node, source: ir.Value, quantizer: Quantizer) -> Pair:
+        name, vertex = node.outputs[0].name or "", self._graph.of(node.outputs[0])
+        taken, kept = self._taken[vertex], vertex in self._cut
+        read = taken.source if kept or vertex in self._rooted else self.alias(source)
+        return Pair(name, read, taken.quantizer, not kept, float(quantizer.scale_d))
+
+    def _drop(self, pairs: dict[ir.Node, Pair], moved: dict[ir.Value, Pair], shared: Shared) -> None:
+        """Drop what shares no AscendQuant, and each pair that was left out because one of these rounds in its place."""
+        going = {v for v, p in moved.items() if not p.shared}
+        going |= {self._graph.of(n.outputs[0]) for n, p in pairs.items() if not (p.elided or p.shared)}
+        unrounded = self._unrounded(going)
+        for node, pair in pairs.items():
+            dropped = self._graph.of(node.outputs[0]) in unrounded if pair.elided else not pair.shared
+            if dropped:
+                source, quantizer = self._graph.pairs[node]
+                made = Pair(pair.output, self.alias(source), quantizer, names=pair.names, dropped=True)
+                pairs[node] = replace(made, shared=_is_among(made, shared, node.graph))
+        for value in moved:
+            moved[value] = replace(moved[value], dropped=not moved[value].shared)
+
+    def _unrounded(self, going: Collection[ir.Value]) -> set[ir.Value]:
+        """The vertices that held the source's numbers, or stood before such, and whose readers get others now.
+
+        Args:
+            going: the vertices at which a pair no longer rounds.
+        """
+        demanding = self._demanding(self._rooted.difference(going))
+        stay, edges = self._cut.difference(going), self._graph.edges
+        loose, needed = set(self._graph.starts) - stay, set(demanding)
+        for vertex in self._area:  # in the order of the nodes
+            if vertex in loose:
+                loose.update(t for t in edges.get(vertex, ()) if t not in stay)
+        for vertex in reversed(self._area):
+            if any(t in needed and t not in stay for t in edges.get(vertex, ())):
+                needed.add(vertex)
+        return loose & needed
 
     def _reader(self, node: ir.Node, value: ir.Value) -> Quantization | None:
         """What a layer or a graph output quantizes; None where that is all its own."""
@@ -226,6 +282,12 @@ class _Decision:
         if self._graph.of(value) in self._taken and own is None:
             return self._taken[self._graph.of(value)]
         return Quantization(value.name or "", self._factors(value)) if self._graph.of(value) in self._area else None
+
+
+def _is_among(pair: Pair, shared: Shared, graph: object) -> bool:
+    """Whether a layer in the pair's graph quantizes the same tensor alike."""
+    assert pair.quantizer is not None
+    return any(pair.quantizer.same_grid(q) for q in shared.get((id(graph), pair.source), ()))
 
 
 def elements(value: ir.Value) -> int | None:

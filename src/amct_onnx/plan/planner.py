@@ -53,18 +53,17 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     sites, refused = _plan_layers(nodes, grids, constants, settings)
     outputs = _plan_outputs(nodes, constants)
     layers = {reader: quantizer for s in sites for reader, quantizer in s.quantized.items()}
-    decided = plan_pairs(nodes, model.graph, layers, outputs, grids, constants)
+    apart = [reader for s in sites if s.as_2d or s.transpose_input for reader in s.quantized]
+    drop = settings.residual_quantizers == DROP
+    decided = plan_pairs(nodes, model.graph, layers, outputs, grids, constants, apart, drop=drop)
     sites = [_with_quantizations(s, decided.readers) for s in sites]
     pairs, lazy = _other_pairs(nodes, layers, decided.pairs, grids, constants)
-    moved = decided.moved
-    if settings.residual_quantizers == DROP:
-        fed = [(a.source, a.quantizer) for s in sites for a in s.activations]
-        dropped = DroppedPairs(grids, constants, fed)
+    if drop:
+        dropped = DroppedPairs(grids, constants)
         values = {v.name: v for n in nodes for v in n.outputs}
-        pairs = [dropped.drop(p, values[p.output]) for p in pairs]
-        moved = tuple(dropped.drop(p, values[p.source]) for p in moved)
+        pairs = [dropped.drop(p, values[p.output], decided=p.output in decided.pairs) for p in pairs]
     ends = PairEnds(nodes, sites)
-    pairs, moved = [ends.told(p) for p in pairs], tuple(ends.told(p) for p in moved)
+    pairs, moved = [ends.told(p) for p in pairs], tuple(ends.told(p) for p in decided.moved)
     entries = _entries(nodes, sites, refused)
     quantized_outputs = [_quantized_output(n, q, decided.readers) for n, q in outputs.items()]
     warnings = warnings_of(model) + tuple(

@@ -43,7 +43,7 @@ def why_it_stays(pair: Pair, *, shared: bool) -> str:
 
     Args:
         pair: one that ``stays_as_pair``.
-        shared: whether an int8 layer reads its integers as well.
+        shared: see ``remedy_of``.
     """
     kinds = _kinds(pair)
     output = kinds.pop("output", None)
@@ -55,7 +55,7 @@ def why_it_stays(pair: Pair, *, shared: bool) -> str:
     if output is not None:
         told.append("a graph output holds what it rounds")
     text = f"{listed(told)}, behind {maker_of(pair)}. To remove it, {remedy_of(pair, shared=shared)}"
-    return f"shared with an int8 layer: {text}" if shared else f"{text}, or drop it (residual_quantizers)"
+    return f"shared with an int8 layer: {text}" if pair.shared else f"{text}, or drop it (residual_quantizers)"
 
 
 def remedy_of(pair: Pair, *, shared: bool) -> str:

@@ -54,6 +54,8 @@ def _residual(pair: Pair, consumed: Collection[str], tensor: str) -> ResidualEnt
         entry = ResidualEntry(tensor, "elided", detail)
     elif pair.dropped:
         detail = "it feeds no int8 layer: its readers get unrounded numbers"
+        if pair.shared:
+            detail = "int8 layers round for themselves: its other readers get unrounded numbers"
         if pair.clip is not None:
             detail += ", in its range" if np.isfinite(pair.clip).all() else ", cut at 0"
         entry = ResidualEntry(tensor, "dropped", detail)
