@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 import amct_onnx
 from amct_onnx.verbs.convert.cost import Cost, Passes
 from amct_onnx.verbs.convert.read_ledger import read_ledger
+from amct_onnx.verbs.convert.screen import parts
 from support.golden_models import MODELS
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -146,6 +147,19 @@ def test_two_quantizers_in_a_row_are_named_in_the_words_of_the_file(tmp_path: Pa
         ("another quantizer", "Neg", 16),
     ]
     assert "give both quantizers the same factors" in found.changes[0].advice
+
+
+def test_long_names_are_shortened_on_the_screen_alone(tmp_path: Path) -> None:
+    name = "model/" + "block/" * 60 + "s"
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[8, 2] x) => (float[8, 2] y)
+        <float s = {0.1}> { k = Sigmoid(x) p = QuantizeLinear(k, s) e = DequantizeLinear(p, s) y = Neg(e) }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = name
+    onnx.save(model, tmp_path / "m.onnx")
+    report = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m")
+    assert report.cost is not None and name in report.cost.changes[0].advice
+    (line,) = [str(part) for part in parts(report, 80) if "1 pair for" in str(part)]
+    assert len(line) < 250 and "…" in line
 
 
 def test_all_is_said_of_all_alone() -> None:
