@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.cli import main
 from amct_onnx.errors import DataError
+from amct_onnx.verbs.compare.explain import cut_source
 from support.comparison_cases import SMALL, Case, converted
 from support.deploy_models import initializer, set_attribute, set_initializer
 
@@ -69,9 +70,32 @@ def other_type(model: onnx.ModelProto) -> str:
     return str(model.graph.output[0].name)
 
 
+def wider_input(model: onnx.ModelProto) -> str:
+    model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value += 1
+    return reader(model)
+
+
+def flatter_input(model: onnx.ModelProto) -> str:
+    del model.graph.input[0].type.tensor_type.shape.dim[-1]
+    return reader(model)
+
+
+def untyped_input(model: onnx.ModelProto) -> str:
+    model.graph.input[0].type.ClearField("tensor_type")
+    return reader(model)
+
+
+def reader(model: onnx.ModelProto) -> str:
+    return next(str(n.name) for n in model.graph.node if model.graph.input[0].name in n.input)
+
+
 @pytest.mark.parametrize(
     ("model", "damage", "cause"),
     [
+        (DEPLOY, wider_input, "declaration-changed"),
+        (FAKE, flatter_input, "declaration-changed"),
+        (DEPLOY, untyped_input, "type-changed"),
+        (FAKE, untyped_input, "type-changed"),
         (DEPLOY, floor, "attribute-changed"),
         (DEPLOY, negative, "sign-fault"),
         (DEPLOY, no_number, "zero-point-fault"),
@@ -189,3 +213,34 @@ def test_data_that_do_not_fit_are_an_error_also_beside_a_damaged_model(case: Cas
             Case(case.source, case.prefix, data, case.labels).compare()
     finally:
         case.deploy.write_bytes(kept)
+
+
+def test_batch_that_a_model_fixes_is_named_with_the_model(case: Case) -> None:
+    kept = case.deploy.read_bytes()
+    proto = onnx.load_model_from_string(kept)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    case.deploy.write_bytes(proto.SerializeToString())
+    try:
+        with pytest.raises(DataError, match=r"^The source runs batch 0, deploy@a2 does not .* batch_size that this"):
+            case.compare()
+    finally:
+        case.deploy.write_bytes(kept)
+
+
+def test_source_that_does_not_run_in_pieces_is_not_judged(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*given: object) -> None:
+        raise RuntimeError("Subgraph must have the shape set")
+
+    monkeypatch.setattr(cut_source, "run_named", refuses)
+    found = case.compare()
+    assert found.verdict.level == "incomplete" and not found.divergences
+    assert len(found.not_judged) == 2 and all("piece by piece: " in t and "Subgraph" in t for t in found.not_judged)
+
+
+def test_output_type_that_only_one_device_runs(tmp_path: Path) -> None:
+    case = converted("pt2e_digitsnet_x86_dynamo18", tmp_path, samples=4)
+    proto = onnx.load(case.deploy)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(proto, case.deploy)
+    (fault,) = [d for d in case.compare().divergences if d.is_fault]
+    assert (fault.model, fault.cause, fault.node) == ("deploy@a2", "type-changed", proto.graph.output[0].name)

@@ -13,7 +13,7 @@ from amct_onnx.common.versions import DECIDING, library_versions
 from amct_onnx.data.input_spec import specs_of
 from amct_onnx.data.open_data import open_data
 from amct_onnx.data.source import DataSource
-from amct_onnx.errors import DataError, OutputError, SettingError
+from amct_onnx.errors import AmctError, DataError, OutputError, SettingError
 from amct_onnx.files.output_files import check_targets, identities, in_real_folder
 from amct_onnx.files.writable import check_writable
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside, examine_files
@@ -127,11 +127,15 @@ def _open(request: Request, ledger: Ledger) -> _Opened:
     request.stage("Preparing the models")
     doubtful = beside.changed or bool(beside.not_judged)
     stage = partial(_staged, request)
+    if not doubtful:
+        try:
+            job, layers = made()
+            runner = Runner(job, stage)
+        except AmctError:
+            doubtful = True
     if doubtful:  # the source alone: what it cannot be given or run is an error, what the others cannot is a finding
         job, layers = made(left_out=dict.fromkeys((FAKE_QUANT, DEPLOY), "not yet"))
-    else:
-        job, layers = made()
-    runner = Runner(job, stage)
+        runner = Runner(job, stage)
     source, samples = _data(request, runner)
     _refuse_inputs(request, ledger, job, request.reports)
     first, batches = samples.begin()

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN
 from amct_onnx.common.arrays import Array
+from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.plan.factors import Pair, Reader
@@ -93,6 +94,7 @@ class CutSource:
                     use.node.replace_input_with(use.idx, fed)
                 (self._feeds if label == "fed" else self._unrounded)[name] = fed.name or ""
         content = model_bytes(model)
+        self._label = job.source.label
         stage("opening the source in pieces")
         self._session = open_reference(ModelBytes(job.source.label, content, job.source.shown), job.threads)
 
@@ -104,6 +106,9 @@ class CutSource:
             other: the other model's tensors.
             job: the one that tells the other model's names; of the same source.
             model: its key.
+
+        Raises:
+            UnsupportedModelError: The pieces cannot be run, though the whole source can.
         """
         given = dict(feeds)
         for t in job.tracked:
@@ -115,7 +120,12 @@ class CutSource:
                 values = other[t.others[model]].reshape(like.shape)
                 given[self._unrounded[t.source]] = values.astype(like.dtype)
         names = list(dict.fromkeys(t.source for t in job.tracked))
-        return run_named(self._session, names, given)
+        try:
+            return run_named(self._session, names, given)
+        except Exception as error:  # onnxruntime's classes share no base
+            raise UnsupportedModelError(
+                f"{self._label}: the source in pieces cannot be run ({error}). Report this model."
+            ) from error
 
     def _fed(self, name: str, values: Array) -> Array:
         """As the source's readers take them.

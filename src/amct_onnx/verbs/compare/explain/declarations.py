@@ -15,7 +15,7 @@ def declaration_changes(
 ) -> Iterator[Change]:
     """The versions of the operators, and the names under which a program feeds and reads the model.
 
-    Shapes of inputs are left out: to fix a free batch is no fault, and a session refuses feeds of any other shape.
+    Of the shapes of inputs those that contradict: to fix a free batch is no fault.
     """
     first = tuple(n.name or "" for n in list(written.graph)[:1])
     versions = [m.ir_version for m in (written, found)]
@@ -35,9 +35,13 @@ def declaration_changes(
             if a.name != b.name:
                 text = f"The {model} model's {kind} '{b.name}' is '{a.name}' in the source."
                 yield _declared(text, a)
-            elif kind == "input" and None not in (a.dtype, b.dtype) and a.dtype != b.dtype:
-                text = f"Input '{b.name}' is {b.dtype}; the conversion writes {a.dtype}."
+            elif kind == "input" and a.dtype is not None and a.dtype != b.dtype:
+                declared = "declared without a type" if b.dtype is None else b.dtype
+                text = f"Input '{b.name}' is {declared}; the conversion writes {a.dtype}."
                 yield replace(_declared(text, a), cause=TYPE)
+            elif kind == "input" and other_sizes(a, b):
+                text = f"Input '{b.name}' is declared with shape {b.shape}; the conversion writes {a.shape}."
+                yield _declared(text, a)
         for a in old[len(new) :]:
             yield _declared(f"The source has the {kind} '{a.name}', the {model} model has not.", a)
         for b in new[len(old) :]:

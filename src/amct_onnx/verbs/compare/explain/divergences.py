@@ -78,11 +78,15 @@ def find_divergences(
                 source_file, ledger, job.devices, threads=job.threads, canonical=beside.source, instead=beside.healthy
             )
             found |= judge.judged(*made, unchanged, job)
+    obstacle = "another model cannot be run."
     if by_numbers:
-        found |= judge.judged(job, layers, by_numbers, job)
+        try:
+            found |= judge.judged(job, layers, by_numbers, job)
+        except AmctError as error:  # each model runs, but not in pieces
+            obstacle = f"they cannot be run piece by piece: {error}"
     for model in job.asked:
         if model not in found:
-            found[model], open_question = _by_file(job, beside, model)
+            found[model], open_question = _by_file(job, beside, model, obstacle)
             not_judged += [open_question] if open_question and unreliable is None else []
         found[model] = _of_sizes(found[model], job, layers, model)
     told = tuple(d for m in job.asked if (d := found[m]) is not None)
@@ -104,7 +108,7 @@ def _name(model: str) -> str:
     return FAKE_QUANT if model == FAKE_QUANT else DEPLOY
 
 
-def _by_file(job: Job, beside: Beside, model: str) -> tuple[Divergence | None, str]:
+def _by_file(job: Job, beside: Beside, model: str, obstacle: str) -> tuple[Divergence | None, str]:
     """What the file of a model alone tells, or why nothing is known of it."""
     why = job.cannot_run(model)
     changed = with_changes(model, None, beside.of(model), judged=False)
@@ -113,7 +117,7 @@ def _by_file(job: Job, beside: Beside, model: str) -> tuple[Divergence | None, s
         return replace(changed, text=f"{changed.text}{cannot}"), ""
     if why:
         return None, f"{model} cannot be run: {why}"
-    return None, f"the layers of {model} by their numbers, since another model cannot be run."
+    return None, f"the layers of {model} by their numbers, since {obstacle}"
 
 
 class _Judge:

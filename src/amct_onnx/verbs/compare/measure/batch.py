@@ -100,12 +100,15 @@ class Runner:
         found = {}
         try:
             found[SOURCE] = run_named(self.source, list(dict.fromkeys(t.source for t in self.job.tracked)), batch.feeds)
-            for key in self.job.models:
-                session = self.fake_quant if key == FAKE_QUANT else self.deploy[key]
-                names = list(dict.fromkeys(t.others[key] for t in self.job.tracked))
-                found[key] = run_named(session, names, batch.feeds)
         except Exception as error:  # onnxruntime's classes share no base
             raise _cannot_run(batch, error) from error
+        for key in self.job.models:
+            session = self.fake_quant if key == FAKE_QUANT else self.deploy[key]
+            names = list(dict.fromkeys(t.others[key] for t in self.job.tracked))
+            try:
+                found[key] = run_named(session, names, batch.feeds)
+            except Exception as error:
+                raise _cannot_run(batch, error, key) from error
         return found
 
     def _of_float_model(self, batch: Batch) -> dict[str, Array]:
@@ -231,8 +234,14 @@ def _both_float(values: Array, other: Array | None) -> bool:
     return other is not None and values.dtype.kind == other.dtype.kind == "f"
 
 
-def _cannot_run(batch: Batch, error: Exception) -> DataError:
+def _cannot_run(batch: Batch, error: Exception, model: str = "") -> DataError:
+    """Of the source; of a model, when the source ran the batch: then the data are not at fault."""
+    if model:
+        return DataError(
+            f"The source runs batch {batch.number}, {model} does not ({error}). Give the --batch_size that this model "
+            "fixes, else convert the source again."
+        )
     return DataError(
         f"Batch {batch.number} cannot be run ({error}). Check the shapes of the data. "
-        "Give the batch size, when one of the models fixes it."
+        "Give the batch size, when the source fixes it."
     )
