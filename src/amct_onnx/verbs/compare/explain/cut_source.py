@@ -124,7 +124,7 @@ class CutSource:
             return run_named(self._session, names, given)
         except Exception as error:  # onnxruntime's classes share no base
             raise UnsupportedModelError(
-                f"{self._label}: the source in pieces cannot be run ({error}). Report this model."
+                f"{self._label}: the source in pieces cannot be run ({error}). Give shapes to all tensors of the model."
             ) from error
 
     def _fed(self, name: str, values: Array) -> Array:
