@@ -93,6 +93,7 @@ class Job:
         evaluator: the user's own metrics.
         float_model: the float model before quantization, which is measured and judges nothing; None without one.
         other_sizes: ``fake-quant`` or ``deploy``, and which of its outputs has another size: it is not measured.
+        unlike: tensors at a layer that have another size in a model (its key), and the two shapes: neither is measured.
         left_out: ``fake-quant`` or ``deploy``, and why that model cannot be run: it is not measured.
         sequences: names of the graph outputs that are sequences of tensors, which are not tracked.
     """
@@ -112,6 +113,7 @@ class Job:
     left_out: tuple[tuple[str, str], ...] = ()
     sequences: tuple[str, ...] = ()
     other_sizes: tuple[tuple[str, str], ...] = ()
+    unlike: tuple[tuple[str, Key, str], ...] = ()
     key: str = field(default="", compare=False)
 
     @property

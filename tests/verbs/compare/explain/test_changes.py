@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from amct_onnx.errors import ModelFileError
 from amct_onnx.verbs.compare.explain.beside_ledger import examine_files
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import read_ledger
-from support.comparison_cases import DIGITS, Case, converted
+from support.comparison_cases import DIGITS, Case, as_of_other_code, converted
 from support.deploy_models import initializer, node, set_initializer
 from support.fault_campaign import CAMPAIGN, Patient, campaign
 from support.older_libraries import needs_checked_sizes
@@ -57,13 +56,20 @@ def test_healthy_conversion_has_no_change(name: str, tmp_path: Path) -> None:
 
 def test_files_of_other_code_are_no_all_clear(tmp_path: Path) -> None:
     case = converted(DIGITS, tmp_path, 2)
-    path = read_ledger(case.prefix).path
-    ledger = json.loads(path.read_bytes())
-    ledger["origin"]["code"] = "0" * len(ledger["origin"]["code"])
-    path.write_text(json.dumps(ledger), encoding="utf-8")
+    as_of_other_code(read_ledger(case.prefix).path)
     found = case.compare().verdict
     assert found.level == "incomplete"
     assert found.brief[0].startswith("Not judged: whether the files are what the conversion writes: they were written")
+
+
+@pytest.mark.parametrize(("model", "key"), [("deploy", "deploy@reference"), ("fake_quant", "fake-quant")])
+def test_tensor_of_another_size_is_a_fault_by_the_numbers_alone(model: str, key: str, digits: Case) -> None:
+    """A pooling that is gone leaves the outputs' shapes: the layers behind it have no counterpart."""
+    remove(getattr(digits, model), "/mp/MaxPool")
+    as_of_other_code(read_ledger(digits.prefix).path)
+    found = said(digits, key)
+    assert (found.cause, found.layer, found.place) == ("fault-between-layers", "/c2.0/Conv", "before")
+    assert f"has shape [32, 32, 8, 8] in {key}, [32, 32, 4, 4] in the source." in found.text
 
 
 @pytest.mark.parametrize(("model", "key"), [("deploy", "deploy@reference"), ("fake_quant", "fake-quant")])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import onnx
 import onnx_ir as ir
 import pytest
@@ -12,7 +10,7 @@ from onnx import helper
 from amct_onnx.verbs.compare.explain.beside_ledger import examine_files
 from amct_onnx.verbs.compare.explain.function_changes import function_changes
 from amct_onnx.verbs.convert.read_ledger import read_ledger
-from support.comparison_cases import Case
+from support.comparison_cases import Case, as_of_other_code
 
 
 def with_function(model: onnx.ModelProto, op_type: str, body: str = "Neg") -> onnx.ModelProto:
@@ -28,9 +26,7 @@ def test_function_with_an_operators_name_is_a_fault(same_code: bool, digits: Cas
     onnx.save(with_function(onnx.load(digits.deploy), "Relu"), digits.deploy)
     path = read_ledger(digits.prefix).path
     if not same_code:
-        ledger = json.loads(path.read_bytes())
-        ledger["origin"]["code"] = "0" * len(ledger["origin"]["code"])
-        path.write_text(json.dumps(ledger), encoding="utf-8")
+        as_of_other_code(path)
     found = examine_files(digits.source, read_ledger(digits.prefix))
     assert not found.fake_quant and bool(found.not_judged) != same_code
     (change,) = [c.change for c in found.deploy]

@@ -10,6 +10,8 @@ import pytest
 import amct_onnx
 from amct_onnx.verbs.compare.explain.unlike_outputs import unlike_outputs
 from amct_onnx.verbs.compare.report import Difference, OutputEntry
+from amct_onnx.verbs.convert.read_ledger import read_ledger
+from support.comparison_cases import as_of_other_code
 from support.golden_models import MODELS
 from support.qdq_builder import QdqBuilder
 
@@ -41,6 +43,12 @@ def test_models_that_do_not_resemble_a_chaotic_source_are_no_all_clear(tmp_path:
     assert found.verdict.headline.startswith("Incomplete: no layer is wrong by itself, but ")
     assert found.verdict.headline.endswith(" not resemble the source.")
     assert "SQNR " in found.verdict.brief[0] and found.verdict.brief[1].startswith("What to do: give labels")
+    as_of_other_code(read_ledger(tmp_path / "m").path)
+    found = amct_onnx.compare(source, tmp_path / "m", data)
+    assert found.verdict.headline == (
+        "Incomplete: fake-quant and deploy@a2 do not resemble the source, and 1 part of the models could not be judged."
+    )
+    assert found.verdict.brief[1].startswith("Not judged: whether the files are what the conversion writes")
 
 
 def entry(lsb: float | None, sqnr: float | None, mean_lsb: float | None, model: str = "fake-quant") -> OutputEntry:

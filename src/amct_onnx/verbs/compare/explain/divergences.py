@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from amct_onnx.common.arrays import Array
 from amct_onnx.errors import AmctError
-from amct_onnx.verbs.compare.causes import BEHIND
-from amct_onnx.verbs.compare.explain.beside_ledger import Beside
+from amct_onnx.verbs.compare.causes import AT, BEFORE, BEHIND
+from amct_onnx.verbs.compare.explain.beside_ledger import Beside, Located
 from amct_onnx.verbs.compare.explain.change import OF_FILES
 from amct_onnx.verbs.compare.explain.cut_source import CutSource
 from amct_onnx.verbs.compare.explain.doubts import Doubt
@@ -31,6 +31,7 @@ from amct_onnx.verbs.compare.job import (
     deploy_key,
     make_job,
 )
+from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.evaluator import EvaluatorCode
 from amct_onnx.verbs.compare.pairing import Paired
@@ -88,15 +89,28 @@ def find_divergences(
         if model not in found:
             found[model], open_question = _by_file(job, beside, model, obstacle)
             not_judged += [open_question] if open_question and unreliable is None else []
-        found[model] = _of_sizes(found[model], job, layers, model)
+        found[model] = _of_sizes(found[model], job, layers, model, beside.of(model))
     told = tuple(d for m in job.asked if (d := found[m]) is not None)
     return told, tuple(dict.fromkeys((*not_judged, *judge.not_judged)))
 
 
-def _of_sizes(found: Divergence | None, job: Job, layers: Sequence[Paired], model: str) -> Divergence | None:
-    """An output of another size is a fault, also where no piece shows one."""
+def _of_sizes(
+    found: Divergence | None, job: Job, layers: Sequence[Paired], model: str, changed: Sequence[Located]
+) -> Divergence | None:
+    """A tensor or an output of another size is a fault, also where no piece shows one.
+
+    At a layer it comes before what is found behind it; a change of the file tells it better.
+    """
+    fault = found if found is not None and found.is_fault else None
+    unlike = [(key.index, key.kind == LAYER, text) for m, key, text in job.unlike if m == model]
+    if unlike and not (changed and fault):
+        index, at_layer, text = min(unlike)
+        if fault is None or index < fault.index:
+            place = AT if at_layer else BEFORE
+            name = layers[index].entry.name
+            return Divergence(model, name, index, BETWEEN, text, CONVERT_AGAIN, 0.0, 0.0, place)
     text = dict(job.other_sizes).get(_name(model), "")
-    if not text or found is not None and found.is_fault:
+    if not text or fault is not None:
         return found
     last = len(layers) - 1
     layer = layers[last].entry.name if layers else ""

@@ -20,7 +20,7 @@ from amct_onnx.graph.no_tensors import no_tensors
 from amct_onnx.plan.factors import ANTI_QUANT
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.job import FAKE_QUANT, Job, Tracked
-from amct_onnx.verbs.compare.key import NODE, Key
+from amct_onnx.verbs.compare.key import INPUT, LAYER, NODE, Key
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 
@@ -53,7 +53,7 @@ def finer(job: Job, layers: Sequence[Paired], stage: Callable[[str], None] = lam
 
 
 def without(job: Job, found: Mapping[str, Mapping[str, Array]], source_key: str) -> Job:
-    """The job without the tensors whose numbers cannot be held against each other.
+    """The job without the tensors whose numbers cannot be held against each other; those at a layer are noted.
 
     Args:
         job: of one batch.
@@ -70,7 +70,20 @@ def without(job: Job, found: Mapping[str, Mapping[str, Array]], source_key: str)
 
     kept = tuple(t for t in job.tracked if alike(t))
     shown = {t.source for t in kept}
+    unlike = tuple(
+        (m, t.key, f"Tensor '{name}' has shape {_shape(found[m][name])} in {m}, {_shape(own)} in the source.")
+        for t in job.tracked
+        if t.key.kind in (INPUT, LAYER)
+        for own in (found[source_key][t.source],)
+        for m, name in t.others.items()
+        if found[m][name].size != own.size
+    )
+    job = replace(job, unlike=(*job.unlike, *unlike))
     return replace(job, tracked=kept, quantizers=tuple(q for q in job.quantizers if q.tensor in shown))
+
+
+def _shape(values: Array) -> str:
+    return f"[{', '.join(map(str, values.shape))}]"
 
 
 def shown_with(

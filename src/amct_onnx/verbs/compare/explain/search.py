@@ -96,13 +96,21 @@ class Search:
         for piece in found:
             hidden = self._graphs.hides(piece, self._probe, self._layers, model)
             if hidden:
-                self.not_judged.append(
-                    f"In {model}, what makes '{piece.tracked.others[model]}': int8 layer '{hidden}' stands in a body "
-                    "or in no form that can be shown, so that nothing bounds what its rounding does."
-                )
+                reason = self._why_hidden(hidden)
+                self.not_judged.append(f"In {model}, what makes '{piece.tracked.others[model]}': {reason}")
             else:
                 judged.append(piece)
         return next((p for p in judged if p.faulty), None)
+
+    def _why_hidden(self, layer: str) -> str:
+        """Why an int8 layer has no tensor of its own."""
+        unlike = next((m for m, key, _ in self._probe.unlike if self._layers[key.index].entry.name == layer), "")
+        if unlike:
+            return f"int8 layer '{layer}' has another size in {unlike}, so that its numbers have no counterpart."
+        return (
+            f"int8 layer '{layer}' stands in a body or in no form that can be shown, so that nothing bounds what its "
+            "rounding does."
+        )
 
     def _place(self, piece: Piece, model: str, examined: Sequence[Examined], results: Results) -> Place:
         in_deploy_layer = piece.kind == LAYER and model != FAKE_QUANT

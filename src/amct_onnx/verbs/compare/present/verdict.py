@@ -35,6 +35,9 @@ WITNESS_ADVICE = (
     "Measure the source with session.disable_quant_qdq=1 and optimisations off (amct_onnx.AMCT_SO); 'amct_onnx doctor' "
     "shows each setting's error on this CPU."
 )
+LABELS_TELL = (
+    "What to do: give --labels, or --evaluator and --max_drop: what the answers lose tells whether this is fit."
+)
 NODES = ("node-missing", "node-added", "node-replaced")
 """Causes that a node's name tells best."""
 OF_FILES = {
@@ -157,13 +160,17 @@ def _of_models(found: Found) -> tuple[Level, str, list[str]]:
     if found.board is not None and found.board.fault:
         where = f"The board goes wrong at layer '{found.board.layer}' ({found.board.tensor})."
         return DIVERGES, where, [f"Why: {found.board.text}", f"What to do: {found.board.advice}"]
+    unlike = _undecided(found)
     if found.not_judged:
         parts = counted(len(found.not_judged), "part")
+        open_question = f"Not judged: {found.not_judged[0]}"
+        if unlike:
+            headline = f"Incomplete: {_resembles(unlike)}, and {parts} of the models could not be judged."
+            return INCOMPLETE, headline, [f"Why: SQNR {_decibels(unlike)}.", open_question, LABELS_TELL]
         headline = f"Incomplete: no fault found, but {parts} of the models could not be judged."
-        return INCOMPLETE, headline, [f"Not judged: {found.not_judged[0]}"]
-    unlike = _unlike(found)
-    if unlike is not None:
-        return unlike
+        return INCOMPLETE, headline, [open_question]
+    if unlike:
+        return _of_unlike(found, unlike)
     who = _models([m.key for m in found.models[1:]])
     one = len(found.models) == 2
     kept = _kept(found.models)
@@ -176,20 +183,17 @@ def _of_models(found: Found) -> tuple[Level, str, list[str]]:
     return EQUAL, f"No fault found. {who} {give} the source's results up to the last bits of float{kept}.", []
 
 
-def _unlike(found: Found) -> tuple[Level, str, list[str]] | None:
-    """The verdict on outputs that do not resemble the source's though every layer agrees; None without them.
-
-    What the answers lose decides where it is measured well enough.
-    """
+def _undecided(found: Found) -> Sequence[Unlike]:
+    """Outputs that do not resemble the source's, unless what the answers lose is measured well enough to decide."""
     measured = all(m.metrics for m in found.models)
     if measured and (found.max_drop is not None or (found.accuracy and not _too_few(found))):
-        return None
-    if not found.unlike:
-        return None
-    figures = ", ".join(f"{u.sqnr_db:.1f} dB in '{u.output}' ({u.model})" for u in found.unlike)
-    who = [u.model for u in found.unlike]
-    verb = "does" if len(who) == 1 else "do"
-    headline = f"Incomplete: no layer is wrong by itself, but {_models(who)} {verb} not resemble the source."
+        return ()
+    return found.unlike
+
+
+def _of_unlike(found: Found, unlike: Sequence[Unlike]) -> tuple[Level, str, list[str]]:
+    """The verdict on outputs that do not resemble the source's though every layer agrees."""
+    headline = f"Incomplete: no layer is wrong by itself, but {_resembles(unlike)}."
     reason = (
         "Every layer agrees when it reads the source's numbers: the source itself makes large differences of the "
         "rounding that no two int8 arithmetics share."
@@ -197,9 +201,16 @@ def _unlike(found: Found) -> tuple[Level, str, list[str]] | None:
     if found.dropped:
         count = "1 quantizer was" if found.dropped == 1 else f"{found.dropped} quantizers were"
         reason = f"{count} dropped on request (--residual_quantizers drop); their readers get other numbers."
-    why = f"Why: SQNR {figures}. {reason}"
-    todo = "What to do: give --labels, or --evaluator and --max_drop: what the answers lose tells whether this is fit."
-    return INCOMPLETE, headline, [why, todo]
+    return INCOMPLETE, headline, [f"Why: SQNR {_decibels(unlike)}. {reason}", LABELS_TELL]
+
+
+def _resembles(unlike: Sequence[Unlike]) -> str:
+    who = [u.model for u in unlike]
+    return f"{_models(who)} {'does' if len(who) == 1 else 'do'} not resemble the source"
+
+
+def _decibels(unlike: Sequence[Unlike]) -> str:
+    return ", ".join(f"{u.sqnr_db:.1f} dB in '{u.output}' ({u.model})" for u in unlike)
 
 
 def _cost(found: Found, drops: Sequence[str]) -> str:
