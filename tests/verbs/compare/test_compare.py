@@ -57,9 +57,10 @@ def test_source_whose_nodes_stand_in_no_order_is_compared(small: Case, tmp_path:
     model.graph.node.extend(nodes)
     source, prefix = tmp_path / "reversed.onnx", tmp_path / "reversed"
     onnx.save(model, source)
-    amct_onnx.convert_qat_model(source, prefix)
+    converted = amct_onnx.convert_qat_model(source, prefix)
     found = amct_onnx.compare(source, prefix, small.data)
     assert found.verdict.level in ("equal", "noise"), found.verdict
+    assert found.cost == converted.cost is not None
 
 
 def test_statistics_are_those_of_the_models_run_by_hand(digits: Case) -> None:

@@ -147,6 +147,7 @@ def test_two_quantizers_in_a_row_are_named_in_the_words_of_the_file(tmp_path: Pa
         ("another quantizer", "Neg", 16),
     ]
     assert "give both quantizers the same factors" in found.changes[0].advice
+    assert read_ledger(tmp_path / "m").cost == found
 
 
 def test_long_names_are_shortened_on_the_screen_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from amct_onnx.graph.reasons import Reason
 from amct_onnx.plan.ledger import BiasError, Granularity, LayerVerdict, ResidualEntry
 from amct_onnx.verbs.compare.causes import NOISE_CAUSES, Cause, Side
 from amct_onnx.verbs.compare.layer_details import ChannelErrors, GraphNode, InputHistogram
+from amct_onnx.verbs.convert.cost import Cost
 
 Level = Literal["equal", "noise", "incomplete", "diverges"]
 EQUAL, NOISE, INCOMPLETE, DIVERGES = get_args(Level)
@@ -354,6 +355,7 @@ class CompareReport(ShownReport):
         board: what a board's dumps gave; None without them.
         not_judged: parts of the models that nothing could be said of, with the reason.
         flips: samples that a model answers otherwise than the source; None without labels of classes.
+        cost: of the deploy model on a device, as the ledger holds it; None when it holds none.
         state_file: of an interrupted run, what ``resume`` continues; None of a complete one, or when it could not be
             written.
     """
@@ -384,6 +386,7 @@ class CompareReport(ShownReport):
     state_file: str | None = None
     not_judged: tuple[str, ...] = ()
     flips: FlippedSamples | None = None
+    cost: Cost | None = None
 
     def summary(self) -> str:
         """The headline of the verdict."""

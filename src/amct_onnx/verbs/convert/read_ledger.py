@@ -15,6 +15,7 @@ from amct_onnx.common.typed_json import ContentError, decode, read_bounded
 from amct_onnx.errors import ModelFileError, ModelNotFoundError
 from amct_onnx.files.output_files import output_files
 from amct_onnx.plan.ledger import LayerEntry, ResidualEntry
+from amct_onnx.verbs.convert.cost import Cost
 from amct_onnx.verbs.convert.ledger_schema import LedgerContent, Version, layer_entries
 from amct_onnx.verbs.convert.report import ConversionReport, Origin
 
@@ -25,7 +26,7 @@ class Ledger:
 
     Attributes:
         path, deploy_model, fake_quant_model: files.
-        layers, residuals, warnings, summary, origin: see docs/ledger.md.
+        layers, residuals, warnings, summary, origin, cost: see docs/ledger.md.
         content: all of it, as JSON holds it.
     """
 
@@ -37,6 +38,7 @@ class Ledger:
     warnings: tuple[str, ...]
     summary: str
     origin: Origin | None = None
+    cost: Cost | None = None
     content: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -69,4 +71,6 @@ def read_ledger(save_path: str | os.PathLike[str]) -> Ledger:
     residuals = tuple(ResidualEntry(**msgspec.structs.asdict(r)) for r in content.residuals)
     origin = None if content.origin is None else Origin(**msgspec.structs.asdict(content.origin))
     everything = msgspec.to_builtins(content)
-    return Ledger(path, deploy, fake_quant, layers, residuals, content.warnings, content.summary, origin, everything)
+    cost = msgspec.convert(everything["cost"], Cost | None)
+    told = (layers, residuals, content.warnings, content.summary, origin, cost)
+    return Ledger(path, deploy, fake_quant, *told, everything)

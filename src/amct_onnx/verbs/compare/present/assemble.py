@@ -167,6 +167,7 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
         divergences=divergences,
         histograms=histograms(layers, deploy_key(job.devices[0])),
         residuals=run.ledger.residuals,
+        cost=run.ledger.cost,
         ledger_warnings=run.ledger.warnings,
         ledger_summary=run.ledger.summary,
         settings=dict(settings),

@@ -51,6 +51,17 @@ def test_only_faults_are_red_and_name_their_model() -> None:
     assert "points" not in source and "points" in body[body.index('id="accuracy"') :].split("</tr>")[2]
 
 
+def test_cost_stands_in_one_table() -> None:
+    report = example()
+    page = render_html(report)
+    table = page[page.index('id="cost"') :].split("</table>")[0]
+    assert "1\u202f249\u202f760" in table and "1\u202f286\u202f624 and those of 2 operators of unknown work" in table
+    assert "4\u202f336 elements" in table and "each free axis counts as 1: N." in page
+    assert "<li>2 pairs for 4\u202f096 elements at " in page
+    report["cost"] = None  # of a ledger without
+    assert "Cost on a device" not in render_html(report)
+
+
 def test_details_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """150 layers of three models; beyond the budget the faulty layer and the worst ones are kept."""
     assert len(render_html(many_layers()).encode()) < 3_000_000
