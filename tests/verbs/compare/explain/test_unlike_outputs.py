@@ -77,3 +77,20 @@ def test_quantizers_that_were_dropped_are_the_reason(tmp_path: Path) -> None:
     amct_onnx.convert_qat_model(model / "model.onnx", tmp_path / "m", residual_quantizers="drop")
     found = amct_onnx.compare(model / "model.onnx", tmp_path / "m", model / "inputs.npz").verdict
     assert found.level == "incomplete" and "were dropped on request (residual_quantizers drop)" in found.brief[0]
+
+
+def test_quantizers_that_were_dropped_are_named_where_outputs_resemble_the_source(tmp_path: Path) -> None:
+    """One pair of steps of 2^-2 behind the last layer: no int8 arithmetic is the reason of what differs."""
+    random = np.random.default_rng(0)
+    b = QdqBuilder()
+    x = b.input("x", ["N", WIDTH])
+    weight = b.weight(random.integers(-127, 128, (WIDTH, WIDTH)).astype(np.int8), 2.0**-7)
+    y = b.node("MatMul", [b.activation(x, 2.0**-7, np.int8(0)), weight])
+    b.output(b.node("Neg", [b.activation(y, 2.0**-2, np.int8(0))]))
+    source = b.save(tmp_path)
+    data = {"x": random.uniform(-1, 1, (8, WIDTH)).astype(np.float32)}
+    amct_onnx.convert_qat_model(source, tmp_path / "m", residual_quantizers="drop")
+    found = amct_onnx.compare(source, tmp_path / "m", data).verdict
+    assert found.level == "noise" and "out 1 quantizer of the source, as asked" in found.headline
+    assert found.brief[0].startswith("Why: SQNR ") and "1 quantizer was dropped on request" in found.brief[0]
+    assert found.brief[1].startswith("What to do: give labels")

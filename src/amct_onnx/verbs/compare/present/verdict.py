@@ -176,6 +176,11 @@ def _of_models(found: Found) -> tuple[Level, str, list[str]]:
     kept = _kept(found.models)
     differences = [d for o in found.outputs for d in o.differences if not d.exact and d.model != FLOAT]
     if any(d.sqnr_db is None or d.sqnr_db < FLOAT_ROUNDING_DB for d in differences):
+        if found.dropped:
+            left_out = (
+                f"{'leaves' if one else 'leave'} out {counted(found.dropped, 'quantizer')} of the source, as asked"
+            )
+            return NOISE, f"No fault found. {who} {left_out}, and so other numbers come out{kept}.", _of_dropped(found)
         arithmetic = "its int8 arithmetic allows" if one else "their int8 arithmetic allows"
         follow = "follows" if one else "follow"
         return NOISE, f"No fault found. {who} {follow} the source as closely as {arithmetic}{kept}.", []
@@ -199,8 +204,7 @@ def _of_unlike(found: Found, unlike: Sequence[Unlike]) -> tuple[Level, str, list
         "rounding that no two int8 arithmetics share."
     )
     if found.dropped:
-        count = "1 quantizer was" if found.dropped == 1 else f"{found.dropped} quantizers were"
-        reason = f"{count} dropped on request (--residual_quantizers drop); their readers get other numbers."
+        reason = _dropped(found)
     return INCOMPLETE, headline, [f"Why: SQNR {_decibels(unlike)}. {reason}", LABELS_TELL]
 
 
@@ -211,6 +215,23 @@ def _resembles(unlike: Sequence[Unlike]) -> str:
 
 def _decibels(unlike: Sequence[Unlike]) -> str:
     return ", ".join(f"{u.sqnr_db:.1f} dB in '{u.output}' ({u.model})" for u in unlike)
+
+
+def _dropped(found: Found) -> str:
+    count, whose = ("1 quantizer was", "its") if found.dropped == 1 else (f"{found.dropped} quantizers were", "their")
+    return f"{count} dropped on request (--residual_quantizers drop); {whose} readers get other numbers."
+
+
+def _of_dropped(found: Found) -> list[str]:
+    """What dropped quantizers cost, in SQNR, and what tells more; nothing of what int8 allows: it asks for none."""
+    pairs = [(d, o.name) for o in found.outputs for d in o.differences if not d.exact and d.model != FLOAT]
+    known = [(d.sqnr_db, name, d.model) for d, name in pairs if d.sqnr_db is not None]
+    worst = ""
+    if known:
+        sqnr, name, model = min(known)
+        worst = f"SQNR {sqnr:.1f} dB in '{name}' ({model}), the least. "
+    measured = all(m.metrics for m in found.models)
+    return [f"Why: {worst}{_dropped(found)}", *([] if measured else [LABELS_TELL])]
 
 
 def _cost(found: Found, drops: Sequence[str]) -> str:
