@@ -117,6 +117,7 @@ def _reshaped(v: Array) -> Array:
 
 WRONG: tuple[tuple[str, str, Callable[[Array], Array], str], ...] = (
     ("unit", "NCHW", lambda v: v * 255, "divided by 255"),
+    ("unit", "NCHW", lambda v: v * 16, "divided by 16, "),
     ("imagenet", "NCHW", lambda v: v * 255, "normalised with the mean and std of ImageNet"),
     ("pixels", "NCHW", lambda v: v, "times 255"),
     ("imagenet", "NCHW", lambda v: v, "normalised with the mean and std of ImageNet"),
@@ -153,6 +154,7 @@ def test_a_usual_normalisation_is_taken_back() -> None:
     [
         ("unit", "NCHW", lambda v: v * 255, "goes from 0 to 255, the first quantizer covers"),
         ("imagenet", "NHWC", lambda v: v * 255, "were pixels of 0 to 255 not scaled"),
+        ("unit", "NCHW", lambda v: v * 16, ": is the scale that of training? The largest number is 16 times what"),
         (
             "imagenet",
             "NHWC",

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from amct_onnx.errors import SettingError
+from amct_onnx.verbs.compare.measure.accuracy import Accuracy
+from amct_onnx.verbs.compare.present.verdict import Found, verdict
+from amct_onnx.verbs.compare.report import Metric, ModelEntry
 from support.comparison_cases import DIGITS, Case, converted
 
 
@@ -107,3 +110,23 @@ def test_few_samples_are_said_with_their_interval(digits: Case) -> None:
     )
     (told,) = digits.compare(labels=digits.labels, max_drop=1e-6).verdict.brief
     assert told.endswith("What was measured lies so near that limit that more samples hardly decide.")
+
+
+@pytest.mark.parametrize(
+    ("lost", "why", "todo"),
+    [
+        (
+            3,
+            "loses 3 of the source's right answers and gains 0 (p = 0.25), which chance explains.",
+            "give more samples",
+        ),
+        (35, "loses 35 of the source's right answers and gains 0 (p = 5.8e-11).", "train longer with quantization"),
+    ],
+)
+def test_cause_of_a_loss_is_what_figures_show(lost: int, why: str, todo: str) -> None:
+    samples = 360
+    shares = [Metric("top-1", (samples - n) / samples, samples - n, samples) for n in (0, lost)]
+    models = [ModelEntry(k, "m.onnx", metrics=(m,)) for k, m in zip(("source", "deploy@a2"), shares, strict=True)]
+    accuracy = {"deploy@a2": Accuracy(samples, {"top-1": samples - lost}, lost=lost)}
+    found = verdict(Found(models, (), (), (), accuracy, max_drop=0.5))
+    assert found.level == "diverges" and found.brief[0].endswith(why) and todo in found.brief[1]

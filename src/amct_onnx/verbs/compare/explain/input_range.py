@@ -19,6 +19,8 @@ OUTSIDE = 0.05
 """Share of the input outside the first quantizer's range, from which on the preprocessing is doubted."""
 PIXELS = 255.0
 """The largest 8-bit pixel."""
+BRIGHT = 128.0
+"""Many 8-bit pictures without one pixel so bright are rare: numbers that end below have another range."""
 BEYOND = 8.0
 """Pixels this many times above the first quantizer's range were not scaled; a bright image is not."""
 FEWEST_STEPS = 8
@@ -101,6 +103,9 @@ def range_hint(first: FirstQuantizer | None, samples: int) -> str:
         f"{figure(least, 3)} to {figure(most, 3)} (first {counted(samples, 'sample')})"
     )
     if low >= 0 and BEYOND * most < high <= PIXELS:
+        if high < BRIGHT:
+            beyond = figure(high / most, 3)
+            return f"{ranges}: is the scale that of training? The largest number is {beyond} times what it covers."
         return f"{ranges}: were pixels of 0 to 255 not scaled as in training (--image_scale, else divide by 255)?"
     steps = (high - low) / (most - least) * 256
     if 0 < steps < FEWEST_STEPS:

@@ -17,7 +17,7 @@ from amct_onnx.common.arrays import Array
 from amct_onnx.common.counted import counted
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.explain.chance import by_chance
-from amct_onnx.verbs.compare.explain.input_range import PIXELS, first_quantizer, outside, range_hint
+from amct_onnx.verbs.compare.explain.input_range import BRIGHT, PIXELS, first_quantizer, outside, range_hint
 from amct_onnx.verbs.compare.job import SOURCE, Job
 from amct_onnx.verbs.compare.key import OUTPUT
 from amct_onnx.verbs.compare.measure.accuracy import is_classifier, ranks
@@ -218,7 +218,9 @@ def _of_images(batch: Batch) -> list[_Trial]:
     axis = _channels(found[1])
     trials = []
     if 1 < high <= PIXELS and low >= 0:
-        trials.append(_Trial("divided by 255: were pixels not scaled (--image_scale)?", lambda v: v / PIXELS))
+        limit = PIXELS if high >= BRIGHT else high
+        what = "pixels" if high >= BRIGHT else f"numbers of 0 to {limit:g}"
+        trials.append(_Trial(f"divided by {limit:g}: were {what} not scaled (--image_scale)?", lambda v: v / limit))
     if high <= 1 and low >= 0:
         trials.append(_Trial("times 255: does the model take pixels of 0 to 255?", lambda v: v * PIXELS))
         trials.append(

@@ -149,14 +149,12 @@ def _doubted(found: Found, level: Level, headline: str, lines: list[str]) -> tup
 
 def _of_models(found: Found) -> tuple[Level, str, list[str]]:
     """The level, its sentence and the lines below it: the first of fault, loss, board, and rounding that there is."""
-    drops = _too_large(found)
+    losing, drops = _too_large(found)
     if found.faults:
         level, headline, (where, *lines) = _of_faults(found.faults, len(found.models) - 1)
         return level, headline, [where, _cost(found, drops), *lines]
     if drops:
-        why = "Why: no layer errs more than quantization explains: the source itself does not bear its quantization."
-        todo = "What to do: train longer with quantization, or leave the layers with the largest errors float."
-        return DIVERGES, f"Accuracy drops: {'; '.join(drops)}.", [why, todo]
+        return DIVERGES, f"Accuracy drops: {'; '.join(drops)}.", _of_loss(found, losing)
     if found.board is not None and found.board.fault:
         where = f"The board goes wrong at layer '{found.board.layer}' ({found.board.tensor})."
         return DIVERGES, where, [f"Why: {found.board.text}", f"What to do: {found.board.advice}"]
@@ -302,22 +300,41 @@ def _kept(models: Sequence[ModelEntry]) -> str:
     return f": {metrics[0].name} {texts[0]} → {named}"
 
 
-def _too_large(found: Found) -> list[str]:
-    """The models that lose more than is allowed, or more than chance explains when nothing is said of it."""
-    lost: list[str] = []
+def _of_loss(found: Found, losing: Sequence[str]) -> list[str]:
+    """Why accuracy drops where no layer is wrong, as far as figures tell, and what to do."""
+    why = "Why: no layer errs more than quantization explains"
+    changed = {key: a for key in losing if (a := found.accuracy.get(key)) is not None and a.right}
+    told = "; ".join(
+        f"{key} loses {a.lost} of the source's right answers and gains {a.gained} "
+        f"(p = {by_chance(a.lost, a.gained):.2g})"
+        for key, a in changed.items()
+    )
+    if changed and not any(map(_drops, changed.values())):
+        why += f"; {told}, which chance explains."
+        return [why, "What to do: give more samples, or a larger --max_drop."]
+    why += f"; {told}." if told else "."
+    return [why, "What to do: train longer with quantization, or leave the layers with the largest errors float."]
+
+
+def _too_large(found: Found) -> tuple[list[str], list[str]]:
+    """The models that lose more than is allowed, or more than chance explains when nothing is said of it.
+
+    Their keys, and what is said of them.
+    """
+    lost: dict[str, str] = {}
     unit = ""
     for model in found.models[1:]:
         accuracy = found.accuracy.get(model.key)
         if found.max_drop is None:
             if accuracy is not None and _drops(accuracy):
-                lost.append(f"{model.key} loses more right answers than chance explains")
+                lost[model.key] = f"{model.key} loses more right answers than chance explains"
         elif model.metrics and found.models[0].metrics:
             before, after = found.models[0].metrics[0], model.metrics[0]
             points = (before.value - after.value) * (100 if before.total else 1)
             if points > found.max_drop:
                 unit = f"{' points' if before.total else ''} of {before.name}, limit {found.max_drop:g}"
-                lost.append(f"{model.key} loses {points:.3g}")
-    return [", ".join(lost) + unit] if unit else lost
+                lost[model.key] = f"{model.key} loses {points:.3g}"
+    return list(lost), [", ".join(lost.values()) + unit] if unit else list(lost.values())
 
 
 def _too_few(found: Found) -> str:
