@@ -81,6 +81,23 @@ def test_removed_activation_is_named_first(digits: Case, model: str, key: str, n
     assert found.text.startswith(f"The source has Relu '{name}' here, the {key.partition('@')[0]} model has nothing.")
 
 
+def test_numbers_of_one_damage_do_not_explain_another(digits: Case) -> None:
+    """No sample needs this Relu; the error of the last layer is not its."""
+    remove(digits.deploy, RELU)
+    model = onnx.load(digits.deploy)
+    name = node(model, digits.layers[-1]).input[1]
+    weights = numpy_helper.to_array(initializer(model, name)).copy()
+    weights.reshape(-1)[0] ^= 64
+    set_initializer(model, name, weights)
+    onnx.save(model, digits.deploy)
+    found = said(digits, "deploy@reference")
+    assert (found.node, found.cause, found.layer) == (RELU, "node-missing", digits.layers[1])
+    first, second = found.text.split(" Besides: ")
+    assert first.endswith("has nothing. With these data the numbers alone do not tell it from quantization.")
+    assert second.startswith(f"The weights of Gemm '{digits.layers[-1]}': 1 element is not what the conversion writes")
+    assert f"'{digits.layers[-1]}' of deploy@reference differs by " in second and RELU not in second
+
+
 def test_flipped_sign_is_called_a_sign(digits: Case) -> None:
     model = onnx.load(digits.deploy)
     name = node(model, digits.layers[2]).input[1]
