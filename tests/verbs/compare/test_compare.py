@@ -252,6 +252,6 @@ def test_deploy_model_of_a_fixed_batch_needs_that_batch_size(digits: Case) -> No
     model = onnx.load(digits.deploy)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, digits.deploy)
-    with pytest.raises(DataError, match="Give the batch size"):
+    with pytest.raises(DataError, match="Give the batch_size that this model fixes"):
         digits.compare()
     assert digits.compare(batch_size=1).verdict.level == "noise"
