@@ -90,6 +90,16 @@ COUNTED = {
         1,
     ),
     "one quantizer for layer and Add": (pair("c", "d") + layer("d", "l") + "y = Add(d, l)", 2, 1),
+    "several DequantizeLinear and pairs of one tensor": (
+        pair("c", "d")
+        + "e = DequantizeLinear(q_d, s, z) "
+        + pair("c", "f")
+        + "u = Sigmoid(d) v = Tanh(e) o = Add(u, v) "
+        + layer("f", "l")
+        + "h = Neg(f) k = Add(h, o) y = Add(k, l)",
+        2,
+        1,
+    ),
     "chain of Casts": (
         "a = Cast<to=1>(c) b = Cast<to=1>(a) "
         + pair("a", "d")

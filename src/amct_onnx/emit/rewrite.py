@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -136,7 +137,9 @@ class PlanEmitter(abc.ABC):
         elif quantizer.per_tensor_int8:
             scale = float(quantizer.scale_d) if pair.read_scale is None else pair.read_scale
             quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
-            self.graph.replace(old, self.antiquantize(quantized, quantizer, scale, f"{at.name}{ANTI_QUANT}", at))
+            name = f"{at.name}{ANTI_QUANT}"
+            make = partial(self.antiquantize, quantized, quantizer, scale, name, at)
+            self.graph.replace(old, self._shared(quantized, quantizer, f"floats of {scale}", at, make))
         else:
             self.graph.replace(old, float_chain(self.graph, source, quantizer, f"{at.name}.fakequant", at))
 

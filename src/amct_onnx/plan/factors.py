@@ -224,6 +224,7 @@ class Pair:
         dropped: True when its readers get unrounded numbers.
         clip: bounds of the Clip that stays of a dropped one, infinity for none; None without a Clip.
         shared: True when an int8 layer reads the integers of its AscendQuant.
+        merged: True when another pair stands for it: that one has its readers.
         maker: what makes the tensor that is quantized: "an int8 layer", "a graph input" or an operator.
         readers: what reads the floats of the pair.
     """
@@ -237,6 +238,7 @@ class Pair:
     dropped: bool = False
     clip: tuple[float, float] | None = None
     shared: bool = False
+    merged: bool = False
     maker: str = ""
     readers: tuple[FloatReader, ...] = ()
 

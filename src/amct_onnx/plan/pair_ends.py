@@ -28,6 +28,22 @@ class PairEnds:
         self._layers = {reader for s in sites for reader in s.quantized}
         self._results = {s.output for s in sites}
 
+    def merged(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Pairs with makers and readers; of those that make the same floats in one graph, the first has all readers."""
+        found: list[Pair] = []
+        places: dict[tuple[object, ...], int] = {}
+        for pair in map(self.told, pairs):
+            value = self._values.get(pair.output)
+            key = (id(value.graph if value is not None else None), pair.source, pair.quantizer, pair.read_scale)
+            stays = pair.source and not (pair.elided or pair.dropped)
+            shares = stays and pair.quantizer is not None and pair.quantizer.per_tensor_int8
+            first = places.setdefault(key, len(found)) if shares else len(found)
+            if first < len(found):
+                readers = sorted({*found[first].readers, *pair.readers}, key=lambda r: (r.kind == "output", r))
+                found[first] = replace(found[first], readers=tuple(readers))
+            found.append(replace(pair, merged=first < len(found)))
+        return found
+
     def told(self, pair: Pair) -> Pair:
         """The pair with its maker and its readers."""
         source = self._values.get(pair.source)

@@ -18,8 +18,8 @@ ANOTHER = {"DequantizeLinear": "another quantizer"}
 
 
 def stays_as_pair(pair: Pair) -> bool:
-    """Whether it becomes AscendQuant and AscendAntiQuant."""
-    kept = pair.quantizer is not None and not pair.elided and not pair.dropped
+    """Whether it becomes AscendQuant and AscendAntiQuant of its own."""
+    kept = pair.quantizer is not None and not (pair.elided or pair.dropped or pair.merged)
     return kept and pair.quantizer is not None and pair.quantizer.per_tensor_int8 and bool(pair.source)
 
 

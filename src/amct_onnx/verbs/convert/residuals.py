@@ -30,7 +30,7 @@ def residual_entries(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]
     """
     consumed = {a.source for s in plan.sites for a in s.activations}
     # a pair that only the conversion made, and removed again, is none of the user's
-    left = [p for p in plan.pairs if not p.elided or not tensors.isdisjoint(p.names)]
+    left = [p for p in plan.pairs if not p.merged and (not p.elided or not tensors.isdisjoint(p.names))]
     entries = [_residual(p, consumed, known_name(p.names, tensors)) for p in (*left, *plan.moved)]
     for name, source, quantizer in plan.outputs:
         detail = f"graph output '{name}' holds its integers. Export that output as floats to be without it"
