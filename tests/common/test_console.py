@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from amct_onnx.common.console import (
     MAX_ROWS,
     PLAIN_WIDTH,
+    Line,
     Names,
     Text,
     _SafeConsole,
@@ -103,3 +104,11 @@ def test_table_without_rows_is_left_out() -> None:
     print_parts(lambda width: (empty, full), shown)
     assert "conv" in shown.getvalue() and "Nothing" not in shown.getvalue()
     assert "Nothing" not in html_of(lambda width: (empty, full))
+
+
+def test_line_of_a_command_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = "/home/somebody/with/a/long/path/" + "folder/" * 12 + "model.onnx"
+    file = io.StringIO()
+    print_parts(lambda width: map(Line, command_lines(("amct_onnx", "check", "--model", path), 80)), file)
+    assert shlex.split(file.getvalue().replace("\\\n", "")) == ["amct_onnx", "check", "--model", path]

@@ -56,6 +56,10 @@ class Text(rich.text.Text):
         return Lines(lines for part in broken for lines in part.wrap(console, width, **options))
 
 
+class Line(Text):
+    """A line that the screen may break, and nobody else: it can be copied whole."""
+
+
 class Names:
     """The names in a table: each takes ``NAME_LINES`` lines of its cell at most, and no two look alike.
 
@@ -156,7 +160,7 @@ def print_parts(parts: Callable[[int], Iterable[Part]], file: TextIO) -> None:
     """
     console = console_for(file)
     for part in _filled(parts(console.width)):
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, Line))
 
 
 class Laid:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from amct_onnx.common.console import Names, Part, Text, command_lines, rows_that_matter, table_of
+from amct_onnx.common.console import Line, Names, Part, Text, command_lines, rows_that_matter, table_of
 from amct_onnx.common.counted import counted
 from amct_onnx.common.short_names import pieces
 from amct_onnx.common.warning_kinds import first_of_each_kind
@@ -74,7 +74,7 @@ def next_steps(report: ConversionReport, save_path: str, width: int) -> Iterator
         del commands["See the check's findings:"]
     for purpose, words in commands.items():
         yield purpose
-        yield from map(Text, command_lines(("amct_onnx", *words), width))
+        yield from map(Line, command_lines(("amct_onnx", *words), width))
 
 
 def _near(path: str) -> str:

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.errors import ModelFileError
-from amct_onnx.verbs.compare.explain.beside_ledger import examine_files
+from amct_onnx.verbs.compare.explain.beside_ledger import Located, examine_files
+from amct_onnx.verbs.compare.explain.change import Change
+from amct_onnx.verbs.compare.explain.changes import changes
+from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import read_ledger
 from support.comparison_cases import DIGITS, Case, as_of_other_code, converted
@@ -219,3 +223,26 @@ def test_many_random_damages_are_said_and_named(name: str, tmp_path: Path) -> No
     assert patient.level() in ("equal", "noise")
     found = campaign(patient, 20, np.random.default_rng(6))
     assert found.counted and not found.misses
+
+
+def test_attribute_that_one_model_lacks_is_not_called_nothing() -> None:
+    def quantizer(**attributes: float) -> ir.Model:
+        nodes = [helper.make_node("AscendQuant", ["x"], ["y"], "quant", offset=0.0, **attributes)]
+        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("x", "y")]
+        graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+        return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+
+    with_scale, without = quantizer(scale=2.0), quantizer()
+    (lost,) = changes(with_scale, without, with_scale, "deploy")
+    assert lost.text == "AscendQuant 'quant' has no scale; the conversion writes 2."
+    (more,) = changes(without, with_scale, with_scale, "deploy")
+    assert more.text == "AscendQuant 'quant' has scale 2; the conversion writes none."
+
+
+def test_change_without_a_node_is_one_of_the_model() -> None:
+    changed = (
+        Change("conv", "Conv", "weight-fault", "One."),
+        Change("", "", "declaration-changed", "Two."),
+    )
+    told = with_changes("fake-quant", None, [Located(c, 0, "conv", "at") for c in changed], judged=False)
+    assert told is not None and told.text.endswith("are also the model as a whole (declaration-changed).")

@@ -175,3 +175,17 @@ def test_names_that_differ_in_their_middle_stay_apart() -> None:
     short = distinct(names, 20)
     assert len(set(short.values())) == 2
     assert fitted(f"It is '{names[0]}'.", 300, 1, names) == [f"It is '{distinct(names)[names[0]]}'."]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_what_a_healthy_run_keeps_is_said_on_few_columns(width: int) -> None:
+    headline = (
+        "No fault found. fake-quant and deploy@a2 follow the source as closely as their int8 arithmetic allows: top-1 "
+        "99.2 % → 99.2 %."
+    )
+    few = (
+        "360 samples are too few to tell a loss of 1 point of top-1 (95 % intervals: fake-quant and deploy@a2 lose "
+        "-1.21 to 1.21 points). About 440 would do."
+    )
+    lines = laid_out([headline, few, REST], width, 5, (), SHORT_REST)
+    assert " ".join(lines[0]) == headline and lines[1] and sum(map(len, lines)) <= 5

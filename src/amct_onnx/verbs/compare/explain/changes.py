@@ -205,7 +205,8 @@ class _Comparison:
             said, held = told_apart(a, b)
             if cause == SCALE and a is not None and b is not None and held == f"-{said}":
                 cause = SIGN
-            text = f"{old.op_type} '{old.name}' has {key} {held}; the conversion writes {said}."
+            has, wrote = f"no {key}" if b is None else f"{key} {held}", "none" if a is None else said
+            text = f"{old.op_type} '{old.name}' has {has}; the conversion writes {wrote}."
             yield Change(old.name or "", old.op_type, cause, text)
 
     def _of_inputs(self, old: ir.Node, new: ir.Node) -> Iterator[Change]:

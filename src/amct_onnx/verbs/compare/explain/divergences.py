@@ -191,7 +191,8 @@ class _Judge:
             else:
                 own = _with_fault_of(sharp, model, search.by_statistics(model, measured, self._results))
             found[model] = with_changes(model, own, beside.of(model), judged=paired and not search.not_judged)
-        self.not_judged += search.not_judged
+        named = deploy_key(REFERENCE) if REFERENCE in measured.devices else "the deploy model"
+        self.not_judged += [text.replace(f"In {deploy_key(REFERENCE)},", f"In {named},") for text in search.not_judged]
         return found
 
 

@@ -82,7 +82,9 @@ def _also(located: Sequence[Located], told: Sequence[Located]) -> str:
     rest = [o for o in dict.fromkeys((c.change.node, c.change.cause) for c in located) if o not in known]
     if not rest:
         return ""
-    names = ", ".join(f"'{node}' ({cause})" for node, cause in rest[:MAX_NAMED])
+    names = ", ".join(
+        f"'{node}' ({cause})" if node else f"the model as a whole ({cause})" for node, cause in rest[:MAX_NAMED]
+    )
     unnamed = f" and {len(rest) - MAX_NAMED} more" if len(rest) > MAX_NAMED else ""
     return f" Other than converted are also {names}{unnamed}."
 

@@ -17,7 +17,8 @@ LIMITS = (LIMIT, 48, 36, 28, 20, 14)
 """Characters of a name, tried in turn."""
 READABLE = 28
 """A name is made shorter than this only where the fact would not fit else."""
-FACT = re.compile(r".*?[.?!](?= )")
+FACT = re.compile(r"(?!No fault found\. ).*?[.?!](?= )")
+"""The first sentence; what follows on "No fault found." belongs to it."""
 BRACKETS = re.compile(r" \([^()]*\)")
 MORE = "…"
 WHERE = "Where: "
@@ -118,9 +119,10 @@ def laid_out(
     if sum(fitter.needed(t, rows, CORE) for t in shown.values()) > rows and 2 * cell_len(brief_end) < width:
         del shown[len(texts) - 1]
         before, text = shown.popitem()
-        begin = Fitter([text], width - cell_len(brief_end) - 1, names).fitted(text, 1)
-        made[before] = [f"{begin[0].replace(f'. {MORE}', '.')} {brief_end}"]
-    given = _given(shown, rows - len(made), fitter)
+        left = max(1, rows - sum(fitter.needed(t, rows, CORE) for t in shown.values()))
+        *whole, begin = Fitter([text], width - cell_len(brief_end) - 1, names).fitted(text, left)
+        made[before] = [*whole, f"{begin.replace(f'. {MORE}', '.')} {brief_end}"]
+    given = _given(shown, rows - sum(map(len, made.values())), fitter)
     made |= {i: fitter.fitted(t, given[i]) for i, t in shown.items()}
     return [made.get(i, []) for i in range(len(texts))]
 

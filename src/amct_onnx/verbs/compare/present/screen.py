@@ -9,6 +9,7 @@ from rich.table import Table
 
 from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
 from amct_onnx.common.plain_text import shown
+from amct_onnx.common.short_names import LIMIT, middle_out
 from amct_onnx.errors import on_command_line
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
@@ -71,7 +72,9 @@ def parts(
     total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
     noun = "sample" if (report.samples_total or report.samples) == 1 else "samples"
     more = "" if wide else f"; more figures on {WIDE} columns"
-    yield Text(f"{report.samples:,}{total} {noun} of {report.data} in {report.seconds:.1f} s{more}")
+    count = f"{report.samples:,}{total} {noun} of "
+    data = middle_out(report.data, max(LIMIT // 2, width - len(count)))
+    yield Text(f"{count}{data} in {report.seconds:.1f} s{more}")
     yield from _verdict(report, width, verbose=verbose, page=page)
 
 

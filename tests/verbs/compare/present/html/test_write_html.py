@@ -32,7 +32,7 @@ def test_only_faults_are_red_and_name_their_model() -> None:
     """Noise marks nothing in the charts; the source differs from itself by nothing, in no metric."""
     report = example()
     page = render_html(report)
-    marked = "deploy@a2 +1: at 5"
+    marked = "deploy@a2, deploy@310p: at 5"
     # in both charts, below them and in the ledger; the second fault of the same layer is the same mark
     assert page.count(marked) == 4 and page.count('firstline"') == 2
     assert page.count("badge diverges") == 1, "what two models have alike is told once"

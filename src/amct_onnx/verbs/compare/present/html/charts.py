@@ -17,6 +17,8 @@ NARROWEST_STEP = 14
 """Distance of two layers in user units; a long network makes the chart wider, and its box scrolls."""
 SMALLEST_LSB = 1e-4
 """Smaller errors stand at the foot of the chart."""
+NAMED_MODELS = 2
+"""Models that a mark names; of more it tells the number."""
 BAR_HEIGHT, BAR_FOOT, BAR_TOP = 120, 34, 18
 DIGIT = 6.5
 """Width of a digit of the charts' font, in user units."""
@@ -278,9 +280,9 @@ def fault_labels(report: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _briefly(divergences: Sequence[Mapping[str, Any]]) -> str:
-    """The first of the models, and how many more."""
+    """The models, or of many the first and how many more."""
     first, *more = fault_models(divergences).split(", ")
-    return f"{first} +{len(more)}" if more else first
+    return f"{first} +{len(more)}" if len(more) >= NAMED_MODELS else ", ".join((first, *more))
 
 
 def histogram(entry: dict[str, Any]) -> Bars:
