@@ -211,10 +211,19 @@ def test_the_order_of_attributes_is_no_change() -> None:
 
 
 def test_a_batch_that_was_fixed_is_no_change() -> None:
-    """Sizes of the inputs are the user's; those of the other tensors follow."""
+    """A free size of an input is the user's to fix; those of the other tensors follow. Another size is a change."""
 
-    def fixed(model: onnx.ModelProto) -> None:
+    def batch(size: int | str) -> ir.Model:
+        model = network()
         for declared in (model.graph.input[0], model.graph.value_info[0], model.graph.output[0]):
-            declared.type.tensor_type.shape.dim[0].dim_value = 8
+            dim = declared.type.tensor_type.shape.dim[0]
+            dim.Clear()
+            if isinstance(size, int):
+                dim.dim_value = size
+            else:
+                dim.dim_param = size
+        return ir.from_proto(model)
 
-    assert not found_in(fixed)
+    assert not changes(batch("n"), batch(8), batch("n"), "deploy")
+    (change,) = changes(batch(1), batch(8), batch(1), "deploy")
+    assert "Input 'x' is declared with shape [8,4]; the conversion writes [1,4]." in change.text
