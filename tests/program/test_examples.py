@@ -32,7 +32,13 @@ def test_every_example_of_a_folder_has_its_commands() -> None:
     assert all(p.stat().st_size < 2_000_000 for p in EXAMPLES.rglob("*") if p.is_file() and "out" not in p.parts)
 
 
-@pytest.mark.parametrize(("commands", "layers", "end"), BLOCKS, ids=["transformer", "detector"])
+SLOW = {"detector": pytest.mark.slow}  # .ci/run runs it as well
+
+
+@pytest.mark.parametrize(
+    ("commands", "layers", "end"),
+    [pytest.param(*b, id=n, marks=SLOW.get(n, ())) for b, n in zip(BLOCKS, ("transformer", "detector"), strict=True)],
+)
 def test_commands_end_as_the_page_says(
     commands: str, layers: str, end: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,7 +125,7 @@ def surrounded(tmp_path_factory: pytest.TempPathFactory) -> Surrounded:
         os.chdir(before)
 
 
-@pytest.mark.parametrize("way", ["absolute", "relative", "through a link"])
+@pytest.mark.parametrize("way", ["absolute", pytest.param("relative", marks=pytest.mark.slow), "through a link"])
 @pytest.mark.parametrize("verb", OUTPUTS)
 def test_every_verb(surrounded: Surrounded, tmp_path: Path, verb: str, way: str) -> None:
     line = [str(word) for word in surrounded.lines[verb]]

@@ -85,7 +85,7 @@ def test_planted_files_stay(verb: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("for_good", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("verb", WRITERS)
+@pytest.mark.parametrize("verb", [pytest.param(v, marks=() if v == "convert" else pytest.mark.slow) for v in WRITERS])
 def test_planted_files_stay_whatever_call_fails(
     verb: str, for_good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -406,7 +406,7 @@ def test_two_runs_into_one_folder_leave_the_results_of_one() -> None:
     [
         (signal.SIGINT, 130, "amct_onnx: interrupted."),
         (signal.SIGTERM, 143, "amct_onnx: ended by SIGTERM."),
-        (signal.SIGHUP, 129, "amct_onnx: ended by SIGHUP."),
+        pytest.param(signal.SIGHUP, 129, "amct_onnx: ended by SIGHUP.", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_costs_an_earlier_run_nothing(number: signal.Signals, code: int, text: str, ignored: bool) -> None:

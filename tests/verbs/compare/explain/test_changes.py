@@ -208,7 +208,9 @@ def test_command_exits_with_1_and_the_verdict_stands_last(digits: Case, capsys: 
     assert "Pinned in every session" not in "\n".join(lines) and "Nothing is wrong" not in "\n".join(lines)
 
 
-@pytest.mark.parametrize("name", [DIGITS, "torchfunc_digitsae_i8sym_ctaxis1_op13"])
+@pytest.mark.parametrize(
+    "name", [DIGITS, pytest.param("torchfunc_digitsae_i8sym_ctaxis1_op13", marks=pytest.mark.slow)]
+)
 def test_random_damages_are_said_and_named(name: str, tmp_path: Path) -> None:
     if name != DIGITS:  # a Round of another tensor is among the damages
         needs_checked_sizes()

@@ -25,7 +25,7 @@ def _fault(case: Case, *devices: str) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", [DIGITS, pytest.param("torchfx_digitstf_u8_op17", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("position", [1, -1])
+@pytest.mark.parametrize("position", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_wrong_scale_in_the_deploy_model_is_named(name: str, position: int, tmp_path: Path) -> None:
     case = converted(name, tmp_path)
     layer = case.layers[position]
@@ -41,7 +41,9 @@ def test_wrong_scale_in_the_fake_quant_model_is_named(digits: Case) -> None:
     assert _fault(digits)["fake-quant"] == (layer, "scale-fault")
 
 
-@pytest.mark.parametrize(("name", "position"), [(DIGITS, 0), ("ort_digitsnet_qdq_u8_pc", 3)])
+@pytest.mark.parametrize(
+    ("name", "position"), [(DIGITS, 0), pytest.param("ort_digitsnet_qdq_u8_pc", 3, marks=pytest.mark.slow)]
+)
 def test_dropped_bias_is_named(name: str, position: int, tmp_path: Path) -> None:
     case = converted(name, tmp_path)
     layer = case.layers[position]
@@ -136,7 +138,7 @@ def test_wrong_antiquant_at_an_add_is_named(digits: Case, factor: float, offset:
     assert f"AscendAntiQuant '{name}' has" in found.text
 
 
-@pytest.mark.parametrize("position", [0, 4])
+@pytest.mark.parametrize("position", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_saturating_layer_is_named(digits: Case, position: int) -> None:
     layer = digits.layers[position]
     cases.narrow_quantizer(digits.deploy, layer, 4.0)

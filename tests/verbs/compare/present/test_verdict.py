@@ -54,7 +54,7 @@ def test_pixels_up_to_255_for_a_model_of_0_to_1(digits: Case) -> None:
     assert "preprocessing" in found.verdict.sentences[1] and found.verdict.advice[1].startswith("Hold mean, std, ")
 
 
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("sign", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_loss_beyond_max_drop_diverges(digits: Case, sign: int) -> None:
     """Of a metric and its opposite, one is lower in the models than in the source."""
     evaluator = digits.labels.with_name("evaluator.py")
