@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -22,6 +23,7 @@ def shown(notebook: Any) -> list[list[tuple[str, str, bool]]]:
     ]
 
 
+@pytest.mark.slow  # .ci/run runs it as well
 def test_notebook_shows_what_is_stored_in_it(tmp_path: Path) -> None:
     notebook = nbformat.read(EXAMPLES / "digits.ipynb", as_version=4)
     stored = shown(notebook)

@@ -46,6 +46,7 @@ def figures(report: amct_onnx.CompareReport) -> dict[str, Any]:
     return {k: v for k, v in content.items() if k not in ("created", "seconds", "settings")}
 
 
+@pytest.mark.slow  # .ci/run runs it as well
 def test_any_number_of_workers_and_a_killed_one_give_the_same_bits(
     digits: Case, cluster: distributed.LocalCluster
 ) -> None:
