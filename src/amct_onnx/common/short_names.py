@@ -11,7 +11,7 @@ LIMIT = 60
 WORD = re.compile(r"(?P<before>['\"(\[]*)(?P<core>\S*?)(?P<behind>['\")\],.;:]*)")
 """A name with the marks around it."""
 SEPARATORS = "/._"
-"""Of the parts of a name, the strongest first."""
+"""What stands between the parts of a name; a name is cut rather at the first than at the last."""
 
 
 def middle_out(name: str, limit: int = LIMIT) -> str:

@@ -21,9 +21,13 @@ def copy_model(model: ir.Model, left_out: Set[ir.Node | ir.Value] = frozenset())
         left_out: nodes, their results and initializers that the copy does not hold. No output depends on them but
             through nodes that will be replaced; these read nothing instead.
     """
-    copy = _Copy(left_out).graph(model.graph)
+    return with_graph(model, _Copy(left_out).graph(model.graph))
+
+
+def with_graph(model: ir.Model, graph: ir.Graph) -> ir.Model:
+    """A model with all that stands around the graph of another one, but for its functions."""
     return ir.Model(
-        copy,
+        graph,
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,

@@ -30,10 +30,9 @@ def is_sequence(value: ir.Value) -> bool:
 def _collect(graph: ir.Graph, found: set[ir.Value]) -> None:
     for node in graph:
         inside = bodies_of(node)
-        if node.op_type == "Loop":
-            for value, inner in zip(
-                node.inputs, inside[0].inputs, strict=False
-            ):  # both begin with number and condition
+        if node.op_type == "Loop" and inside:
+            # node and body both begin with number and condition
+            for value, inner in zip(node.inputs, inside[0].inputs, strict=False):
                 if value in found:
                     found.add(inner)
         for body in inside:
@@ -53,6 +52,6 @@ def _is_none(node: ir.Node, index: int, inside: list[ir.Graph], found: set[ir.Va
         return node.inputs[0] in found
     if node.op_type == "If":
         return any(index < len(body.outputs) and body.outputs[index] in found for body in inside)
-    if node.op_type == "Loop":
+    if node.op_type == "Loop" and inside:
         return index + 1 < len(inside[0].outputs) and inside[0].outputs[index + 1] in found
     return False

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from amct_onnx.graph.copied_model import with_graph
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.marks import marks_of, texts_of
 
@@ -25,17 +26,7 @@ SIMPLE = {ir.AttributeType.INT: "i", ir.AttributeType.FLOAT: "f", ir.AttributeTy
 
 def without_graph(model: ir.Model) -> onnx.ModelProto:
     """The message of a model without functions, but for its graph."""
-    around = ir.Model(
-        ir.Graph([], [], nodes=[], opset_imports=dict(model.opset_imports)),
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        domain=model.domain,
-        model_version=model.model_version,
-        doc_string=model.doc_string,
-        metadata_props=dict(model.metadata_props),
-        device_configurations=model.device_configurations,
-    )
+    around = with_graph(model, ir.Graph([], [], nodes=[], opset_imports=dict(model.opset_imports)))
     proto: onnx.ModelProto = ir.to_proto(around)
     proto.ClearField("graph")
     return proto
