@@ -52,6 +52,21 @@ def test_whole_numbers_times_a_scale_are_a_grid(nodes: str, tmp_path: Path) -> N
     assert len(report.converted) == 1
 
 
+@pytest.mark.parametrize(("kind", "reason"), [("int32", "activation-not-quantized"), ("int8", None)])
+def test_integers_without_a_zero_point_are_of_the_type_that_their_maker_gives(
+    kind: str, reason: str | None, tmp_path: Path
+) -> None:
+    """No value_info tells the type of what Abs makes; int32 leaves the range of an AscendQuant."""
+    text = (
+        f"g ({kind}[n, 4] x) => (float[n, 3] o) {{ k = Abs(x) y = DequantizeLinear(k, s) "
+        "e1 = DequantizeLinear(w, other) o = MatMul(y, e1) }"
+    )
+    path = write_model(tmp_path / "m.onnx", text, CONSTANTS)
+    numbers = np.arange(-40, 40, dtype=kind).reshape(-1, 4) * (100 if kind == "int32" else 1)
+    report, _ = convert_and_compare(path, {"x": numbers}, units=0)
+    assert [layer.reason for layer in report.layers] == [reason]
+
+
 UNREAD = {
     "no bounds": ("d = Div(x, s) r = Floor(d) y = Mul(r, s)", r"Floor '.*', Mul '.*' \(whole numbers without bounds, "),
     "too wide": ("d = Div(x, s) r = Floor(d) c = Clip(r, lo, u) e = Mul(c, u) y = Mul(e, s)", "from -2032 to 256, "),

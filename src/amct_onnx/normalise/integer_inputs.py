@@ -44,9 +44,16 @@ def quantize_integer_inputs(model: ir.Model) -> None:
     for node in nodes_of(model):
         if node.domain != "" or not node.inputs:
             continue
-        if node.op_type == "DequantizeLinear" and _is_input(node.inputs[0], integer_type(node, constants), constants):
-            if _factors_fit(node, constants):
-                _rewrite(node, integer_type(node, constants), editor)
+        if node.op_type != "DequantizeLinear" or not _is_typed(node):
+            continue
+        if _is_input(node.inputs[0], integer_type(node, constants), constants) and _factors_fit(node, constants):
+            _rewrite(node, integer_type(node, constants), editor)
+
+
+def _is_typed(node: ir.Node) -> bool:
+    """Whether the type of the integers is known: by the zero point, or without one by what the model says of them."""
+    value, zero = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+    return zero is not None or (value is not None and value.dtype is not None)
 
 
 def _is_input(value: ir.Value | None, kind: ir.DataType | None, constants: ConstantEvaluator) -> bool:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.moves import data_inputs
-from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.graph.shapes import infer_shapes, stored_shape
 from amct_onnx.normalise.conv_attributes import lacks_size
 
@@ -40,8 +40,12 @@ def infer_missing_shapes(model: ir.Model) -> None:
 
 
 def _lacks_type(node: ir.Node) -> bool:
-    """Whether a Cast may change nothing, because the type of its input is unknown."""
-    return node.op_type == "Cast" and node.inputs[0] is not None and node.inputs[0].dtype is None
+    """Whether a Cast may change nothing, or integers have any size, because the type of its input is unknown."""
+    if not node.inputs or node.inputs[0] is None or node.inputs[0].dtype is not None:
+        return False
+    made = node.inputs[0].producer()
+    bare = is_op(node, DEQUANTIZE) and len(node.inputs) < 3 and not is_op(made, QUANTIZE, *BETWEEN)
+    return node.op_type == "Cast" or (bare and made is not None)
 
 
 def _is_made_up(value: ir.Value) -> bool:
