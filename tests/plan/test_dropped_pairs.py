@@ -85,7 +85,7 @@ def test_pair_that_a_layer_shares_stays(tmp_path: Path) -> None:
     (entry,) = report.residuals
     assert (entry.action, entry.detail) == (
         "anti-quant",
-        "shared with an int8 layer: Add reads what it rounds, behind an int8 layer. To remove it, let Add get the "
+        "shared with an int8 layer: Add reads what it rounds, behind an int8 Conv. To remove it, let Add get the "
         "numbers in front of the quantizer, which the int8 layer needs",
     )
 

@@ -30,7 +30,7 @@ def many_layers(count: int = 150) -> dict[str, Any]:
         node["name"] = faulty["name"] if node["layer"] else f"{faulty['name']}.{node['op_type']}"
     for divergence in report["divergences"]:
         divergence["index"], divergence["layer"] = 104, faulty["name"]
-    change = report["cost"]["changes"][0]
+    change = report["cost"]["changes"][1]
     change["advice"] = change["advice"].replace("/act/Sigmoid_output_0", faulty["name"])
     report["cost"]["free_axes"] = [f"{faulty['name']}.axis_{k}" for k in range(3)]
     return report

@@ -15,6 +15,7 @@ from amct_onnx.common.arrays import Float32
 from amct_onnx.emit.float_quantizer import float_chain, float_dequantize
 from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
+from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.emit.replaced_constants import replaced_constants
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
@@ -27,6 +28,8 @@ class PlanEmitter(abc.ABC):
     def __init__(self, model: ir.Model, plan: Plan) -> None:
         self.graph = OutputGraph(model, replaced_constants(model, plan))
         """The copy under construction."""
+        self.quantizing = QuantizingNodes()
+        """What quantizes in it outside of int8 layers."""
         self._plan = plan
         self._sites = {s.node: s for s in plan.sites}
         self._derived: dict[tuple[Quantizer, str, int], dict[ir.Value, ir.Value]] = {}
@@ -121,27 +124,31 @@ class PlanEmitter(abc.ABC):
             return
         if all(self._is_site_input(use.node, use.idx) for use in old.uses()) and not old.is_graph_output():
             return
+        start = len(self.graph.inserted)
+        new = self._floats_of(pair, at)
+        self.quantizing.pairs[pair.output] = tuple(self.graph.inserted[start:])
+        self.graph.replace(old, new)
+
+    def _floats_of(self, pair: Pair, at: ir.Node) -> ir.Value:
+        """What stands in the place of a pair's result."""
         quantizer = pair.quantizer
         assert quantizer is not None
         if not pair.source:
             integer = at.inputs[0]
             assert integer is not None
-            new = float_dequantize(self.graph, integer, quantizer, f"{at.name}.fakequant", at)
-            self.graph.replace(old, new)
-            return
+            return float_dequantize(self.graph, integer, quantizer, f"{at.name}.fakequant", at)
         source = self.graph.current(self.graph.values[pair.source])
         if pair.elided:
-            self.graph.replace(old, source)
-        elif pair.dropped:
-            self.graph.replace(old, source if pair.clip is None else self._saturated(source, pair.clip, quantizer, at))
-        elif quantizer.per_tensor_int8:
-            scale = float(quantizer.scale_d) if pair.read_scale is None else pair.read_scale
-            quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
-            name = f"{at.name}{ANTI_QUANT}"
-            make = partial(self.antiquantize, quantized, quantizer, scale, name, at)
-            self.graph.replace(old, self._shared(quantized, quantizer, f"floats of {scale}", at, make))
-        else:
-            self.graph.replace(old, float_chain(self.graph, source, quantizer, f"{at.name}.fakequant", at))
+            return source
+        if pair.dropped:
+            return source if pair.clip is None else self._saturated(source, pair.clip, quantizer, at)
+        if not quantizer.per_tensor_int8:
+            chain = partial(float_chain, self.graph, source, quantizer, f"{at.name}.fakequant", at)
+            return self._shared(source, quantizer, "floats", at, chain)
+        scale = float(quantizer.scale_d) if pair.read_scale is None else pair.read_scale
+        quantized = self._shared_quantize(source, quantizer, f"{at.name}.quant", at)
+        make = partial(self.antiquantize, quantized, quantizer, scale, f"{at.name}{ANTI_QUANT}", at)
+        return self._shared(quantized, quantizer, f"floats of {scale}", at, make)
 
     def _is_site_input(self, node: ir.Node, index: int) -> bool:
         site = self._sites.get(node.name or "")
@@ -174,7 +181,9 @@ class PlanEmitter(abc.ABC):
             )
             for label, limit in (("min", quantizer.low), ("max", quantizer.high))
         ]
-        return self.graph.node("Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at)
+        value = self.graph.node("Clip", [source, *bounds], f"{at.name}.clip", dtype=quantizer.float_type, before=at)
+        self.quantizing.clips.append(self.graph.inserted[-1])
+        return value
 
     def _activation(self, activation: Activation, site: Site, name: str, node: ir.Node) -> ir.Value:
         """What a layer reads of a tensor that is quantized for it."""

@@ -225,7 +225,8 @@ class Pair:
         clip: bounds of the Clip that stays of a dropped one, infinity for none; None without a Clip.
         shared: True when an int8 layer reads the integers of its AscendQuant.
         merged: True when another pair stands for it: that one has its readers.
-        maker: what makes the tensor that is quantized: "an int8 layer", "a graph input" or an operator.
+        maker: what makes the tensor that is quantized: "an int8 Conv", "Add of an int8 layer" (which holds its bias),
+            "a graph input" or an operator.
         readers: what reads the floats of the pair.
     """
 

@@ -36,8 +36,7 @@ class PairEnds:
             value = self._values.get(pair.output)
             key = (id(value.graph if value is not None else None), pair.source, pair.quantizer, pair.read_scale)
             stays = pair.source and not (pair.elided or pair.dropped)
-            shares = stays and pair.quantizer is not None and pair.quantizer.per_tensor_int8
-            first = places.setdefault(key, len(found)) if shares else len(found)
+            first = places.setdefault(key, len(found)) if stays else len(found)
             if first < len(found):
                 readers = sorted({*found[first].readers, *pair.readers}, key=lambda r: (r.kind == "output", r))
                 found[first] = replace(found[first], readers=tuple(readers))
@@ -46,14 +45,14 @@ class PairEnds:
 
     def told(self, pair: Pair) -> Pair:
         """The pair with its maker and its readers."""
-        source = self._values.get(pair.source)
-        read = self._values.get(pair.output, source)  # a pair at a place where the source has none: all that read there
-        if pair.source in self._results:
-            maker = "an int8 layer"
-        elif source is None or (producer := source.producer()) is None:
-            maker = "a graph input"
-        else:
-            maker = stands_for(producer)[1]
+        made = self._values.get(pair.output)
+        source = self._values.get(pair.source) if pair.source else _integers(made)
+        read = made if made is not None else source  # a pair at a place where the source has none: all that read there
+        producer = None if source is None else source.producer()
+        maker = "a graph input" if producer is None else stands_for(producer)[1]
+        if producer is not None and pair.source in self._results:
+            layer = producer.op_type in LAYER_KINDS and not producer.domain
+            maker = f"an int8 {maker}" if layer else f"{maker} of an int8 layer"
         return replace(pair, maker=maker, readers=() if read is None else self._readers(read))
 
     def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
@@ -64,6 +63,12 @@ class PairEnds:
             if (use.node.name or "", use.idx) not in self._layers
         }
         return (*sorted(found), *((FloatReader("", "output"),) if value.is_graph_output() else ()))
+
+
+def _integers(value: ir.Value | None) -> ir.Value | None:
+    """What the DequantizeLinear reads that makes a tensor."""
+    node = None if value is None else value.producer()
+    return None if node is None else node.inputs[0]
 
 
 def _kind(node: ir.Node) -> str:

@@ -87,6 +87,15 @@ WORK = {
         0,
         (),
     ),
+    "Einsum of three": (
+        "float[8, 5, 2] x",
+        'y = Einsum <equation = "bij,kj,lk"> (h, W2, W3)',
+        160 + 240 + 480,
+        160,
+        0,
+        (),
+    ),
+    "Einsum that sums first": ("float[8, 5, 2] x", 'y = Einsum <equation = "bij,bkj->b"> (h, h)', 176, 160, 0, ()),
     "LSTM": ("float[8, 5, 2] x", "y = LSTM <hidden_size = 3> (h, W, R)", 160 + 40 * 12 * 5, 160, 0, ()),
     "operator outside of ONNX": ("float[8, 5, 2] x", "y = some.Product(h)", 160, 160, 1, ()),
 }
@@ -96,12 +105,14 @@ WORK = {
 def test_work_of_a_run(
     value: str, node: str, macs: int, int8: int, unknown: int, free: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """By hand: 8 x 5 rows of 2 x 2 products; Einsum 8 x 5 x 5 x 2 and 40 x 3 x 2; LSTM 4 x 3 rows of 2 + 3 a step."""
+    """By hand: 8 x 5 rows of 2 x 2 products; Einsum 8 x 5 x 5 x 2, 40 x 3 x 2,
+    then 40 x 3 x 4, and 8 x 2 where both are summed over their rows first; LSTM 4 x 3 rows of 2 + 3 a step."""
     text = f"""<ir_version: 8, opset_import: ["" : 17, "some" : 1]> g ({value}) => (float y) {{ {HEAD} {node} }}"""
     model = onnx.parser.parse_model(text)
     for name, shape, kind in (("w", (2, 2), np.int8), ("W", (1, 12, 2), np.float32), ("R", (1, 12, 3), np.float32)):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, kind), name))
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((3, 2), np.float32), "W2"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "W3"))
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.1), "s"))
     onnx.save(model, tmp_path / "m.onnx")
     found = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
@@ -143,11 +154,87 @@ def test_two_quantizers_in_a_row_are_named_in_the_words_of_the_file(tmp_path: Pa
     found = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
     assert found is not None
     assert [(c.producer, c.readers, c.elements) for c in found.changes] == [
-        ("an int8 layer", "another quantizer", 16),
-        ("another quantizer", "Neg", 16),
+        ("an int8 MatMul", "another quantizer", 32),
+        ("another quantizer", "Neg", 32),
     ]
     assert "give both quantizers the same factors" in found.changes[0].advice
     assert read_ledger(tmp_path / "m").cost == found
+
+
+FLOAT_QUANTIZERS = {
+    "16 bits": ("p = QuantizeLinear(h, s, z) e = DequantizeLinear(p, s, z)", {"z": np.int16(0)}, 5),
+    "16 bits, read twice": (
+        "p = QuantizeLinear(h, s, z) f = DequantizeLinear(p, s, z) r = DequantizeLinear(p, s, z) e = Mul(f, r)",
+        {"z": np.int16(0)},
+        5,
+    ),
+    "float8": ("p = QuantizeLinear <output_dtype = 17> (h, s) e = DequantizeLinear(p, s)", {}, 25),
+    "channels": (
+        "p = QuantizeLinear <axis = 1> (h, c) e = DequantizeLinear <axis = 1> (p, c)",
+        {"c": np.float32([0.1, 0.2])},
+        5,
+    ),
+    "integers of another operator": ("k = Neg(n) f = DequantizeLinear(k, s) e = Add(f, h)", {}, 3),
+}
+
+
+@pytest.mark.parametrize(("body", "constants", "operators"), FLOAT_QUANTIZERS.values(), ids=FLOAT_QUANTIZERS)
+def test_float_operators_that_quantize_are_a_class_of_their_own(
+    body: str, constants: dict[str, np.generic], operators: int, tmp_path: Path
+) -> None:
+    """None of them is AscendQuant, and none a float operator between int8 layers; each passes over the tensor."""
+    text = f"""<ir_version: 10, opset_import: ["" : 23]> g (float[8, 2] x, int32[8, 2] n) => (float y) {{ {HEAD} {body}
+        i = Sigmoid(e) j = QuantizeLinear(i, s) m = DequantizeLinear(j, s) y = MatMul(m, v) }}"""
+    model = onnx.parser.parse_model(text)
+    arrays = {"s": np.float32(0.1), "w": np.ones((2, 2), np.int8), **constants}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items())
+    onnx.save(model, tmp_path / "m.onnx")
+    report = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m")
+    found = report.cost
+    assert found is not None and read_ledger(tmp_path / "m").cost == found
+    before = int("p = QuantizeLinear" in body)
+    assert (found.source_float, found.quant) == (Passes(before, 16 * before), Passes(2, 32))
+    assert (found.anti_quant, found.float_quant) == (Passes(0, 0), Passes(operators, 16 * operators))
+    assert found.float_operators == 1 + any(f"e = {kind}" in body for kind in ("Mul", "Add"))
+    (change,) = found.changes
+    assert (change.float_quant, change.elements, change.quant) == (operators, 16 * operators, 0)
+    (row,) = report.residuals
+    assert row.action == "float-chain" and change.advice.partition(": ")[2].partition(";")[0] in row.detail
+    assert any(f"{operators} float operators quantize where AscendQuant cannot" in s for s in found.sentences())
+
+
+def test_changes_are_sorted_by_what_passes(tmp_path: Path) -> None:
+    """Five operators over 16 elements cost more than two over 32, and a dequantizer that shares its quantizer less."""
+    text = f"""<ir_version: 10, opset_import: ["" : 23]> g (float[8, 2] x) => (float y, float z, float u) {{ {HEAD}
+        p = QuantizeLinear(h, s, i) e = DequantizeLinear(p, s, i) y = Sigmoid(e)
+        f = Concat <axis = 0> (h, h) k = Exp(f) l = QuantizeLinear(k, s) m = DequantizeLinear(l, s) z = Neg(m)
+        u = Tanh(d)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    arrays = {"s": np.float32(0.1), "w": np.ones((2, 2), np.int8), "i": np.int16(0)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items())
+    onnx.save(model, tmp_path / "m.onnx")
+    found = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
+    assert found is not None
+    assert [(c.readers, c.gain()) for c in found.changes] == [
+        ("Sigmoid", "5 float operators for 80 elements"),
+        ("Neg", "1 AscendQuant and 1 AscendAntiQuant for 64 elements"),
+        ("Tanh", "1 AscendAntiQuant for 16 elements"),
+    ]
+
+
+def test_clip_of_a_narrow_range_counts(tmp_path: Path) -> None:
+    """4 bits are AscendQuant behind a Clip, in front of a layer too."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[8, 2] x) => (float y)
+        <float s = {0.1}, int8[2, 2] w = {1, 2, 3, 4}> {
+        q = QuantizeLinear <output_dtype = 22> (x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s)
+        h = MatMul(d, v) p = QuantizeLinear <output_dtype = 22> (h, s) e = DequantizeLinear(p, s) y = Neg(e)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    found = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
+    assert found is not None and (found.source_float, found.float_quant) == (Passes(0, 0), Passes(2, 32))
+    assert (found.quant, found.anti_quant) == (Passes(2, 32), Passes(1, 16))
+    assert found.changes[0].gain() == "1 AscendQuant, 1 AscendAntiQuant and 1 float operator for 48 elements"
 
 
 def test_long_names_are_shortened_on_the_screen_alone(tmp_path: Path) -> None:
@@ -159,13 +246,13 @@ def test_long_names_are_shortened_on_the_screen_alone(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     report = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m")
     assert report.cost is not None and name in report.cost.changes[0].advice
-    (line,) = [str(part) for part in parts(report, 80) if "1 pair for" in str(part)]
+    (line,) = [str(part) for part in parts(report, 80) if "would go" in str(part)]
     assert len(line) < 250 and "…" in line
 
 
 def test_all_is_said_of_all_alone() -> None:
     none = Passes(0, 0)
-    found = Cost(9999, 9999, 9998, 1, 0, 1, 1, none, none, none, ())
+    found = Cost(9999, 9999, 9998, 1, 0, 1, 1, none, none, none, none, none, ())
     line = found.sentences()[0]
     assert "over 99.9% of 9,999 multiply-accumulates a run, under 0.1% of those" in line
     assert "1 float operator stands" in line
@@ -190,7 +277,8 @@ def test_a_residual_names_its_operators(size: int, tmp_path: Path) -> None:
     found = amct_onnx.convert_qat_model("m.onnx", "m").cost
     assert found is not None
     (change,) = found.changes
-    assert (change.producer, change.readers, change.pairs, change.elements) == ("Sigmoid", "Softmax", 1, size)
+    assert (change.producer, change.readers, change.pairs, change.elements) == ("Sigmoid", "Softmax", 1, 2 * size)
+    assert change.gain() == f"1 AscendQuant and 1 AscendAntiQuant for {2 * size} elements"
     assert "at 's'" in change.advice and "neither the output of Sigmoid nor the inputs of Softmax" in change.advice
     assert (found.macs, found.int8_layers) == (0, 0)
 

@@ -21,11 +21,15 @@ CONSTANTS: dict[str, Array] = {
 LAYER = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) e = DequantizeLinear(w, s) c = Conv(d, e) "
 PAIR = "p = QuantizeLinear(c, t, z) r = DequantizeLinear(p, t, z) "
 DROP = ", or drop it (residual_quantizers)"
+TWO_LEFT = "which leaves two operators in its place" + DROP
+BY_SIGMOID = (
+    "Sigmoid reads what it rounds, behind an int8 Conv. To remove it, let the exporter quantize neither the output of "
+    "the int8 Conv nor the inputs of Sigmoid"
+)
 CASES = {
     "an operator": (
         PAIR + "y = Sigmoid(r)",
-        "Sigmoid reads what it rounds, behind an int8 layer. To remove it, let the exporter quantize neither the "
-        "output of the int8 layer nor the inputs of Sigmoid" + DROP,
+        BY_SIGMOID + DROP,
     ),
     "operators and a graph output": (
         "k = Exp(c) p = QuantizeLinear(k, t, z) y = DequantizeLinear(p, t, z) l = Sigmoid(y) m = Tanh(y)",
@@ -39,16 +43,32 @@ CASES = {
     ),
     "a float layer": (
         PAIR + "g = Mul(v, t) y = Conv(r, g)",
-        "Conv that stays float reads what it rounds, behind an int8 layer. To remove it, let Conv become int8 as its "
+        "Conv that stays float reads what it rounds, behind an int8 Conv. To remove it, let Conv become int8 as its "
         "row in the ledger says" + DROP,
     ),
     "16 bits": (
         "p = QuantizeLinear(c, t, u) r = DequantizeLinear(p, t, u) y = Sigmoid(r)",
-        "it has 16 bits, and AscendQuant 8. Quantize it to int8",
+        f"it has 16 bits, and AscendQuant 8; {BY_SIGMOID}, or quantize it to int8, {TWO_LEFT}",
     ),
     "channels": (
         "p = QuantizeLinear <axis = 1> (c, a) r = DequantizeLinear <axis = 1> (p, a) y = Sigmoid(r)",
-        "it has several scales or zero points, and AscendQuant one. Quantize it per tensor",
+        f"it has several scales or zero points, and AscendQuant one; {BY_SIGMOID}, or quantize it per tensor, "
+        f"{TWO_LEFT}",
+    ),
+    "16 bits for a float layer": (
+        "p = QuantizeLinear(c, t, u) r = DequantizeLinear(p, t, u) g = Mul(v, t) y = Conv(r, g)",
+        "it has 16 bits, and AscendQuant 8; Conv that stays float reads what it rounds, behind an int8 Conv. To remove "
+        "it, quantize it to int8, so that Conv becomes int8" + DROP,
+    ),
+    "a tensor that a layer quantizes with other factors": (
+        PAIR + "f = QuantizeLinear(c, s, z) g = DequantizeLinear(f, s, z) h = Conv(g, e) y = Add(r, h)",
+        "Add reads what it rounds, behind an int8 Conv. To remove it, give Add the quantizer of the int8 layer that "
+        "reads the same tensor, or none" + DROP,
+    ),
+    "a tensor that a layer quantizes with the same factors": (
+        PAIR + "h = Conv(r, e) y = Add(r, h)",
+        "shared with an int8 layer: Add reads what it rounds, behind an int8 Conv. To remove it, let Add get the "
+        "numbers in front of the quantizer, which the int8 layer needs",
     ),
     "integers that are an output": (
         "y = QuantizeLinear(c, t, z)",

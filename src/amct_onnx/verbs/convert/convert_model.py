@@ -20,6 +20,7 @@ from amct_onnx.common.versions import CODE, deciding_versions
 from amct_onnx.device.chips import find_chip
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter, FakeQuantWeights
+from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.emit.record import is_own_record, record_text
 from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.compose import data_path
@@ -233,11 +234,16 @@ def _check_free(targets: Targets, model_file: str | os.PathLike[str], inputs: Se
 
 
 def _examined(
-    source: _Source, plan: Plan, soc_version: str | None, made: ir.Model, nodes: dict[str, tuple[str, ...]]
+    source: _Source,
+    plan: Plan,
+    soc_version: str | None,
+    made: ir.Model,
+    nodes: dict[str, tuple[str, ...]],
+    quantizing: QuantizingNodes,
 ) -> tuple[CheckReport, tuple[Graph, ...], Cost]:
     """What is found in the deploy model while it is there."""
     graph = datadump_graph(made, plan, nodes, source.names)
-    return check(made, soc_version), graph, cost_of(source.model, made, plan, source.tensors)
+    return check(made, soc_version), graph, cost_of(source.model, made, plan, quantizing, source.tensors)
 
 
 def _say_where(save_path: str, deploy_model: Path) -> None:

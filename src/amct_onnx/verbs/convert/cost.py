@@ -6,56 +6,37 @@ The body of a Loop counts once, both branches of an If. Tensors of unknown rank 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from amct_onnx.common.counted import counted
+from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.graph.edit import nodes_of
-from amct_onnx.plan.factors import Plan
-from amct_onnx.verbs.convert.remedies import known_name, maker_of, readers_of, remedy_of, stays_as_pair
+from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
+from amct_onnx.plan.factors import Pair, Plan
+from amct_onnx.verbs.convert.exporter_changes import ANTI_QUANT, QUANT, Change, changes_of
+from amct_onnx.verbs.convert.remedies import why_in_float
 from amct_onnx.verbs.convert.tensor_sizes import UNNAMED, TensorSizes
-from amct_onnx.verbs.convert.work import macs_of, multiplies
+from amct_onnx.verbs.convert.work import EINSUM, macs_of, multiplies
 
-QUANT, DEQUANT, ANTI_QUANT = "AscendQuant", "AscendDequant", "AscendAntiQuant"
-MAX_CHANGES = 3
-"""Changes in the exporter that are named."""
+DEQUANT = "AscendDequant"
 MAX_AXES = 4
 """Free axes that a sentence names."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Quantizers of one model.
+    """Operators of one kind that quantize in one model.
 
     Attributes:
         nodes: how many there are.
-        elements: that pass them in one run; tensors of unknown size count none.
+        elements: that pass them in one run, once for each operator; tensors of unknown size count none.
     """
 
     nodes: int
     elements: int
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a user may change in the exporter.
-
-    Attributes:
-        producer: what makes the tensor that is quantized: an operator, "an int8 layer", "a graph input" or "another
-            quantizer".
-        readers: what reads it in float.
-        pairs: pairs of AscendQuant and AscendAntiQuant that would go.
-        elements: that pass these pairs in one run.
-        advice: where they stand and what to change.
-    """
-
-    producer: str
-    readers: str
-    pairs: int
-    elements: int
-    advice: str
 
 
 @dataclass(frozen=True)
@@ -71,8 +52,11 @@ class Cost:
         int8_layers: layers that are int8.
         float_operators: float operators that stand between two int8 layers.
         source: activation quantizers of the source, before.
+        source_float: of these, those that no AscendQuant holds: 16 bits, float8, several scales.
         quant: AscendQuant left, after.
         anti_quant: AscendAntiQuant left.
+        float_quant: float operators that quantize where AscendQuant cannot: those that stand for ``source_float``, and
+            a Clip in front of each AscendQuant whose range is narrower than int8.
         changes: what would gain most, the most elements first.
         free_axes: names of the axes without a size, each of which counts as 1.
     """
@@ -85,8 +69,10 @@ class Cost:
     int8_layers: int
     float_operators: int
     source: Passes
+    source_float: Passes
     quant: Passes
     anti_quant: Passes
+    float_quant: Passes
     changes: tuple[Change, ...]
     free_axes: tuple[str, ...] = ()
 
@@ -98,11 +84,22 @@ class Cost:
             f"{self.quant.nodes} AscendQuant for {self.quant.elements:,} and {self.anti_quant.nodes} AscendAntiQuant "
             f"for {self.anti_quant.elements:,} in the deploy model."
         )
+        if self.float_quant.nodes:
+            lines.append(self._in_float())
         if self.free_axes:
             rest = len(self.free_axes) - MAX_AXES
             more = f" and {rest} more" if rest > 0 else ""
             lines.append(f"Each free axis counts as 1: {', '.join(self.free_axes[:MAX_AXES])}{more}.")
         return lines
+
+    def _in_float(self) -> str:
+        """Of the quantizers that are no AscendQuant."""
+        operators = counted(self.float_quant.nodes, "float operator quantizes", "float operators quantize")
+        line = f"{operators} where AscendQuant cannot, for {self.float_quant.elements:,} elements"
+        if not self.source_float.nodes:
+            return f"{line}: each cuts a range that is narrower than int8."
+        held = counted(self.source_float.nodes, "quantizer")
+        return f"{line}; they stand for {held} of the source, for {self.source_float.elements:,}."
 
     def _work(self) -> str:
         operators = counted(self.unknown, "operator")
@@ -125,13 +122,14 @@ def _share(part: int, whole: int) -> str:
     return "under 0.1%" if part and text == "0.0%" else text
 
 
-def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, tensors: Set[str]) -> Cost:
+def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, quantizing: QuantizingNodes, tensors: Set[str]) -> Cost:
     """The cost of a deploy model.
 
     Args:
         source: the normalised source.
         deploy: the model that was emitted for it, with its shapes.
         plan: of the conversion.
+        quantizing: the nodes of ``deploy`` that quantize outside of its int8 layers.
         tensors: names of the tensors of the user's file.
     """
     nodes = list(nodes_of(deploy))
@@ -142,8 +140,11 @@ def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, tensors: Set[str]) -
     sizes = TensorSizes(source, {f"{part}.add" for part in parts})
     constants = _Constants()
     macs = {n: macs_of(n, sizes) for n in layers}
-    constant = {n for n in layers if any(v in constants for v in n.inputs[:2])}
+    constant = {n for n in layers if any(v in constants for v in (n.inputs if n.op_type == EINSUM else n.inputs[:2]))}
     int8 = {n for n in layers if n.name in ours}
+    values = {v.name or "": v for n in nodes_of(source) for v in (*n.inputs, *n.outputs) if v is not None}
+    in_float = [p for p in (*plan.pairs, *plan.moved) if p.quantizer is not None and why_in_float(p)]
+    float_quant = _float_quantizers(in_float, quantizing, values)
     before = [n for n in nodes_of(source) if n.op_type == "QuantizeLinear" and n.inputs[0] not in constants]
     return Cost(
         macs=_total(macs.values()),
@@ -152,13 +153,36 @@ def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, tensors: Set[str]) -
         int8_constant_macs=_total(macs[n] for n in int8 & constant),
         unknown=sum(m is None for m in macs.values()),
         int8_layers=len(int8),
-        float_operators=_between(nodes, int8),
+        float_operators=_between(nodes, int8, float_quant.keys()),
         source=_passes(before, sizes),
+        source_float=_passes(_quantizers_of(in_float, values), sizes),
         quant=_passes([n for n in nodes if n.op_type == QUANT], sizes),
         anti_quant=_passes([n for n in nodes if n.op_type == ANTI_QUANT], sizes),
-        changes=_changes(source, plan, tensors, sizes),
+        float_quant=Passes(len(float_quant), _total(map(sizes.elements, float_quant.values()))),
+        changes=changes_of(plan, quantizing, values, tensors, sizes),
         free_axes=tuple(sorted(sizes.free_axes, key=UNNAMED.__eq__)),
     )
+
+
+def _float_quantizers(
+    pairs: Iterable[Pair], quantizing: QuantizingNodes, values: Mapping[str, ir.Value]
+) -> dict[ir.Node, ir.Value | None]:
+    """The float operators that quantize, each with the tensor of the source whose elements pass it."""
+    clips = {node: node.inputs[0] for node in quantizing.clips}
+    kept = [p for p in pairs if not p.dropped]
+    return clips | {n: values.get(p.source or p.output) for p in kept for n in quantizing.pairs.get(p.output, ())}
+
+
+def _quantizers_of(pairs: Iterable[Pair], values: Mapping[str, ir.Value]) -> list[ir.Node]:
+    """The QuantizeLinear of each, once where several DequantizeLinear read it."""
+    found: dict[ir.Node, None] = {}
+    for pair in pairs:
+        value: ir.Value | None = values[pair.output] if pair.source else None
+        while value is not None and (node := value.producer()) is not None and not is_op(node, QUANTIZE):
+            value = node.inputs[0]
+        if value is not None and node is not None:
+            found[node] = None
+    return list(found)
 
 
 def _passes(quantizers: list[ir.Node], sizes: TensorSizes) -> Passes:
@@ -194,12 +218,13 @@ class _Constants:
         return self._known[value]
 
 
-def _between(nodes: list[ir.Node], int8: set[ir.Node]) -> int:
-    """Float operators behind one int8 layer and in front of another."""
+def _between(nodes: list[ir.Node], int8: set[ir.Node], quantizing: Set[ir.Node]) -> int:
+    """Float operators behind one int8 layer and in front of another, without those that quantize."""
     behind = _reached(int8, lambda n: [user for output in n.outputs for user, _ in output.uses()])
     before = _reached(int8, lambda n: [p for v in n.inputs if v is not None and (p := v.producer()) is not None])
     ours = (QUANT, DEQUANT, ANTI_QUANT)
-    return sum(n in behind and n in before and n not in int8 and n.op_type not in ours for n in nodes)
+    others = (n for n in nodes if n.op_type not in ours and n not in int8 and n not in quantizing)
+    return sum(n in behind and n in before for n in others)
 
 
 def _reached(starts: set[ir.Node], neighbours: Callable[[ir.Node], list[ir.Node]]) -> set[ir.Node]:
@@ -212,22 +237,3 @@ def _reached(starts: set[ir.Node], neighbours: Callable[[ir.Node], list[ir.Node]
                 seen.add(node)
                 stack.append(node)
     return seen
-
-
-def _changes(source: ir.Model, plan: Plan, tensors: Set[str], sizes: TensorSizes) -> tuple[Change, ...]:
-    """The pairs grouped by what makes and what reads their numbers."""
-    values = {v.name: v for n in nodes_of(source) for v in (*n.inputs, *n.outputs) if v is not None}
-    consumed = {a.source for s in plan.sites for a in s.activations}
-    groups: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
-    for pair in (*plan.pairs, *plan.moved):
-        if stays_as_pair(pair):
-            key = (maker_of(pair), readers_of(pair), remedy_of(pair, shared=pair.source in consumed))
-            elements = sizes.elements(values.get(pair.source)) or 0
-            groups.setdefault(key, []).append((elements, known_name(pair.names, tensors)))
-    changes = []
-    for (maker, readers, remedy), pairs in groups.items():
-        others = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
-        largest = max(pairs, key=lambda pair: pair[0])[1]
-        advice = f"at '{largest}'{others}, behind {maker} and in front of {readers}: {remedy}."
-        changes.append(Change(maker, readers, len(pairs), sum(elements for elements, _ in pairs), advice))
-    return tuple(sorted(changes, key=lambda c: (-c.elements, c.producer, c.readers))[:MAX_CHANGES])

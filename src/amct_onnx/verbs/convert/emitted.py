@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import onnx_ir as ir
 
+from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.files.compose import Composition, compose
 from amct_onnx.graph.believed_shapes import forget_beliefs
@@ -37,7 +38,7 @@ def emitted(
     plan: Plan,
     path: Path,
     inline: frozenset[str],
-    examine: Callable[[ir.Model, dict[str, tuple[str, ...]]], Verdict],
+    examine: Callable[[ir.Model, dict[str, tuple[str, ...]], QuantizingNodes], Verdict],
     believed: Set[str],
 ) -> Emitted[Verdict]:
     """Rewrite, examine and serialise; the rewritten graph ends with this call, so that only one is alive at a time.
@@ -47,13 +48,13 @@ def emitted(
         plan: of the conversion.
         path: of the file.
         inline: names of the initializers that stay in it.
-        examine: called with the model and its nodes by layer.
+        examine: called with the model, its nodes by layer, and those that quantize outside of layers.
         believed: tensors of which nothing confirms the declared shape; the file does not repeat it.
     """
     model = emitter.rewrite()
-    nodes = nodes_by_layer(emitter, plan)
+    nodes, quantizing = nodes_by_layer(emitter, plan), emitter.quantizing
     del emitter  # its tables of names are larger than the file
-    verdict = examine(model, nodes)
+    verdict = examine(model, nodes, quantizing)
     forget_beliefs(model, believed)
     return Emitted(compose(model, path, inline), nodes, verdict)
 

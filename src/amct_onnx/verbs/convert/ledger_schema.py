@@ -108,11 +108,14 @@ class PassesContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChangeContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """See ``cost.Change``."""
+    """See ``exporter_changes.Change``."""
 
     producer: Name
     readers: Name
     pairs: Count
+    quant: Count
+    anti_quant: Count
+    float_quant: Count
     elements: Count
     advice: Text
 
@@ -128,8 +131,10 @@ class CostContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     int8_layers: Count
     float_operators: Count
     source: PassesContent
+    source_float: PassesContent
     quant: PassesContent
     anti_quant: PassesContent
+    float_quant: PassesContent
     changes: tuple[ChangeContent, ...]
     free_axes: Names = ()
 

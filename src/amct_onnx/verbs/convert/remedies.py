@@ -1,26 +1,82 @@
-"""What needs a pair of quantizers that stays, and what in the exporter would be without it.
+"""What needs a quantizer that stays, and what in the exporter would be without it.
 
-An exporter quantizes a tensor for the operator that makes it and for those that read it: the pair goes only where it
-does so for none of them.
+An exporter quantizes a tensor for the operator that makes it and for those that read it: the quantizer goes only where
+it does so for none of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from typing import Literal
 
-from amct_onnx.plan.factors import Pair
+from amct_onnx.plan.factors import Pair, Plan, Quantizer
 
 KINDS = {"operator": "{}", "layer": "{} that stays float", "quantizer": "another quantizer", "output": "a graph output"}
 """What a reader of floats is called, by its kind."""
-MAKERS = {"an int8 layer": "the output of the int8 layer", "a graph input": "the graph input"}
-"""What a tensor is called by what makes it; that of an operator by the operator."""
-ANOTHER = {"DequantizeLinear": "another quantizer"}
+ANOTHER = "another quantizer"
+LayerUse = Literal["none", "same", "other"]
+"""Whether int8 layers quantize the tensor of a pair as well, with its factors or with others alone."""
+
+
+class LayerUses:
+    """Looks up how the int8 layers of a plan quantize a tensor.
+
+    Args:
+        plan: of the conversion.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._quantizers: dict[str, list[Quantizer]] = {}
+        for site in plan.sites:
+            for activation in site.activations:
+                self._quantizers.setdefault(activation.source, []).append(activation.quantizer)
+
+    def of(self, pair: Pair) -> LayerUse:
+        """Of the tensor that a pair quantizes."""
+        own, found = pair.quantizer, self._quantizers.get(pair.source, [])
+        if own is not None and any(own.same_grid(quantizer) for quantizer in found):
+            return "same"
+        return "other" if found else "none"
 
 
 def stays_as_pair(pair: Pair) -> bool:
     """Whether it becomes AscendQuant and AscendAntiQuant of its own."""
-    kept = pair.quantizer is not None and not (pair.elided or pair.dropped or pair.merged)
-    return kept and pair.quantizer is not None and pair.quantizer.per_tensor_int8 and bool(pair.source)
+    return stays(pair) and why_in_float(pair) == ""
+
+
+def stays(pair: Pair) -> bool:
+    """Whether nodes of its own stand for it in the outputs."""
+    return pair.quantizer is not None and not (pair.elided or pair.dropped or pair.merged)
+
+
+def why_in_float(pair: Pair) -> str:
+    """What of a pair AscendQuant cannot do; empty where it can do all."""
+    quantizer = pair.quantizer
+    assert quantizer is not None
+    if not pair.source:
+        return "it reads integers that no QuantizeLinear made"
+    if quantizer.per_tensor_int8:
+        return ""
+    if quantizer.small_float is not None:
+        return f"it rounds to {quantizer.small_float.name}, and AscendQuant to int8 alone"
+    if quantizer.bits != 8:
+        return f"it has {quantizer.bits} bits, and AscendQuant 8"
+    if len(quantizer.scale) == 1:
+        return "AscendQuant takes float32 and float16 and a scale whose reciprocal is finite"
+    return "it has several scales or zero points, and AscendQuant one"
+
+
+def _int8_instead(pair: Pair) -> str:
+    """What would make AscendQuant of a pair that is none; empty where it is one."""
+    quantizer = pair.quantizer
+    assert quantizer is not None
+    if not pair.source:
+        return "give the graph floats at this place"
+    if quantizer.per_tensor_int8:
+        return ""
+    if quantizer.small_float is not None or quantizer.bits != 8:
+        return "quantize it to int8"
+    return "quantize such a tensor" if len(quantizer.scale) == 1 else "quantize it per tensor"
 
 
 def known_name(names: Sequence[str], tensors: Set[str]) -> str:
@@ -30,7 +86,14 @@ def known_name(names: Sequence[str], tensors: Set[str]) -> str:
 
 def maker_of(pair: Pair) -> str:
     """What stands in front of it, in the words of the user's file."""
-    return ANOTHER.get(pair.maker, pair.maker)
+    return ANOTHER if pair.maker == "DequantizeLinear" else pair.maker
+
+
+def _made_by(maker: str) -> str:
+    """What a tensor is called by what makes it; "" where no operator of the exporter does."""
+    if maker == ANOTHER:
+        return ""
+    return "the graph input" if maker == "a graph input" else f"the output of {maker.replace('an int8', 'the int8')}"
 
 
 def readers_of(pair: Pair) -> str:
@@ -38,14 +101,14 @@ def readers_of(pair: Pair) -> str:
     return listed([KINDS[kind].format(listed(types)) for kind, types in _kinds(pair).items()])
 
 
-def why_it_stays(pair: Pair, *, shared: bool) -> str:
+def why_it_stays(pair: Pair, use: LayerUse) -> str:
     """Who reads floats of its steps, and what in the exporter would be without it.
 
     Args:
-        pair: one that ``stays_as_pair``.
-        shared: see ``remedy_of``.
+        pair: one that ``stays``.
+        use: of its tensor by int8 layers.
     """
-    kinds = _kinds(pair)
+    kinds, reason = _kinds(pair), why_in_float(pair)
     output = kinds.pop("output", None)
     told = []
     if kinds:
@@ -54,34 +117,58 @@ def why_it_stays(pair: Pair, *, shared: bool) -> str:
         told.append(f"{readers} {'read' if several else 'reads'} what it rounds")
     if output is not None:
         told.append("a graph output holds what it rounds")
-    text = f"{listed(told)}, behind {maker_of(pair)}. To remove it, {remedy_of(pair, shared=shared)}"
-    return f"shared with an int8 layer: {text}" if pair.shared else f"{text}, or drop it (residual_quantizers)"
+    text = f"{listed(told)}, behind {maker_of(pair)}. To remove it, {remedy_of(pair, use)}"
+    if pair.shared:
+        return f"shared with an int8 layer: {text}"
+    text = f"{reason}; {text}" if reason else text
+    return f"{text}, or drop it (residual_quantizers)" if pair.source else text
 
 
-def remedy_of(pair: Pair, *, shared: bool) -> str:
+def remedy_of(pair: Pair, use: LayerUse) -> str:
     """What to change in the exporter, as the end of a sentence.
 
     Args:
-        pair: one that ``stays_as_pair``.
-        shared: whether an int8 layer reads its integers as well, so that the quantizer itself has to stay.
+        pair: one that ``stays``.
+        use: of its tensor by int8 layers.
     """
+    instead = _int8_instead(pair)
+    if not pair.source:
+        return instead
     kinds = _kinds(pair)
     operators, output = kinds.pop("operator", []), "output" in kinds
     parts = []
-    if "layer" in kinds:
+    if "layer" in kinds and not instead:
         parts.append(f"let {listed(kinds['layer'])} become int8 as its row in the ledger says")
     if "quantizer" in kinds:
         parts.append("give both quantizers the same factors")
-    if shared and (operators or output):
-        readers = listed([*operators, *(["the graph output"] if output else [])])
+    readers = listed([*operators, *(["the graph output"] if output else [])])
+    if readers and use == "same":
         parts.append(f"let {readers} get the numbers in front of the quantizer, which the int8 layer needs")
-    elif operators or output:
-        made = MAKERS.get(pair.maker, f"the output of {maker_of(pair)}") + (", a graph output," if output else "")
-        if operators:
-            parts.append(f"let the exporter quantize neither {made} nor the inputs of {listed(operators)}")
-        else:
-            parts.append(f"let the exporter not quantize {made.rstrip(',')}")
-    return listed(parts)
+    elif readers and use == "other":
+        parts.append(f"give {readers} the quantizer of the int8 layer that reads the same tensor, or none")
+    elif readers:
+        parts.append(f"let the exporter {_not_quantized(maker_of(pair), operators, output=output)}")
+    if instead:
+        layers = listed(kinds.get("layer", []))
+        instead += f", so that {layers} becomes int8" if layers else ", which leaves two operators in its place"
+    return ", or ".join(part for part in (listed(parts), instead) if part)
+
+
+def _not_quantized(maker: str, operators: Sequence[str], *, output: bool) -> str:
+    """That neither what makes a tensor nor what reads it is a reason to quantize it.
+
+    Args:
+        maker: of the tensor.
+        operators: that read it.
+        output: whether a graph output holds it.
+    """
+    made = _made_by(maker) or ("the graph output" if not operators else "")
+    inputs = f"the inputs of {listed(operators)}"
+    if not operators:
+        return f"not quantize {made}{', a graph output' if output and _made_by(maker) else ''}"
+    if not made:
+        return f"not quantize {inputs}"
+    return f"quantize neither {made}{', a graph output,' if output else ''} nor {inputs}"
 
 
 def listed(parts: Sequence[str]) -> str:

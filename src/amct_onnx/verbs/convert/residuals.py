@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Set
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from amct_onnx.graph.edit import bodies, nodes_of
 from amct_onnx.plan.factors import Pair, Plan, Quantizer
-from amct_onnx.plan.ledger import ResidualEntry
-from amct_onnx.verbs.convert.remedies import known_name, stays_as_pair, why_it_stays
+from amct_onnx.plan.ledger import ResidualAction, ResidualEntry
+from amct_onnx.verbs.convert.remedies import LayerUses, known_name, stays_as_pair, why_it_stays
 
 
 def tensor_names(model: ir.Model) -> frozenset[str]:
@@ -28,10 +28,10 @@ def residual_entries(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]
         plan: of the conversion.
         tensors: see ``tensor_names``.
     """
-    consumed = {a.source for s in plan.sites for a in s.activations}
+    uses = LayerUses(plan)
     # a pair that only the conversion made, and removed again, is none of the user's
     left = [p for p in plan.pairs if not p.merged and (not p.elided or not tensors.isdisjoint(p.names))]
-    entries = [_residual(p, consumed, known_name(p.names, tensors)) for p in (*left, *plan.moved)]
+    entries = [_residual(p, uses, known_name(p.names, tensors)) for p in (*left, *plan.moved)]
     for name, source, quantizer in plan.outputs:
         detail = f"graph output '{name}' holds its integers. Export that output as floats to be without it"
         entry = ResidualEntry(known_name((source, name), tensors), "quant", detail)
@@ -39,12 +39,12 @@ def residual_entries(plan: Plan, tensors: Set[str]) -> tuple[ResidualEntry, ...]
     return tuple(entries)
 
 
-def _residual(pair: Pair, consumed: Collection[str], tensor: str) -> ResidualEntry:
+def _residual(pair: Pair, uses: LayerUses, tensor: str) -> ResidualEntry:
     """What became of one pair.
 
     Args:
         pair: of the plan.
-        consumed: names of the tensors that int8 layers quantize.
+        uses: of tensors by int8 layers.
         tensor: under which the user knows it.
     """
     quantizer = pair.quantizer
@@ -59,31 +59,12 @@ def _residual(pair: Pair, consumed: Collection[str], tensor: str) -> ResidualEnt
         if pair.clip is not None:
             detail += ", in its range" if np.isfinite(pair.clip).all() else ", cut at 0"
         entry = ResidualEntry(tensor, "dropped", detail)
-    elif stays_as_pair(pair):
-        entry = ResidualEntry(tensor, "anti-quant", why_it_stays(pair, shared=pair.source in consumed))
     else:
-        entry = ResidualEntry(tensor, "float-chain", _why_in_float(pair.source, quantizer))
+        action: ResidualAction = "anti-quant" if stays_as_pair(pair) else "float-chain"
+        entry = ResidualEntry(tensor, action, why_it_stays(pair, uses.of(pair)))
     read = pair.read_scale
     rescaled = read is not None and np.float32(read) != quantizer.scale_d
     return replace(_with_factors(entry, quantizer), read_scale=read if rescaled else None)
-
-
-def _why_in_float(source: str, quantizer: Quantizer) -> str:
-    """What of a quantizer AscendQuant cannot do, and what would become one.
-
-    Args:
-        source: name of the float tensor; empty for integers that no quantizer made.
-        quantizer: its factors.
-    """
-    if not source:
-        return "it reads integers that no QuantizeLinear made. Give the graph floats at this place"
-    if quantizer.small_float is not None:
-        return f"it rounds to {quantizer.small_float.name}, and AscendQuant to int8 alone. Quantize it to int8"
-    if quantizer.bits != 8:
-        return f"it has {quantizer.bits} bits, and AscendQuant 8. Quantize it to int8"
-    if len(quantizer.scale) == 1:
-        return "AscendQuant takes float32 and float16 and a scale whose reciprocal is finite. Quantize such a tensor"
-    return "it has several scales or zero points, and AscendQuant one. Quantize it per tensor"
 
 
 def _with_factors(entry: ResidualEntry, quantizer: Quantizer) -> ResidualEntry:

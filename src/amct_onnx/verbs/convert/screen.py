@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from amct_onnx.common.console import Line, Names, Part, Text, command_lines, rows_that_matter, table_of
-from amct_onnx.common.counted import counted
 from amct_onnx.common.short_names import pieces
 from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
@@ -39,7 +38,7 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
         yield from map(Text, report.cost.sentences())
         for change in report.cost.changes:
             advice = "".join(shown for shown, _ in pieces(change.advice))
-            yield Text(f"  {counted(change.pairs, 'pair')} for {change.elements:,} elements {advice}")
+            yield Text(f"  {change.gain()} would go: {advice}")
     if report.bias_matters:
         worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
         yield (Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases."))

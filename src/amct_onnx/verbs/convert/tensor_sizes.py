@@ -13,7 +13,7 @@ from amct_onnx.graph.shapes import infer_shapes
 
 MAX_ELEMENTS = 1 << 31
 """Of one tensor; a file may declare any size, and a JSON number has 64 bits."""
-KEEP_COUNT = ("AscendQuant", "AscendDequant", "AscendAntiQuant", "Squeeze", "Unsqueeze")
+KEEP_COUNT = tuple("AscendQuant AscendDequant AscendAntiQuant Squeeze Unsqueeze Transpose Clip Cast Identity".split())
 WITH_CONSTANT = ("Add", "Mul")
 """Operators behind an AscendDequant, whose constant has an element for each channel, or one."""
 UNNAMED = "an unnamed axis"

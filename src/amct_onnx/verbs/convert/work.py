@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -10,9 +11,11 @@ from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.verbs.convert.tensor_sizes import TensorSizes
 
+EINSUM = "Einsum"
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 UNKNOWN_WORK = frozenset("Attention ConvInteger DeformConv MatMulInteger QLinearConv QLinearMatMul".split())
 """Operators that multiply, and of which no int8 form is known."""
+ELLIPSIS = "..."
 OURS = ("AscendQuant", "AscendDequant", "AscendAntiQuant")
 
 
@@ -20,7 +23,7 @@ def multiplies(node: ir.Node) -> bool:
     """Whether an operator multiplies tensors; of one outside of ONNX nobody knows, so it counts as one that does."""
     if node.domain not in ("", "ai.onnx"):
         return node.op_type not in OURS
-    return node.op_type in LAYER_KINDS or node.op_type in RECURRENT | UNKNOWN_WORK | {"Einsum"}
+    return node.op_type in LAYER_KINDS or node.op_type in RECURRENT | UNKNOWN_WORK | {EINSUM}
 
 
 def macs_of(node: ir.Node, sizes: TensorSizes) -> int | None:
@@ -36,7 +39,7 @@ def macs_of(node: ir.Node, sizes: TensorSizes) -> int | None:
         return _of_layer(node, sizes)
     if node.op_type in RECURRENT:
         return _of_recurrence(node, sizes)
-    return _of_einsum(node, sizes) if node.op_type == "Einsum" else None
+    return _of_einsum(node, sizes) if node.op_type == EINSUM else None
 
 
 def _of_layer(node: ir.Node, sizes: TensorSizes) -> int | None:
@@ -62,27 +65,54 @@ def _of_recurrence(node: ir.Node, sizes: TensorSizes) -> int | None:
 
 
 def _of_einsum(node: ir.Node, sizes: TensorSizes) -> int | None:
-    """One product for each index of all labels; of more than two operands the order is the runtime's."""
-    terms = str(attribute(node, "equation", "")).replace(" ", "").split("->")[0].split(",")
-    shapes = [sizes.sizes(v) for v in node.inputs]
-    if len(terms) != len(shapes) or len(terms) > 2:
+    """Operands are multiplied from left to right, as ONNX Runtime does it; one alone has no products.
+
+    A step has one product for each index of the labels of both. Before it, each of them is summed over the labels that
+    neither the other, nor a later operand, nor the result has.
+    """
+    terms, arrow, result = str(attribute(node, "equation", "")).replace(" ", "").partition("->")
+    operands = _operands(terms.split(","), [sizes.sizes(v) for v in node.inputs])
+    if operands is None:
         return None
-    if len(terms) == 1:
-        return 0
-    longest: dict[str, int] = {}
+    if not arrow:  # the result has the labels that stand once, behind those of an ellipsis
+        result = ELLIPSIS + "".join(c for c in terms if c.isalpha() and terms.count(c) == 1)
+    kept = _result_labels(operands, result)
+    total, made = 0, operands[0]
+    for index, operand in enumerate(operands[1:], 2):
+        later = kept.union(*operands[index:])
+        labels = later.union(made.keys() & operand.keys()) & (made.keys() | operand.keys())
+        made = {label: _broadcast(made.get(label, 1), operand.get(label, 1)) for label in labels}
+        total += math.prod(made.values())
+    return total
+
+
+def _broadcast(size: int, other: int) -> int:
+    """Of an axis; one of no elements has no products."""
+    return max(size, other) if size and other else 0
+
+
+def _operands(terms: Sequence[str], shapes: Sequence[tuple[int, ...] | None]) -> list[dict[str, int]] | None:
+    """The size of each label of each operand; None where shapes are unknown or do not fit the terms."""
+    operands = []
+    if len(terms) != len(shapes):
+        return None
     for term, shape in zip(terms, shapes, strict=True):
         labels = None if shape is None else _labels(term, len(shape))
         if shape is None or labels is None:
             return None
-        for label, size in zip(labels, shape, strict=True):
-            longest[label] = max(longest.get(label, 0), size) if size else 0
-    return math.prod(longest.values())
+        operands.append(dict(zip(labels, shape, strict=True)))
+    return operands
+
+
+def _result_labels(operands: Sequence[Mapping[str, int]], result: str) -> set[str]:
+    ellipsis = {label for operand in operands for label in operand if label.startswith(ELLIPSIS)}
+    return set(result.replace(ELLIPSIS, "")) | (ellipsis if ELLIPSIS in result else set())
 
 
 def _labels(term: str, rank: int) -> list[str] | None:
     """One label for each axis; those of an ellipsis are counted from its end, as they broadcast."""
-    front, ellipsis, back = term.partition("...")
+    front, ellipsis, back = term.partition(ELLIPSIS)
     count = rank - len(front) - len(back)
     if count < 0 or (count and not ellipsis):
         return None
-    return [*front, *(f"...{k}" for k in range(count, 0, -1)), *back]
+    return [*front, *(f"{ELLIPSIS}{k}" for k in range(count, 0, -1)), *back]

@@ -99,7 +99,7 @@ class Again:
             warnings=plan.warnings + overflow_warnings(plan),
             graph=datadump_graph(deploy, plan, nodes, self._names),
             origin=origin,
-            cost=cost_of(self.source, deploy, plan, self._tensors),
+            cost=cost_of(self.source, deploy, plan, deploying.quantizing, self._tensors),
         )
         return Written(self.source, fake_quant, deploy, left_out, quantized, report)
 

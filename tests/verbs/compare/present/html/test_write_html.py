@@ -57,7 +57,9 @@ def test_cost_stands_in_one_table() -> None:
     table = page[page.index('id="cost"') :].split("</table>")[0]
     assert "1\u202f249\u202f760" in table and "1\u202f286\u202f624 and those of 2 operators of unknown work" in table
     assert "4\u202f336 elements" in table and "each free axis counts as 1: N." in page
-    assert "<li>2 pairs for 4\u202f096 elements at " in page
+    assert "10\u202f240 elements" in table and '<td class="n" data-label="Number">5</td>' in table
+    assert "<li>5 float operators for 10,240 elements would go: at " in page
+    assert "<li>2 AscendQuant and 2 AscendAntiQuant for 8,192 elements would go: at " in page
     report["cost"] = None  # of a ledger without
     assert "Cost on a device" not in render_html(report)
 

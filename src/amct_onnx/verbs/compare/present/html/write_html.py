@@ -22,6 +22,7 @@ from amct_onnx.verbs.compare.present.html.charts import (
 from amct_onnx.verbs.compare.present.html.csv_text import layers_csv
 from amct_onnx.verbs.compare.present.html.details import detail
 from amct_onnx.verbs.compare.present.html.page_names import names_of
+from amct_onnx.verbs.convert.exporter_changes import Change
 
 NOTHING = "–"
 VERDICT_WORDS = {
@@ -72,7 +73,13 @@ def render_html(report: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, share=share, whole=whole, points=points, pieces=names.pieces, breakable=breakable
+        number=number,
+        share=share,
+        whole=whole,
+        points=points,
+        pieces=names.pieces,
+        breakable=breakable,
+        gain=lambda change: Change(**change).gain(),
     )
     script = "\n".join(environment.get_template(name).render() for name in SCRIPTS)
     layers = report["layers"]
