@@ -48,6 +48,20 @@ def test_default_is_info_on_stderr_and_in_the_file(tmp_path: Path) -> None:
     assert levels_in_file(tmp_path) == ALL[1:]
 
 
+def test_long_names_are_whole_in_the_file_alone(tmp_path: Path) -> None:
+    """Paths can be copied from the screen as well."""
+    names = [f"model/{'block/' * 100}{end}" for end in "abcd"]
+    sentence = f"Nodes {', '.join(repr(n) for n in names)} are in the way."
+    code = "from amct_onnx.common.log import NAMES, get_logger, start_log\nstart_log()\n"
+    code += (
+        f"get_logger('Utils').warning('%s', {sentence!r}, extra=NAMES)\nget_logger('Utils').info('%s', {names[0]!r})"
+    )
+    result = run(code)
+    told, path = result.stderr.splitlines()
+    assert len(told) < 350 and len(set(re.findall("'(.*?)'", told))) == len(names) and path.endswith(names[0])
+    assert [line.partition("]: ")[2] for line in file_lines(tmp_path)] == [sentence, names[0]]
+
+
 def test_modes_of_folder_and_file(tmp_path: Path) -> None:
     """They follow the umask, and a file's own mode is not changed."""
     before = os.umask(0o027)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amct_onnx.common.short_names import LIMIT, distinct, middle_out, pieces
+from amct_onnx.common.short_names import LIMIT, distinct, middle_out, pieces, shortened
 
 
 def test_the_middle_of_a_long_name_is_left_out() -> None:
@@ -41,3 +41,12 @@ def test_names_alike_at_both_ends_show_where_they_differ() -> None:
     for limit in (20, 28, 60):
         for i, text in enumerate(distinct(names, limit).values()):
             assert len(text) <= limit and f"/stage_{i}/" in text and text.endswith("out")
+
+
+@given(st.lists(st.text("ab/'(", max_size=3 * LIMIT), max_size=4).map(" ".join))
+def test_a_sentence_keeps_its_words_and_their_differences(text: str) -> None:
+    found = shortened(text)
+    assert len(found.split()) == len(text.split())
+    for one, short in zip(text.split(), found.split(), strict=True):
+        for other, like in zip(text.split(), found.split(), strict=True):
+            assert one == other or short != like

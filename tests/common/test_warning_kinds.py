@@ -13,3 +13,9 @@ def test_names_shapes_and_numbers_make_no_kind() -> None:
         other,
     ]
     assert first_of_each_kind([]) == []
+
+
+def test_signs_and_exponents_are_numbers_and_the_others_are_where_it_is_said() -> None:
+    """A scale of 100,000 is written as 1e+05."""
+    scales = [f"Layer '{n}': its scale {scale:.6g} lies outside." for n, scale in enumerate((1e-9, 2.5e20, -3, 0.5))]
+    assert first_of_each_kind(scales, "with --all") == [f"{scales[0]} (3 more of this kind with --all.)"]

@@ -18,7 +18,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 
 from amct_onnx.common.plain_text import escaped, shown
-from amct_onnx.common.short_names import LIMIT, distinct
+from amct_onnx.common.short_names import LIMIT, distinct, shortened
 
 PLAIN_WIDTH = 10_000
 """Columns when the output is not a terminal and COLUMNS says nothing, so that names stay whole."""
@@ -54,6 +54,13 @@ class Text(rich.text.Text):
             return super().wrap(console, width, **options)
         broken = Lines(part for line in self.split(allow_blank=True) for part in line.divide(_ends(line.plain, width)))
         return Lines(lines for part in broken for lines in part.wrap(console, width, **options))
+
+
+class Sentence(Text):
+    """What names nodes or tensors, and no path: long names lose their middle."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shortened(text))
 
 
 class Line(Text):

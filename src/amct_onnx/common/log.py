@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amct_onnx.common.plain_text import shown
+from amct_onnx.common.short_names import shortened
 from amct_onnx.errors import SettingError, as_typed
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FILE = Path("amct_log") / "amct_onnx.log"
+MAX_LINE = 1 << 16
+"""Characters of a line in the file: names of some thousand characters stand there whole."""
+NAMES = {"names": True}
+"""``extra`` of a message that names nodes or tensors, and no path."""
 _root = logging.getLogger("amct_onnx")
 _chosen: dict[str, str] = {}
 
@@ -36,7 +41,16 @@ class _LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, without traceback."""
-        return shown(super().formatMessage(record))
+        return shown(super().formatMessage(record), MAX_LINE)
+
+
+class _ScreenFormatter(logging.Formatter):
+    """The same on the screen, where long names lose their middle."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, without traceback."""
+        text = super().formatMessage(record)
+        return shown(shortened(text) if getattr(record, "names", False) else text)
 
 
 class _LogFile(logging.FileHandler):
@@ -122,7 +136,7 @@ def start_log() -> None:
     _root.propagate = False
     screen = logging.StreamHandler(sys.stderr)
     screen.setLevel(print_level)
-    screen.setFormatter(_LineFormatter("%(levelname)s - %(message)s"))
+    screen.setFormatter(_ScreenFormatter("%(levelname)s - %(message)s"))
     _root.addHandler(screen)
     try:
         LOG_FILE.parent.mkdir(exist_ok=True)

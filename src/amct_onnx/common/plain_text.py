@@ -22,9 +22,9 @@ def escaped(text: str) -> str:
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def shown(text: str) -> str:
+def shown(text: str, limit: int = MAX_SHOWN) -> str:
     """The text escaped, in one line, and of a long one the beginning and the end."""
-    if len(text) > MAX_SHOWN:
-        half = MAX_SHOWN // 2
+    if len(text) > limit:
+        half = limit // 2
         text = f"{text[:half]} [{len(text) - 2 * half:,} characters left out] {text[-half:]}"
     return escaped(_BREAK.sub(" ", text))

@@ -95,6 +95,12 @@ def distinct(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
     return shown
 
 
+def shortened(text: str) -> str:
+    """The text with its long words without their middle; no two of them look alike."""
+    short = distinct(whole for _, whole in pieces(text) if whole)
+    return "".join(shown for shown, _ in pieces(text, shorten=lambda word, _: short[word]))
+
+
 def _alike(short: dict[str, str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name, text in short.items():

@@ -14,9 +14,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from amct_onnx.common.arrays import Array
-from amct_onnx.common.log import get_logger
+from amct_onnx.common.log import NAMES, get_logger
 from amct_onnx.common.onnxruntime_session import CPU, PINNED_ENTRIES, PINNED_LEVEL
 from amct_onnx.common.paths import check_paths
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.data.input_spec import DTYPES, InputSpec
 from amct_onnx.device.chips import find_profile
 from amct_onnx.device.collect import Collector, LayerCounts
@@ -99,8 +100,8 @@ class DeploySession:
             "providers": CPU,
         }
         """The session options that were set because they change results."""
-        for warning in self.warnings:
-            get_logger("Simulate").warning("%s", warning)
+        for warning in first_of_each_kind(self.warnings, "in the session's warnings"):
+            get_logger("Simulate").warning("%s", warning, extra=NAMES)
         self._outputs = lowered.outputs
         self._taps = lowered.taps
         self._collects_layers = LAYERS in wanted

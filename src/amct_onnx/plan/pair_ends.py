@@ -11,6 +11,7 @@ from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
 from amct_onnx.plan.factors import FloatReader, Pair, Site
+from amct_onnx.plan.pair_graph import MEASURES
 
 
 class PairEnds:
@@ -56,11 +57,11 @@ class PairEnds:
         return replace(pair, maker=maker, readers=() if read is None else self._readers(read))
 
     def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
-        """Int8 layers do not count: they read the integers."""
+        """Int8 layers do not count: they read the integers; nor does what reads a shape alone."""
         found = {
             FloatReader(stands_for(use.node)[1], _kind(use.node))
             for use in value.uses()
-            if (use.node.name or "", use.idx) not in self._layers
+            if (use.node.name or "", use.idx) not in self._layers and use.node.op_type not in MEASURES
         }
         return (*sorted(found), *((FloatReader("", "output"),) if value.is_graph_output() else ()))
 

@@ -62,4 +62,4 @@ def test_error_is_logged_and_fails_strict(
         logger.removeHandler(caplog.handler)
     assert "Check for 310P: 1 error." in capsys.readouterr().out
     errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert errors == ["[AMCT]:[Check]: a node: A title: a detail. Do this."] * 2
+    assert errors == ["[AMCT]:[Check]: a node: A title: a detail. Do this. [310P]"] * 2

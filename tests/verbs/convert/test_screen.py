@@ -14,6 +14,7 @@ import amct_onnx
 from amct_onnx.cli import main
 from amct_onnx.common import log
 from amct_onnx.common.console import print_parts
+from amct_onnx.plan.ledger import BiasError
 from amct_onnx.verbs.convert.screen import next_steps, parts
 from support.small_models import qdq_model
 
@@ -94,3 +95,11 @@ def test_many_layers_show_those_that_stay_float(folder: Path) -> None:
         assert "│ layer077" in text
         assert sum(f"│ layer{n:03}" in text for n in range(100)) == (100 if everything else 30)
         assert ("30 of 100 rows" in text) != everything
+
+
+def test_three_layers_whose_bias_matters_are_named(folder: Path) -> None:
+    report = amct_onnx.convert_qat_model("source.onnx", "m")
+    layer = replace(report.layers[0], bias_error=BiasError(0.5, 0.25, 0.1, 0))
+    many = replace(report, layers=tuple(replace(layer, name=f"conv{n}") for n in range(200)))
+    (line,) = [str(p) for p in parts(many, 80) if str(p).startswith("Bias rounding matters")]
+    assert "'conv0' (0.25 LSB), 'conv1' (0.25 LSB), 'conv2' (0.25 LSB) and 197 more. " in line

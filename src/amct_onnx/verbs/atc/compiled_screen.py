@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
+from amct_onnx.common.console import Names, Part, Sentence, Text, rows_that_matter, table_of
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.verbs.atc.compiled_layers import CompiledReport
 
 REMEDY = (
@@ -32,9 +33,8 @@ def parts(report: CompiledReport, width: int, *, everything: bool = False) -> It
     yield table
     if rest:
         yield rest
-    for layer in report.layers:
-        if not layer.as_intended:
-            yield Text(f"{layer.name}: {layer.detail}.")
+    details = [f"'{layer.name}': {layer.detail}." for layer in report.layers if not layer.as_intended]
+    yield from map(Sentence, details if everything else first_of_each_kind(details, "with --all"))
     if not report.passed:
         yield REMEDY
     yield Text(report.summary())

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from amct_onnx.common.log import get_logger, start_log
+from amct_onnx.common.log import NAMES, get_logger, start_log
 from amct_onnx.common.paths import check_paths
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.files.output_files import check_targets, in_real_folder
 from amct_onnx.files.read import INPUT_FILES
 from amct_onnx.files.write import write_outputs
@@ -73,8 +74,9 @@ def quantize_bias(
         get_logger("Utils").warning("The existing file %s is replaced", path)
     write_outputs([output], {}, progress)
     report = BiasReport(os.fspath(model_file), str(target), layers)
-    for entry in report.unreachable:
-        get_logger("Bias").warning("The bias of layer %s is not changed: %s", entry.name, entry.detail)
+    unreachable = [f"The bias of layer '{e.name}' is not changed: {e.detail}" for e in report.unreachable]
+    for sentence in first_of_each_kind(unreachable, "in the report"):
+        get_logger("Bias").warning("%s", sentence, extra=NAMES)
     get_logger("Utils").info("The model file is saved in %s", target)
     return report
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
+from amct_onnx.common.console import Names, Part, Sentence, Text, rows_that_matter, table_of
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.plan.ledger import BiasError
 from amct_onnx.verbs.bias.report import FLOAT, ROUNDED, UNREACHABLE, BiasEntry, BiasReport
 
@@ -41,9 +42,8 @@ def parts(report: BiasReport, width: int, *, everything: bool = False) -> Iterat
     yield (
         "Error of the bias in the worst channel. LSB: unit of the layer's output. Steps: units of scale_d * scale_w."
     )
-    for entry in report.layers:
-        if entry.detail:
-            yield Text(f"{entry.name}: {entry.detail}")
+    details = [f"'{entry.name}': {entry.detail}" for entry in report.layers if entry.detail]
+    yield from map(Sentence, details if everything else first_of_each_kind(details, "with --all"))
     yield Text(report.summary())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
+from amct_onnx.common.console import Names, Part, Sentence, Text, rows_that_matter, table_of
 from amct_onnx.verbs.check.report import ERROR, NOTE, SEVERITIES, WARNING, CheckReport, Finding
 
 STYLES = {ERROR: "red", WARNING: "yellow", NOTE: "cyan"}
@@ -31,7 +31,7 @@ def parts(report: CheckReport, width: int, *, everything: bool = False) -> Itera
                 Text(finding.severity, style=STYLES[finding.severity]),
                 finding.rule,
                 *(names.cell(p or "-") for p in _places(finding, wide=wide)),
-                Text(finding.detail),
+                Sentence(finding.detail),
                 *([products] if wide else []),
                 *(["all" if finding.cann == report.cann else ", ".join(finding.cann)] if partly else []),
             )

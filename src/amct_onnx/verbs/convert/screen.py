@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from amct_onnx.common.console import Line, Names, Part, Text, command_lines, rows_that_matter, table_of
-from amct_onnx.common.short_names import pieces
+from amct_onnx.common.console import Line, Names, Part, Sentence, Text, command_lines, rows_that_matter, table_of
 from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.plan.ledger import CONVERTED, LayerEntry
 from amct_onnx.verbs.check.report import ERROR, WARNING
 from amct_onnx.verbs.convert.report import ConversionReport
 
+NAMED = 3
+"""Layers that a sentence names."""
 WIDE = 100
 """Columns from which on a row has room for all digits of a scale and for the granularity."""
 
@@ -27,7 +28,7 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
     if rest:
         yield rest
     reasons = [f"'{entry.name}': {entry.detail}. {entry.remedy}" for entry in report.refused]
-    yield from map(Text, reasons if everything else first_of_each_kind(reasons))
+    yield from map(Sentence, reasons if everything else first_of_each_kind(reasons))
     actions = Counter(r.action for r in report.residuals)
     if actions:
         yield "Other quantizers: " + ", ".join(f"{n} {a}" for a, n in sorted(actions.items()))
@@ -35,21 +36,26 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
     if kinds:
         yield "Float operators that read quantized numbers: " + ", ".join(f"{n} {k}" for k, n in kinds.items())
     if report.cost is not None:
-        yield from map(Text, report.cost.sentences())
+        yield from map(Sentence, report.cost.sentences())
         for change in report.cost.changes:
-            advice = "".join(shown for shown, _ in pieces(change.advice))
-            yield Text(f"  {change.gain()} would go: {advice}")
+            yield Sentence(f"  {change.gain()} would go: {change.advice}")
     if report.bias_matters:
-        worst = ", ".join(f"{e.name} ({e.bias_error.max_lsb:.2f} LSB)" for e in report.bias_matters if e.bias_error)
-        yield (Text(f"Bias rounding matters in {worst}. 'amct_onnx bias' writes the source with the rounded biases."))
-    for warning in first_of_each_kind(report.warnings):
-        yield Text(f"Warning: {warning}")
+        yield Sentence(_biases(report.bias_matters))
+    for warning in report.warnings if everything else first_of_each_kind(report.warnings):
+        yield Sentence(f"Warning: {warning}")
     if report.check is not None:
         yield Text(report.check.summary())
         rules = Counter(f.rule for s in (ERROR, WARNING) for f in report.check.of(s))
         if rules:
             yield "Findings of the check: " + ", ".join(f"{n} x {r}" for r, n in rules.items())
     yield Text(report.summary())
+
+
+def _biases(entries: Sequence[LayerEntry]) -> str:
+    """The layers whose bias rounding matters most, and how many more there are."""
+    worst = [f"'{e.name}' ({e.bias_error.max_lsb:.2f} LSB)" for e in entries[:NAMED] if e.bias_error]
+    more = f" and {len(entries) - NAMED} more" if len(entries) > NAMED else ""
+    return f"Bias rounding matters in {', '.join(worst)}{more}. 'amct_onnx bias' writes the source with rounded biases."
 
 
 def next_steps(report: ConversionReport, save_path: str, width: int) -> Iterator[Part]:

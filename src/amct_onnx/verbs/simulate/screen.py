@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
+from amct_onnx.common.console import Names, Part, Sentence, Text, rows_that_matter, table_of
+from amct_onnx.common.warning_kinds import first_of_each_kind
 
 if TYPE_CHECKING:
     from amct_onnx.device.facts import LayerFacts
@@ -51,8 +52,8 @@ def parts(result: Simulation, width: int, *, everything: bool = False) -> Iterat
     yield table
     if rest:
         yield rest
-    for warning in result.warnings:
-        yield Text(f"Warning: {warning}")
+    for warning in result.warnings if everything else first_of_each_kind(result.warnings, "with --all"):
+        yield Sentence(f"Warning: {warning}")
     for sentence in result.undecided:
         yield Text(f"Not public: {sentence}")
     yield Text(result.summary())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from amct_onnx.common.console import Names, Part, Text, rows_that_matter, table_of
+from amct_onnx.common.console import Names, Part, Sentence, Text, rows_that_matter, table_of
 from amct_onnx.common.plain_text import shown
 from amct_onnx.common.short_names import LIMIT, middle_out
 from amct_onnx.errors import on_command_line
@@ -67,8 +67,7 @@ def parts(
     if report.flips is not None and report.flips.count:
         yield Text(_changed_answers(report.flips))
     if verbose:
-        for line in _details(report):
-            yield Text(line)
+        yield from map(Sentence, _details(report))
     total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
     noun = "sample" if (report.samples_total or report.samples) == 1 else "samples"
     more = "" if wide else f"; more figures on {WIDE} columns"

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from amct_onnx.common.plain_text import shown
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.files.write import write_texts
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.html.charts import (
@@ -91,6 +92,7 @@ def render_html(report: dict[str, Any]) -> str:
         pins=_distinct(k for model in report["models"] for k in model["settings"] or {}),
         panels=layer_panels(report),
         bars=[histogram(h) for h in report["histograms"] if h["counts"]],
+        warnings=first_of_each_kind(report["ledger_warnings"]),
         choices={
             "verdict": _distinct(layer["verdict"] for layer in layers),
             "op_type": _distinct(layer["op_type"] for layer in layers),
