@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +10,10 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from amct_onnx import DeploySession, convert_qat_model
-from amct_onnx.device.profiles import PROFILES
+from amct_onnx import convert_qat_model
 from amct_onnx.errors import UnsupportedModelError
-from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.plan import planner
-from amct_onnx.plan.factors import Pair
-from amct_onnx.plan.pairs import PairPlan
-from amct_onnx.verbs.convert.report import ConversionReport
 from support.deploy_evaluator import Evaluator
+from support.kept_pairs import same_on_every_chip
 from support.random_graphs import Case, cases
 from support.written_models import Array, convert_and_compare, operators, write_model
 
@@ -156,9 +149,36 @@ MOVED = {
 }
 
 
-@pytest.mark.parametrize(("body", "elements"), MOVED.values(), ids=MOVED.keys())
-def test_pair_stands_where_fewer_elements_pass(body: str, elements: int, tmp_path: Path) -> None:
-    text = f"g (float[1, 8, 6, 6] x) => (float[a, b, c, d] y) {{ {body} }}"
+MOVED_FREE = {name: MOVED[name] for name in ("in front of Concat", "behind MaxPool", "in front of Resize")} | {
+    "behind Slice": (pair("x", "d") + "m = Slice(d, one, two, two) y = Sigmoid(m)", 48),
+    "behind two MaxPools": (
+        pair("x", "d") + "a = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(d) "
+        "m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a) r = Transpose<perm=[0,1,3,2]>(m) y = Sigmoid(r)",
+        8,
+    ),
+    # of one row, each half is as large as the whole
+    "in front of two MaxPools": (
+        pair("x", "d") + 'a = MaxPool<kernel_shape=[2,2], strides=[2,2], auto_pad="SAME_UPPER">(d) '
+        "b = MaxPool<kernel_shape=[1,1], strides=[2,2]>(d) u = Sigmoid(a) v = Tanh(b) y = Concat<axis=1>(u, v)",
+        8 * 36,
+    ),
+    "in front of a MaxPool of wide padding": (
+        pair("x", "d") + "m = MaxPool<kernel_shape=[2,2], strides=[1,1], pads=[1,1,1,1]>(d) y = Sigmoid(m)",
+        8 * 36,
+    ),
+    "behind Transpose, where a layer reads": (
+        pair("x", "d") + "m = Transpose<perm=[0,1,3,2]>(d) " + layer("m", "l") + "y = Add(l, m)",
+        8 * 36,
+    ),
+}
+"""Of what stands where the sizes of all but the channels are free."""
+PLACES = {name: (*case, "1, 8, 6, 6") for name, case in MOVED.items()}
+PLACES |= {f"{name}, free sizes": (*case, "n, 8, h, w") for name, case in MOVED_FREE.items()}
+
+
+@pytest.mark.parametrize(("body", "elements", "shape"), PLACES.values(), ids=PLACES)
+def test_pair_stands_where_fewer_elements_pass(body: str, elements: int, shape: str, tmp_path: Path) -> None:
+    text = f"g (float[{shape}] x) => (float[a, b, c, d] y) {{ {body} }}"
     path = write_model(tmp_path / "m.onnx", text, CONSTANTS)
     feeds = {"x": RNG.normal(size=(1, 8, 6, 6)).astype(np.float32) * 3}
     _, deploy = convert_and_compare(path, feeds, units=0)
@@ -171,41 +191,6 @@ def test_pair_stands_where_fewer_elements_pass(body: str, elements: int, tmp_pat
 
 
 # -- exactness ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def every_pair_kept() -> Iterator[None]:
-    """Conversions within leave each pair where the source has it."""
-
-    def keep(nodes, graph, layers, outputs, grids, constants: ConstantEvaluator, *_, **__) -> PairPlan:  # type: ignore[no-untyped-def]
-        pairs = {}
-        for node in nodes:
-            if node.op_type == "DequantizeLinear" and not constants.is_constant(node.outputs[0]):
-                made = grids.pair(node)
-                if made is not None:
-                    name = node.outputs[0].name
-                    pairs[name] = Pair(name, made[0].name, made[1])
-        return PairPlan(pairs, (), {})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "plan_pairs", keep)
-        yield
-
-
-def outputs(report: ConversionReport, feeds: Mapping[str, Array], device: str) -> list[Array]:
-    with DeploySession(report.deploy_model, device=device) as session:
-        return [np.asarray(v) for v in session.run(None, dict(feeds))]
-
-
-def same_on_every_chip(source: Path, feeds: Mapping[str, Array], folder: Path) -> None:
-    """The outputs of the deploy model are those that it has with every pair of the source, bit for bit."""
-    after = convert_qat_model(source, folder / "after")
-    with every_pair_kept():
-        before = convert_qat_model(source, folder / "before")
-    for device in PROFILES:
-        for a, b in zip(outputs(after, feeds, device), outputs(before, feeds, device), strict=True):
-            assert a.dtype == b.dtype
-            np.testing.assert_array_equal(a, b, err_msg=device)
 
 
 def check(case: Case) -> None:

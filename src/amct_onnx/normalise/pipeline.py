@@ -25,6 +25,7 @@ from amct_onnx.normalise.inference_mode import drop_inference_dropout
 from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
 from amct_onnx.normalise.missing_shapes import infer_missing_shapes
+from amct_onnx.normalise.moves_before_factors import move_elements_before_factors
 from amct_onnx.normalise.products import write_products_as_matmul
 from amct_onnx.normalise.qoperator import expand_qoperators
 from amct_onnx.normalise.small_types import refuse_small_types
@@ -56,6 +57,8 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     compute_integers_in_float,
     # integers that no rule before it led back to a QuantizeLinear
     quantize_integer_inputs,
+    # behind all that write pairs
+    move_elements_before_factors,
     # what the rules before it have left
     refuse_small_types,
 )

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-ENDLESS = 1 << 62
-"""Capacity of what is never cut."""
-
 
 def minimum_cut(
     costs: Sequence[int | None], edges: Iterable[tuple[int, int]], starts: Iterable[int], ends: Iterable[int]
@@ -23,15 +20,16 @@ def minimum_cut(
         ends: vertices at which they end; they may be cut as well. Every way holds a vertex with a cost.
     """
     network = _Network(2 * len(costs) + 2)
+    endless = 1 + sum(cost for cost in costs if cost is not None)
     start, end = 2 * len(costs), 2 * len(costs) + 1
     for vertex, cost in enumerate(costs):
-        network.add(2 * vertex, 2 * vertex + 1, ENDLESS if cost is None else cost)
+        network.add(2 * vertex, 2 * vertex + 1, endless if cost is None else cost)
     for a, b in edges:
-        network.add(2 * a + 1, 2 * b, ENDLESS)
+        network.add(2 * a + 1, 2 * b, endless)
     for vertex in starts:
-        network.add(start, 2 * vertex, ENDLESS)
+        network.add(start, 2 * vertex, endless)
     for vertex in ends:
-        network.add(2 * vertex + 1, end, ENDLESS)
+        network.add(2 * vertex + 1, end, endless)
     while (level := network.levels(start, end))[end] >= 0:
         network.block(start, end, level)
     reaching = network.reaching(end)

@@ -17,9 +17,10 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.moves import data_inputs, fills
 from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.graph.scalar_factors import Factor, factor_of
 from amct_onnx.plan.factors import Quantizer, Reader
 from amct_onnx.plan.grids import Grids, clip_limits, moved_inputs
-from amct_onnx.plan.restored_integers import DIV, MUL, Step, keeps, restores
+from amct_onnx.plan.restored_integers import Step, keeps, restores
 
 MEASURES = frozenset("Shape Size RandomUniformLike RandomNormalLike EyeLike".split())
 """Operators that read the shape of their input and none of its numbers."""
@@ -153,37 +154,31 @@ class PairGraph:
         return np.unique(numbers) if numbers.size > 1 else numbers  # its first call imports numpy.ma
 
     def _track(self, node: ir.Node) -> None:
-        step = self._step(node)
-        if step is not None:
-            before = self.tracks[step[0]]
-            self.tracks[node.outputs[0]] = replace(before, steps=(*before.steps, step[1]))
+        factor = self._factor(node)
+        if factor is not None:
+            before = self.tracks[factor.value]
+            step = factor.op_type, factor.number
+            self.tracks[node.outputs[0]] = replace(before, steps=(*before.steps, step))
             return
-        relu = node.op_type == "Relu" and node.domain == ""
-        positions = () if fills(node) else (0,) if relu else data_inputs(node)
-        found = [self.tracks.get(v) for i in positions if (v := node.inputs[i]) is not None]
-        tracks = [t for t in found if t is not None and not t.steps and _alike(t, found[0])]
-        if not tracks or len(tracks) < len(found):
+        if node.op_type == "Cast":  # to another float type than the quantizer's
             return
-        roots = frozenset().union(*(t.roots for t in tracks))
         for output in node.outputs:
-            self.tracks[output] = Track(tracks[0].quantizer, roots, output)
+            held = self.on_grid(output)
+            if held is None or output in self.tainted:
+                continue
+            inputs = [v for i in moved_inputs(node, held, self.constants) if (v := node.inputs[i]) is not None]
+            found = [self.tracks.get(v) for v in inputs if not self.constants.is_constant(v)]
+            tracks = [t for t in found if t is not None and not t.steps and _alike(t, found[0])]
+            if tracks and len(tracks) == len(found):
+                roots = frozenset().union(*(t.roots for t in tracks))
+                self.tracks[output] = Track(tracks[0].quantizer, roots, output)
 
-    def _step(self, node: ir.Node) -> tuple[ir.Value, Step] | None:
-        """The tensor that a node multiplies by, or divides by, one constant number above 0; and how."""
-        if node.op_type not in (MUL, DIV) or node.domain != "" or len(node.inputs) != 2:
+    def _factor(self, node: ir.Node) -> Factor | None:
+        """The factor that a node is to a tensor that comes from a pair."""
+        if not any(v in self.tracks for v in node.inputs):
             return None
-        value, other = node.inputs
-        if node.op_type == MUL and self.constants.is_constant(value):
-            value, other = other, value
-        if value is None or other is None or value not in self.tracks or not self.constants.is_constant(other):
-            return None
-        tensor = np.asarray(self.constants.array(other))
-        # a constant of more axes than the tensor would raise its rank
-        fits = tensor.ndim == 0 or (value.shape is not None and tensor.ndim <= len(value.shape))
-        if tensor.size != 1 or not fits:
-            return None
-        number = float(tensor.reshape(())[()])
-        return (value, (node.op_type, number)) if 0 < number < np.inf else None
+        factor = factor_of(node, self.constants)
+        return factor if factor is not None and factor.value in self.tracks else None
 
     def areas(self) -> dict[ir.Value, ir.Value]:
         """Each vertex -> the first vertex of those that edges join it with; in the order of the nodes."""
@@ -233,7 +228,7 @@ class PairGraph:
             if current.is_graph_output():
                 return True
             for node, index in self.readers(current):
-                if self._step(node) is not None:
+                if self._factor(node) is not None:
                     waiting.append(node.outputs[0])
                 elif self._reader_demands(node, index, current, rooted):
                     return True

@@ -11,21 +11,21 @@ Three rewrites, each of which is exact in the arithmetic of the source and of ev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.plan.element_counts import UNKNOWN, counts_of
 from amct_onnx.plan.factors import Pair, Quantizer, Reader
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.minimum_cut import minimum_cut
 from amct_onnx.plan.pair_graph import PairGraph, Track, live_nodes
 from amct_onnx.plan.restored_integers import restores
 
-UNKNOWN_SIZE = 1 << 40
-"""Elements of a tensor whose shape is unknown, where a pair of the source stands; nothing moves there."""
+USUALLY = 1 << 160
+"""Between cuts of as many elements at most, the one with fewer elements usually wins."""
 TIES = 1 << 12
 """Between cuts of as many elements, the one with fewer pairs at new places wins."""
 MOVED = ".on_grid"
@@ -86,15 +86,15 @@ def plan_pairs(
         apart: those of ``layers`` that quantize their input in another form, with an AscendQuant of their own.
         drop: whether a pair goes that shares no AscendQuant with a layer.
     """
-    decision = _Decision(PairGraph(grids, constants, layers, outputs, nodes, live_nodes(graph)), graph)
-    return decision.plan(apart, drop=drop)
+    pairs = PairGraph(grids, constants, layers, outputs, nodes, live_nodes(graph))
+    return _Decision(pairs, graph, apart, drop=drop).plan()
 
 
 class _Decision:
     """The steps of the decision, each of which reads what those before it found."""
 
-    def __init__(self, graph: PairGraph, main: ir.Graph) -> None:
-        self._graph, self._main = graph, main
+    def __init__(self, graph: PairGraph, main: ir.Graph, apart: Collection[Reader], *, drop: bool) -> None:
+        self._graph, self._main, self._apart, self._drops = graph, main, apart, drop
         names = {v.name or "" for n in graph.nodes for v in n.outputs}
         self._suffix = MOVED
         while any(name + self._suffix in names for name in names):
@@ -104,8 +104,10 @@ class _Decision:
         for vertex, first in self._area.items():
             self._members.setdefault(first, []).append(vertex)
         self._rooted = self._restoring()
-        while (kept := {v for v in self._rooted if self._is_pure(v)}) != self._rooted:
-            self._rooted = kept
+        self._pure = {a for a in self._members if self._is_pure(a)}
+        self._counted = counts_of(graph, self._area)
+        # a pair that shares an AscendQuant costs less, but is not dropped
+        self._quantized = set() if drop else self._read_by_layers()
         self._cut = self._cheapest()
         self._held = {self._area[v] for v in self._cut}
         self._taken: dict[ir.Value, Quantization] = {}
@@ -135,14 +137,16 @@ class _Decision:
     def _starts(self, area: ir.Value) -> list[ir.Value]:
         return [v for v in self._members[area] if v in self._graph.starts]
 
-    def _is_pure(self, vertex: ir.Value) -> bool:
-        """Whether all numbers of the vertex's area come from the same pairs, and nothing moves them on.
+    def _is_pure(self, area: ir.Value) -> bool:
+        """Whether all pairs of an area take their integers from the same pairs, and nothing moves them on.
 
-        What moved would hold the numbers of the first pairs, in another unit than the source's tensor.
+        Only then can all of them go. What moved would hold the numbers of the first pairs, in another unit than the
+        source's tensor.
         """
-        area = self._area[vertex]
         starts = self._starts(area)
-        if not self._graph.vertex.keys() >= set(self._members[area]) or not self._rooted.issuperset(starts):
+        if not starts or not self._rooted.issuperset(starts):
+            return False
+        if not self._graph.vertex.keys() >= set(self._members[area]):
             return False
         before = {self._area[r] for v in starts for r in self._track(v).roots}
         first = self._track(starts[0]).quantizer
@@ -151,16 +155,18 @@ class _Decision:
     def _cheapest(self) -> frozenset[ir.Value]:
         """The vertices at which a pair stays."""
         demanding = self._demanding(self._rooted)
-        cut: set[ir.Value] = set()
+        cut = {v for v in self._rooted if self._area[v] not in self._pure and self._graph.edges.get(v)}
         for area in dict.fromkeys(self._area[v] for v in self._area if v in demanding):
             members, starts = self._members[area], self._starts(area)
-            if not self._rooted.isdisjoint(starts):
+            if area in self._pure:
                 cut.update(starts)
                 continue
+            cut.update(demanding & self._rooted & set(starts))
             place = {v: i for i, v in enumerate(members)}
             edges = [(place[v], place[t]) for v in members for t in self._graph.edges.get(v, ())]
             ends = [place[v] for v in members if v in demanding]
-            found = minimum_cut([self._cost(v) for v in members], edges, [place[v] for v in starts], ends)
+            ways = [place[v] for v in starts if v not in self._rooted]
+            found = minimum_cut([self._cost(v) for v in members], edges, ways, ends)
             cut.update(members[i] for i in found)
         return frozenset(cut)
 
@@ -171,20 +177,34 @@ class _Decision:
             tensors.setdefault(vertex, []).append(tensor)
         return {v for v in self._area if any(self._graph.demands(t, rooted) for t in tensors.get(v, [v]))}
 
+    def _read_by_layers(self) -> set[ir.Value]:
+        """The vertices for which an AscendQuant is needed anyway."""
+        found = {self._graph.of(self._track(v).moved) for v in self._rooted}
+        for node in self._graph.nodes:
+            readers = ((node.name or "", i) for i in range(2))
+            if node.graph is self._main and any(r in self._graph.layers and r not in self._apart for r in readers):
+                found.update(self._graph.of(v) for v in node.inputs[:2] if v is not None)
+        return found
+
     def _cost(self, vertex: ir.Value) -> int | None:
-        """Elements that pass a pair there; None where no pair may stand."""
-        node = vertex.producer()
-        pair = self._graph.pairs.get(node) if node is not None else None
-        if pair is not None:
-            return (elements(vertex) or elements(pair[0]) or UNKNOWN_SIZE) * TIES
-        size = elements(vertex)
-        if size is None or node is None or node.graph is not self._main or vertex in self._graph.tainted:
-            return None
-        return size * TIES + 1
+        """Elements that pass AscendQuant and AscendAntiQuant of a pair there; None where no pair may stand."""
+        node, count = vertex.producer(), self._counted[vertex]
+        passes = 1 if vertex in self._quantized else 2
+        is_pair = node in self._graph.pairs
+        if count is None:
+            return passes * UNKNOWN * USUALLY if is_pair else None
+        cost = passes * (count.most * USUALLY + count.usual * TIES)
+        if is_pair:
+            return cost
+        outside = node is None or node.graph is not self._main
+        return None if outside or vertex in self._graph.tainted else cost + 1
 
     def _quantization(self, vertex: ir.Value, source: ir.Value, quantizer: Quantizer) -> Quantization:
         """What stands for the quantizer of a pair; that of the pairs before it is known."""
         if vertex not in self._rooted:
+            in_front = self._taken.get(self._graph.of(source))
+            if in_front is not None and vertex not in self._graph.starts:
+                return in_front  # a pair right behind another
             if self._graph.repeats(source, quantizer):
                 return Quantization(source.name or "", self._factors(vertex))
             return Quantization(self.alias(source), quantizer)
@@ -197,17 +217,16 @@ class _Decision:
         vertex = self._graph.of(vertex)
         area, own = self._area[vertex], self._graph.on_grid(vertex)
         assert own is not None
-        starts = self._starts(area)
-        if area in self._held or not starts or not self._rooted.issuperset(starts):
+        if area in self._held or area not in self._pure:
             return own
-        return self._taken[starts[0]].quantizer
+        return self._taken[self._starts(area)[0]].quantizer
 
     def alias(self, value: ir.Value) -> str:
         """The name of a tensor behind the pair that has moved there, if one has."""
         name = value.name or ""
         return name + self._suffix if value in self._cut and value not in self._graph.vertex else name
 
-    def plan(self, apart: Collection[Reader], *, drop: bool) -> PairPlan:
+    def plan(self) -> PairPlan:
         """The decision by names; see ``plan_pairs``."""
         readers: dict[Reader, Quantization] = {}
         shared: Shared = {}
@@ -220,7 +239,7 @@ class _Decision:
                 if taken is None:
                     continue
                 readers[reader] = taken
-                if reader in self._graph.layers and reader not in apart:
+                if reader in self._graph.layers and reader not in self._apart:
                     shared.setdefault((id(node.graph), taken.source), []).append(taken.quantizer)
         pairs = {n: self._pair(n, source, quantizer) for n, (source, quantizer) in self._graph.pairs.items()}
         moved = {
@@ -233,7 +252,7 @@ class _Decision:
             pairs[node] = replace(pair, shared=not pair.elided and _is_among(pair, shared, node.graph))
         for value, pair in moved.items():
             moved[value] = replace(pair, shared=_is_among(pair, shared, value.graph))
-        if drop:
+        if self._drops:
             self._drop(pairs, moved, shared)
         return PairPlan({p.output: p for p in pairs.values()}, tuple(moved.values()), readers)
 
@@ -288,10 +307,3 @@ def _is_among(pair: Pair, shared: Shared, graph: object) -> bool:
     """Whether a layer in the pair's graph quantizes the same tensor alike."""
     assert pair.quantizer is not None
     return any(pair.quantizer.same_grid(q) for q in shared.get((id(graph), pair.source), ()))
-
-
-def elements(value: ir.Value) -> int | None:
-    """Elements of a tensor, one for each axis of unknown length; None where its rank is unknown."""
-    if value.shape is None:
-        return None
-    return math.prod(d for d in value.shape if isinstance(d, int))

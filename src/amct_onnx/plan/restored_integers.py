@@ -17,11 +17,11 @@ from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN, reciprocal
 from amct_onnx.common.arrays import Array, Float32, Int8
 from amct_onnx.device.ascend_arithmetic import half
 from amct_onnx.device.profiles import PROFILES
+from amct_onnx.graph.scalar_factors import MUL
 from amct_onnx.plan.factors import Quantizer
 
-MUL, DIV = "Mul", "Div"
 Step = tuple[str, float]
-"""An operator with one constant number: MUL or DIV, and the float32 by which it multiplies or divides."""
+"""An operator with one constant number: Mul or Div, and the float32 by which it multiplies or divides."""
 
 
 @lru_cache(maxsize=4096)

@@ -15,6 +15,7 @@ from amct_onnx.common.counted import counted
 from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
+from amct_onnx.normalise.moves_before_factors import in_source
 from amct_onnx.plan.factors import Pair, Plan
 from amct_onnx.verbs.convert.exporter_changes import ANTI_QUANT, QUANT, Change, changes_of
 from amct_onnx.verbs.convert.remedies import why_in_float
@@ -146,6 +147,7 @@ def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, quantizing: Quantizi
     in_float = [p for p in (*plan.pairs, *plan.moved) if p.quantizer is not None and why_in_float(p)]
     float_quant = _float_quantizers(in_float, quantizing, values)
     before = [n for n in nodes_of(source) if n.op_type == "QuantizeLinear" and n.inputs[0] not in constants]
+    places = dict(map(in_source, before))
     return Cost(
         macs=_total(macs.values()),
         constant_macs=_total(macs[n] for n in constant),
@@ -154,7 +156,7 @@ def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, quantizing: Quantizi
         unknown=sum(m is None for m in macs.values()),
         int8_layers=len(int8),
         float_operators=_between(nodes, int8, float_quant.keys()),
-        source=_passes(before, sizes),
+        source=Passes(len(places), _total(map(sizes.elements, places.values()))),
         source_float=_passes(_quantizers_of(in_float, values), sizes),
         quant=_passes([n for n in nodes if n.op_type == QUANT], sizes),
         anti_quant=_passes([n for n in nodes if n.op_type == ANTI_QUANT], sizes),
