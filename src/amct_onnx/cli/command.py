@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -63,7 +65,9 @@ def _run(argv: Sequence[str] | None) -> int:
         check_limits()
         from amct_onnx.cli.late_imports import import_late  # --help does without
 
-        import_late()
+        arguments.alone = import_late()
+        if arguments.alone:
+            atexit.register(gc.freeze)  # the system frees everything at once: Python need not look for cycles first
         code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code

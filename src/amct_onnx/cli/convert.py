@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,8 @@ def add_parser(verbs: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, print the report."""
+    if arguments.alone:
+        gc.disable()  # the process ends behind this: what the conversion leaves goes with it
     if arguments.quiet:
         from amct_onnx.common.log import quiet_screen
 

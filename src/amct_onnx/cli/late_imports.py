@@ -31,7 +31,9 @@ class _LateFinder(MetaPathFinder):
         return spec
 
 
-def import_late() -> None:
-    """Begin with it, unless onnx-ir is there already; for a process that is this command's alone."""
-    if "onnx_ir" not in sys.modules:
+def import_late() -> bool:
+    """Begin with it, unless onnx-ir is there already; whether the process is this command's alone."""
+    alone = "onnx_ir" not in sys.modules
+    if alone:
         sys.meta_path.insert(0, _LateFinder())
+    return alone

@@ -43,10 +43,34 @@ class JsonReport:
 
 def fields_of(value: Any) -> dict[str, Any]:
     """The fields of a dataclass as plain JSON values, less ``JSON_NOT``, and what its ``JSON_ALSO`` names."""
-    values = {name: plain(getattr(value, name)) for name in _names(type(value))}
+    return {name: plain(held) for name, held in _held(value).items()}
+
+
+def one_level(value: Any) -> Any:
+    """What ``plain`` makes of a value that JSON does not know, with what it holds as it is.
+
+    Raises:
+        TypeError: It has no form in JSON.
+    """
+    if isinstance(value, JsonReport):
+        if type(value).to_dict is not JsonReport.to_dict:
+            return value.to_dict()
+        return {"schema_version": value.SCHEMA_VERSION, **_held(value)}
+    if isinstance(value, JsonText):
+        return value.to_text()
+    if is_dataclass(value):
+        return _held(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that its document holds."""
+    values = {name: getattr(value, name) for name in _names(type(value))}
     for name in getattr(value, "JSON_ALSO", ()):
         also = getattr(value, name)
-        values[name] = plain(also() if callable(also) else also)
+        values[name] = also() if callable(also) else also
     return values
 
 

@@ -287,9 +287,8 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
         believed,
     )
     del source
-    _free_garbage()
     report = assemble_report(name, targets, plan, origin, deploy, fake_quant, tensors)
-    texts: dict[Path, str | bytes] = {paths[2]: json_bytes(report.to_dict())}
+    texts: dict[Path, str | bytes] = {paths[2]: json_bytes(report)}
     if targets.record is not None:
         texts[targets.record] = record_text(plan)
     write_outputs([deploy.composition, fake_quant.composition], texts, request.progress)
@@ -339,16 +338,17 @@ def _free_garbage() -> None:
 def _collector_paused() -> Iterator[None]:
     """Pause the collector: it would search millions of living objects for cycles in vain; see ``_free_garbage``.
 
-    What those calls found alive ends with the conversion, and is freed in a second pass: the collector counts objects
-    only while it runs, so between many conversions it would never look for it. Behind an error the traceback still
-    holds it; then the next conversion frees it.
+    What is left ends with the conversion, and is freed in a last pass: the collector counts objects only while it runs,
+    so between many conversions it would never look for it. Behind an error the traceback still holds it; then the next
+    conversion frees it. A caller that has switched the collector off, as the command does, gets no such pass.
     """
     enabled = gc.isenabled()
     gc.disable()
     try:
         gc.collect(1)
         yield
-        gc.collect(1)
+        if enabled:
+            gc.collect(1)
     finally:
         if enabled:
             gc.enable()
