@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,9 +24,15 @@ class FakeQuantEmitter(PlanEmitter):
 
     accumulator_dtype = ir.DataType.FLOAT
 
-    def __init__(self, model: ir.Model, plan: Plan, weights: str = INT8_WEIGHTS) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        plan: Plan,
+        left_out: Set[ir.Node | ir.Value] = frozenset(),
+        weights: str = INT8_WEIGHTS,
+    ) -> None:
         """Choose how weights and biases are stored: INT8_WEIGHTS or FLOAT32_WEIGHTS."""
-        super().__init__(model, plan)
+        super().__init__(model, plan, left_out)
         self._float_weights = weights == FLOAT32_WEIGHTS
         self._rounded: dict[str, tuple[str, ...]] = {}
 

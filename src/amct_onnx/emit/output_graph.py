@@ -140,10 +140,11 @@ class OutputGraph:
         if self._fold(constants):
             remove_unused_nodes(self.model)
         self._drop_unused_initializers()
-        self._drop_unused_opsets()
         sort_nodes(self._graph)
-        self._give_wished_names()
-        self._check()
+        nodes = nodes_of(self.model)
+        self._drop_unused_opsets(nodes)
+        self._give_wished_names(nodes)
+        self._check(nodes)
         return self.model
 
     def _fold(self, constants: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> bool:
@@ -165,18 +166,18 @@ class OutputGraph:
             for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
                 del graph.initializers[name]
 
-    def _drop_unused_opsets(self) -> None:
+    def _drop_unused_opsets(self, nodes: list[ir.Node]) -> None:
         """One opset_import of the default domain, and those of other domains that nodes are of."""
-        used = {n.domain for n in nodes_of(self.model)} | {""}
+        used = {n.domain for n in nodes} | {""}
         version = self.model.opset_imports.get("", self.model.opset_imports.get("ai.onnx", 0))
         for domain in list(self.model.opset_imports):
             if domain not in used:
                 del self.model.opset_imports[domain]
         self.model.opset_imports[""] = version
 
-    def _check(self) -> None:
+    def _check(self, nodes: list[ir.Node]) -> None:
         """Check that no source quantizer is left, and drop value_info without a type, which cannot be written."""
-        for node in nodes_of(self.model):
+        for node in nodes:
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnsupportedModelError(
                     f"Node '{known_as(node)}' ({node.op_type}) has no form in the outputs: its reader is not a "
@@ -186,9 +187,9 @@ class OutputGraph:
                 if value.type is None:
                     value.shape = None
 
-    def _give_wished_names(self) -> None:
+    def _give_wished_names(self, nodes: list[ir.Node]) -> None:
         """Give source names that the removed half of the graph had occupied to their replacements."""
-        values = {v.name for n in nodes_of(self.model) for v in n.outputs}
+        values = {v.name for n in nodes for v in n.outputs}
         values |= {v.name for g in self._graphs() for v in [*g.inputs, *g.initializers.values()]}
         for value, name in self._wished:
             if value.name != name and name not in values and not value.is_graph_output():

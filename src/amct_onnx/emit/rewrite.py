@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +16,6 @@ from amct_onnx.emit.float_quantizer import float_chain, float_dequantize
 from amct_onnx.emit.output_graph import OutputGraph
 from amct_onnx.emit.quantized_tensor import QuantizedTensor
 from amct_onnx.emit.quantizing_nodes import QuantizingNodes
-from amct_onnx.emit.replaced_constants import replaced_constants
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS, Layout
 from amct_onnx.plan.factors import ANTI_QUANT, Activation, Pair, Plan, Quantizer, Site, Weight
@@ -25,8 +24,9 @@ from amct_onnx.plan.factors import ANTI_QUANT, Activation, Pair, Plan, Quantizer
 class PlanEmitter(abc.ABC):
     """Rewrites one copy of the normalised graph according to a plan."""
 
-    def __init__(self, model: ir.Model, plan: Plan) -> None:
-        self.graph = OutputGraph(model, replaced_constants(model, plan))
+    def __init__(self, model: ir.Model, plan: Plan, left_out: Set[ir.Node | ir.Value] = frozenset()) -> None:
+        """Copy the model, but for what ``replaced_constants`` tells to leave out."""
+        self.graph = OutputGraph(model, left_out)
         """The copy under construction."""
         self.quantizing = QuantizingNodes()
         """What quantizes in it outside of int8 layers."""

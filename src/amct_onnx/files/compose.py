@@ -5,7 +5,7 @@ Nothing is written and no weight is read here; a composition needs neither the g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.wire_format import field_start
 from amct_onnx.errors import OutputError
-from amct_onnx.graph.serialised import description_of, graph_bytes, tensor_proto, without_graph
+from amct_onnx.graph.serialised import description_of, graph_bytes, tensor_bytes, tensor_proto, without_graph
 
 INLINE_LIMIT = 1_900_000_000
 """Bytes up to which a model is one file: protobuf ends at 2 GiB, and ATC looks for weights in the model file."""
@@ -72,7 +72,7 @@ def data_path(model_path: Path) -> Path:
 
 def weight_bytes(model: ir.Model) -> int:
     """Total bytes of the initializers."""
-    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    return sum(tensor_bytes(v.const_value) for v in model.graph.initializers.values() if v.const_value is not None)
 
 
 def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -> Composition:
@@ -87,11 +87,11 @@ def compose(model: ir.Model, path: Path, inline: frozenset[str] = frozenset()) -
         OutputError: What must be in the model file exceeds a protobuf message.
     """
     tensors = {n: v.const_value for n, v in model.graph.initializers.items() if v.const_value is not None}
-    external_names = _external(tensors, inline)
+    sizes = {n: tensor_bytes(t) for n, t in tensors.items()}
+    streamed = {n for n, t in tensors.items() if _is_streamed(t, sizes[n])}
+    external_names = _external(sizes, streamed, inline)
     head = without_graph(model).SerializeToString()
-    described = (
-        (description_of(n, t), t) if _is_streamed(t) else (tensor_proto(n, t), None) for n, t in tensors.items()
-    )
+    described = ((description_of(n, t), t) if n in streamed else (tensor_proto(n, t), None) for n, t in tensors.items())
     placed = _placed(described, path, external_names)
     return _composition(placed, graph_bytes(model.graph), head, path, external_names)
 
@@ -217,17 +217,16 @@ def _frame(content: bytes, tensor: ir.TensorProtocol | None) -> bytes:
     return field_start(INITIALIZER, len(content) + len(raw) + tensor.nbytes) + content + raw
 
 
-def _external(tensors: dict[str, ir.TensorProtocol], inline: frozenset[str]) -> frozenset[str]:
+def _external(sizes: dict[str, int], streamed: Set[str], inline: frozenset[str]) -> frozenset[str]:
     """Names of the initializers that go to the data file: none, those not needed inline, or all large ones."""
-    sizes = {n: t.nbytes for n, t in tensors.items()}
     total = sum(sizes.values())
     if total <= INLINE_LIMIT:
         return frozenset()
-    large = {n: size for n, size in sizes.items() if size >= EXTERNAL_FROM and _is_streamed(tensors[n])}
+    large = {n: size for n, size in sizes.items() if size >= EXTERNAL_FROM and n in streamed}
     movable = frozenset(large) - inline
     return movable if total - sum(large[n] for n in movable) <= INLINE_LIMIT else frozenset(large)
 
 
-def _is_streamed(tensor: ir.TensorProtocol) -> bool:
+def _is_streamed(tensor: ir.TensorProtocol, size: int) -> bool:
     """Whether to stream a tensor: always a lazy one, so that it is computed once; others when they are large."""
-    return hasattr(tensor, "blocks") or (tensor.nbytes >= EXTERNAL_FROM and tensor.dtype != ir.DataType.STRING)
+    return hasattr(tensor, "blocks") or (size >= EXTERNAL_FROM and tensor.dtype != ir.DataType.STRING)

@@ -23,21 +23,22 @@ class DetachedTensors:
         shape.freeze()
         return self._shapes.setdefault(shape.dims, shape)
 
-    def detach(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    def detach(self, tensor: ir.TensorProtocol, shape: ir.Shape, dtype: ir.DataType) -> ir.TensorProtocol:
         """The same tensor by itself, written as the same bytes; one that is not whole bytes in raw_data as it is.
 
         Args:
             tensor: its content fits its shape and type.
+            shape: its shape, which a message's tensor builds anew each time.
+            dtype: its type.
         """
         if not isinstance(tensor, TensorProtoTensor) or not tensor.raw.raw_data:
             return tensor
-        dtype = tensor.dtype
         if dtype.bitwidth < 8 or dtype == ir.DataType.STRING:
             return tensor
         return ir.Tensor(
             tensor.numpy(),
             dtype,
-            shape=self.shared(tensor.shape),
+            shape=self.shared(shape),
             name=tensor.name,
             doc_string=tensor.doc_string or None,
             metadata_props=dict(tensor.metadata_props) or None,

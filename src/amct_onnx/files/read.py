@@ -200,14 +200,15 @@ class _Tensors:
         self._model.meta[INPUT_FILES] = {f.identity for f in [self._here, *self._files.values()]}
 
     def _checked(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        shape = tensor.shape.numpy()
-        if any(n < 0 for n in shape):
+        told = tensor.shape
+        shape = told.numpy()
+        if shape and min(shape) < 0:
             raise self._error(tensor, f"has the negative dimension {min(shape)}", "Export the model again.")
         try:
-            known = tensor.dtype != ir.DataType.UNDEFINED
+            dtype = tensor.dtype
         except ValueError:
-            known = False
-        if not known:
+            dtype = ir.DataType.UNDEFINED
+        if dtype == ir.DataType.UNDEFINED:
             raise self._error(tensor, "has no element type that ONNX defines", "Export the model again.")
         if isinstance(tensor, ir.ExternalTensor):
             return self._external(tensor)
@@ -217,21 +218,21 @@ class _Tensors:
         else:
             raw = tensor.raw
             if raw.HasField("raw_data"):
-                present, expected, unit = len(raw.raw_data), math.ceil(tensor.dtype.itemsize * size), "bytes"
+                present, expected, unit = len(raw.raw_data), math.ceil(dtype.itemsize * size), "bytes"
             else:
-                field = TYPED_FIELDS.get(tensor.dtype, "int32_data")
+                field = TYPED_FIELDS.get(dtype, "int32_data")
                 other = next(
                     (f for f in {"int32_data", *TYPED_FIELDS.values()} if f != field and getattr(raw, f)), None
                 )
                 if other is not None:
                     raise self._error(
-                        tensor, f"of type {tensor.dtype.name} has elements in {other}", "Export it again."
+                        tensor, f"of type {dtype.name} has elements in {other}", "Export it again."
                     )
                 present = len(getattr(raw, field))
                 expected, unit = size, "elements"
-                if tensor.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
+                if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
                     expected *= 2
-                elif tensor.dtype.bitwidth < 8:
+                elif dtype.bitwidth < 8:
                     expected = tensor.nbytes
         if present != expected:
             raise self._error(
@@ -239,7 +240,7 @@ class _Tensors:
                 f"holds {present} {unit}; its shape {list(shape)} asks for {expected}",
                 "Export the model again.",
             )
-        return self._detached.detach(tensor)
+        return self._detached.detach(tensor, told, dtype)
 
     def _external(self, tensor: ir.ExternalTensor) -> FileTensor:
         if tensor.dtype == ir.DataType.STRING:

@@ -31,6 +31,8 @@ def holds_float16(model: ir.Model) -> bool:
     if any(v.dtype == ir.DataType.FLOAT16 for v in [*model.graph.inputs, *model.graph.initializers.values()]):
         return True
     for node in nodes_of(model):
+        if not node.attributes:
+            continue
         for attribute in node.attributes.values():
             if attribute.is_ref():
                 continue

@@ -23,4 +23,5 @@ def marks_of(item: Item) -> Mapping[str, Any]:
 
 def texts_of(item: Item) -> dict[str, str] | None:
     """A copy of ``item.metadata_props``, which is written to files; None where there is none."""
-    return dict((getattr(item, TEXTS) if MADE_LATE else item.metadata_props) or {}) or None
+    texts = getattr(item, TEXTS) if MADE_LATE else item.metadata_props
+    return dict(texts) if texts else None

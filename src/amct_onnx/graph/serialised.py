@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -18,6 +19,8 @@ from amct_onnx.graph.marks import marks_of, texts_of
 
 ANNOTATION = "quant_parameter_tensor_names"
 """Key in a value's meta where onnx-ir keeps the quantization annotation of a file."""
+BYTE = 8
+"""Bits from which an element has bytes of its own."""
 BATCH = 1000
 """Nodes, or types, that are in memory as messages."""
 SIMPLE = {ir.AttributeType.INT: "i", ir.AttributeType.FLOAT: "f", ir.AttributeType.INTS: "ints"}
@@ -47,20 +50,27 @@ def graph_bytes(
     return writer.content()
 
 
+def tensor_bytes(tensor: ir.TensorProtocol) -> int:
+    """As its ``nbytes``, which multiplies the shape anew each time."""
+    if type(tensor) is ir.Tensor and isinstance(tensor.raw, np.ndarray) and tensor.dtype.bitwidth >= BYTE:
+        return tensor.raw.nbytes
+    return tensor.nbytes
+
+
 def tensor_proto(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
     """The message of an initializer, with its content."""
     tensor.name = name
     if type(tensor) is not ir.Tensor or tensor.doc_string or tensor.metadata_props:
         return ir.serde.serialize_tensor(tensor)
     return onnx.TensorProto(
-        name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy(), raw_data=tensor.tobytes()
+        name=name, data_type=int(tensor.dtype), dims=tensor.shape.dims, raw_data=tensor.tobytes()
     )
 
 
 def description_of(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
     """The message of an initializer without its content."""
     proto = onnx.TensorProto(
-        name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy(), doc_string=tensor.doc_string or None
+        name=name, data_type=int(tensor.dtype), dims=tensor.shape.dims, doc_string=tensor.doc_string or None
     )
     for key in sorted(tensor.metadata_props):
         proto.metadata_props.add(key=key, value=tensor.metadata_props[key])
@@ -171,21 +181,23 @@ class _GraphWriter:
                 entry.quant_parameter_tensor_names.add(key=key, value=names[key])
 
     def _node(self, node: ir.Node) -> None:
-        if bodies_of(node) or node.device_configurations or not all(v.name for v in node.outputs):
+        outputs = [v.name for v in node.outputs]
+        if not all(outputs) or node.device_configurations or bodies_of(node):
             ir.serde.serialize_node_into(self._nodes.entries("node").add(), node)
             return
         proto = self._nodes.entries("node").add(
             op_type=node.op_type,
             input=["" if v is None else v.name for v in node.inputs],
-            output=[v.name for v in node.outputs],
+            output=outputs,
             name=node.name or None,
             domain=node.domain or None,
             overload=node.overload or None,
             doc_string=node.doc_string or None,
         )
-        texts = texts_of(node) or {}
-        for key in sorted(texts):
-            proto.metadata_props.add(key=key, value=texts[key])
+        texts = texts_of(node)
+        if texts:
+            for key in sorted(texts):
+                proto.metadata_props.add(key=key, value=texts[key])
         for attribute in node.attributes.values():
             field = SIMPLE.get(attribute.type)
             if attribute.is_ref():

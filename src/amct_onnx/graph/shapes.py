@@ -92,7 +92,9 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     """Types and shapes of a graph and of the bodies in it, which may use one name for different tensors."""
     inferred_types = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
     known: dict[bytes, tuple[ir.Shape | None, ir.TypeProtocol | None]] = {}
-    for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
+    # initializers have the type and shape of their tensors
+    unknown = (v for v in graph.initializers.values() if v.const_value is None or v.shape is None or v.type is None)
+    for value in (*graph.inputs, *unknown, *(v for node in graph for v in node.outputs)):
         kind = inferred_types.get(value.name or "")
         if kind is None or _is_held(value, kind):
             continue

@@ -55,16 +55,18 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
         )
     scale_array = np.asarray(constants.array(scale_value))
     scale = scale_array.astype(np.float32).reshape(-1)
-    usable = np.full(scale.shape, any_scale) | (np.isfinite(scale) & (scale > 0))
-    if scale.size == 0 or not np.all(usable):
+    usable = np.isfinite(scale) & (scale > 0)
+    if scale.size == 0 or not (any_scale or usable.all()):
         bad = scale[~usable][:1]
         raise FactorError(
             f"Node '{known_as(node)}': scale tensor '{scale_value.name}' holds {bad.tolist() or 'nothing'}; a scale "
             "must be positive and finite. Calibrate or train the quantizer again."
         )
     zero_value = node.inputs[2] if len(node.inputs) > 2 else None
-    zero: Array = np.zeros(scale.shape, np.int64)
-    if zero_value is not None:
+    zero: Array
+    if zero_value is None:
+        zero = np.zeros(scale.shape, np.int64)
+    else:
         if not constants.is_constant(zero_value):
             raise FactorError(
                 f"Node '{known_as(node)}': its zero point is not constant. Export the model with fixed quantizers."
@@ -75,7 +77,8 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
                 f"Node '{known_as(node)}': {zero.size} zero points for {scale.size} scales. "
                 "Export the model again with as many of both."
             )
-        zero = np.broadcast_to(zero, scale.shape).copy()
+        if zero.size != scale.size:
+            zero = np.broadcast_to(zero, scale.shape).copy()
     if scale.size == 1:
         return scale, zero, None
     if scale_array.ndim > 1 and max(scale_array.shape) != scale.size and not attribute(node, "block_size", 0):

@@ -22,6 +22,7 @@ from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter, FakeQuantWeights
 from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.emit.record import is_own_record, record_text
+from amct_onnx.emit.replaced_constants import replaced_constants
 from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.compose import data_path
 from amct_onnx.files.model_in_memory import as_file
@@ -269,8 +270,9 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     replaced = _check_free(targets, path, source.inputs)
     _free_garbage()
     origin, tensors, believed = source.origin, source.tensors, believed_shapes(source.model)
+    left_out = replaced_constants(source.model, plan)
     deploy = emitted(
-        DeployEmitter(source.model, plan),
+        DeployEmitter(source.model, plan, left_out),
         plan,
         paths[0],
         int8_weights(plan),
@@ -279,14 +281,14 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     )
     _free_garbage()
     fake_quant = emitted(
-        FakeQuantEmitter(source.model, plan, request.fake_quant_weights),
+        FakeQuantEmitter(source.model, plan, left_out, request.fake_quant_weights),
         plan,
         paths[1],
         frozenset(),
         lambda *_: None,
         believed,
     )
-    del source
+    del source, left_out
     report = assemble_report(name, targets, plan, origin, deploy, fake_quant, tensors)
     texts: dict[Path, str | bytes] = {paths[2]: json_bytes(report)}
     if targets.record is not None:

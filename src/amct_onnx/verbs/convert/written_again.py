@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, FakeQuantEmitter
+from amct_onnx.emit.replaced_constants import replaced_constants
 from amct_onnx.files.passed_inputs import FALSE_ENDS
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_warnings import warn
@@ -83,9 +84,10 @@ class Again:
         """
         settings = PlanSettings(**{f.name: getattr(origin, f.name) for f in fields(PlanSettings)})
         plan = make_plan(self.source, settings)
-        deploying = DeployEmitter(self.source, plan)
+        replaced = replaced_constants(self.source, plan)
+        deploying = DeployEmitter(self.source, plan, replaced)
         deploy = deploying.rewrite()
-        faking = FakeQuantEmitter(self.source, plan, origin.fake_quant_weights)
+        faking = FakeQuantEmitter(self.source, plan, replaced, origin.fake_quant_weights)
         fake_quant = faking.rewrite()
         pairs = (*plan.pairs, *plan.moved)
         left_out = tuple(p for p in pairs if p.elided or p.dropped) if any(p.dropped for p in pairs) else ()
