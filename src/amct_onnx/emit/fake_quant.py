@@ -49,7 +49,8 @@ class FakeQuantEmitter(PlanEmitter):
         """A float16 layer that stays float also has the Casts that round it."""
         return super().nodes_of(site_name) or self._rounded.get(site_name, ())
 
-    def _chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
+    def _chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> tuple[ir.Value, ir.Value]:
+        """The integers with their offset, and the offset."""
         prefix = f"{name}.fakequant"
 
         def scalar(label: str, number: float) -> ir.Value:
@@ -59,14 +60,14 @@ class FakeQuantEmitter(PlanEmitter):
         scale = scalar("scale", float(arithmetic.reciprocal(quantizer.scale_d)))
         value = self.graph.node("Mul", [value, scale], f"{prefix}.mul", before=at)
         value = self.graph.node("Round", [value], f"{prefix}.round", before=at)
-        value = self.graph.node("Add", [value, scalar("offset", quantizer.offset_d)], f"{prefix}.add", before=at)
+        offset = scalar("offset", quantizer.offset_d)
+        value = self.graph.node("Add", [value, offset], f"{prefix}.add", before=at)
         bounds = [scalar("min_val", arithmetic.INT8_MIN), scalar("max_val", arithmetic.INT8_MAX)]
-        return self.graph.node("Clip", [value, *bounds], f"{prefix}.clip", before=at)
+        return self.graph.node("Clip", [value, *bounds], f"{prefix}.clip", before=at), offset
 
     def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """The chain up to Sub: q - offset_d, so that zero padding means a true zero."""
-        value = self._chain(source, quantizer, name, at)
-        offset = self.graph.constant(f"{name}.fakequant.sub.offset", np.asarray(quantizer.offset_d, np.float32))
+        value, offset = self._chain(source, quantizer, name, at)
         value = self.graph.node("Sub", [value, offset], f"{name}.fakequant.sub", before=at)
         value.shape = source.shape
         return value
@@ -115,6 +116,6 @@ class FakeQuantEmitter(PlanEmitter):
 
     def output(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
         """The int8 tensor itself."""
-        value = self._chain(self._clipped(source, quantizer, at), quantizer, f"{name}.quant", at)
+        value, _ = self._chain(self._clipped(source, quantizer, at), quantizer, f"{name}.quant", at)
         attributes = [ir.AttrInt64("to", int(ir.DataType.INT8))]
         return self.graph.node("Cast", [value], f"{name}.quant.cast", attributes, ir.DataType.INT8, before=at)
