@@ -58,6 +58,8 @@ class ConstantEvaluator:
         self._arrays: dict[ir.Value, Array] = {}
         self._left = MAX_COMPUTED_BYTES
         self._counted: set[int] = set()
+        self.memo: dict[tuple[ir.Value | None, ...], tuple[Array, ...]] = {}
+        """What callers have computed of constants; it is not to be changed in place."""
 
     def is_constant(self, value: ir.Value | None) -> bool:
         """Whether the value can be computed without running the model (iterative: graphs may be deep)."""
@@ -105,6 +107,10 @@ class ConstantEvaluator:
         Raises:
             UnsupportedModelError: It is not constant, cannot be computed, or is far larger than its sources.
         """
+        stored = value.const_value
+        if stored is not None and value.is_initializer():
+            self._count(stored)
+            return stored.numpy()
         if value in self._arrays:
             return self._arrays[value]
         if not self.is_constant(value):

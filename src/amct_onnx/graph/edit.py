@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -67,7 +68,7 @@ SCALAR = ir.Shape([], frozen=True)
 
 
 class GraphEditor:
-    """Edits one model; collects its names once, so that each edit costs the same in a large graph.
+    """Edits one model; collects its names once, with the first edit, so that each costs the same in a large graph.
 
     Args:
         model: edited in place.
@@ -79,14 +80,22 @@ class GraphEditor:
         self, model: ir.Model, reserved: Iterable[str | None] = (), reserved_values: Iterable[str | None] = ()
     ) -> None:
         self.model = model
-        nodes = nodes_of(model)
-        values = [*model.graph.inputs, *model.graph.initializers.values()]
-        for node in nodes:
+        self._reserved, self._reserved_values = reserved, reserved_values
+
+    @cached_property
+    def node_names(self) -> FreeNames:
+        """Names that a new node may get."""
+        return FreeNames([*(n.name for n in nodes_of(self.model)), *self._reserved])
+
+    @cached_property
+    def value_names(self) -> FreeNames:
+        """Names that a new tensor may get."""
+        values = [*self.model.graph.inputs, *self.model.graph.initializers.values()]
+        for node in nodes_of(self.model):
             values.extend(node.outputs)
             for body in bodies_of(node):
                 values.extend([*body.inputs, *body.initializers.values()])
-        self.node_names = FreeNames([*(n.name for n in nodes), *reserved])
-        self.value_names = FreeNames([*(v.name for v in values), *reserved_values])
+        return FreeNames([*(v.name for v in values), *self._reserved_values])
 
     def insert(
         self,

@@ -100,6 +100,8 @@ class _Writer:
         return found, None
 
     def _same_factors(self, one: ir.Node, other: ir.Node) -> bool:
+        if one.inputs[1:] == other.inputs[1:] and not any(n in x.attributes for x in (one, other) for n in LAYOUT):
+            return True
         mine, theirs = self._factors(one), self._factors(other)
         if mine is None or theirs is None:
             return True  # not constant, or of unequal length: the plan refuses it by name

@@ -172,6 +172,6 @@ def dequantization_scale(quantizer: Quantizer, scale_w: Float32) -> Float32:
         Refusal: A product is 0 or infinite.
     """
     deq_scale = dequantize_scale(quantizer.scale_d, scale_w)
-    if not np.all(np.isfinite(deq_scale)) or np.any(deq_scale == 0):
+    if not (np.isfinite(deq_scale) & (deq_scale != 0)).all():
         raise Refusal("deq-scale-range", "scale_d * scale_w leaves float32's range", "Calibrate the quantizers again.")
     return deq_scale

@@ -69,7 +69,7 @@ def plan_bias(
         if tail.addend is not None:
             total = total + tail.addend
         exact = arithmetic.bias_integers(total, deq_scale)
-    if not np.all((exact >= arithmetic.INT32_MIN) & (exact <= arithmetic.INT32_MAX)):
+    if not ((exact >= arithmetic.INT32_MIN) & (exact <= arithmetic.INT32_MAX)).all():
         if tail is not EMPTY:
             raise BeyondInt32
         floats = exact * deq_scale if total is None else total

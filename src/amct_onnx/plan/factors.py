@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -64,7 +65,7 @@ class Quantizer:
         """Whether one AscendQuant can hold it. Its scale attribute is the reciprocal, which must be finite."""
         supported_type = self.float_type in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
         integers = self.axis is None and self.bits == 8 and self.small_float is None
-        return integers and supported_type and bool(np.isfinite(reciprocal(self.scale_d)))
+        return integers and supported_type and math.isfinite(reciprocal(self.scale_d))
 
     def same_grid(self, other: Quantizer) -> bool:
         """Whether both yield the same integers for every float."""

@@ -121,7 +121,7 @@ def _absorb_tail(
     for tail in tails_of(node, channels, rank, constants):
         factor = np.broadcast_to(tail.factor * alpha, (channels,)) if tail.factor.size > 1 else tail.factor * alpha
         signs = np.sign(factor).astype(np.int8)
-        if np.any(signs != 1) and not negatable(weight, signs, layout):
+        if (signs != 1).any() and not negatable(weight, signs, layout):
             continue
         # a channel that the tail multiplies by 0 keeps its scale: its integers are 0
         scale_w = (scale * np.where(factor == 0, 1.0, np.abs(factor))).astype(np.float32)

@@ -48,7 +48,12 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
     Raises:
         FactorError: Factors that are not constant, not positive and finite, or of unequal length.
     """
-    scale_value = node.inputs[1]
+    scale_value, zero_value = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    # a pair's nodes mostly share their factors, and are asked for them by several parts of the plan
+    known = constants.memo.get((scale_value, zero_value))
+    if known is not None:
+        scale, zero = known
+        return scale, zero, None
     if scale_value is None or not constants.is_constant(scale_value):
         raise FactorError(
             f"Node '{known_as(node)}': its scale is not constant. Export the model with fixed (frozen) quantizers."
@@ -62,7 +67,6 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
             f"Node '{known_as(node)}': scale tensor '{scale_value.name}' holds {bad.tolist() or 'nothing'}; a scale "
             "must be positive and finite. Calibrate or train the quantizer again."
         )
-    zero_value = node.inputs[2] if len(node.inputs) > 2 else None
     zero: Array
     if zero_value is None:
         zero = np.zeros(scale.shape, np.int64)
@@ -80,6 +84,8 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
         if zero.size != scale.size:
             zero = np.broadcast_to(zero, scale.shape).copy()
     if scale.size == 1:
+        if usable.all():
+            constants.memo[scale_value, zero_value] = scale, zero
         return scale, zero, None
     if scale_array.ndim > 1 and max(scale_array.shape) != scale.size and not attribute(node, "block_size", 0):
         raise FactorError(

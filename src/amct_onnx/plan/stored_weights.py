@@ -56,7 +56,7 @@ def stored_weight(dq: ir.Node, value: ir.Value, constants: ConstantEvaluator) ->
         FactorError: See ``raw_factors``; or the axis does not exist.
     """
     scale, zero, axis, kind = _eight_bit_factors(dq, value, constants)
-    if not np.all(np.isfinite(scale)):
+    if not np.isfinite(scale).all():
         raise Refusal(
             "weight-scale",
             f"a scale of its weight '{value.name}' is {scale[~np.isfinite(scale)][0]}",
@@ -93,9 +93,9 @@ def integers_of(
         constants: evaluator of the graph.
     """
     source, shape, shift, low, high = stored.source, stored.shape, stored.shift, stored.low, stored.high
-    asymmetric = bool(np.any(stored.zero))
+    asymmetric = bool(stored.zero.any())
     wide_scale, wide_zero = along(scale, shape, stored.axis), along(stored.zero, shape, stored.axis)
-    alive = along(~dead, shape, stored.axis) if np.any(dead) else None
+    alive = along(~dead, shape, stored.axis) if dead.any() else None
     as_stored = stored.quantizer is None and not stored.narrowed and not asymmetric and alive is None
 
     def numbers() -> Blocks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -250,12 +251,11 @@ class ModelView:
         """int8 layers of one of the types; all that run on the matrix unit when none is given."""
         yield from (layer for layer in self.layers if layer.node.op_type in (op_types or CUBE))
 
-    def deq_scales(self) -> Iterator[tuple[ir.Node, ir.TensorProtocol]]:
+    @cached_property
+    def deq_scales(self) -> tuple[tuple[ir.Node, ir.TensorProtocol], ...]:
         """Every AscendDequant whose deq_scale is a constant, also behind Identity, and that constant."""
-        for node in self.nodes(DEQUANT):
-            found = folded(node.inputs[1]) if len(node.inputs) > 1 else None
-            if found is not None and all(n.op_type == "Identity" for n in found[1]):
-                yield node, found[0]
+        found = ((node, folded(node.inputs[1])) for node in self.nodes(DEQUANT) if len(node.inputs) > 1)
+        return tuple((n, f[0]) for n, f in found if f is not None and all(p.op_type == "Identity" for p in f[1]))
 
     def op_types(self) -> dict[tuple[str, str], list[ir.Node]]:
         """Nodes by (domain, type)."""
@@ -265,8 +265,12 @@ class ModelView:
                 found.setdefault((node.domain, node.op_type), []).append(node)
         return found
 
-    def tensors(self) -> Iterator[tuple[str, ir.TensorProtocol, ir.Node | None]]:
+    @cached_property
+    def tensors(self) -> tuple[tuple[str, ir.TensorProtocol, ir.Node | None], ...]:
         """Every constant: its tensor's name, the tensor, and the Constant node that holds it."""
+        return tuple(self._tensors())
+
+    def _tensors(self) -> Iterator[tuple[str, ir.TensorProtocol, ir.Node | None]]:
         for scope in self.scopes:
             for name, value in scope.graph.initializers.items():
                 if value.const_value is not None:

@@ -231,7 +231,7 @@ def square_root_mode(view: ModelView) -> Iterator[Hit]:
 )
 def square_root_vector(view: ModelView) -> Iterator[Hit]:
     """sqrt_mode beside a uint64 deq_scale."""
-    for node, scale in view.deq_scales():
+    for node, scale in view.deq_scales:
         if _flag(node, "sqrt_mode") and scale.dtype == ir.DataType.UINT64:
             yield Hit("sqrt_mode is set and deq_scale is UINT64", view.names[node])
 

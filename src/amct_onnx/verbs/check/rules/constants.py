@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from amct_onnx.graph.serialised import tensor_bytes
 from amct_onnx.verbs.check.cann_versions import RELEASES
 from amct_onnx.verbs.check.element_types import CONSTANT_TYPES, DESCRIBED_TYPES, MASTER_TYPES
 from amct_onnx.verbs.check.model_view import ModelView
@@ -27,7 +28,7 @@ PROTOBUF_LIMIT = 2**31 - 1
 )
 def too_large(view: ModelView) -> Iterator[Hit]:
     """More bytes inside the file than protobuf holds."""
-    inline = sum(t.nbytes for _, t, _ in view.tensors() if not isinstance(t, ir.ExternalTensor))
+    inline = sum(tensor_bytes(t) for _, t, _ in view.tensors if not isinstance(t, ir.ExternalTensor))
     if inline > PROTOBUF_LIMIT:
         yield Hit(f"{inline} bytes of constants inside the file")
 
@@ -43,7 +44,7 @@ def too_large(view: ModelView) -> Iterator[Hit]:
 )
 def unread_type(view: ModelView) -> Iterator[Hit]:
     """A constant of an element type that the parser does not read."""
-    for name, tensor, _ in view.tensors():
+    for name, tensor, _ in view.tensors:
         allowed = DESCRIBED_TYPES if isinstance(tensor, ir.ExternalTensor) else CONSTANT_TYPES
         if tensor.dtype.name not in allowed and tensor.dtype.name not in MASTER_TYPES:
             yield Hit(f"its element type is {tensor.dtype.name}", tensor=name)
@@ -60,7 +61,7 @@ def unread_type(view: ModelView) -> Iterator[Hit]:
 )
 def int4_constant(view: ModelView) -> Iterator[Hit]:
     """A constant of type INT4."""
-    for name, tensor, _ in view.tensors():
+    for name, tensor, _ in view.tensors:
         if tensor.dtype.name in MASTER_TYPES:
             yield Hit(f"its element type is {tensor.dtype.name}", tensor=name)
 

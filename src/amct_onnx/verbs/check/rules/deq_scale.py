@@ -34,7 +34,7 @@ _SHAPE_REMEDY = (
 
 def _packed(view: ModelView) -> Iterator[tuple[ir.Node, str, npt.NDArray[Any]]]:
     """The uint64 elements of every readable deq_scale."""
-    for node, tensor in view.deq_scales():
+    for node, tensor in view.deq_scales:
         values = array(tensor) if tensor.dtype == ir.DataType.UINT64 else None
         if values is not None:
             yield node, tensor.name or "", values.reshape(-1).astype(np.uint64)
@@ -99,7 +99,7 @@ def deq_scale_variable(view: ModelView) -> Iterator[Hit]:
 )
 def deq_scale_rank(view: ModelView) -> Iterator[Hit]:
     """deq_scale that is not 1-D."""
-    for node, tensor in view.deq_scales():
+    for node, tensor in view.deq_scales:
         if len(tensor.shape) != 1:
             shape = list(tensor.shape)
             yield Hit(f"its deq_scale has shape {shape}", view.names[node], tensor.name or "")
@@ -135,7 +135,7 @@ def deq_scale_length(view: ModelView) -> Iterator[Hit]:
 )
 def deq_scale_type(view: ModelView) -> Iterator[Hit]:
     """deq_scale of an element type that the operator does not take."""
-    for node, tensor in view.deq_scales():
+    for node, tensor in view.deq_scales:
         if tensor.dtype not in (ir.DataType.UINT64, ir.DataType.FLOAT16):
             yield Hit(f"its deq_scale is {tensor.dtype.name}", view.names[node], tensor.name or "")
 
@@ -153,7 +153,7 @@ def deq_scale_type(view: ModelView) -> Iterator[Hit]:
 )
 def deq_scale_float16(view: ModelView) -> Iterator[Hit]:
     """deq_scale stored as float16."""
-    for node, tensor in view.deq_scales():
+    for node, tensor in view.deq_scales:
         if tensor.dtype == ir.DataType.FLOAT16:
             yield Hit("its deq_scale is FLOAT16", view.names[node], tensor.name or "")
 

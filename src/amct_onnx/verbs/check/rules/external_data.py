@@ -25,7 +25,7 @@ FILE_CONSTANT = "ge: parser/parser/onnx/onnx_file_constant_parser.cc"
 )
 def external_missing(view: ModelView) -> Iterator[Hit]:
     """External data that is not where the file says."""
-    for name, tensor, _ in view.tensors():
+    for name, tensor, _ in view.tensors:
         if not isinstance(tensor, ir.ExternalTensor):
             continue
         path = _external_path(view, tensor)
@@ -49,7 +49,7 @@ def external_missing(view: ModelView) -> Iterator[Hit]:
 )
 def external_absolute(view: ModelView) -> Iterator[Hit]:
     """External data whose location is an absolute path."""
-    for name, tensor, _ in view.tensors():
+    for name, tensor, _ in view.tensors:
         if isinstance(tensor, ir.ExternalTensor) and Path(tensor.location).is_absolute():
             yield Hit(f"its data file is '{tensor.location}'", tensor=name)
 
