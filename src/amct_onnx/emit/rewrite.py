@@ -25,7 +25,7 @@ class PlanEmitter(abc.ABC):
     """Rewrites one copy of the normalised graph according to a plan."""
 
     def __init__(self, model: ir.Model, plan: Plan, left_out: Set[ir.Node | ir.Value] = frozenset()) -> None:
-        """Copy the model, but for what ``replaced_constants`` tells to leave out."""
+        """Copy the model, but for what ``replaced_parts`` tells to leave out."""
         self.graph = OutputGraph(model, left_out)
         """The copy under construction."""
         self.quantizing = QuantizingNodes()
@@ -120,10 +120,11 @@ class PlanEmitter(abc.ABC):
         old = self.graph.values[pair.output]
         at = old.producer()
         assert at is not None
-        if not old.uses() and not old.is_graph_output():
-            return
-        if all(self._is_site_input(use.node, use.idx) for use in old.uses()) and not old.is_graph_output():
-            return
+        uses = old.uses()
+        if not old.is_graph_output() and all(self._is_site_input(use.node, use.idx) for use in uses):
+            # a layer may still look for what an elided pair stands for, though the quantizer between was left out
+            if uses or not pair.elided:
+                return
         start = len(self.graph.inserted)
         new = self._floats_of(pair, at)
         self.quantizing.pairs[pair.output] = tuple(self.graph.inserted[start:])

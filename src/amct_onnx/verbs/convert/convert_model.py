@@ -22,7 +22,7 @@ from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, INT8_WEIGHTS, FakeQuantEmitter, FakeQuantWeights
 from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.emit.record import is_own_record, record_text
-from amct_onnx.emit.replaced_constants import replaced_constants
+from amct_onnx.emit.replaced_parts import replaced_parts
 from amct_onnx.errors import OutputError, SettingError
 from amct_onnx.files.compose import data_path
 from amct_onnx.files.model_in_memory import as_file
@@ -270,7 +270,7 @@ def _convert(request: _Request, path: str | os.PathLike[str], name: str) -> tupl
     replaced = _check_free(targets, path, source.inputs)
     _free_garbage()
     origin, tensors, believed = source.origin, source.tensors, believed_shapes(source.model)
-    left_out = replaced_constants(source.model, plan)
+    left_out = replaced_parts(source.model, plan)
     deploy = emitted(
         DeployEmitter(source.model, plan, left_out),
         plan,

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FAKE_QUANT_WEIGHTS, FakeQuantEmitter
-from amct_onnx.emit.replaced_constants import replaced_constants
+from amct_onnx.emit.replaced_parts import replaced_parts
 from amct_onnx.files.passed_inputs import FALSE_ENDS
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_warnings import warn
@@ -84,7 +84,7 @@ class Again:
         """
         settings = PlanSettings(**{f.name: getattr(origin, f.name) for f in fields(PlanSettings)})
         plan = make_plan(self.source, settings)
-        replaced = replaced_constants(self.source, plan)
+        replaced = replaced_parts(self.source, plan)
         deploying = DeployEmitter(self.source, plan, replaced)
         deploy = deploying.rewrite()
         faking = FakeQuantEmitter(self.source, plan, replaced, origin.fake_quant_weights)

@@ -9,7 +9,7 @@ import pytest
 
 from amct_onnx.emit.deploy import DeployEmitter
 from amct_onnx.emit.fake_quant import FakeQuantEmitter
-from amct_onnx.emit.replaced_constants import replaced_constants
+from amct_onnx.emit.replaced_parts import replaced_parts
 from amct_onnx.emit.rewrite import PlanEmitter
 from amct_onnx.files.read import read_model
 from amct_onnx.normalise.pipeline import normalise
@@ -24,7 +24,7 @@ NAMES = ("ort_digitsnet_qdq_onlyconv", "torchfunc_miscC_op13", "modelopt_mlp3d_i
 def test_outputs_are_the_same_with_all_constants(name: str, emitter: type[PlanEmitter]) -> None:
     model = normalise(read_model(MODELS / name / "model.onnx"))
     plan = make_plan(model)
-    left_out = replaced_constants(model, plan)
+    left_out = replaced_parts(model, plan)
     assert len(left_out) >= len(plan.sites)
     without = ir.to_proto(emitter(model, plan, left_out).rewrite()).SerializeToString()
     assert ir.to_proto(emitter(model, plan).rewrite()).SerializeToString() == without
