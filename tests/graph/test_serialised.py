@@ -56,6 +56,15 @@ def sources() -> list[onnx.ModelProto]:
     return [*(onnx.load(MODELS / name / "model.onnx") for name in NAMES), noted(onnx.parser.parse_model(BODY))]
 
 
+def without_declared_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the types of initializers that say no more than the initializers themselves."""
+    constants = {t.name for t in model.graph.initializer}
+    for info in list(model.graph.value_info):
+        if info.name in constants and not info.doc_string and not info.metadata_props:
+            model.graph.value_info.remove(info)
+    return model
+
+
 @pytest.mark.parametrize("batch", (1, 1000))
 @pytest.mark.parametrize("index", range(len(NAMES) + 1))
 def test_bytes_are_those_of_onnx_ir(index: int, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +75,7 @@ def test_bytes_are_those_of_onnx_ir(index: int, batch: int, tmp_path: Path, monk
         content = graph_bytes(each.graph, initializers=each.graph.initializers.values())
         head = without_graph(each).SerializeToString()
         ours = head + field_start(7, len(content)) + content
-        theirs = ir.to_proto(ir.from_proto(sources()[index]))
+        theirs = without_declared_constants(ir.to_proto(ir.from_proto(sources()[index])))
         # without functions the graph is the last field but for metadata and opsets, whose order a parser restores
         assert onnx.ModelProto.FromString(ours).SerializeToString() == theirs.SerializeToString()
         assert content == theirs.graph.SerializeToString()

@@ -64,7 +64,8 @@ class OutputGraph:
     def initializer(self, name: str, tensor: Array | ir.TensorProtocol) -> ir.Value:
         """Register an initializer under a name that is still free."""
         value = self._edit.constant(name, tensor)
-        self._wished.append((value, name))
+        if value.name != name:
+            self._wished.append((value, name))
         return value
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:

@@ -1,7 +1,8 @@
 """A model as a protobuf message: the same bytes as onnx-ir's, in half of the time and without metadata stores.
 
 onnx-ir makes a store on every value that it writes, looks at each tensor through protocols and describes each type
-anew. What is rare (bodies, attributes of other kinds, functions) is left to it.
+anew. What is rare (bodies, attributes of other kinds, functions) is left to it. One thing it writes is left out: the
+type and shape of an initializer a second time, among those of the results.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class _GraphWriter:
         declared = {v.name for v in inputs}
         for value in stored.values():
             self._annotate(value)
-            if value.name not in declared:
+            if value.name not in declared and (value.const_value is None or value.doc_string or texts_of(value)):
                 self._declare_known(value)
         for value in initializers:
             if value.const_value is not None:
