@@ -14,6 +14,7 @@ from amct_onnx.files.read import read_model
 from amct_onnx.graph import serialised
 from amct_onnx.graph.copied_model import copy_model
 from amct_onnx.graph.serialised import graph_bytes, without_graph
+from support.declared_constants import without_declared_constants
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
 NAMES = ("ort_digitsnet_qdq_onlyconv", "torchfunc_miscC_op13", "modelopt_mlp3d_int8_op17")
@@ -54,15 +55,6 @@ def noted(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def sources() -> list[onnx.ModelProto]:
     return [*(onnx.load(MODELS / name / "model.onnx") for name in NAMES), noted(onnx.parser.parse_model(BODY))]
-
-
-def without_declared_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the types of initializers that say no more than the initializers themselves."""
-    constants = {t.name for t in model.graph.initializer}
-    for info in list(model.graph.value_info):
-        if info.name in constants and not info.doc_string and not info.metadata_props:
-            model.graph.value_info.remove(info)
-    return model
 
 
 @pytest.mark.parametrize("batch", (1, 1000))

@@ -225,9 +225,7 @@ class _Tensors:
                     (f for f in {"int32_data", *TYPED_FIELDS.values()} if f != field and getattr(raw, f)), None
                 )
                 if other is not None:
-                    raise self._error(
-                        tensor, f"of type {dtype.name} has elements in {other}", "Export it again."
-                    )
+                    raise self._error(tensor, f"of type {dtype.name} has elements in {other}", "Export it again.")
                 present = len(getattr(raw, field))
                 expected, unit = size, "elements"
                 if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
@@ -240,6 +238,7 @@ class _Tensors:
                 f"holds {present} {unit}; its shape {list(shape)} asks for {expected}",
                 "Export the model again.",
             )
+        assert isinstance(told, ir.Shape)  # onnx-ir's own tensors have no other
         return self._detached.detach(tensor, told, dtype)
 
     def _external(self, tensor: ir.ExternalTensor) -> FileTensor:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from amct_onnx.common.arrays import Array
+from amct_onnx.common.arrays import Array, Float32
 from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constant_quantizers import COMPUTED_TYPES, dequantize_constant, quantize_constant, quantized_type
@@ -58,8 +58,8 @@ class ConstantEvaluator:
         self._arrays: dict[ir.Value, Array] = {}
         self._left = MAX_COMPUTED_BYTES
         self._counted: set[int] = set()
-        self.memo: dict[tuple[ir.Value | None, ...], tuple[Array, ...]] = {}
-        """What callers have computed of constants; it is not to be changed in place."""
+        self.factors: dict[tuple[ir.Value | None, ir.Value | None], tuple[Float32, Array]] = {}
+        """Factors of one scale that were read of a quantizer's inputs; they are not to be changed in place."""
 
     def is_constant(self, value: ir.Value | None) -> bool:
         """Whether the value can be computed without running the model (iterative: graphs may be deep)."""

@@ -63,19 +63,22 @@ def tensor_proto(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
     tensor.name = name
     if type(tensor) is not ir.Tensor or tensor.doc_string or tensor.metadata_props:
         return ir.serde.serialize_tensor(tensor)
-    return onnx.TensorProto(
-        name=name, data_type=int(tensor.dtype), dims=tensor.shape.dims, raw_data=tensor.tobytes()
-    )
+    return onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=_dims(tensor), raw_data=tensor.tobytes())
 
 
 def description_of(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
     """The message of an initializer without its content."""
     proto = onnx.TensorProto(
-        name=name, data_type=int(tensor.dtype), dims=tensor.shape.dims, doc_string=tensor.doc_string or None
+        name=name, data_type=int(tensor.dtype), dims=_dims(tensor), doc_string=tensor.doc_string or None
     )
     for key in sorted(tensor.metadata_props):
         proto.metadata_props.add(key=key, value=tensor.metadata_props[key])
     return proto
+
+
+def _dims(tensor: ir.TensorProtocol) -> Any:
+    """The numbers of a tensor's shape, which onnx-ir would look at one by one: a tensor has no free axis."""
+    return tensor.shape.dims
 
 
 class _Batch:

@@ -10,7 +10,9 @@ from amct_onnx.graph.edit import bodies_of, nodes_of
 
 def remove_unused_nodes(model: ir.Model) -> None:
     """Remove, in place, every node and initializer that no output depends on."""
-    holders = [n for n in nodes_of(model) if bodies_of(n)]
+    nodes = nodes_of(model)
+    # without bodies, the list holds the nodes of the graph alone
+    holders = [n for n in nodes if bodies_of(n)] if len(nodes) > len(model.graph) else []
     _remove(model)
     while gone := [n for n in holders if n.graph is None]:
         # neither onnx-ir nor we let go what the nodes of their bodies read of the tensors around

@@ -23,8 +23,8 @@ def check_contents(model: ir.Model) -> list[str]:
             tensor = value.const_value
             if tensor is None:
                 continue
-            shape, told = ir.Shape(tensor.shape.numpy()), value.shape
-            if told is not None and told != shape:
+            told = value.shape
+            if told is not None and told is not tensor.shape and told != (shape := ir.Shape(tensor.shape.numpy())):
                 if any(isinstance(d, int) for d in told) or len(told) != len(shape):
                     text = f"is declared with shape {list(told)}, its content has {list(shape)}"
                     contradictions.append(f"Tensor '{value.name}' {text}.")

@@ -50,10 +50,9 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
     """
     scale_value, zero_value = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     # a pair's nodes mostly share their factors, and are asked for them by several parts of the plan
-    known = constants.memo.get((scale_value, zero_value))
+    known = constants.factors.get((scale_value, zero_value))
     if known is not None:
-        scale, zero = known
-        return scale, zero, None
+        return (*known, None)
     if scale_value is None or not constants.is_constant(scale_value):
         raise FactorError(
             f"Node '{known_as(node)}': its scale is not constant. Export the model with fixed (frozen) quantizers."
@@ -85,7 +84,7 @@ def raw_factors(node: ir.Node, constants: ConstantEvaluator, *, any_scale: bool 
             zero = np.broadcast_to(zero, scale.shape).copy()
     if scale.size == 1:
         if usable.all():
-            constants.memo[scale_value, zero_value] = scale, zero
+            constants.factors[scale_value, zero_value] = scale, zero
         return scale, zero, None
     if scale_array.ndim > 1 and max(scale_array.shape) != scale.size and not attribute(node, "block_size", 0):
         raise FactorError(

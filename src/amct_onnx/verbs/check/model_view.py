@@ -266,6 +266,12 @@ class ModelView:
         return found
 
     @cached_property
+    def packed_scales(self) -> tuple[tuple[ir.Node, str, npt.NDArray[np.uint64]], ...]:
+        """The uint64 elements of every readable deq_scale, flat; with the AscendDequant and the constant's name."""
+        read = ((n, t.name or "", array(t)) for n, t in self.deq_scales if t.dtype == ir.DataType.UINT64)
+        return tuple((n, name, v.reshape(-1).astype(np.uint64)) for n, name, v in read if v is not None)
+
+    @cached_property
     def tensors(self) -> tuple[tuple[str, ir.TensorProtocol, ir.Node | None], ...]:
         """Every constant: its tensor's name, the tensor, and the Constant node that holds it."""
         return tuple(self._tensors())

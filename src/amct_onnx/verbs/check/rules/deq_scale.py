@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY
 from amct_onnx.device.chips import CHECKED, Chip
-from amct_onnx.verbs.check.model_view import DEQUANT, ModelView, array, constant, folded
+from amct_onnx.verbs.check.model_view import DEQUANT, ModelView, constant, folded
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
 from amct_onnx.verbs.check.rule import Hit, rule
 from amct_onnx.verbs.check.rules.sources import HOST_OPS
@@ -30,14 +30,6 @@ _SHAPE_SOURCE = "ge: nn_engine/.../graph_fusion.cc (JudgeQuantMode); older fusio
 _SHAPE_REMEDY = (
     "Store deq_scale as a UINT64 initializer of shape [1] or [output channels] that feeds the node directly."
 )
-
-
-def _packed(view: ModelView) -> Iterator[tuple[ir.Node, str, npt.NDArray[Any]]]:
-    """The uint64 elements of every readable deq_scale."""
-    for node, tensor in view.deq_scales:
-        values = array(tensor) if tensor.dtype == ir.DataType.UINT64 else None
-        if values is not None:
-            yield node, tensor.name or "", values.reshape(-1).astype(np.uint64)
 
 
 def _float_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -169,7 +161,7 @@ def deq_scale_float16(view: ModelView) -> Iterator[Hit]:
 )
 def deq_scale_bits(view: ModelView) -> Iterator[Hit]:
     """deq_scale with a shift N, a weight offset or other bits above the scale."""
-    for node, name, values in _packed(view):
+    for node, name, values in view.packed_scales:
         high = values >> np.uint64(32)
         if not high.any():
             continue
@@ -191,7 +183,7 @@ def deq_scale_bits(view: ModelView) -> Iterator[Hit]:
 )
 def deq_scale_value(view: ModelView) -> Iterator[Hit]:
     """deq_scale zero, negative, infinite or NaN."""
-    for node, name, values in _packed(view):
+    for node, name, values in view.packed_scales:
         scales = _float_bits(values)
         bad = np.flatnonzero(~(np.isfinite(scales) & (scales > 0)))
         if bad.size:
@@ -210,7 +202,7 @@ def deq_scale_value(view: ModelView) -> Iterator[Hit]:
 )
 def deq_scale_float16_range(view: ModelView) -> Iterator[Hit]:
     """deq_scale that float16 cannot hold, even as a square root."""
-    for node, name, values in _packed(view):
+    for node, name, values in view.packed_scales:
         scales = _float_bits(values).astype(np.float64)
         bad = np.flatnonzero((scales > FLOAT16_MAX) | ((scales > 0) & (scales < SQUARE_ROOT_TINY)))
         if bad.size:
@@ -231,7 +223,7 @@ def deq_scale_square_root(view: ModelView) -> Iterator[Hit]:
     """deq_scale that is applied twice as a square root, one finding for the model."""
     found = [
         (node, name)
-        for node, name, values in _packed(view)
+        for node, name, values in view.packed_scales
         if ((scales := _float_bits(values).astype(np.float64)) < FLOAT16_TINY).any() and (scales > 0).all()
     ]
     if found:
