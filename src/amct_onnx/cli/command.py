@@ -39,7 +39,7 @@ def parser_of(wanted: Collection[str] = tuple(VERBS)) -> argparse.ArgumentParser
         module = import_module(f"amct_onnx.cli.{name}")
         verb = module.add_parser(verbs)
         verb.add_argument("--debug", action="store_true", help="show tracebacks")
-        verb.set_defaults(run=module.run)
+        verb.set_defaults(run=module.run, alone=False)
     return parser
 
 
