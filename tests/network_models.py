@@ -1,11 +1,12 @@
 """Make the models of tests/data/networks: small networks of two kinds, quantized by two exporters.
 
-``dense``: DenseNet's block (BatchNormalization, Relu, Conv 1 x 1, again with 3 x 3, Concat with all before it) and a transition,
-trained for a few steps by torch's FX mode, which gives all that a Concat joins one scale.
-``ocr``: the detector of PP-OCR in small: MobileNetV3 blocks (hard-swish, squeeze-and-excitation, depthwise), a feature pyramid
-(nearest Resize, Add, Concat) and the head (ConvTranspose, Sigmoid), quantized by onnxruntime as it comes: every tensor.
+``dense``: DenseNet's block (BatchNormalization, Relu, Conv 1 x 1, again with 3 x 3, Concat with all before it) and a
+transition, trained for a few steps by torch's FX mode, which gives all that a Concat joins one scale.
+``ocr``: the detector of PP-OCR in small: MobileNetV3 blocks (hard-swish, squeeze-and-excitation, depthwise), a feature
+pyramid (nearest Resize, Add, Concat) and the head (ConvTranspose, Sigmoid), quantized by onnxruntime as it comes: every
+tensor.
 
-The project's environments hold no torch: run it with torch 2.13, onnx 1.23 and onnxruntime 1.32, to which the files are due.
+The project's environments hold no torch: run it with torch 2.13, onnx 1.23 and onnxruntime 1.32, which made the files.
 
 python tests/network_models.py
 """
