@@ -203,7 +203,8 @@ class FloatReader(NamedTuple):
 
     Attributes:
         op_type: as in the user's file; empty for a graph output.
-        kind: "layer" for one that stays float, "quantizer" for one of other factors, "operator" or "output".
+        kind: "layer" for one that stays float, "quantizer" for one of other factors, "mover" for one that hands the
+            elements on to such quantizers alone, "operator" or "output".
     """
 
     op_type: str

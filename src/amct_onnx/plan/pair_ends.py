@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
-from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
+from amct_onnx.graph.moves import data_inputs
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import FloatReader, Pair, Site
 from amct_onnx.plan.pair_graph import MEASURES
 
@@ -51,6 +52,8 @@ class PairEnds:
         read = made if made is not None else source  # a pair at a place where the source has none: all that read there
         producer = None if source is None else source.producer()
         maker = "a graph input" if producer is None else stands_for(producer)[1]
+        if is_op(producer, DEQUANTIZE) or (source is None and pair.source):
+            maker = DEQUANTIZE  # of a fake-quant node of another tool as well, and of a pair at a new place
         if producer is not None and pair.source in self._results:
             layer = producer.op_type in LAYER_KINDS and not producer.domain
             maker = f"an int8 {maker}" if layer else f"{maker} of an int8 layer"
@@ -59,20 +62,33 @@ class PairEnds:
     def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
         """Int8 layers do not count: they read the integers; nor does what reads a shape alone."""
         found = {
-            FloatReader(stands_for(use.node)[1], _kind(use.node))
+            FloatReader(stands_for(use.node)[1], self._kind(use.node, use.idx))
             for use in value.uses()
             if (use.node.name or "", use.idx) not in self._layers and use.node.op_type not in MEASURES
         }
         return (*sorted(found), *((FloatReader("", "output"),) if value.is_graph_output() else ()))
+
+    def _kind(self, node: ir.Node, index: int) -> str:
+        if node.op_type in LAYER_KINDS and not node.domain:
+            return "layer"
+        if is_op(node, QUANTIZE):
+            return "quantizer"
+        return "mover" if self._hands_on(node, index) else "operator"
+
+    def _hands_on(self, node: ir.Node, index: int) -> bool:
+        """Whether a node moves elements of the input to quantizers alone."""
+        waiting, met = [(node, index)], False
+        while waiting:
+            mover, position = waiting.pop()
+            if data_inputs(mover) != (position,) or any(v.is_graph_output() for v in mover.outputs):
+                return False
+            uses = [use for v in mover.outputs for use in v.uses()]
+            met |= any(is_op(use.node, QUANTIZE) for use in uses)
+            waiting += [(use.node, use.idx) for use in uses if not is_op(use.node, QUANTIZE)]
+        return met
 
 
 def _integers(value: ir.Value | None) -> ir.Value | None:
     """What the DequantizeLinear reads that makes a tensor."""
     node = None if value is None else value.producer()
     return None if node is None else node.inputs[0]
-
-
-def _kind(node: ir.Node) -> str:
-    if node.op_type in LAYER_KINDS and not node.domain:
-        return "layer"
-    return "quantizer" if is_op(node, QUANTIZE) else "operator"

@@ -86,3 +86,30 @@ def test_a_row_says_why_it_stays_and_what_removes_it(body: str, detail: str, tmp
     path = write_model(tmp_path / "m.onnx", f"g ({inputs}) => ({declared}) {{ {LAYER} {body} }}", CONSTANTS, opset=21)
     report = amct.convert_qat_model(path, tmp_path / "out" / "m")
     assert [r.detail for r in report.residuals] == [detail]
+
+
+TWO = "f = QuantizeLinear(h, s, z) g = DequantizeLinear(f, s, z) y = Neg(g)"
+BY_NEG = "Neg reads what it rounds, behind {}. To remove it, let the exporter {} the inputs of Neg" + DROP
+IN_A_ROW = {
+    "behind a mover": (
+        PAIR + "h = Flatten(r) " + TWO,
+        "another quantizer behind Flatten reads what it rounds, behind an int8 Conv. To remove it, give the quantizers "
+        "in front of and behind Flatten the same factors" + DROP,
+        BY_NEG.format("Flatten", "quantize neither the output of Flatten nor"),
+    ),
+    "behind a pair that moved": (
+        "k = Exp(c) p = QuantizeLinear(k, t, z) r = DequantizeLinear(p, t, z) h = MaxPool <kernel_shape = [6, 6]> (r) "
+        + TWO,
+        "another quantizer reads what it rounds, behind MaxPool. To remove it, give both quantizers the same factors"
+        + DROP,
+        BY_NEG.format("another quantizer", "not quantize"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "first", "second"), IN_A_ROW.values(), ids=IN_A_ROW)
+def test_two_quantizers_with_data_movement_between_them(body: str, first: str, second: str, tmp_path: Path) -> None:
+    text = f"g (float[n, 4, 6, 6] x) => (float y) {{ {LAYER} {body} }}"
+    report = amct.convert_qat_model(write_model(tmp_path / "m.onnx", text, CONSTANTS), tmp_path / "out" / "m")
+    assert {r.detail for r in report.residuals if r.action != "elided"} == {first, second}
+    assert report.cost is not None and [c.elements > 0 for c in report.cost.changes] == [True, True]

@@ -13,11 +13,13 @@ import onnx_ir as ir
 
 from amct_onnx.common.counted import counted
 from amct_onnx.emit.quantizing_nodes import QuantizingNodes
-from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.edit import nodes_of, stands_for
 from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
 from amct_onnx.normalise.moves_before_factors import in_source
 from amct_onnx.plan.factors import Pair, Plan
-from amct_onnx.verbs.convert.exporter_changes import ANTI_QUANT, QUANT, Change, changes_of
+from amct_onnx.verbs.convert.exporter_changes import Change, changes_of
+from amct_onnx.verbs.convert.exporter_options import exporter_options
+from amct_onnx.verbs.convert.pair_gains import ANTI_QUANT, QUANT, PairGains
 from amct_onnx.verbs.convert.remedies import why_in_float
 from amct_onnx.verbs.convert.tensor_sizes import UNNAMED, TensorSizes
 from amct_onnx.verbs.convert.work import EINSUM, macs_of, multiplies
@@ -59,6 +61,7 @@ class Cost:
         float_quant: float operators that quantize where AscendQuant cannot: those that stand for ``source_float``, and
             a Clip in front of each AscendQuant whose range is narrower than int8.
         changes: what would gain most, the most elements first.
+        exporter: what to type for it in the exporter that the file names, where that is known; else "".
         free_axes: names of the axes without a size, each of which counts as 1.
     """
 
@@ -75,6 +78,7 @@ class Cost:
     anti_quant: Passes
     float_quant: Passes
     changes: tuple[Change, ...]
+    exporter: str = ""
     free_axes: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
@@ -146,6 +150,7 @@ def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, quantizing: Quantizi
     values = {v.name or "": v for n in nodes_of(source) for v in (*n.inputs, *n.outputs) if v is not None}
     in_float = [p for p in (*plan.pairs, *plan.moved) if p.quantizer is not None and why_in_float(p)]
     float_quant = _float_quantizers(in_float, quantizing, values)
+    gains = PairGains(plan, quantizing, values, sizes)
     before = [n for n in nodes_of(source) if n.op_type == "QuantizeLinear" and n.inputs[0] not in constants]
     places = dict(map(in_source, before))
     return Cost(
@@ -161,7 +166,8 @@ def cost_of(source: ir.Model, deploy: ir.Model, plan: Plan, quantizing: Quantizi
         quant=_passes([n for n in nodes if n.op_type == QUANT], sizes),
         anti_quant=_passes([n for n in nodes if n.op_type == ANTI_QUANT], sizes),
         float_quant=Passes(len(float_quant), _total(map(sizes.elements, float_quant.values()))),
-        changes=changes_of(plan, quantizing, values, tensors, sizes),
+        changes=changes_of(plan, gains, tensors),
+        exporter=exporter_options(source.producer_name, [stands_for(n)[1] for n in int8], plan, gains),
         free_axes=tuple(sorted(sizes.free_axes, key=UNNAMED.__eq__)),
     )
 
@@ -172,7 +178,8 @@ def _float_quantizers(
     """The float operators that quantize, each with the tensor of the source whose elements pass it."""
     clips = {node: node.inputs[0] for node in quantizing.clips}
     kept = [p for p in pairs if not p.dropped]
-    return clips | {n: values.get(p.source or p.output) for p in kept for n in quantizing.pairs.get(p.output, ())}
+    made = {p.output: values.get(p.source, values.get(p.output)) for p in kept}
+    return clips | {n: made[p.output] for p in kept for n in quantizing.pairs.get(p.output, ())}
 
 
 def _quantizers_of(pairs: Iterable[Pair], values: Mapping[str, ir.Value]) -> list[ir.Node]:

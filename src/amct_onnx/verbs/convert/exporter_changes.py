@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass
 
-import onnx_ir as ir
-
-from amct_onnx.common.counted import counted
-from amct_onnx.emit.quantizing_nodes import QuantizingNodes
 from amct_onnx.plan.factors import Pair, Plan
-from amct_onnx.verbs.convert.remedies import (
-    LayerUses,
-    known_name,
-    listed,
-    maker_of,
-    readers_of,
-    remedy_of,
-    stays,
-    why_in_float,
-)
-from amct_onnx.verbs.convert.tensor_sizes import TensorSizes
+from amct_onnx.verbs.convert.pair_gains import Gain, PairGains
+from amct_onnx.verbs.convert.remedies import LayerUses, known_name, maker_of, readers_of, remedy_of, why_in_float
 
-QUANT, ANTI_QUANT = "AscendQuant", "AscendAntiQuant"
 MAX_CHANGES = 3
 """Changes that are named."""
 
@@ -54,53 +40,29 @@ class Change:
 
     def gain(self) -> str:
         """What would go, as the beginning of a sentence."""
-        nodes = ((self.quant, QUANT), (self.anti_quant, ANTI_QUANT))
-        gone = [f"{count} {name}" for count, name in nodes if count]
-        if self.float_quant:
-            gone.append(counted(self.float_quant, "float operator"))
-        return f"{listed(gone)} for {self.elements:,} elements"
+        return Gain(self.quant, self.anti_quant, self.float_quant, self.elements).text()
 
 
-def changes_of(
-    plan: Plan, quantizing: QuantizingNodes, values: Mapping[str, ir.Value], tensors: Set[str], sizes: TensorSizes
-) -> tuple[Change, ...]:
+def changes_of(plan: Plan, gains: PairGains, tensors: Set[str]) -> tuple[Change, ...]:
     """The quantizers that stay, grouped by what makes and what reads their numbers, the most elements first.
 
     Args:
         plan: of the conversion.
-        quantizing: the nodes of the deploy model that stand for them.
-        values: of the normalised source, by name.
+        gains: of its pairs.
         tensors: names of the tensors of the user's file.
-        sizes: of the source's tensors.
     """
     uses = LayerUses(plan)
-    groups: dict[tuple[str, str, str], list[tuple[int, Pair]]] = {}
-    for pair in (*plan.pairs, *plan.moved):
-        nodes = quantizing.pairs.get(pair.output, ())
-        if nodes and stays(pair):
-            reason = why_in_float(pair)
-            text = f"{reason}; {remedy_of(pair, uses.of(pair))}" if reason else remedy_of(pair, uses.of(pair))
-            elements = sizes.elements(values.get(pair.source or pair.output)) or 0
-            groups.setdefault((maker_of(pair), readers_of(pair), text), []).append((elements * len(nodes), pair))
-    changes = [_change(key, group, quantizing, tensors) for key, group in groups.items()]
+    groups: dict[tuple[str, str, str], list[Pair]] = {}
+    for pair in gains.pairs:
+        text = "; ".join(part for part in (why_in_float(pair), remedy_of(pair, uses.of(pair))) if part)
+        groups.setdefault((maker_of(pair), readers_of(pair), text), []).append(pair)
+    changes = [_change(key, group, gains, tensors) for key, group in groups.items()]
     return tuple(sorted(changes, key=lambda c: (-c.elements, c.producer, c.readers))[:MAX_CHANGES])
 
 
-def _change(
-    key: tuple[str, str, str], group: Sequence[tuple[int, Pair]], quantizing: QuantizingNodes, tensors: Set[str]
-) -> Change:
+def _change(key: tuple[str, str, str], group: Sequence[Pair], gains: PairGains, tensors: Set[str]) -> Change:
     maker, readers, text = key
-    kinds = [node.op_type for _, pair in group for node in quantizing.pairs[pair.output]]
-    quant, anti_quant = kinds.count(QUANT), kinds.count(ANTI_QUANT)
     others = f" and {len(group) - 1} more" if len(group) > 1 else ""
-    largest = max(group, key=lambda g: g[0])[1]
-    return Change(
-        producer=maker,
-        readers=readers,
-        pairs=len(group),
-        quant=quant,
-        anti_quant=anti_quant,
-        float_quant=len(kinds) - quant - anti_quant,
-        elements=sum(elements for elements, _ in group),
-        advice=f"at '{known_name(largest.names, tensors)}'{others}, behind {maker} and in front of {readers}: {text}.",
-    )
+    largest = max(group, key=gains.elements)
+    place = f"at '{known_name(largest.names, tensors)}'{others}, behind {maker} and in front of {readers}"
+    return Change(maker, readers, len(group), **asdict(gains.of(group)), advice=f"{place}: {text}.")

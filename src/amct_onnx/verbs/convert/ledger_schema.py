@@ -136,6 +136,7 @@ class CostContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anti_quant: PassesContent
     float_quant: PassesContent
     changes: tuple[ChangeContent, ...]
+    exporter: Text = ""
     free_axes: Names = ()
 
 

@@ -11,7 +11,13 @@ from typing import Literal
 
 from amct_onnx.plan.factors import Pair, Plan, Quantizer
 
-KINDS = {"operator": "{}", "layer": "{} that stays float", "quantizer": "another quantizer", "output": "a graph output"}
+KINDS = {
+    "operator": "{}",
+    "layer": "{} that stays float",
+    "quantizer": "another quantizer",
+    "mover": "another quantizer behind {}",
+    "output": "a graph output",
+}
 """What a reader of floats is called, by its kind."""
 ANOTHER = "another quantizer"
 LayerUse = Literal["none", "same", "other"]
@@ -136,11 +142,15 @@ def remedy_of(pair: Pair, use: LayerUse) -> str:
         return instead
     kinds = _kinds(pair)
     operators, output = kinds.pop("operator", []), "output" in kinds
+    if instead:  # of those that AscendQuant does not hold, none makes another unnecessary
+        operators = [*operators, *kinds.pop("mover", [])]
     parts = []
     if "layer" in kinds and not instead:
         parts.append(f"let {listed(kinds['layer'])} become int8 as its row in the ledger says")
     if "quantizer" in kinds:
         parts.append("give both quantizers the same factors")
+    if "mover" in kinds:
+        parts.append(f"give the quantizers in front of and behind {listed(kinds['mover'])} the same factors")
     readers = listed([*operators, *(["the graph output"] if output else [])])
     if readers and use == "same":
         parts.append(f"let {readers} get the numbers in front of the quantizer, which the int8 layer needs")

@@ -39,6 +39,8 @@ def parts(report: ConversionReport, width: int, *, everything: bool = False) -> 
         yield from map(Sentence, report.cost.sentences())
         for change in report.cost.changes:
             yield Sentence(f"  {change.gain()} would go: {change.advice}")
+        if report.cost.exporter:
+            yield Text(report.cost.exporter)
     if report.bias_matters:
         yield Sentence(_biases(report.bias_matters))
     for warning in report.warnings if everything else first_of_each_kind(report.warnings):

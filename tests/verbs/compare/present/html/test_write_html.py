@@ -59,6 +59,7 @@ def test_cost_stands_in_one_table() -> None:
     assert "4\u202f336 elements" in table and "each free axis counts as 1: N." in page
     assert "10\u202f240 elements" in table and '<td class="n" data-label="Number">5</td>' in table
     assert "<li>5 float operators for 10,240 elements would go: at " in page
+    assert "op_types_to_quantize=[&#39;Conv&#39;] would do." in page
     assert "<li>2 AscendQuant and 2 AscendAntiQuant for 8,192 elements would go: at " in page
     report["cost"] = None  # of a ledger without
     assert "Cost on a device" not in render_html(report)
