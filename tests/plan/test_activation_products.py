@@ -192,6 +192,36 @@ def test_second_quantizer_that_restores_the_integers_is_replaced(tmp_path: Path)
     assert entry.scale_w == (float(CONSTANTS["small"]),)
 
 
+@pytest.mark.parametrize("ranks", [(None, None), (None, 1), (1, None), (1, 1)])
+def test_what_may_be_two_vectors_stays_float(ranks: tuple[int | None, int | None], tmp_path: Path) -> None:
+    b = QdqBuilder()
+    shapes = [None if rank is None else [5] for rank in ranks]
+    names = [b.activation(b.input(n, s), 0.25, np.asarray(np.int8(0))) for n, s in zip("ab", shapes, strict=True)]
+    b.output(b.node("MatMul", names, "product", "y"))
+    data = {n: every_integer((5,), 0.25, np.random.default_rng(0)) for n in "ab"}
+    report, _ = convert_and_compare(b.save(tmp_path), data, units=0)
+    (entry,) = report.refused
+    assert entry.reason == "activation-by-activation"
+    assert ("is unknown" in entry.detail) == (None in ranks)
+
+
+@pytest.mark.parametrize("known", ["first", "second", "result", "Transpose"])
+def test_one_matrix_is_enough(known: str, tmp_path: Path) -> None:
+    b = QdqBuilder()
+    shapes = {"first": ([3, 5], None), "second": (None, [5, 4])}.get(known, (None, None))
+    zero = np.asarray(np.int8(0))
+    first, second = (b.activation(b.input(n, s), 0.25, zero) for n, s in zip("ab", shapes, strict=True))
+    if known == "Transpose":
+        second = b.node("Transpose", [second], "turned", "t", perm=[1, 0])
+    b.output(b.node("MatMul", [first, second], "product", "y"), shape=["i", "j"] if known == "result" else None)
+    data = {
+        "a": every_integer((3, 5), 0.25, np.random.default_rng(0)),
+        "b": every_integer((4, 5) if known == "Transpose" else (5, 4), 0.25, np.random.default_rng(1)),
+    }
+    report, _ = convert_and_compare(b.save(tmp_path), data, units=0)
+    assert len(report.converted) == 1
+
+
 @pytest.mark.parametrize("zeros", [(np.int8(3), np.int8(0)), (np.int8(0), np.uint8(127)), (np.uint8(0), np.int8(-5))])
 def test_offset_is_refused_by_name(zeros: tuple[np.generic, np.generic], tmp_path: Path) -> None:
     b = QdqBuilder()

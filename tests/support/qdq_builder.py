@@ -33,8 +33,8 @@ class QdqBuilder:
         self._count += 1
         return f"{prefix}_{self._count}"
 
-    def input(self, name: str, shape: Sequence[int | str]) -> str:
-        """A float graph input."""
+    def input(self, name: str, shape: Sequence[int | str] | None) -> str:
+        """A float graph input; of unknown rank without a shape."""
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 

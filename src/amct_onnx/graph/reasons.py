@@ -89,9 +89,10 @@ GROUPS: dict[str, dict[Reason, Explanation]] = {
         ),
         "activation-by-activation": Explanation(
             "The layer multiplies two activations, and is a Gemm whose alpha or beta is not 1, the product of two "
-            "vectors or a sum of no terms, or the option asks to leave it float.",
-            "Write the Gemm as a MatMul with an Add behind it; give a vector a second axis; convert with "
-            "`--act_matmul on`, the default.",
+            "vectors (or of tensors that may be vectors, as their rank is unknown) or a sum of no terms, or the option "
+            "asks to leave it float.",
+            "Write the Gemm as a MatMul with an Add behind it; give a vector a second axis; declare the shapes of the "
+            "graph's inputs; convert with `--act_matmul on`, the default.",
         ),
         "dynamic-quantization": Explanation(
             "The input's scale is computed from each input while the model runs (DynamicQuantizeLinear and the like); "
@@ -116,8 +117,10 @@ GROUPS: dict[str, dict[Reason, Explanation]] = {
             "`--grid_weights on`, the default.",
         ),
         "weight-not-constant": Explanation(
-            "The weight is computed while the model runs, is the first input of the product, or is cut out of another "
-            "constant in a way that is not followed.",
+            "The weight is computed while the model runs, is cut out of another constant in a way that is not "
+            "followed, or is the first input of a product that is not written anew with the weight second: its "
+            "operands are not both quantized (the activation per tensor, the weight per tensor or per row), the rank "
+            "of the second is unknown or 1, or a Gemm's alpha or beta is not 1.",
             "Store it as a constant of its own, and as the second input of MatMul or Gemm; export with constant "
             "folding.",
         ),
@@ -156,8 +159,9 @@ GROUPS: dict[str, dict[Reason, Explanation]] = {
             "Export the model again; the scales and the weight come from different versions of the layer.",
         ),
         "matmul-weight-rank": Explanation(
-            "The constant weight of a MatMul does not have two axes.",
-            "Use a 2-D weight, or leave the layer out of those that the exporter quantizes.",
+            "The constant weight of a MatMul does not have two axes; ATC compiles an int8 constant only as a matrix.",
+            "Use a 2-D weight or one MatMul for each matrix, or leave the layer out of those that the exporter "
+            "quantizes.",
         ),
     },
     "Its bias and factors": {

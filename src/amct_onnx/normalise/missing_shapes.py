@@ -13,7 +13,7 @@ import onnx_ir as ir
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
-from amct_onnx.graph.shapes import infer_shapes, stored_shape
+from amct_onnx.graph.shapes import infer_shapes, known_shape, stored_shape
 from amct_onnx.normalise.conv_attributes import lacks_size
 
 AFFINE = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
@@ -60,7 +60,8 @@ def _lacks_rank(node: ir.Node) -> bool:
         readers = [use.node for use in node.outputs[0].uses()]
         batch = len(stored_shape(node.inputs[1]) or ()) > 2  # whose axes of 1 go where the activation has as many
         open_result = node.outputs[0].shape is None and any(n.op_type in AFFINE for n in readers)
-        return open_result or (batch and (node.inputs[0] is None or node.inputs[0].shape is None))
+        open_ranks = node.outputs[0].shape is None and not any(map(known_shape, node.inputs[:2]))
+        return open_result or open_ranks or (batch and (node.inputs[0] is None or node.inputs[0].shape is None))
     if node.op_type == "Einsum":  # a sum over two axes is a product where these are equally long
         return len(node.inputs) == 2 and any(v is None or v.shape is None for v in node.inputs)
     if node.op_type == "QuantizeLinear":

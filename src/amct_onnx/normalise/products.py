@@ -1,8 +1,9 @@
-"""Products that are written otherwise than as a MatMul by a matrix: Einsum, and weights with axes of 1 in front.
+"""Products that are written otherwise than as a MatMul whose second operand is a matrix.
 
 An Einsum of two operands, one of them constant, is a MatMul where the summed axes and the kept ones can be brought
 together by a Transpose and a Reshape: x[P, C] times w[C, N] gives y[P, N]. An axis that both operands and the result
-have (a batch) stays as it is.
+have (a batch) stays as it is. A MatMul by a quantized matrix from the left is the Einsum mk,...kn->...mn; a weight with
+axes of 1 in front loses them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.shapes import stored_shape
 from amct_onnx.normalise.fused_parts import Parts
 from amct_onnx.normalise.repeated_sums import has_repeated_sum
+from amct_onnx.normalise.weight_first import weight_first
 
 TERM = re.compile(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]+)")
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -31,13 +33,12 @@ def write_products_as_matmul(model: ir.Model) -> None:
     constants = ConstantEvaluator(opset)
     editor: GraphEditor | None = None
     for node in nodes_of(model):
-        if node.domain != "" or len(node.inputs) != 2:
+        if node.domain != "" or not (len(node.inputs) == 2 or node.op_type == "Gemm"):
             continue
-        if node.op_type == "Einsum":
-            parts = _parts(node, constants)
-            if parts is not None:
-                editor = editor or GraphEditor(model)
-                _einsum(node, *parts, editor)
+        parts = _parts(node, constants) if node.op_type == "Einsum" else weight_first(node, constants)
+        if parts is not None:
+            editor = editor or GraphEditor(model)
+            _einsum(node, *parts, editor)
         elif node.op_type == "MatMul" and _has_idle_axes(node, constants):
             editor = editor or GraphEditor(model)
             _drop_idle_axes(node, editor, constants, opset)
@@ -115,6 +116,8 @@ def _einsum(node: ir.Node, index: int, x: str, w: str, y: str, editor: GraphEdit
     if not kept or len(new) > 1:
         result = reshaped(result, [0] * len(kept) + [size[a] for a in new], "y")
     result = transposed(result, kept + new, y, "y")
+    if len(node.inputs) > 2:  # of a Gemm
+        result = editor.node("Add", [result, node.inputs[2]], node, "add")
     result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
     editor.replace(node, [result])
 

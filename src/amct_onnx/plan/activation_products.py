@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import tensor_known_as
 from amct_onnx.graph.float_types import float_type_of
@@ -88,22 +89,38 @@ def plan_activation_product(node: ir.Node, grids: Grids, settings: PlanSettings,
 
 
 def _check_shapes(node: ir.Node, terms: int | None) -> None:
-    """Refuse a product of two vectors, and one that sums nothing.
+    """Refuse what is, or may be, a product of two vectors, and one that sums nothing.
 
     Args:
         node: a MatMul.
         terms: products for one element.
     """
-    shapes = [known_shape(v) for v in node.inputs[:2]]
-    if all(s is not None and len(s) == 1 for s in shapes):
+    result, ranks = known_shape(node.outputs[0]), [_rank(v) for v in node.inputs[:2]]
+    if ranks == [1, 1]:
         raise Refusal(
             "activation-by-activation",
             "both of its inputs are vectors: its result has no axes, and behind the scale of AscendDequant it would "
             "have one",
             "Give one of its inputs a second axis.",
         )
+    if not result and all(rank is None or rank < 2 for rank in ranks):
+        unknown = [f"'{tensor_known_as(v)}'" for v, r in zip(node.inputs, ranks, strict=False) if v and r is None]
+        raise Refusal(
+            "activation-by-activation",
+            f"the number of axes of {' and of '.join(unknown)} is unknown: the result of two vectors has none, and "
+            "behind the scale of AscendDequant it would have one",
+            "Declare the shapes of the graph's inputs.",
+        )
     if terms == 0:
         raise Refusal("activation-by-activation", "it sums over an axis of size 0", "Remove it: its result is 0.")
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    """Axes of a tensor; None where nothing tells."""
+    shape, node = known_shape(value), value.producer() if value is not None else None
+    if shape is None and node is not None and node.op_type == "Transpose" and not node.domain:
+        return len(attribute(node, "perm", ())) or None
+    return None if shape is None else len(shape)
 
 
 def _terms(operands: list[ir.Value]) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +16,7 @@ from amct_onnx.graph.edit import known_as
 from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import CONVOLUTIONS, LAYER_KINDS, PRODUCTS, Layout, bias_of, layout_of
 from amct_onnx.graph.refused import Refusal, check_not_refused
+from amct_onnx.graph.shapes import stored_shape
 from amct_onnx.plan.activation_products import is_activation_product, plan_activation_product
 from amct_onnx.plan.activations import dequantization_scale, find_quantizer
 from amct_onnx.plan.biases import BeyondInt32, PlannedBias, plan_bias
@@ -142,6 +143,9 @@ def _check_second_input(node: ir.Node, constants: ConstantEvaluator) -> None:
     """Refuse a MatMul or Gemm whose constant is its first input."""
     if node.op_type not in PRODUCTS or constants.is_constant(node.inputs[1]):
         return
+    rank = len(stored_shape(node.inputs[0]) or ())
+    if rank > 2:
+        _refuse_rank(rank)
     raise Refusal(
         "weight-not-constant",
         f"its second input '{_name(node.inputs[1])}' is not a constant; the constant is its first",
@@ -166,7 +170,15 @@ def _check_rank(node: ir.Node, rank: int) -> None:
     if kind.convolution and rank > max(kind.int8_ranks):
         raise Refusal("conv-rank", f"it has {rank - 2} spatial axes, int8 at most 3", "Keep it float.")
     if node.op_type == "MatMul":
-        raise Refusal("matmul-weight-rank", f"its weight has {rank} axes", "Use a 2-D weight, or keep it float.")
+        _refuse_rank(rank)
+
+
+def _refuse_rank(rank: int) -> NoReturn:
+    raise Refusal(
+        "matmul-weight-rank",
+        f"its weight has {rank} axes, and ATC compiles an int8 constant in a MatMul only as a matrix",
+        "Use a 2-D weight, or one MatMul for each matrix of it.",
+    )
 
 
 def _check_weight(node: ir.Node, weight: ResolvedWeight, layout: Layout) -> None:
