@@ -106,10 +106,9 @@ def main() -> None:
         flips = [f for f in found if f.max() > FLIPPED]
         rest = max((w for w in worst if w <= FLIPPED), default=0.0)
         moved = max((float((f > FLIPPED).mean()) for f in flips), default=0.0)
-        print(
-            f"{name}, {depth} layers: {len(flips)} of {NETWORKS} networks with a tie that flips, up to "
-            f"{max(worst):.2g} standard deviations, in at most {moved:.1%} of the elements; the others within {rest:.1g}"
-        )
+        print(f"{name}, {depth} layers: {len(flips)} of {NETWORKS} networks with a tie that flips,", end=" ")
+        print(f"up to {max(worst):.2g} standard deviations, in at most {moved:.1%} of the elements;", end=" ")
+        print(f"the others within {rest:.1g}")
 
 
 if __name__ == "__main__":
