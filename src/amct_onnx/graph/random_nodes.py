@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import onnx_ir as ir
 
@@ -16,9 +18,11 @@ NAMED = 3
 
 
 def random_nodes(model: ir.Model) -> list[ir.Node]:
-    """The nodes that draw, a Dropout in training mode among them, in the order of the graph."""
+    """The nodes that draw, a Dropout in training mode among them, in the order of the graph; functions come last."""
     constants = ConstantEvaluator(opset_of(model))
-    return [n for n in nodes_of(model) if n.domain in ("", "ai.onnx") and (n.op_type in DRAWS or drops(n, constants))]
+    within = (ir.traversal.RecursiveGraphIterator(function) for function in model.functions.values())
+    nodes = chain(nodes_of(model), *within)
+    return [n for n in nodes if n.domain in ("", "ai.onnx") and (n.op_type in DRAWS or drops(n, constants))]
 
 
 def drops(node: ir.Node, constants: ConstantEvaluator) -> bool:
@@ -41,7 +45,7 @@ def draw(nodes: list[ir.Node]) -> str:
 
 def named(nodes: list[ir.Node]) -> str:
     """Some nodes with their operators, and how many more there are."""
-    shown = ", ".join(f"'{n.name}' ({n.op_type})" for n in nodes[:NAMED])
+    shown = ", ".join(f"'{n.name or n.outputs[0].name}' ({n.op_type})" for n in nodes[:NAMED])
     more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
     noun = "Node" if len(nodes) == 1 else "Nodes"
     return f"{noun} {shown}{more}"

@@ -64,6 +64,20 @@ def test_random_source_is_named_and_judges_nothing(nodes: int, words: str, tmp_p
     assert found.verdict.level == "diverges" and found.divergences[0].model == "deploy@a2"
 
 
+def test_random_node_without_a_name_within_a_function_is_found(tmp_path: Path) -> None:
+    """The model that is run has the function; the conversion inlines it."""
+    text = """<ir_version: 9, opset_import: ["" : 17, "own" : 1]> g (float[n, 2] x) => (float[n, 2] y)
+        <float s = {0.1}, int8[2, 2] w = {1, 2, 3, 4}> {
+        q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s) h = MatMul(d, v)
+        y = own.noisy(h)
+    }
+    <domain: "own", opset_import: ["" : 17]> noisy (a) => (b) { drawn = RandomNormalLike(a) b = Add(a, drawn) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m")
+    verdict = amct_onnx.compare(tmp_path / "m.onnx", tmp_path / "m", np.ones((4, 2), np.float32)).verdict
+    assert "Node 'drawn' (RandomNormalLike) draws random numbers" in verdict.brief[0]
+
+
 def test_source_without_random_nodes_is_not_called_random(tmp_path: Path) -> None:
     path = qdq_model(tmp_path)
     amct_onnx.convert_qat_model(path, "m")

@@ -65,6 +65,15 @@ def test_cost_stands_in_one_table() -> None:
     assert "Cost on a device" not in render_html(report)
 
 
+def test_many_quantizers_fold_and_are_counted() -> None:
+    report = example()
+    assert "<details open><summary>Each of them" in render_html(report)
+    report["residuals"] = [report["residuals"][0]] * 200
+    page = render_html(report)
+    assert f"what became of them: 200 {report['residuals'][0]['action']}." in page
+    assert "<details><summary>Each of them" in page
+
+
 def test_details_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """150 layers of three models; beyond the budget the faulty layer and the worst ones are kept."""
     assert len(render_html(many_layers()).encode()) < 3_000_000

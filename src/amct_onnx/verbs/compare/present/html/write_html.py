@@ -92,6 +92,7 @@ def render_html(report: dict[str, Any]) -> str:
         pins=_distinct(k for model in report["models"] for k in model["settings"] or {}),
         panels=layer_panels(report),
         bars=[histogram(h) for h in report["histograms"] if h["counts"]],
+        long=LONG_LEDGER,
         warnings=first_of_each_kind(report["ledger_warnings"]),
         choices={
             "verdict": _distinct(layer["verdict"] for layer in layers),
