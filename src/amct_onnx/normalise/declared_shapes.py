@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.believed_shapes import BELIEVED
 from amct_onnx.graph.edit import MADE, bodies, nodes_of
+from amct_onnx.graph.inferred_shapes import keep_inferred
 from amct_onnx.graph.marks import marks_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.shapes import infer_shapes
@@ -81,6 +82,7 @@ def _check_results(model: ir.Model, contradictions: list[str], *, last: bool) ->
             if claims[value].shape is not None and value.name:
                 believed.add(value.name)
         infer_shapes(model, strict=False)
+    keep_inferred(model, (v for v in results if not _is_open(v)))
     for value, claim in claims.items():
         if value in waiting:
             value.shape, value.type = claim.shape, claim.type

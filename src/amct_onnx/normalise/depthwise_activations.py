@@ -41,6 +41,8 @@ def scale_depthwise_activations(model: ir.Model) -> None:
 
 def _pair_per_channel(node: ir.Node, constants: ConstantEvaluator) -> tuple[ir.Node, ir.Node, Float32] | None:
     """The Q and the DQ in front of a depthwise convolution, and their float32 scales [channels]; else None."""
+    if attribute(node, "group", 1) == 1:
+        return None
     dq = node.inputs[0].producer() if node.inputs[0] is not None else None
     if not is_op(dq, DEQUANTIZE) or dq is None or dq.inputs[0] is None:
         return None

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.copied_model import copy_model
 from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.inferred_shapes import inferred_shapes
 from amct_onnx.graph.shapes import infer_shapes
 
 MAX_ELEMENTS = 1 << 31
@@ -22,7 +23,7 @@ MADE_UP = "unk__"
 
 
 class TensorSizes:
-    """Looks sizes up; what the graph does not tell is inferred once, on a copy of the source.
+    """Looks sizes up; what neither the graph nor an inference before tells is inferred once, on a copy of the source.
 
     Args:
         source: the normalised source.
@@ -34,6 +35,7 @@ class TensorSizes:
 
     def __init__(self, source: ir.Model, sums: Collection[str]) -> None:
         self._source, self._sums = source, sums
+        self._kept = inferred_shapes(source)
         self._inferred: dict[str, ir.Shape] | None = None
         self.free_axes: dict[str, None] = {}
 
@@ -60,7 +62,10 @@ class TensorSizes:
 
     def _shape(self, value: ir.Value | None) -> ir.Shape | None:
         while value is not None and value.shape is None:
-            inferred = self._of_source().get(value.name or "")
+            name = value.name or ""
+            inferred = self._kept.get(name)
+            if inferred is None:
+                inferred = self._of_source().get(name)
             if inferred is not None:
                 return inferred
             node = value.producer()
