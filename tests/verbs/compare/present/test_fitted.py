@@ -13,8 +13,9 @@ from amct_onnx.common.short_names import distinct
 from amct_onnx.verbs.compare.explain.doubts import Doubt, clipped_input, preparation
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
 from amct_onnx.verbs.compare.present.fitted import LIMITS, fitted, laid_out
+from amct_onnx.verbs.compare.present.found import Found
 from amct_onnx.verbs.compare.present.screen import VERDICT_ROWS, verdict_lines
-from amct_onnx.verbs.compare.present.verdict import Found, verdict
+from amct_onnx.verbs.compare.present.verdict import verdict
 from amct_onnx.verbs.compare.report import Divergence, Metric, ModelEntry
 
 REST = "See also: all findings with -v, everything with --report FILE.html or --json."

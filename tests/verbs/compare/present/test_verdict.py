@@ -9,7 +9,8 @@ import pytest
 
 from amct_onnx.errors import SettingError
 from amct_onnx.verbs.compare.measure.accuracy import Accuracy
-from amct_onnx.verbs.compare.present.verdict import Found, verdict
+from amct_onnx.verbs.compare.present.found import Found
+from amct_onnx.verbs.compare.present.verdict import verdict
 from amct_onnx.verbs.compare.report import Metric, ModelEntry
 from support.comparison_cases import DIGITS, Case, converted
 

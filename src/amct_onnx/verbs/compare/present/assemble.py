@@ -47,9 +47,10 @@ from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.sessions import pinned_settings
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.present.channels import channel_errors
+from amct_onnx.verbs.compare.present.found import Found
 from amct_onnx.verbs.compare.present.histograms import histograms
 from amct_onnx.verbs.compare.present.surroundings import Surroundings
-from amct_onnx.verbs.compare.present.verdict import Found, verdict
+from amct_onnx.verbs.compare.present.verdict import verdict
 from amct_onnx.verbs.compare.report import (
     AS_GIVEN,
     BoardResult,
