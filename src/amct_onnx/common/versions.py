@@ -44,9 +44,11 @@ def _sources(folder: Any, path: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:  # run from a checkout
+    if library == "amct_onnx":  # of the code that runs, whatever is installed beside it
         from amct_onnx import __version__
 
-        return __version__ if library == "amct_onnx" else "unknown"
+        return __version__
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "unknown"
