@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 from pathlib import Path
@@ -22,8 +23,8 @@ FUNCTIONS = ("convert_qat_model", "check", "atc_command", "simulate", "compare",
 
 def options() -> set[str]:
     """Of all verbs, without dashes."""
-    verbs = parser_of(VERBS)._subparsers._group_actions[0].choices  # type: ignore[union-attr, index, call-overload]
-    actions = [a for v in VERBS for a in verbs[v]._actions]
+    (verbs,) = (a for a in parser_of(VERBS)._actions if isinstance(a, argparse._SubParsersAction))
+    actions = [a for v in VERBS for a in verbs.choices[v]._actions]
     return {s[2:] for a in actions for s in a.option_strings if re.fullmatch("--[a-z_]+", s)}
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from amct_onnx import DeploySession, convert_qat_model
@@ -16,6 +17,7 @@ from amct_onnx.normalise import pipeline
 from amct_onnx.normalise.moves_before_factors import move_elements_before_factors
 from amct_onnx.plan import planner
 from amct_onnx.plan.factors import Pair
+from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.pairs import PairPlan
 from amct_onnx.verbs.convert.report import ConversionReport
 from support.written_models import Array
@@ -25,14 +27,23 @@ from support.written_models import Array
 def every_pair_kept() -> Iterator[None]:
     """Conversions within leave each pair where the source has it."""
 
-    def keep(nodes, graph, layers, outputs, grids, constants: ConstantEvaluator, *_, **__) -> PairPlan:  # type: ignore[no-untyped-def]
-        pairs = {}
+    def keep(
+        nodes: list[ir.Node],
+        _graph: ir.Graph,
+        _layers: object,
+        _outputs: object,
+        grids: Grids,
+        constants: ConstantEvaluator,
+        *_: object,
+        **__: object,
+    ) -> PairPlan:
+        pairs: dict[str, Pair] = {}
         for node in nodes:
             if node.op_type == "DequantizeLinear" and not constants.is_constant(node.outputs[0]):
                 made = grids.pair(node)
                 if made is not None:
-                    name = node.outputs[0].name
-                    pairs[name] = Pair(name, made[0].name, made[1])
+                    name = node.outputs[0].name or ""
+                    pairs[name] = Pair(name, made[0].name or "", made[1])
         return PairPlan(pairs, (), {})
 
     with pytest.MonkeyPatch.context() as patch:
