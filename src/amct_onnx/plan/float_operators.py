@@ -86,48 +86,54 @@ class QuantizedReaders:
             told: names of layers and of what they absorb.
             kept: tensors that a pair rounds in the outputs.
         """
-        listed = set(told)
+        listed, rounded = set(told), dict.fromkeys(kept, True)
         for node in nodes:
             name, op_type = stands_for(node)
             if not listed.isdisjoint((node.name or "", name)) or is_op(node, QUANTIZE, DEQUANTIZE):
                 continue
-            read = self._read(node, kept)
+            read = self._read(node, rounded)
             moves = node.domain == "" and (node.op_type in CONDITIONAL or bool(data_inputs(node)))
             if node.op_type in SILENT or read is None or (moves and not self._constants.is_constant(read)):
                 continue
             listed.add(name)
             yield FloatOperator(name, op_type, users_tensor(read).name or "")
 
-    def _read(self, node: ir.Node, kept: Collection[str] | None = None) -> ir.Value | None:
+    def _read(self, node: ir.Node, rounded: dict[str, bool] | None = None) -> ir.Value | None:
         """The first input that a quantizer made; None where there is none, or the node computes a constant.
 
         Args:
             node: any.
-            kept: tensors that a pair rounds in the outputs; None to ask for the source.
+            rounded: see ``_is_rounded``; None to ask for the source.
         """
         if all(v is None or self._constants.is_constant(v) for v in node.inputs):
             return None
         quantized = (v for v in node.inputs if v is not None and self._is_quantized(v))
-        return next((v for v in quantized if kept is None or self._is_rounded(v, kept)), None)
+        return next((v for v in quantized if rounded is None or self._is_rounded(v, rounded)), None)
 
-    def _is_rounded(self, value: ir.Value, kept: Collection[str]) -> bool:
-        """Whether a pair that is in the outputs made a tensor, or the elements that it consists of."""
+    def _is_rounded(self, value: ir.Value, rounded: dict[str, bool]) -> bool:
+        """Whether a pair that is in the outputs made a tensor, or the elements that it consists of.
+
+        Args:
+            value: a tensor.
+            rounded: the answer by the name of a tensor, as far as it is known; more are added.
+        """
         if self._constants.is_constant(value):
             return True
         stack, seen = [value], {value}
-        while stack:
+        found = False
+        while stack and not found:
             current = stack.pop()
-            if current.name in kept:
-                return True
-            node = current.producer()
-            if node is None:
+            known, node = rounded.get(current.name or ""), current.producer()
+            found = bool(known)
+            if known is not None or node is None:
                 continue
             first = is_op(node, QUANTIZE, DEQUANTIZE) or (node.domain == "" and node.op_type in CONDITIONAL)
             passes = (0,) if first else data_inputs(node)
             inputs = [v for index in passes if (v := node.inputs[index]) is not None and v not in seen]
             stack += inputs
             seen.update(inputs)
-        return False
+        rounded.update({value.name or "": True} if found else dict.fromkeys((v.name or "" for v in seen), False))
+        return found
 
     def _is_quantized(self, value: ir.Value) -> bool:
         node = value.producer()
