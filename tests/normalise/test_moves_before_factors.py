@@ -155,6 +155,16 @@ def test_other_readers_get_their_numbers(reader: str, quants: int, antiquants: i
     assert (found.count("AscendQuant"), found.count("AscendAntiQuant")) == (quants, antiquants)
 
 
+@pytest.mark.parametrize(("scale", "quants"), [("sixth", 1), ("s", 2)], ids=["restored", "other integers"])
+def test_graph_output_takes_integers_of_the_first(scale: str, quants: int, tmp_path: Path) -> None:
+    body = f"f0 = Div(d, six) m0 = Transpose<perm=[0,1,3,2]>(f0) y = QuantizeLinear(m0, {scale}, z)"
+    text = f"g (float[1, 8, 6, 6] x) => (int8[a, b, c, d] y) {{ {pair('x', 'd', 's')} {body} }}"
+    path = write_model(tmp_path / "m.onnx", text, {n: CONSTANTS[n] for n in ("s", "sixth", "z", "six")})
+    same_on_every_chip(path, {"x": INTEGERS}, tmp_path)
+    found = operators(onnx.load(tmp_path / "after_deploy_model.onnx"))
+    assert (found.count("AscendQuant"), found.count("AscendAntiQuant")) == (quants, quants - 1)
+
+
 def test_names_of_the_source_keep_their_numbers(tmp_path: Path) -> None:
     """What moved in front of the factor has a name of its own: compare finds tensors by name."""
     report = convert_qat_model(written(SAME.values(), tmp_path), tmp_path / "out")

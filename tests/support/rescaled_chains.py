@@ -36,6 +36,7 @@ class _Chain:
     lines: list[str] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
     results: list[str] = field(default_factory=list)
+    integers: set[str] = field(default_factory=set)
     count: int = 0
 
     def pick(self, *options: Any) -> Any:
@@ -102,6 +103,16 @@ class _Chain:
         weight = self.constant(np.random.default_rng(self.count).integers(-127, 128, (8, 8, 1, 1)), np.int8)
         return self.node(f"Conv({value}, {self.node(f'DequantizeLinear({weight}, {self.constant(2.0**-7)})')})")
 
+    def negative(self, value: str) -> str:
+        return self.node(f"Neg({value})")
+
+    def integer_output(self, value: str, scale: float, zero: str) -> str:
+        """What another quantizer makes behind a factor, handed out as integers."""
+        last = self.constant(scale * float(self.pick(*BESIDE)) / 6)
+        result = self.node(f"QuantizeLinear({self.node(f'Div({value}, {self.constant(6.0)})')}, {last}, {zero})")
+        self.integers.add(result)
+        return result
+
     def run(self) -> ChainCase:
         scale, offset = float(self.pick(*SCALES)), self.pick(0, 3, -128, -7)
         zero = self.constant(offset, np.int8)
@@ -125,9 +136,11 @@ class _Chain:
         for _ in range(self.pick(1, 2)):
             if self.seldom():
                 value, shape = self.move(value, shape)
-            self.results.append(self.layer(value) if self.pick(True, True, False) else self.node(f"Neg({value})"))
+            end = self.pick(self.layer, self.layer, self.negative, lambda v: self.integer_output(v, scale, zero))
+            self.results.append(end(value))
         kind = "float16" if self.half else "float"
-        outputs = ", ".join(f"{kind}[n{r}, c{r}, h{r}, w{r}] {r}" for r in dict.fromkeys(self.results))
+        types = {r: "int8" if r in self.integers else kind for r in self.results}
+        outputs = ", ".join(f"{of}[n{r}, c{r}, h{r}, w{r}] {r}" for r, of in types.items())
         text = f"g ({kind}[1, 8, 6, 6] x) => ({outputs}) {{ {' '.join(self.lines)} }}"
         size = int(np.prod(SHAPE))
         integers = np.arange(-140, size - 140) % 280 - 140

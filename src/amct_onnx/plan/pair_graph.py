@@ -220,7 +220,7 @@ class PairGraph:
 
         Args:
             value: on a quantizer's grid, or behind a factor.
-            rooted: vertices of pairs that take the integers of pairs before them.
+            rooted: vertices of pairs, and graph outputs, that take the integers of pairs before them.
         """
         waiting = [value]
         while waiting:
@@ -254,8 +254,8 @@ class PairGraph:
 
     def _quantizer_demands(self, node: ir.Node, value: ir.Value, rooted: Collection[ir.Value]) -> bool:
         """Whether a QuantizeLinear rounds to other integers than those that its input stands for."""
-        behind = self.dequantizers(node)
-        if behind is None or (node in self.outputs and not self.repeats(value, self.outputs[node])):
+        behind, own = self.dequantizers(node), self.outputs.get(node)
+        if behind is None or not (own is None or node.outputs[0] in rooted or self.repeats(value, own)):
             return True
         return not all(self.of(dq.outputs[0]) in rooted or self.repeats(value, self.pairs[dq][1]) for dq in behind)
 

@@ -11,7 +11,7 @@ Three rewrites, each of which is exact in the arithmetic of the source and of ev
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -22,7 +22,7 @@ from amct_onnx.plan.factors import Pair, Quantizer, Reader
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.minimum_cut import minimum_cut
 from amct_onnx.plan.pair_graph import PairGraph, Track, live_nodes
-from amct_onnx.plan.restored_integers import restores
+from amct_onnx.plan.restoring_pairs import restoring_outputs, restoring_pairs
 
 USUALLY = 1 << 160
 """Between cuts of as many elements at most, the one with fewer elements usually wins."""
@@ -103,7 +103,7 @@ class _Decision:
         self._members: dict[ir.Value, list[ir.Value]] = {}
         for vertex, first in self._area.items():
             self._members.setdefault(first, []).append(vertex)
-        self._rooted = self._restoring()
+        self._rooted, self._given = restoring_pairs(graph), restoring_outputs(graph)
         self._pure = {a for a in self._members if self._is_pure(a)}
         self._counted = counts_of(graph, self._area)
         # a pair that shares an AscendQuant costs less, but is not dropped
@@ -115,19 +115,6 @@ class _Decision:
             vertex = graph.of(node.outputs[0])
             if vertex not in self._taken:
                 self._taken[vertex] = self._quantization(vertex, source, quantizer)
-
-    def _restoring(self) -> set[ir.Value]:
-        """Vertices whose quantizer restores all integers of the pairs in front of it, which are others."""
-        found = set()
-        for node, (source, quantizer) in self._graph.pairs.items():
-            track = self._graph.tracks.get(source)
-            if track is None or (track.quantizer.same_grid(quantizer) and not track.steps):
-                continue
-            first = track.quantizer
-            alike = first.zero_point == quantizer.zero_point and first.float_type == quantizer.float_type
-            if alike and restores(first, track.steps, quantizer):
-                found.add(self._graph.of(node.outputs[0]))
-        return found
 
     def _track(self, vertex: ir.Value) -> Track:
         node = vertex.producer()
@@ -170,8 +157,9 @@ class _Decision:
             cut.update(members[i] for i in found)
         return frozenset(cut)
 
-    def _demanding(self, rooted: Collection[ir.Value]) -> set[ir.Value]:
+    def _demanding(self, rooted: Set[ir.Value]) -> set[ir.Value]:
         """The vertices whose numbers a reader computes with."""
+        rooted = rooted | self._given
         tensors: dict[ir.Value, list[ir.Value]] = {}
         for tensor, vertex in self._graph.vertex.items():
             tensors.setdefault(vertex, []).append(tensor)
@@ -208,7 +196,10 @@ class _Decision:
             if self._graph.repeats(source, quantizer):
                 return Quantization(source.name or "", self._factors(vertex))
             return Quantization(self.alias(source), quantizer)
-        track = self._graph.tracks[source]
+        return self._of_first(self._graph.tracks[source])
+
+    def _of_first(self, track: Track) -> Quantization:
+        """What makes the integers of the pairs in front of a tensor."""
         before = self._graph.of(track.moved)
         return self._taken.get(before) or Quantization(track.moved.name or "", self._factors(before))
 
@@ -296,6 +287,8 @@ class _Decision:
     def _reader(self, node: ir.Node, value: ir.Value) -> Quantization | None:
         """What a layer or a graph output quantizes; None where that is all its own."""
         own = self._graph.outputs.get(node)
+        if node.outputs[0] in self._given:
+            return self._of_first(self._graph.tracks[value])
         if own is not None and not self._graph.repeats(value, own):
             return Quantization(self.alias(value), own)
         if self._graph.of(value) in self._taken and own is None:
