@@ -143,6 +143,19 @@ def test_layer_counts_once_and_its_result_has_a_size(asymmetric: str, bias: floa
     assert found.quant == found.source == Passes(2, 128)
 
 
+def test_layers_whose_result_is_an_output_without_a_shape_count(tmp_path: Path) -> None:
+    """One of the graph, and one of the body of an If, whose result has no name that both models know."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[8, 2] x, bool c) => (float y, float z)
+        <float s = {0.1}, int8[2, 2] w = {1, 2, 3, 4}> {
+        q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s) y = MatMul(d, v)
+        z = If (c) <then_branch = t () => (float a) { a = MatMul(d, v) },
+        else_branch = e () => (float b) { b = Neg(x) }>
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    found = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
+    assert found is not None and (found.int8_macs, found.macs, found.unknown) == (64, 64, 0)
+
+
 def test_two_quantizers_in_a_row_are_named_in_the_words_of_the_file(tmp_path: Path) -> None:
     """No AscendQuant, AscendAntiQuant or int8 layer is an operator to leave out."""
     text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[8, 2] x) => (float[8, 2] y)

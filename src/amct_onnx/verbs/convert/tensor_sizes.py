@@ -37,6 +37,7 @@ class TensorSizes:
         self._source, self._sums = source, sums
         self._kept = inferred_shapes(source)
         self._inferred: dict[str, ir.Shape] | None = None
+        self._results: dict[str, ir.Shape] = {}
         self.free_axes: dict[str, None] = {}
 
     def elements(self, value: ir.Value | None) -> int | None:
@@ -66,9 +67,12 @@ class TensorSizes:
             inferred = self._kept.get(name)
             if inferred is None:
                 inferred = self._of_source().get(name)
+            node = value.producer()
+            if inferred is None and node is not None and value is node.outputs[0]:
+                # the result of an int8 layer has another name where the source's is an output
+                inferred = self._results.get(node.name or "")
             if inferred is not None:
                 return inferred
-            node = value.producer()
             keeps = node is not None and (_keeps_count(node) or node.name in self._sums)
             value = node.inputs[0] if node is not None and keeps else None
         return None if value is None else value.shape
@@ -77,8 +81,10 @@ class TensorSizes:
         if self._inferred is None:
             copy = copy_model(self._source)
             infer_shapes(copy, strict=False)
-            values = (v for n in nodes_of(copy) for v in n.outputs)
+            nodes = nodes_of(copy)
+            values = (v for n in nodes for v in n.outputs)
             self._inferred = {v.name: v.shape for v in values if v.name and v.shape is not None}
+            self._results = {n.name: n.outputs[0].shape for n in nodes if n.name and n.outputs[0].shape is not None}
         return self._inferred
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
+from amct_onnx.verbs.compare.present.screen import parts
 from support.comparison_cases import Case
 
 
@@ -22,3 +24,16 @@ def test_names_are_whole_on_any_screen(digits: Case) -> None:
         text = shown(report, width)
         assert all(layer in text for layer in digits.layers), width
         assert max(map(len, text.splitlines())) <= width
+
+
+def test_what_is_not_judged_alike_is_told_once(digits: Case) -> None:
+    """Figures of two devices differ by a number as well, and are both told."""
+    report = digits.compare()
+    figures = [f"deploy@{device}: top-1 99 %." for device in (310, 910)]
+    sentences = (figures[0], *(f"Not judged: what makes 'y{k}'" for k in range(200)), figures[1])
+    many = replace(report, verdict=replace(report.verdict, sentences=sentences))
+    for everything, count in ((False, 1), (True, 200)):
+        told = [str(p) for p in parts(many, 80, verbose=True, everything=everything)]
+        assert sum(t.startswith("Not judged: ") for t in told) == count
+        assert all(f in told for f in figures)
+        assert ("Not judged: what makes 'y0' (199 more of this kind with --all.)" in told) != everything

@@ -10,6 +10,7 @@ from rich.table import Table
 from amct_onnx.common.console import Names, Part, Sentence, Text, rows_that_matter, table_of
 from amct_onnx.common.plain_text import shown
 from amct_onnx.common.short_names import LIMIT, middle_out
+from amct_onnx.common.warning_kinds import first_of_each_kind
 from amct_onnx.errors import on_command_line
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.present.figures import figure
@@ -29,6 +30,8 @@ from amct_onnx.verbs.compare.report import (
 
 STYLES = {EQUAL: "bold green", NOISE: "bold green", INCOMPLETE: "bold yellow", DIVERGES: "bold red"}
 NOTHING = "-"
+NOT_JUDGED = "Not judged: "
+"""How a sentence of the verdict begins that says what is open."""
 COLUMNS = ("Max error", "Max LSB", "Mean LSB", "Off by 1 LSB", "Cosine", "SQNR dB")
 NARROW_COLUMNS = ("Mean LSB", "Off by 1 LSB", "SQNR dB")
 NARROWEST_COLUMNS = ("Mean LSB",)
@@ -67,7 +70,7 @@ def parts(
     if report.flips is not None and report.flips.count:
         yield Text(_changed_answers(report.flips))
     if verbose:
-        yield from map(Sentence, _details(report))
+        yield from map(Sentence, _details(report, everything=everything))
     total = f" of {report.samples_total:,}" if report.samples_total not in (None, report.samples) else ""
     noun = "sample" if (report.samples_total or report.samples) == 1 else "samples"
     more = "" if wide else f"; more figures on {WIDE} columns"
@@ -119,7 +122,7 @@ def _changed_answers(flips: FlippedSamples) -> str:
     return f"{flips.count:,} {noun} answer: {named}{more}."
 
 
-def _details(report: CompareReport) -> list[str]:
+def _details(report: CompareReport, *, everything: bool) -> list[str]:
     """What a user asks for when the verdict is not enough."""
     notes: dict[str, list[str]] = {}
     for model in report.models[1:]:  # what is said of the source stands in the verdict
@@ -127,7 +130,12 @@ def _details(report: CompareReport) -> list[str]:
             notes.setdefault(note, []).append(model.key)
     lines = [f"{', '.join(keys)}: {note}" for note, keys in notes.items()]
     lines.append(_settings(report))
-    return [*lines, *report.verdict.sentences, *(f"What to do: {a}" for a in report.verdict.advice)]
+    told = list(report.verdict.sentences)
+    if not everything:  # figures of two devices are of one kind, and both are wanted
+        open_questions = [s for s in told if s.startswith(NOT_JUDGED)]
+        told = [s for s in told if not s.startswith(NOT_JUDGED)]
+        told += first_of_each_kind(open_questions, "with --all")
+    return [*lines, *told, *(f"What to do: {a}" for a in report.verdict.advice)]
 
 
 def _settings(report: CompareReport) -> str:

@@ -94,6 +94,7 @@ def render_html(report: dict[str, Any]) -> str:
         bars=[histogram(h) for h in report["histograms"] if h["counts"]],
         long=LONG_LEDGER,
         warnings=first_of_each_kind(report["ledger_warnings"]),
+        not_judged=first_of_each_kind(report["not_judged"], "in the JSON report"),
         choices={
             "verdict": _distinct(layer["verdict"] for layer in layers),
             "op_type": _distinct(layer["op_type"] for layer in layers),
