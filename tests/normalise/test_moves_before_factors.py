@@ -165,6 +165,21 @@ def test_graph_output_takes_integers_of_the_first(scale: str, quants: int, tmp_p
     assert (found.count("AscendQuant"), found.count("AscendAntiQuant")) == (quants, quants - 1)
 
 
+def test_move_in_a_body_stands_behind_what_is_outside(tmp_path: Path) -> None:
+    body = (
+        f"f = Div(d, six) {pair('f', 'g')} y = If (yes) "
+        f"<then_branch = g1 () => (float[i, j, k, l] y1) {{ m = Transpose<perm=[0,1,3,2]>(g) {layer('m', 'y1')} }}, "
+        f"else_branch = g2 () => (float[i, j, k, l] y2) {{ n = MaxPool<kernel_shape=[2,2]>(g) {layer('n', 'y2')} }}>"
+    )
+    text = f"g (float[1, 8, 6, 6] x, bool yes) => (float[a, b, c, d] y) {{ {pair('x', 'd', 's')} {body} }}"
+    path = write_model(tmp_path / "m.onnx", text, {n: CONSTANTS[n] for n in ("s", "sixth", "z", "six", "w", "sw")})
+    for yes in (True, False):
+        same_on_every_chip(path, {"x": INTEGERS, "yes": np.asarray(yes)}, tmp_path)
+    (node,) = onnx.load(tmp_path / "after_deploy_model.onnx").graph.node  # nothing stands outside
+    for branch, move in zip(node.attribute, ("Transpose", "MaxPool"), strict=True):
+        assert [n.op_type for n in branch.g.node] == [move, "AscendQuant", "Conv", "AscendDequant"]
+
+
 def test_names_of_the_source_keep_their_numbers(tmp_path: Path) -> None:
     """What moved in front of the factor has a name of its own: compare finds tensors by name."""
     report = convert_qat_model(written(SAME.values(), tmp_path), tmp_path / "out")
