@@ -36,12 +36,14 @@ def test_options_name_the_operators_of_the_model(tmp_path: Path) -> None:
     """In QOperator form too, whose operators have other names than those that are quantized."""
     for name in ("ort_digitsnet_qdq_i8_pc_sym", "ort_digitsnet_qop_u8"):
         assert of_model(name, tmp_path) == (
-            "If onnxruntime's quantize_static made this model: op_types_to_quantize=['Conv', 'Gemm'] with "
-            "extra_options={'OpTypesToExcludeOutputQuantization': ['Conv', 'Gemm']} quantizes what these layers read "
-            f"and nothing else: 3 AscendQuant and 3 AscendAntiQuant for 4,500 elements would go. {NO_OPTION}"
+            "If onnxruntime's quantize_static or onnx-neural-compressor made this model: "
+            "op_types_to_quantize=['Conv', 'Gemm'] with extra_options="
+            "{'OpTypesToExcludeOutputQuantization': ['Conv', 'Gemm']} quantizes what these layers read and nothing "
+            f"else: 3 AscendQuant and 3 AscendAntiQuant for 4,500 elements would go. {NO_OPTION}"
         )
     assert of_model("ort_digitsnet_qdq_a16", tmp_path) == (
-        "If onnxruntime's quantize_static made this model: activation_type=QuantType.QInt8 quantizes with 8 bits."
+        "If onnxruntime's quantize_static or onnx-neural-compressor made this model: activation_type=QuantType.QInt8 "
+        "quantizes with 8 bits."
     )
     assert of_model("torchfx_mlp3d_i8sym_op13", tmp_path) == ""
 

@@ -9,9 +9,9 @@ from amct_onnx.verbs.convert.pair_gains import PairGains
 from amct_onnx.verbs.convert.remedies import LayerUses
 
 QUANTIZE_STATIC = "onnx.quantize"
-"""What onnxruntime's quantize_static writes as the producer of its models."""
-IF_IT_MADE_THIS = "If onnxruntime's quantize_static made this model"
-"""Others that grew out of it give the same name."""
+"""What onnxruntime's quantize_static, and others that grew out of it, write as the producer of their models."""
+IF_IT_MADE_THIS = "If onnxruntime's quantize_static or onnx-neural-compressor made this model"
+"""The second has the same options."""
 INTEGERS = "QLinear"
 """How the names of QOperator's operators begin."""
 
@@ -27,7 +27,7 @@ def exporter_options(producer: str | None, layers: Sequence[str], plan: Plan, ga
     """
     if producer != QUANTIZE_STATIC or not gains.pairs:
         return ""
-    if any(p.quantizer is not None and p.quantizer.bits == 16 for p in gains.pairs):
+    if all(p.quantizer is not None and p.quantizer.bits == 16 for p in gains.pairs):
         return f"{IF_IT_MADE_THIS}: activation_type=QuantType.QInt8 quantizes with 8 bits."
     uses, sentences = LayerUses(plan), []
     types = sorted({kind.removeprefix(INTEGERS) for kind in layers})
