@@ -28,7 +28,7 @@ def parts(report: CompiledReport, width: int, *, everything: bool = False) -> It
             layer.intended,
             Text(layer.compiled, style=style),
             Text(", ".join(layer.types) or "-", overflow="fold"),
-            Text(", ".join(layer.fused_with) or "-", overflow="fold"),
+            Sentence(", ".join(layer.fused_with) or "-"),
         )
     yield table
     if rest:
