@@ -44,4 +44,8 @@ def test_layer_without_a_next_quantizer_is_told_in_its_own_unit() -> None:
     amct_onnx.convert_qat_model("source.onnx", "m")
     (told,) = (d for d in amct_onnx.compare("source.onnx", "m", data).divergences if d.model == "deploy@a2")
     assert "(no quantizer follows), which quantization explains" in told.text
-    assert "next quantizer" not in told.text
+    assert "next quantizer" not in told.text and "LSB" not in told.text
+    (device,) = re.findall(
+        r"in the unit of the tensor, where no quantizer follows: .*device-arithmetic ([\d.]+)", told.text
+    )
+    assert float(device) < 1  # of outputs of some tens; the accumulator's unit, in which it was 110, is 0.001

@@ -167,21 +167,29 @@ def _noise(
     model: str, layers: Sequence[Paired], e: Examined, unit: float, refused: bool, examined: Sequence[Examined]
 ) -> Divergence:
     entry = layers[e.index].entry
-    parts: dict[NoiseCause, float] = {}
+    in_steps: dict[NoiseCause, float] = {}
+    in_units: dict[NoiseCause, float] = {}
     # what entered at a layer before it is carried by "inherited": ask those layers as well
     for earlier in examined:
         if earlier.index <= e.index and earlier.noise is not None:
-            step = layers[earlier.index].entry.output_scale or unit
+            step = layers[earlier.index].entry.output_scale
+            parts = in_steps if step else in_units
             for part, size in (
                 (ROUNDING, earlier.noise.bias),
                 (TIES, earlier.noise.ties),
                 (DEVICE, earlier.noise.device),
             ):
-                parts[part] = parts.get(part, 0.0) + size / step
-    cause: NoiseCause = max(parts, key=lambda c: parts[c]) if parts and max(parts.values()) > 0 else "inherited"
-    if refused and not any(parts.values()):
+                if size > 0:
+                    parts[part] = parts.get(part, 0.0) + size / (step or 1.0)
+    telling = in_steps if entry.output_scale else in_units or in_steps
+    cause: NoiseCause = max(telling, key=lambda c: telling[c]) if telling else "inherited"
+    if refused and not telling:
         cause = "refused-layer"
-    figures = ", ".join(f"{c} {figure(s, 2)}" for c, s in sorted(parts.items(), key=lambda i: -i[1]) if s > 0)
+    named = []
+    if in_steps:
+        named.append(f"in LSB where they arise (later weights amplify them): {_sizes(in_steps)}")
+    if in_units:
+        named.append(f"in the unit of the tensor, where no quantizer follows: {_sizes(in_units)}")
     if entry.output_scale:
         by = (
             f"more than the rounding of the next quantizer: RMS {figure(e.rms / unit, 2)}, mean "
@@ -190,7 +198,12 @@ def _noise(
     else:
         by = f"RMS {figure(e.rms, 2)}, mean {figure(e.measured, 2)} (no quantizer follows)"
     text = f"From '{entry.name}' on, {model} differs by {by}, which quantization explains." + (
-        f" Sources up to here, in LSB where they arise (later weights amplify them): {figures}." if figures else ""
+        f" Sources up to here, {'; '.join(named)}." if named else ""
     )
     total = e.noise.total if e.noise is not None else e.measured
     return Divergence(model, entry.name, e.index, cause, text, ADVICE[cause], e.measured, total)
+
+
+def _sizes(parts: Mapping[NoiseCause, float]) -> str:
+    """The largest first."""
+    return ", ".join(f"{c} {figure(s, 2)}" for c, s in sorted(parts.items(), key=lambda i: -i[1]))
