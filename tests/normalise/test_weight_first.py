@@ -22,6 +22,7 @@ CONSTANTS: dict[str, Array] = {
     "f": (WEIGHT * np.float32(0.02)).astype(np.float32),
     "b": RNG.integers(-127, 128, (2, 6, 5)).astype(np.int8),
     "o": np.int8(0),
+    "h": np.int16(0),
     "t": np.float32(0.02),
     "rows": np.linspace(0.01, 0.03, 6, dtype=np.float32),
     "columns": np.linspace(0.01, 0.03, 5, dtype=np.float32),
@@ -46,6 +47,11 @@ OTHERS = {
     "vector": (W + "y = MatMul(e, d)", [5], "weight-not-constant"),
     "Gemm with a factor": (W + "y = Gemm<alpha=0.5>(e, d)", [5, 4], "weight-not-constant"),
     "several matrices": ("e = DequantizeLinear(b, t) y = MatMul(e, d)", [2, 5, 4], "matmul-weight-rank"),
+    "activation of 16 bits": (
+        "p = QuantizeLinear(x, s, h) g = DequantizeLinear(p, s, h) " + W + "y = MatMul(e, g)",
+        [5, 4],
+        "weight-not-constant",
+    ),
     "activation without a quantizer": (W + "y = MatMul(e, x)", [5, 4], "weight-not-constant"),
 }
 
@@ -54,7 +60,7 @@ def source(body: str, shape: list[int], folder: Path) -> Path:
     sizes = ", ".join(map(str, shape))
     text = f"g (float[{sizes}] x) => (float y) {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) {body} }}"
     used = {n: v for n, v in CONSTANTS.items() if any(f"{mark}{n}{end}" in text for mark in "( " for end in ",)")}
-    return write_model(folder / "m.onnx", text, used)
+    return write_model(folder / "m.onnx", text, used, opset=21, ir_version=10)
 
 
 def results(report: ConversionReport, x: Array) -> list[Array]:

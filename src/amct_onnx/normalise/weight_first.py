@@ -11,9 +11,10 @@ import onnx_ir as ir
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.moves import data_inputs
-from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, integer_type, is_op
 from amct_onnx.graph.shapes import known_shape, stored_shape
 
+EIGHT_BITS = (ir.DataType.INT8, ir.DataType.UINT8)
 BATCH = "abcdefgh"
 """Letters of the axes in front of a matrix."""
 
@@ -21,7 +22,7 @@ BATCH = "abcdefgh"
 def weight_first(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str, str, str] | None:
     """Index of the activation, its axes, those of the weight and of the result; None for another layer.
 
-    Both operands have a quantizer: a product that stays float keeps its form.
+    Both operands have a quantizer of 8 bits: without one the product stays float, in the form that it has.
     """
     if node.op_type not in ("MatMul", "Gemm") or len(node.inputs) < 2:
         return None
@@ -45,7 +46,7 @@ def weight_first(node: ir.Node, constants: ConstantEvaluator) -> tuple[int, str,
 
 
 def _has_quantizer(value: ir.Value | None, constants: ConstantEvaluator, channel_axis: int | None) -> bool:
-    """Whether a tensor comes from a DequantizeLinear of one scale, with nothing but movement between.
+    """Whether a tensor comes from a DequantizeLinear of 8 bits and one scale, with nothing but movement between.
 
     Args:
         value: the tensor.
@@ -57,6 +58,8 @@ def _has_quantizer(value: ir.Value | None, constants: ConstantEvaluator, channel
         if is_op(node, DEQUANTIZE):
             scale = node.inputs[1]
             if scale is None or not constants.is_constant(scale) or attribute(node, "block_size", 0):
+                return False
+            if integer_type(node, constants) not in EIGHT_BITS:
                 return False
             several = np.asarray(constants.array(scale)).size != 1
             return not several or (axis is not None and attribute(node, "axis", 1) == axis)
