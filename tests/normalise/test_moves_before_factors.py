@@ -180,6 +180,16 @@ def test_move_in_a_body_stands_behind_what_is_outside(tmp_path: Path) -> None:
         assert [n.op_type for n in branch.g.node] == [move, "AscendQuant", "Conv", "AscendDequant"]
 
 
+def test_pair_of_a_float_layer_is_not_doubled(tmp_path: Path) -> None:
+    """A MatMul of two activations with offsets reads floats: one pair serves it and what moves in front of it."""
+    body = f"{pair('d', 'e', 'beside')} m = Transpose<perm=[0,1,3,2]>(e) y = MatMul(e, m)"
+    text = f"g (float[1, 8, 6, 6] x) => (float[a, b, c, d] y) {{ {pair('x', 'd', 's')} {body} }}"
+    path = write_model(tmp_path / "m.onnx", text, {n: CONSTANTS[n] for n in ("s", "beside", "z")})
+    same_on_every_chip(path, {"x": INTEGERS}, tmp_path)
+    found = operators(onnx.load(tmp_path / "after_deploy_model.onnx"))
+    assert (found.count("AscendQuant"), found.count("AscendAntiQuant")) == (1, 1)
+
+
 def test_names_of_the_source_keep_their_numbers(tmp_path: Path) -> None:
     """What moved in front of the factor has a name of its own: compare finds tensors by name."""
     report = convert_qat_model(written(SAME.values(), tmp_path), tmp_path / "out")

@@ -116,6 +116,11 @@ class _Chains:
             return False
         return abs(before[0] * chain.ratio / own[0] - 1) < NEAR
 
+    def may_be_int8(self, layer: ir.Node, chain: Chain) -> bool:
+        """Whether a layer that reads a tensor of the chain may become int8: of two activations, with no offset."""
+        numbers, operands = self._numbers(chain.quantizer), layer.inputs[:2]
+        return numbers is not None and (numbers[1] == 0 or any(map(self.constants.is_constant, operands)))
+
     def _dequantized(self, node: ir.Node) -> Chain:
         q = node.inputs[0].producer() if node.inputs[0] is not None else None
         value = q.inputs[0] if is_op(q, QUANTIZE) and q is not None else None
@@ -176,7 +181,8 @@ class _Rewriting:
         if is_op(node, QUANTIZE):
             return index == 0 and self._chains.rescales(node, chain)
         if node.op_type in LAYER_KINDS and node.domain == "":
-            return index < 2 and chain.ratio == 1.0 and (not chain.steps or len(chain.steps[-1]) > 1)
+            behind_pair = chain.ratio == 1.0 and (not chain.steps or len(chain.steps[-1]) > 1)
+            return index < 2 and behind_pair and self._chains.may_be_int8(node, chain)
         if index in self._chains.positions(node) or factor_of(node, self._chains.constants) is not None:
             return all(self._alone.get(v, False) for v in node.outputs)
         return node.op_type in ("Shape", "Size") and node.domain == ""
