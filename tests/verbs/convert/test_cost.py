@@ -250,6 +250,25 @@ def test_clip_of_a_narrow_range_counts(tmp_path: Path) -> None:
     assert found.changes[0].gain() == "1 AscendQuant, 1 AscendAntiQuant and 1 float operator for 48 elements"
 
 
+def test_two_quantizers_in_a_row_save_the_dearer_when_they_become_one(tmp_path: Path) -> None:
+    """The first shares its AscendQuant with a layer; with its factors the second needs none of its own either."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[8, 2] x) => (float y, float z)
+        <float s = {{0.1}}, float t = {{0.03}}, int8[2, 2] w = {{1, 2, 3, 4}}> {{ {HEAD}
+        p = QuantizeLinear(h, s) e = DequantizeLinear(p, s) r = QuantizeLinear(e, FACTOR)
+        f = DequantizeLinear(r, FACTOR) y = Neg(f) z = MatMul(e, v)
+    }}"""
+    found = []
+    for factor in "ts":
+        onnx.save(onnx.parser.parse_model(text.replace("FACTOR", factor)), tmp_path / "m.onnx")
+        cost = amct_onnx.convert_qat_model(tmp_path / "m.onnx", tmp_path / "m").cost
+        assert cost is not None
+        found.append(cost)
+    before, after = found
+    (change,) = [c for c in before.changes if c.readers == "another quantizer"]
+    assert change.gain() == "1 AscendQuant and 1 AscendAntiQuant for 32 elements"
+    assert (before.quant.nodes - after.quant.nodes, before.anti_quant.nodes - after.anti_quant.nodes) == (1, 1)
+
+
 def test_long_names_are_shortened_on_the_screen_alone(tmp_path: Path) -> None:
     name = "model/" + "block/" * 60 + "s"
     text = """<ir_version: 8, opset_import: ["" : 17]> g (float[8, 2] x) => (float[8, 2] y)

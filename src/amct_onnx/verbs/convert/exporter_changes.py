@@ -65,4 +65,5 @@ def _change(key: tuple[str, str, str], group: Sequence[Pair], gains: PairGains, 
     others = f" and {len(group) - 1} more" if len(group) > 1 else ""
     largest = max(group, key=gains.elements)
     place = f"at '{known_name(largest.names, tensors)}'{others}, behind {maker} and in front of {readers}"
-    return Change(maker, readers, len(group), **asdict(gains.of(group)), advice=f"{place}: {text}.")
+    gain = gains.of(gains.going(pair) for pair in group)
+    return Change(maker, readers, len(group), **asdict(gain), advice=f"{place}: {text}.")

@@ -58,6 +58,9 @@ class PairGains:
     ) -> None:
         self._nodes, self._values, self._sizes = quantizing.pairs, values, sizes
         self.pairs = tuple(p for p in (*plan.pairs, *plan.moved) if stays(p) and self._nodes.get(p.output))
+        self._behind: dict[str, list[Pair]] = {}
+        for pair in self.pairs:
+            self._behind.setdefault(pair.source, []).append(pair)
 
     def of(self, pairs: Iterable[Pair]) -> Gain:
         """What goes when all of these pairs do, and nothing else changes."""
@@ -65,6 +68,11 @@ class PairGains:
         kinds = [node.op_type for pair in pairs for node in self._nodes[pair.output]]
         quant, anti_quant = kinds.count(QUANT), kinds.count(ANTI_QUANT)
         return Gain(quant, anti_quant, len(kinds) - quant - anti_quant, sum(map(self.elements, pairs)))
+
+    def going(self, pair: Pair) -> Pair:
+        """What goes by the remedy of a pair: of two in a row, which become one with the same factors, the dearer."""
+        behind = self._behind.get(pair.output, []) if all(r.kind == "quantizer" for r in pair.readers) else []
+        return max([pair, *behind], key=self.elements)
 
     def elements(self, pair: Pair) -> int:
         """That pass the operators of a pair."""
