@@ -19,7 +19,7 @@ IMPORTS: dict[str, set[str]] = {
     "files": {"errors", "common", "graph"},
     "graph": {"errors", "common"},
     "device": {"errors", "common", "data", "files", "graph"},
-    "normalise": {"errors", "common", "graph"},
+    "normalise": {"errors", "common", "graph", "device"},
     "plan": {"errors", "common", "files", "graph", "device"},
     "verbs/check": {"errors", "common", "files", "graph", "device"},
     "verbs/simulate": {"errors", "common", "data", "files", "device", "graph"},

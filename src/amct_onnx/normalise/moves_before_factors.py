@@ -2,8 +2,7 @@
 
 Mul and Div by one number above 0, and a pair of quantizers, act on each element alike and keep the order of numbers. So
 they commute, bit for bit, with every operator that selects elements. A quantizer behind them that restores the integers
-of the first one can then take them from a tensor of the source, whatever stood in between: the plan decides whether it
-does, on all 256 integers. Here it is only seen that nothing else reads what has moved.
+of the first one can then take them from a tensor of the source, whatever stood in between: the plan lets it.
 """
 
 from __future__ import annotations
@@ -13,22 +12,40 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.common.arithmetic import INT8_MAX, INT8_MIN, reciprocal
+from amct_onnx.device.restored_integers import Step, restores
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, nodes_of
+from amct_onnx.graph.float_types import float_type_of
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.marks import marks_of
 from amct_onnx.graph.moves import data_inputs, fills
 from amct_onnx.graph.opset import opset_of
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, integer_type, is_op
-from amct_onnx.graph.scalar_factors import MUL, factor_of
+from amct_onnx.graph.scalar_factors import factor_of
 
 REPEATS = "amct_onnx.repeats"
 """Key in a QuantizeLinear's meta: see ``in_source``."""
 CENTRES = {ir.DataType.INT8: 0, ir.DataType.UINT8: 128}
 """Integer type -> what lies at the middle of its range."""
-NEAR = 2.0**-8
-"""Two quantizers of one zero point give the same 256 integers only when their scales differ by less, relatively: 128
-steps must not become 128.5."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Factors of a QuantizeLinear or DequantizeLinear of 8 bits, in the signed range.
+
+    Attributes:
+        scale_d: the scale.
+        offset_d: the zero point, less the middle of its type.
+        float_type: of the floats.
+        low, high: of the integers.
+    """
+
+    scale_d: np.float32
+    offset_d: int
+    float_type: ir.DataType
+    low: int = INT8_MIN
+    high: int = INT8_MAX
 
 
 @dataclass(frozen=True)
@@ -37,15 +54,15 @@ class Chain:
 
     Attributes:
         start: the tensor in front of all steps; between the DequantizeLinear and it elements only move.
-        quantizer: the last QuantizeLinear or DequantizeLinear whose numbers these are, but for ``ratio``.
-        ratio: product of the factors behind ``quantizer``.
+        quantizer: the last DequantizeLinear, whose numbers these are but for ``factors``.
+        factors: those behind it.
         steps: the nodes of each step: a factor, or a QuantizeLinear and its DequantizeLinear.
         key: equal for steps that compute the same.
     """
 
     start: ir.Value
     quantizer: ir.Node
-    ratio: float = 1.0
+    factors: tuple[Step, ...] = ()
     steps: tuple[tuple[ir.Node, ...], ...] = ()
     key: tuple[object, ...] = ()
 
@@ -72,7 +89,7 @@ class _Chains:
     def __init__(self, constants: ConstantEvaluator) -> None:
         self.constants = constants
         self.of: dict[ir.Value, Chain] = {}
-        self._factors: dict[ir.Node, tuple[float, int] | None] = {}
+        self._factors: dict[ir.Node, Numbers | None] = {}
 
     def add(self, node: ir.Node) -> None:
         """Find the chains of a node's outputs, from those of its inputs."""
@@ -84,10 +101,9 @@ class _Chains:
             if moved is not None:
                 self.of.update((v, moved if moved.steps else replace(moved, start=v)) for v in node.outputs)
             elif (factor := factor_of(node, self.constants)) is not None and factor.value in self.of:
-                chain, number = self.of[factor.value], factor.number
-                ratio = chain.ratio * (number if factor.op_type == MUL else 1 / number)
-                key = (*chain.key, (factor.op_type, number))
-                self.of[node.outputs[0]] = replace(chain, ratio=ratio, steps=(*chain.steps, (node,)), key=key)
+                chain, step = self.of[factor.value], (factor.op_type, factor.number)
+                steps, key = (*chain.steps, (node,)), (*chain.key, step)
+                self.of[node.outputs[0]] = replace(chain, factors=(*chain.factors, step), steps=steps, key=key)
 
     def moved(self, node: ir.Node) -> Chain | None:
         """The chain of all tensors whose elements a node moves; None for other nodes, or of unlike tensors."""
@@ -110,16 +126,16 @@ class _Chains:
         return data_inputs(node)
 
     def rescales(self, quantize: ir.Node, chain: Chain) -> bool:
-        """Whether a QuantizeLinear may give the integers again that a chain has come from."""
+        """Whether a QuantizeLinear gives the integers again that a chain has come from."""
         own, before = self._numbers(quantize), self._numbers(chain.quantizer)
-        if own is None or before is None or own[1] != before[1]:
+        if own is None or before is None or (own.offset_d, own.float_type) != (before.offset_d, before.float_type):
             return False
-        return abs(before[0] * chain.ratio / own[0] - 1) < NEAR
+        return (own == before and not chain.factors) or restores(before, chain.factors, own)
 
     def may_be_int8(self, layer: ir.Node, chain: Chain) -> bool:
         """Whether a layer that reads a tensor of the chain may become int8: of two activations, with no offset."""
         numbers, operands = self._numbers(chain.quantizer), layer.inputs[:2]
-        return numbers is not None and (numbers[1] == 0 or any(map(self.constants.is_constant, operands)))
+        return numbers is not None and (numbers.offset_d == 0 or any(map(self.constants.is_constant, operands)))
 
     def _dequantized(self, node: ir.Node) -> Chain:
         q = node.inputs[0].producer() if node.inputs[0] is not None else None
@@ -131,23 +147,27 @@ class _Chains:
         if q is None or chain is None or numbers is None or numbers != self._numbers(q) or repeats:
             return Chain(node.outputs[0], node)
         steps, key = (*chain.steps, (q, node)), (*chain.key, numbers)
-        return replace(chain, quantizer=node, ratio=1.0, steps=steps, key=key)
+        return replace(chain, quantizer=node, factors=(), steps=steps, key=key)
 
-    def _numbers(self, node: ir.Node) -> tuple[float, int] | None:
-        """Scale, and zero point less the middle of its type; None unless constant, per tensor and of 8 bits."""
+    def _numbers(self, node: ir.Node) -> Numbers | None:
+        """None unless constant, per tensor and of 8 bits."""
         if node not in self._factors:
             self._factors[node] = self._read(node)
         return self._factors[node]
 
-    def _read(self, node: ir.Node) -> tuple[float, int] | None:
+    def _read(self, node: ir.Node) -> Numbers | None:
         known = [v for v in node.inputs[1:3] if v is not None]
-        if not all(self.constants.is_constant(v) for v in known):
+        floats = node.inputs[0] if node.op_type == QUANTIZE else node.outputs[0]
+        if floats is None or not all(self.constants.is_constant(v) for v in known):
             return None
         arrays = [np.asarray(self.constants.array(v)).reshape(-1) for v in known]
         kind = integer_type(node, self.constants)
-        if any(a.size != 1 for a in arrays) or kind not in CENTRES or not 0 < float(arrays[0][0]) < np.inf:
+        if any(a.size != 1 for a in arrays) or kind not in CENTRES:
             return None
-        return float(arrays[0][0]), (int(arrays[1][0]) if len(arrays) > 1 else 0) - CENTRES[kind]
+        scale, zero = np.float32(arrays[0][0]), int(arrays[1][0]) if len(arrays) > 1 else 0
+        if not (0 < scale < np.inf and np.isfinite(reciprocal(scale))):
+            return None
+        return Numbers(scale, zero - CENTRES[kind], float_type_of(floats))
 
 
 class _Rewriting:
@@ -181,7 +201,7 @@ class _Rewriting:
         if is_op(node, QUANTIZE):
             return index == 0 and self._chains.rescales(node, chain)
         if node.op_type in LAYER_KINDS and node.domain == "":
-            behind_pair = chain.ratio == 1.0 and (not chain.steps or len(chain.steps[-1]) > 1)
+            behind_pair = not chain.factors
             return index < 2 and behind_pair and self._chains.may_be_int8(node, chain)
         if index in self._chains.positions(node) or factor_of(node, self._chains.constants) is not None:
             return all(self._alone.get(v, False) for v in node.outputs)

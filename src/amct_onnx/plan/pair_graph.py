@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from amct_onnx.device.restored_integers import Step, keeps, restores
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.moves import data_inputs, fills
@@ -20,7 +21,6 @@ from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.graph.scalar_factors import Factor, factor_of
 from amct_onnx.plan.factors import Quantizer, Reader
 from amct_onnx.plan.grids import Grids, clip_limits, moved_inputs
-from amct_onnx.plan.restored_integers import Step, keeps, restores
 
 MEASURES = frozenset("Shape Size RandomUniformLike RandomNormalLike EyeLike".split())
 """Operators that read the shape of their input and none of its numbers."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from amct_onnx.device.restored_integers import restores
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.pair_graph import PairGraph
-from amct_onnx.plan.restored_integers import restores
 
 
 def restoring_pairs(graph: PairGraph) -> set[ir.Value]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -18,10 +19,33 @@ from amct_onnx.common.arrays import Array, Float32, Int8
 from amct_onnx.device.ascend_arithmetic import half
 from amct_onnx.device.profiles import PROFILES
 from amct_onnx.graph.scalar_factors import MUL
-from amct_onnx.plan.factors import Quantizer
 
 Step = tuple[str, float]
 """An operator with one constant number: Mul or Div, and the float32 by which it multiplies or divides."""
+
+
+class Quantizer(Protocol):
+    """A quantizer of a whole tensor to 8 bits, in the signed range; hashable."""
+
+    @property
+    def scale_d(self) -> np.float32:
+        """The scale."""
+
+    @property
+    def offset_d(self) -> int:
+        """The zero point."""
+
+    @property
+    def low(self) -> int:
+        """Smallest integer that it yields."""
+
+    @property
+    def high(self) -> int:
+        """Largest integer that it yields."""
+
+    @property
+    def float_type(self) -> ir.DataType:
+        """Type of the floats, FLOAT or FLOAT16."""
 
 
 @lru_cache(maxsize=4096)
