@@ -229,6 +229,7 @@ class Pair:
         merged: True when another pair stands for it: that one has its readers.
         maker: what makes the tensor that is quantized: "an int8 Conv", "Add of an int8 layer" (which holds its bias),
             "a graph input" or an operator.
+        before: makers of the tensors in front of the maker, of which a pair was left out because this one rounds alike.
         readers: what reads the floats of the pair.
     """
 
@@ -243,6 +244,7 @@ class Pair:
     shared: bool = False
     merged: bool = False
     maker: str = ""
+    before: tuple[str, ...] = ()
     readers: tuple[FloatReader, ...] = ()
 
 

@@ -14,6 +14,9 @@ from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import FloatReader, Pair, Site
 from amct_onnx.plan.pair_graph import MEASURES
 
+KEEPS_INTEGERS = frozenset({"Relu", "Clip", "Mul", "Div"})
+"""Operators beside those that move elements between two pairs of which one suffices."""
+
 
 class PairEnds:
     """Looks at the pairs of one model.
@@ -29,9 +32,12 @@ class PairEnds:
             self._values.update((v.name or "", v) for v in (*node.inputs, *node.outputs) if v is not None)
         self._layers = {reader for s in sites for reader in s.quantized}
         self._results = {s.output for s in sites}
+        self._elided: set[str] = set()
 
     def merged(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Pairs with makers and readers; of those that make the same floats in one graph, the first has all readers."""
+        pairs = list(pairs)
+        self._elided = {p.output for p in pairs if p.elided}
         found: list[Pair] = []
         places: dict[tuple[object, ...], int] = {}
         for pair in map(self.told, pairs):
@@ -50,14 +56,33 @@ class PairEnds:
         made = self._values.get(pair.output)
         source = self._values.get(pair.source) if pair.source else _integers(made)
         read = made if made is not None else source  # a pair at a place where the source has none: all that read there
-        producer = None if source is None else source.producer()
-        maker = "a graph input" if producer is None else stands_for(producer)[1]
-        if is_op(producer, DEQUANTIZE) or (source is None and pair.source):
-            maker = DEQUANTIZE  # of a fake-quant node of another tool as well, and of a pair at a new place
-        if producer is not None and pair.source in self._results:
-            layer = producer.op_type in LAYER_KINDS and not producer.domain
-            maker = f"an int8 {maker}" if layer else f"{maker} of an int8 layer"
-        return replace(pair, maker=maker, readers=() if read is None else self._readers(read))
+        # behind a pair at a new place no value of the source has the name of what is quantized
+        maker = DEQUANTIZE if source is None and pair.source else self._maker(source)
+        readers = () if read is None else self._readers(read)
+        return replace(pair, maker=maker, before=self._before(source), readers=readers)
+
+    def _maker(self, value: ir.Value | None) -> str:
+        producer = None if value is None else value.producer()
+        if value is None or producer is None:
+            return "a graph input"
+        if is_op(producer, DEQUANTIZE):
+            return DEQUANTIZE  # of a fake-quant node of another tool as well
+        maker = stands_for(producer)[1]
+        if value.name not in self._results:
+            return maker
+        layer = producer.op_type in LAYER_KINDS and not producer.domain
+        return f"an int8 {maker}" if layer else f"{maker} of an int8 layer"
+
+    def _before(self, value: ir.Value | None) -> tuple[str, ...]:
+        """Makers of the tensors in front, as long as a pair of theirs was left out because this one rounds."""
+        found: list[str] = []
+        while value is not None and (node := value.producer()) is not None and not is_op(node, DEQUANTIZE):
+            dequantized = [v for v in node.inputs if v is not None and v.name in self._elided]
+            if len(dequantized) != 1 or not (data_inputs(node) or node.op_type in KEEPS_INTEGERS):
+                break
+            value = _floats(dequantized[0])
+            found.append(self._maker(value))
+        return tuple(found)
 
     def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
         """Int8 layers do not count: they read the integers; nor does what reads a shape alone."""
@@ -86,6 +111,14 @@ class PairEnds:
             met |= any(is_op(use.node, QUANTIZE) for use in uses)
             waiting += [(use.node, use.idx) for use in uses if not is_op(use.node, QUANTIZE)]
         return met
+
+
+def _floats(value: ir.Value) -> ir.Value | None:
+    """What the QuantizeLinear reads whose DequantizeLinear makes a tensor."""
+    node = value.producer()
+    while node is not None and node.inputs and not is_op(node, QUANTIZE):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return None if node is None else node.inputs[0]
 
 
 def _integers(value: ir.Value | None) -> ir.Value | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Literal
 
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE
 from amct_onnx.plan.factors import Pair, Plan, Quantizer
 
 KINDS = {
@@ -92,7 +93,7 @@ def known_name(names: Sequence[str], tensors: Set[str]) -> str:
 
 def maker_of(pair: Pair) -> str:
     """What stands in front of it, in the words of the user's file."""
-    return ANOTHER if pair.maker == "DequantizeLinear" else pair.maker
+    return ANOTHER if pair.maker == DEQUANTIZE else pair.maker
 
 
 def _made_by(maker: str) -> str:
@@ -158,6 +159,9 @@ def remedy_of(pair: Pair, use: LayerUse) -> str:
         parts.append(f"give {readers} the quantizer of the int8 layer that reads the same tensor, or none")
     elif readers:
         parts.append(f"let the exporter {_not_quantized(maker_of(pair), operators, output=output)}")
+    if readers and pair.before and use != "other":
+        tensors = listed([_made_by(ANOTHER if m == DEQUANTIZE else m) or ANOTHER for m in pair.before])
+        parts.append(f"let the exporter not quantize {tensors} either, which {maker_of(pair)} hands on")
     if instead:
         layers = listed(kinds.get("layer", []))
         instead += f", so that {layers} becomes int8" if layers else ", which leaves two operators in its place"
