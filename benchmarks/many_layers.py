@@ -12,12 +12,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from models import matmuls
+from models import convolutions, matmuls
 
 ROUNDS = 3
-SIDE = 16
+KINDS: dict[str, Callable[[Path, int], None]] = {
+    "MatMul": lambda path, layers: matmuls(path, layers, 16),
+    "Conv": lambda path, layers: convolutions(path, layers, 4),
+}
+"""Kind of the layers -> writes a model of so many."""
 REFERENCE = """
 import sys
 import onnx_ir as ir
@@ -38,22 +43,23 @@ def measured(line: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure the command as typed, and the reference."""
+    """Measure the command as typed, and the reference, for both kinds of layers."""
     layers = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        matmuls(folder / "m.onnx", layers, SIDE)
-        command = [sys.executable, "-m", "amct_onnx", "convert", "--quiet", "--model", str(folder / "m.onnx")]
-        rounds = [
-            (
-                measured([*command, "--save_path", str(folder / "out" / "m")]),
-                measured([sys.executable, "-c", REFERENCE, str(folder / "m.onnx")]),
-            )
-            for _ in range(ROUNDS)
-        ]
-    ours, reference = (min(r[i][0] for r in rounds) for i in range(2))
-    print(f"{layers} layers: {ours:.2f} s of CPU time, {max(r[0][1] for r in rounds):.0f} MB at most")
-    print(f"onnx-ir reads, copies and serialises: {reference:.2f} s; ratio {ours / reference:.2f}")
+    for kind, make in KINDS.items():
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            make(folder / "m.onnx", layers)
+            command = [sys.executable, "-m", "amct_onnx", "convert", "--quiet", "--model", str(folder / "m.onnx")]
+            rounds = [
+                (
+                    measured([*command, "--save_path", str(folder / "out" / "m")]),
+                    measured([sys.executable, "-c", REFERENCE, str(folder / "m.onnx")]),
+                )
+                for _ in range(ROUNDS)
+            ]
+        ours, reference = (min(r[i][0] for r in rounds) for i in range(2))
+        print(f"{layers} {kind}: {ours:.2f} s of CPU time, {max(r[0][1] for r in rounds):.0f} MB at most")
+        print(f"onnx-ir reads, copies and serialises: {reference:.2f} s; ratio {ours / reference:.2f}")
 
 
 if __name__ == "__main__":

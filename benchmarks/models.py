@@ -109,6 +109,14 @@ def matmuls(path: Path, layers: int, side: int) -> None:
     chain.save(["n", side])
 
 
+def convolutions(path: Path, layers: int, channels: int) -> None:
+    """Equal convolutions of 3 x 3."""
+    chain = Chain(path, layers * channels**2 * 36)
+    for _ in range(layers):
+        chain.conv(channels, channels, 3)
+    chain.save(["n", channels, 8, 8])
+
+
 def resnet50(path: Path) -> None:
     """The convolutions of ResNet-50 in a row (no shortcuts) and its last layer as a 1 x 1 convolution."""
     chain = Chain(path, 0)

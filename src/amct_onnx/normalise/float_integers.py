@@ -27,8 +27,8 @@ EIGHT_BITS = (ir.DataType.INT8, ir.DataType.UINT8)
 MEASURED = frozenset("Shape Size".split())
 PAIR, UNEQUAL, OTHER = "pair", "unequal", "other"
 """Readers of integers: a DequantizeLinear alike, one of other factors, any other operator."""
-LAYOUT = ("axis", "block_size")
-"""Attributes that say where the factors belong."""
+LAYOUT = {"axis": 1, "block_size": 0}
+"""Attributes that say where the factors belong, with their defaults."""
 
 
 def compute_integers_in_float(model: ir.Model) -> None:
@@ -100,17 +100,14 @@ class _Writer:
         return found, None
 
     def _same_factors(self, one: ir.Node, other: ir.Node) -> bool:
-        if one.inputs[1:] == other.inputs[1:] and not any(n in x.attributes for x in (one, other) for n in LAYOUT):
+        laid_alike = all(attribute(one, n, d) == attribute(other, n, d) for n, d in LAYOUT.items())
+        if laid_alike and one.inputs[1:] == other.inputs[1:]:
             return True
         mine, theirs = self._factors(one), self._factors(other)
         if mine is None or theirs is None:
             return True  # not constant, or of unequal length: the plan refuses it by name
         alike = all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
-        if mine[0].size == 1:
-            return alike
-        return alike and all(
-            attribute(one, n, d) == attribute(other, n, d) for n, d in (("axis", 1), ("block_size", 0))
-        )
+        return alike and (laid_alike or mine[0].size == 1)
 
     def _factors(self, node: ir.Node) -> tuple[Array, Array] | None:
         if not all(v is None or self.constants.is_constant(v) for v in node.inputs[1:]):
