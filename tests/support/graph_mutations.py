@@ -14,6 +14,8 @@ from support.random_graphs import reads
 
 Mutation = Callable[[onnx.ModelProto, random.Random], None]
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+LISTED = LAYERS | {"LSTM", "GRU", "RNN", "Einsum"}
+"""Operators that are rows of the ledger, under the name that inlining a function may change."""
 FUNCTION_DOMAIN = "local.wrapped"
 
 
@@ -162,7 +164,7 @@ def into_function(model: onnx.ModelProto, chance: random.Random) -> None:
     nodes = [
         n
         for n in model.graph.node
-        if n.op_type not in LAYERS | {"Constant"} and n.domain == "" and not any(a.HasField("g") for a in n.attribute)
+        if n.op_type not in LISTED | {"Constant"} and n.domain == "" and not any(a.HasField("g") for a in n.attribute)
     ]
     if not nodes:
         return
