@@ -105,6 +105,17 @@ def test_pair_that_another_rounded_for_goes_with_it_and_its_saturation_stays(tmp
     assert np.abs(fake - expected).max() <= 2.0**-4 / 2 / 4 + 2.0**-20  # half a step, of which Sigmoid lets a quarter
 
 
+def test_pair_that_another_rounded_for_behind_two_inputs_leaves_its_saturation(tmp_path: Path) -> None:
+    body = "o = QuantizeLinear(c, s, u) h = DequantizeLinear(o, s, u) k = Min(h, c) "
+    body += "p = QuantizeLinear(k, s, u) r = DequantizeLinear(p, s, u)"
+    path, report = converted(body, tmp_path)
+    assert [(e.tensor, e.action) for e in report.residuals] == [("c", "dropped"), ("k", "dropped")]
+    found = operators(onnx.load(report.deploy_model))
+    assert found == ["AscendQuant", "Conv", "AscendDequant", "Clip", "Min", "Clip", "Sigmoid"]
+    kept = amct.convert_qat_model(path, tmp_path / "kept" / "m").residuals
+    assert [(e.tensor, e.action) for e in kept] == [("c", "elided"), ("k", "anti-quant")]
+
+
 def test_layer_in_a_body_shares_with_no_pair_outside(tmp_path: Path) -> None:
     body = "f = DequantizeLinear(w, sw) yes = Constant<value = bool {1}>() "
     body += "l = If(yes) <then_branch = t () => (float[n, 8, 6, 6] a) { a = Conv(d, f) }, "

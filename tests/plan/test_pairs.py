@@ -29,6 +29,7 @@ CONSTANTS: dict[str, Array] = {
     "sw": np.float32(2.0**-7),
     "six": np.float32(6),
     "half": np.array([4, 4], np.int64),
+    "eights": np.array([8, 8], np.int64),
     "zero": np.array(0, np.int64),
     "axes": np.array([0], np.int64),
     "rest": np.array([8, 36], np.int64),
@@ -115,6 +116,31 @@ COUNTED = {
         pair("c", "d") + "a, b = Split<axis=1>(d, half) u = Sigmoid(b) " + layer("d", "y"),
         2,
         0,
+    ),
+    "Concat of two grids, the second quantizer has one of them": (
+        pair("c", "d")
+        + pair("x", "o", "sixth")
+        + "m = Concat<axis=1>(d, o) v = Transpose<perm=[0,1,3,2]>(m) "
+        + pair("v", "e")
+        + layer("e", "y", "w16"),
+        3,
+        1,
+    ),
+    "Concat of two grids that others read": (
+        pair("c", "d") + "m = Concat<axis=1>(d, x) " + pair("m", "e") + layer("e", "l", "w16") + "a, b = "
+        "Split<axis=1>(m, eights) y = Add(l, a)",
+        3,
+        1,
+    ),
+    "Concat of two grids, one of them behind a factor": (
+        pair("c", "d")
+        + "f = Div(d, six) "
+        + pair("f", "o", "sixth")
+        + "m = Concat<axis=1>(x, o) "
+        + pair("m", "e", "sixth")
+        + layer("e", "y", "w16"),
+        3,
+        1,
     ),
 }
 

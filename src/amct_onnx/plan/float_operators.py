@@ -18,9 +18,9 @@ from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.graph.reasons import Reason
 from amct_onnx.graph.refused import noted_form, noted_refusal
 from amct_onnx.graph.unknown_quantizers import fact_of
+from amct_onnx.plan.demands import MEASURES
 from amct_onnx.plan.grids import CONDITIONAL, Grids
 from amct_onnx.plan.ledger import REFUSED, FloatOperator, LayerEntry
-from amct_onnx.plan.pair_graph import MEASURES
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 SILENT = MEASURES | frozenset("Constant ConstantOfShape If Loop Scan SequenceMap".split())

@@ -11,8 +11,8 @@ from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.plan.demands import MEASURES
 from amct_onnx.plan.factors import FloatReader, Pair, Site
-from amct_onnx.plan.pair_graph import MEASURES
 
 KEEPS_INTEGERS = frozenset({"Relu", "Clip", "Mul", "Div"})
 """Operators beside those that move elements between two pairs of which one suffices."""

@@ -7,7 +7,7 @@ that computes with them demands that they are rounded; a layer that becomes int8
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,13 +17,10 @@ from amct_onnx.device.restored_integers import Step, keeps, restores
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.moves import data_inputs, fills
-from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, is_op
 from amct_onnx.graph.scalar_factors import Factor, factor_of
 from amct_onnx.plan.factors import Quantizer, Reader
 from amct_onnx.plan.grids import Grids, clip_limits, moved_inputs
-
-MEASURES = frozenset("Shape Size RandomUniformLike RandomNormalLike EyeLike".split())
-"""Operators that read the shape of their input and none of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,7 @@ class PairGraph:
 
     def repeats(self, source: ir.Value, quantizer: Quantizer) -> bool:
         """Whether a quantizer gives the integers again on whose grid its source lies already."""
-        held = self.on_grid(source)
-        return held is not None and held.same_grid(quantizer) and restores(held, (), quantizer)
+        return repeats(self.on_grid(source), quantizer)
 
     def on_grid(self, value: ir.Value) -> Quantizer | None:
         """The quantizer of a vertex; None for other tensors."""
@@ -130,7 +126,7 @@ class PairGraph:
             numbers = self._numbers(node, quantizer)
             inputs = [v for i in moved_inputs(node, quantizer, self.constants) if (v := node.inputs[i]) is not None]
             moved = [v for v in inputs if not self.constants.is_constant(v)]
-            narrowed = _narrows(node)
+            narrowed = narrows(node)
             kept = all(keeps(float(n), quantizer) for n in numbers)
             if narrowed or not kept or any(v in self.tainted for v in moved):
                 self.tainted.add(output)
@@ -154,7 +150,7 @@ class PairGraph:
         return np.unique(numbers) if numbers.size > 1 else numbers  # its first call imports numpy.ma
 
     def _track(self, node: ir.Node) -> None:
-        factor = self._factor(node)
+        factor = self.factor(node)
         if factor is not None:
             before = self.tracks[factor.value]
             step = factor.op_type, factor.number
@@ -173,7 +169,7 @@ class PairGraph:
                 roots = frozenset().union(*(t.roots for t in tracks))
                 self.tracks[output] = Track(tracks[0].quantizer, roots, output)
 
-    def _factor(self, node: ir.Node) -> Factor | None:
+    def factor(self, node: ir.Node) -> Factor | None:
         """The factor that a node is to a tensor that comes from a pair."""
         if not any(v in self.tracks for v in node.inputs):
             return None
@@ -193,71 +189,10 @@ class PairGraph:
                 first[b if a is not b else a] = a
         return {v: _leader(first, v) for v in first}
 
-    def readers(self, value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-        """The uses of a tensor that any output of the model depends on."""
-        for use in value.uses():
-            if use.node in self.live:
-                yield use.node, use.idx
 
-    def dequantizers(self, quantize: ir.Node) -> list[ir.Node] | None:
-        """The DequantizeLinear nodes behind a QuantizeLinear; None where its integers go elsewhere."""
-        stack, found = [quantize.outputs[0]], list[ir.Node]()
-        while stack:
-            value = stack.pop()
-            if value.is_graph_output() and value is not quantize.outputs[0]:
-                return None
-            for reader, _ in self.readers(value):
-                if is_op(reader, *BETWEEN):
-                    stack.extend(reader.outputs)
-                elif is_op(reader, DEQUANTIZE) and reader in self.pairs:
-                    found.append(reader)
-                else:
-                    return None
-        return found
-
-    def demands(self, value: ir.Value, rooted: Collection[ir.Value]) -> bool:
-        """Whether a reader of a tensor computes with its numbers.
-
-        Args:
-            value: on a quantizer's grid, or behind a factor.
-            rooted: vertices of pairs, and graph outputs, that take the integers of pairs before them.
-        """
-        waiting = [value]
-        while waiting:
-            current = waiting.pop()
-            if current.is_graph_output():
-                return True
-            for node, index in self.readers(current):
-                if self._factor(node) is not None:
-                    waiting.append(node.outputs[0])
-                elif self._reader_demands(node, index, current, rooted):
-                    return True
-        return False
-
-    def _reader_demands(self, node: ir.Node, index: int, value: ir.Value, rooted: Collection[ir.Value]) -> bool:
-        """Whether one reader of a tensor computes with its numbers; not of a scalar factor."""
-        own, quantizer = self.layers.get((node.name or "", index)), self.on_grid(value)
-        if own is not None:
-            return quantizer is None or not own.same_grid(quantizer)
-        if is_op(node, QUANTIZE) and index == 0:
-            return self._quantizer_demands(node, value, rooted)
-        if node.op_type in MEASURES and node.domain == "":
-            return False
-        return not self._moves(node, index, value)
-
-    def _moves(self, node: ir.Node, index: int, value: ir.Value) -> bool:
-        """Whether a reader moves the elements of a vertex to vertices."""
-        quantizer = self.on_grid(value)
-        if quantizer is None or _narrows(node) or index not in moved_inputs(node, quantizer, self.constants):
-            return False
-        return all(self.on_grid(o) is not None for o in node.outputs)
-
-    def _quantizer_demands(self, node: ir.Node, value: ir.Value, rooted: Collection[ir.Value]) -> bool:
-        """Whether a QuantizeLinear rounds to other integers than those that its input stands for."""
-        behind, own = self.dequantizers(node), self.outputs.get(node)
-        if behind is None or not (own is None or node.outputs[0] in rooted or self.repeats(value, own)):
-            return True
-        return not all(self.of(dq.outputs[0]) in rooted or self.repeats(value, self.pairs[dq][1]) for dq in behind)
+def repeats(held: Quantizer | None, quantizer: Quantizer) -> bool:
+    """Whether a quantizer gives the integers again on whose grid a tensor lies; None for a tensor on no grid."""
+    return held is not None and held.same_grid(quantizer) and restores(held, (), quantizer)
 
 
 def live_nodes(graph: ir.Graph) -> set[ir.Node]:
@@ -287,6 +222,6 @@ def _alike(track: Track, other: Track | None) -> bool:
     return theirs is not None and mine.same_grid(theirs) and mine.float_type == theirs.float_type
 
 
-def _narrows(node: ir.Node) -> bool:
+def narrows(node: ir.Node) -> bool:
     """Whether a node rounds to float16."""
     return node.op_type == "Cast" and node.domain == "" and node.attributes["to"].as_int() == int(ir.DataType.FLOAT16)

@@ -2,7 +2,8 @@
 
 Three rewrites, each of which is exact in the arithmetic of the source and of every chip:
 
-* A pair goes where all that reads it rounds alike, or needs no numbers.
+* A pair goes where all that reads it rounds alike, or needs no numbers. What moves may bring together with other
+  tensors, a Concat of several grids, only has to be rounded alike in the end.
 * A pair moves through what only selects elements. The pairs that stay are the minimum cut between where numbers enter
   and who needs them rounded, by the number of elements that pass: the result depends on no order.
 * A pair whose quantizer restores the integers of the pairs before it takes them from the tensor that those quantize.
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.plan.demands import Demands
 from amct_onnx.plan.element_counts import UNKNOWN, counts_of
 from amct_onnx.plan.factors import Pair, Quantizer, Reader
 from amct_onnx.plan.grids import Grids
@@ -104,6 +106,11 @@ class _Decision:
         for vertex, first in self._area.items():
             self._members.setdefault(first, []).append(vertex)
         self._rooted, self._given = restoring_pairs(graph), restoring_outputs(graph)
+        self._demands = Demands(graph)
+        self._other_unit = {self._area[v] for v in self._rooted}
+        self._tensors: dict[ir.Value, list[ir.Value]] = {}
+        for tensor, vertex in graph.vertex.items():
+            self._tensors.setdefault(vertex, []).append(tensor)
         self._pure = {a for a in self._members if self._is_pure(a)}
         self._counted = counts_of(graph, self._area)
         # a pair that shares an AscendQuant costs less, but is not dropped
@@ -160,10 +167,10 @@ class _Decision:
     def _demanding(self, rooted: Set[ir.Value]) -> set[ir.Value]:
         """The vertices whose numbers a reader computes with."""
         rooted = rooted | self._given
-        tensors: dict[ir.Value, list[ir.Value]] = {}
-        for tensor, vertex in self._graph.vertex.items():
-            tensors.setdefault(vertex, []).append(tensor)
-        return {v for v in self._area if any(self._graph.demands(t, rooted) for t in tensors.get(v, [v]))}
+        return {v for v, area in self._area.items() if self._is_demanding(v, rooted, area not in self._other_unit)}
+
+    def _is_demanding(self, vertex: ir.Value, rooted: Set[ir.Value], own_unit: bool) -> bool:
+        return any(self._demands.demands(t, rooted, own_unit=own_unit) for t in self._tensors.get(vertex, [vertex]))
 
     def _read_by_layers(self) -> set[ir.Value]:
         """The vertices for which an AscendQuant is needed anyway."""
@@ -280,7 +287,8 @@ class _Decision:
             if vertex in loose:
                 loose.update(t for t in edges.get(vertex, ()) if t not in stay)
         for vertex in reversed(self._area):
-            if any(t in needed and t not in stay for t in edges.get(vertex, ())):
+            alike = (b for t in self._tensors.get(vertex, [vertex]) for b in self._demands.rounded_alike(t))
+            if any(t in needed and t not in stay for t in (*edges.get(vertex, ()), *alike)):
                 needed.add(vertex)
         return loose & needed
 

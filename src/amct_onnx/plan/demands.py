@@ -1,0 +1,144 @@
+"""Who needs the numbers of a quantizer: what computes with them, and neither what moves them nor what rounds alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import onnx_ir as ir
+
+from amct_onnx.graph.moves import data_inputs
+from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.plan.factors import Quantizer
+from amct_onnx.plan.grids import moved_inputs
+from amct_onnx.plan.pair_graph import PairGraph, narrows, repeats
+
+MEASURES = frozenset("Shape Size RandomUniformLike RandomNormalLike EyeLike".split())
+"""Operators that read the shape of their input and none of its numbers."""
+
+
+class Demands:
+    """Asks the readers of the tensors of a graph of pairs.
+
+    Args:
+        graph: the graph.
+    """
+
+    def __init__(self, graph: PairGraph) -> None:
+        self._graph = graph
+        # a tensor that moves bring together of several grids is rounded again by these alone
+        self._behind_moves = {q for s, q in graph.pairs.values() if _is_moved(s) and graph.on_grid(s) is None}
+        self._behind_moves |= {
+            q for n, q in graph.outputs.items() if n.inputs[0] is not None and _is_moved(n.inputs[0])
+        }
+
+    def demands(self, value: ir.Value, rooted: Collection[ir.Value], *, own_unit: bool) -> bool:
+        """Whether a reader of a tensor computes with its numbers.
+
+        Args:
+            value: on a quantizer's grid, or behind a factor.
+            rooted: vertices of pairs, and graph outputs, that take the integers of pairs before them.
+            own_unit: whether the tensor would hold its own numbers, only unrounded, if no pair in front of it stayed.
+        """
+        waiting = [value]
+        while waiting:
+            current = waiting.pop()
+            if current.is_graph_output():
+                return True
+            for node, index in self._readers(current):
+                if self._graph.factor(node) is not None:
+                    waiting.append(node.outputs[0])
+                elif self._reader_demands(node, index, current, rooted, own_unit):
+                    return True
+        return False
+
+    def rounded_alike(self, value: ir.Value) -> Iterator[ir.Value]:
+        """The vertices of the pairs that round like a tensor's own pair what its readers bring together with others."""
+        held = self._graph.on_grid(value)
+        if held is None:
+            return
+        for node, index in self._readers(value):
+            for quantize in () if self._moves(node, index, value) else self._rounding_behind(node, index, held) or ():
+                for dequantize in self._dequantizers(quantize) or ():
+                    yield self._graph.of(dequantize.outputs[0])
+
+    def _readers(self, value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+        """The uses of a tensor that any output of the model depends on."""
+        for use in value.uses():
+            if use.node in self._graph.live:
+                yield use.node, use.idx
+
+    def _dequantizers(self, quantize: ir.Node) -> list[ir.Node] | None:
+        """The DequantizeLinear nodes behind a QuantizeLinear; None where its integers go elsewhere."""
+        stack, found = [quantize.outputs[0]], list[ir.Node]()
+        while stack:
+            value = stack.pop()
+            if value.is_graph_output() and value is not quantize.outputs[0]:
+                return None
+            for reader, _ in self._readers(value):
+                if is_op(reader, *BETWEEN):
+                    stack.extend(reader.outputs)
+                elif is_op(reader, DEQUANTIZE) and reader in self._graph.pairs:
+                    found.append(reader)
+                else:
+                    return None
+        return found
+
+    def _reader_demands(
+        self, node: ir.Node, index: int, value: ir.Value, rooted: Collection[ir.Value], own_unit: bool
+    ) -> bool:
+        """Whether one reader of a tensor computes with its numbers; not of a scalar factor."""
+        own, held = self._graph.layers.get((node.name or "", index)), self._graph.on_grid(value)
+        if own is not None:
+            return held is None or not own.same_grid(held)
+        if is_op(node, QUANTIZE) and index == 0:
+            return self._quantizer_demands(node, held, rooted)
+        if node.op_type in MEASURES and node.domain == "":
+            return False
+        if self._moves(node, index, value):
+            return False
+        return held is None or not own_unit or self._rounding_behind(node, index, held) is None
+
+    def _moves(self, node: ir.Node, index: int, value: ir.Value) -> bool:
+        """Whether a reader moves the elements of a vertex to vertices."""
+        held = self._graph.on_grid(value)
+        if held is None or narrows(node) or index not in moved_inputs(node, held, self._graph.constants):
+            return False
+        return all(self._graph.on_grid(o) is not None for o in node.outputs)
+
+    def _quantizer_demands(self, node: ir.Node, held: Quantizer | None, rooted: Collection[ir.Value]) -> bool:
+        """Whether a QuantizeLinear rounds to other integers than those that its input has on the grid ``held``."""
+        behind, own = self._dequantizers(node), self._graph.outputs.get(node)
+        if behind is None or not (own is None or node.outputs[0] in rooted or repeats(held, own)):
+            return True
+        return not all(self._graph.of(d.outputs[0]) in rooted or repeats(held, self._graph.pairs[d][1]) for d in behind)
+
+    def _rounding_behind(self, node: ir.Node, index: int, held: Quantizer) -> list[ir.Node] | None:
+        """The QuantizeLinear nodes that round, as ``held`` does, all that a reader and those behind it move.
+
+        None where something else reads it. What the reader brings together, as a Concat of several grids, lies on none.
+        """
+        if held not in self._behind_moves:
+            return None
+        waiting, seen, found = [(node, index)], set[tuple[ir.Node, int]](), dict[ir.Node, None]()
+        while waiting:
+            mover, position = reader = waiting.pop()
+            if reader in seen:
+                continue
+            seen.add(reader)
+            if is_op(mover, QUANTIZE) and position == 0:
+                if self._quantizer_demands(mover, held, ()):
+                    return None
+                found[mover] = None
+            elif mover.op_type == "Cast" or position not in moved_inputs(mover, held, self._graph.constants):
+                return None
+            elif any(v.is_graph_output() for v in mover.outputs):
+                return None
+            else:
+                readers = (r for v in mover.outputs for r in self._readers(v))
+                waiting += [r for r in readers if r[0].op_type not in MEASURES or r[0].domain]
+        return list(found)
+
+
+def _is_moved(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and bool(data_inputs(node))
