@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from amct_onnx.common.short_names import LIMIT
+from support.older_libraries import needs_opset
 from support.typed_command import in_process
 
 LAYERS = 6
@@ -63,6 +64,7 @@ VERBS = {
 def test_no_screen_holds_a_long_name_and_each_kind_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    needs_opset(23)
     monkeypatch.setenv("COLUMNS", "80")
     write_source(tmp_path)
     for verb, arguments in VERBS.items():

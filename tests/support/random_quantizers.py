@@ -208,7 +208,9 @@ class Quantizers:
             return known[-1]
         if form == "same scale":
             scale = self.factors[activation] * self.factors[weight]
-            return self._integer_bias(self.rng.integers(-5000, 5000, channels).astype(np.int32), scale)
+            # what follows may scale the layer by two, and then half a step would be rounded
+            step = 8 if self.exact else 1
+            return self._integer_bias((self.rng.integers(-5000, 5000, channels) * step).astype(np.int32), scale)
         if form == "other scale":
             step = np.asarray(BIAS_STEP if self.exact else 0.0317, np.float32)
             return self._integer_bias(self.rng.integers(-64, 65, channels).astype(np.int32), step)

@@ -196,7 +196,7 @@ def test_float_operators_that_quantize_are_a_class_of_their_own(
     body: str, constants: dict[str, np.generic], operators: int, tmp_path: Path
 ) -> None:
     """None of them is AscendQuant, and none a float operator between int8 layers; each passes over the tensor."""
-    text = f"""<ir_version: 10, opset_import: ["" : 23]> g (float[8, 2] x, int32[8, 2] n) => (float y) {{ {HEAD} {body}
+    text = f"""<ir_version: 10, opset_import: ["" : 21]> g (float[8, 2] x, int32[8, 2] n) => (float y) {{ {HEAD} {body}
         i = Sigmoid(e) j = QuantizeLinear(i, s) m = DequantizeLinear(j, s) y = MatMul(m, v) }}"""
     model = onnx.parser.parse_model(text)
     arrays = {"s": np.float32(0.1), "w": np.ones((2, 2), np.int8), **constants}
@@ -218,7 +218,7 @@ def test_float_operators_that_quantize_are_a_class_of_their_own(
 
 def test_changes_are_sorted_by_what_passes(tmp_path: Path) -> None:
     """Five operators over 16 elements cost more than two over 32, and a dequantizer that shares its quantizer less."""
-    text = f"""<ir_version: 10, opset_import: ["" : 23]> g (float[8, 2] x) => (float y, float z, float u) {{ {HEAD}
+    text = f"""<ir_version: 10, opset_import: ["" : 21]> g (float[8, 2] x) => (float y, float z, float u) {{ {HEAD}
         p = QuantizeLinear(h, s, i) e = DequantizeLinear(p, s, i) y = Sigmoid(e)
         f = Concat <axis = 0> (h, h) k = Exp(f) l = QuantizeLinear(k, s) m = DequantizeLinear(l, s) z = Neg(m)
         u = Tanh(d)
