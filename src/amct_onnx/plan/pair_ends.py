@@ -13,8 +13,9 @@ from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.demands import MEASURES
 from amct_onnx.plan.factors import FloatReader, Pair, Site
+from amct_onnx.plan.grids import CONDITIONAL
 
-KEEPS_INTEGERS = frozenset({"Relu", "Clip", "Mul", "Div"})
+FACTORS = frozenset({"Mul", "Div"})
 """Operators beside those that move elements between two pairs of which one suffices."""
 
 
@@ -74,14 +75,23 @@ class PairEnds:
         return f"an int8 {maker}" if layer else f"{maker} of an int8 layer"
 
     def _before(self, value: ir.Value | None) -> tuple[str, ...]:
-        """Makers of the tensors in front, as long as a pair of theirs was left out because this one rounds."""
-        found: list[str] = []
-        while value is not None and (node := value.producer()) is not None and not is_op(node, DEQUANTIZE):
+        """Makers of the tensors in front of which a pair was left out because this one rounds."""
+        found, seen = dict[str, None](), set[ir.Value | None]()
+        waiting = [value]
+        while waiting:
+            current = waiting.pop()
+            node = current.producer() if current is not None and current not in seen else None
+            seen.add(current)
+            if node is None or is_op(node, DEQUANTIZE):
+                continue
             dequantized = [v for v in node.inputs if v is not None and v.name in self._elided]
-            if len(dequantized) != 1 or not (data_inputs(node) or node.op_type in KEEPS_INTEGERS):
-                break
-            value = _floats(dequantized[0])
-            found.append(self._maker(value))
+            if moved := (0,) if node.op_type in CONDITIONAL else data_inputs(node):
+                waiting += [node.inputs[i] for i in moved if node.inputs[i] not in dequantized]
+            elif len(dequantized) != 1 or node.op_type not in FACTORS:
+                continue
+            floats = [_floats(v) for v in dequantized]
+            found.update((self._maker(v), None) for v in floats)
+            waiting += floats
         return tuple(found)
 
     def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
