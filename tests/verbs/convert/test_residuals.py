@@ -64,8 +64,8 @@ CASES = {
     "an operator behind one that brings several together": (
         PAIR
         + "k = Exp(c) p1 = QuantizeLinear(k, t, z) r1 = DequantizeLinear(p1, t, z) t1 = Transpose(r) "
-        + "t2 = Transpose(t1) b = Concat <axis = 1> (t2, x, r1) p2 = QuantizeLinear(b, t, z) r2 = DequantizeLinear(p2, t, z) "
-        + "y = GlobalAveragePool(r2)",
+        + "t2 = Transpose(t1) b = Concat <axis = 1> (t2, x, r1) p2 = QuantizeLinear(b, t, z) "
+        + "r2 = DequantizeLinear(p2, t, z) y = GlobalAveragePool(r2)",
         "GlobalAveragePool reads what it rounds, behind Concat. To remove it, let the exporter quantize neither the "
         "output of Concat nor the inputs of GlobalAveragePool and let the exporter not quantize the output of Exp and "
         "the output of the int8 Conv either, which Concat hands on" + DROP,
