@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.edit import bodies_of, nodes_of
 from amct_onnx.graph.opset import opset_of
 
 DRAWS = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split())
@@ -18,11 +18,34 @@ NAMED = 3
 
 
 def random_nodes(model: ir.Model) -> list[ir.Node]:
-    """The nodes that draw, a Dropout in training mode among them, in the order of the graph; functions come last."""
+    """The nodes that draw and that an output depends on, in the order of the graph; those within functions come last.
+
+    A Dropout in training mode is among them; of functions every node counts.
+    """
     constants = ConstantEvaluator(opset_of(model))
+    found = [n for n in nodes_of(model) if _draws(n, constants)]
+    if found:
+        needed = _needed_nodes(model.graph)
+        found = [n for n in found if n in needed]
     within = (ir.traversal.RecursiveGraphIterator(function) for function in model.functions.values())
-    nodes = chain(nodes_of(model), *within)
-    return [n for n in nodes if n.domain in ("", "ai.onnx") and (n.op_type in DRAWS or drops(n, constants))]
+    return [*found, *(n for n in chain(*within) if _draws(n, constants))]
+
+
+def _draws(node: ir.Node, constants: ConstantEvaluator) -> bool:
+    return node.domain in ("", "ai.onnx") and (node.op_type in DRAWS or drops(node, constants))
+
+
+def _needed_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Nodes that an output of the graph depends on."""
+    needed: set[ir.Node] = set()
+    waiting: list[ir.Value | None] = list(graph.outputs)
+    while waiting:
+        value = waiting.pop()
+        node = None if value is None else value.producer()
+        if node is not None and node not in needed:
+            needed.add(node)
+            waiting += [*node.inputs, *(output for body in bodies_of(node) for output in body.outputs)]
+    return needed
 
 
 def drops(node: ir.Node, constants: ConstantEvaluator) -> bool:

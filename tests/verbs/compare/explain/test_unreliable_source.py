@@ -78,6 +78,22 @@ def test_random_node_without_a_name_within_a_function_is_found(tmp_path: Path) -
     assert "Node 'drawn' (RandomNormalLike) draws random numbers" in verdict.brief[0]
 
 
+def test_draws_that_rarely_differ_make_a_source_random(tmp_path: Path) -> None:
+    """The first batch gives the same twice: stochastic depth drops a branch of another sample."""
+    text = """<ir_version: 9, opset_import: ["" : 17]> g (float[n, 2] x) => (float[n, 2] y)
+        <float s = {0.1}, int8[2, 2] w = {1, 2, 3, 4}, float[1] rarely = {1e-30}> {
+        q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s) h = MatMul(d, v)
+        drawn = Bernoulli(rarely) y = Add(h, READ)
+    }"""
+    path = tmp_path / "m.onnx"
+    for read, random in (("drawn", True), ("rarely", False)):
+        onnx.save(onnx.parser.parse_model(text.replace("READ", read)), path)
+        amct_onnx.convert_qat_model(path, tmp_path / "m")
+        verdict = amct_onnx.compare(path, tmp_path / "m", np.ones((4, 2), np.float32)).verdict
+        assert ("depend on chance: Node 'drawn' (Bernoulli)" in str(verdict.brief)) is random
+        assert ("the source itself is random" in verdict.headline) is random
+
+
 def test_source_without_random_nodes_is_not_called_random(tmp_path: Path) -> None:
     path = qdq_model(tmp_path)
     amct_onnx.convert_qat_model(path, "m")

@@ -23,7 +23,9 @@ from amct_onnx.verbs.compare.measure.batch import Batch, Runner
 def unreliable_source(
     model: str | os.PathLike[str], runner: Runner, first: Batch, outputs: Mapping[str, Array]
 ) -> Doubt | None:
-    """None when the source gives the same outputs again, and the executor computes its quantizers as ONNX says.
+    """None when no output is random, and the executor computes the source's quantizers as ONNX says.
+
+    Nodes that draw count although the first batch gives the same again: rare draws differ in another batch.
 
     Args:
         model: the source.
@@ -31,13 +33,11 @@ def unreliable_source(
         first: the first batch.
         outputs: the source's outputs for it, by name.
     """
-    again = runner.outputs(list(outputs), first)
-    if not all(_same(outputs[name], again[name]) for name in outputs):
-        drawing = random_nodes(read_model(model))
-        why = draw(drawing) if drawing else "no node is known to draw random numbers; a kernel may add in another order"
+    why = _why_random(model, runner, first, outputs)
+    if why:
         return Doubt(
             "the source itself is random, so no figure can be judged",
-            f"The source gives other outputs for the same data each time it runs: {why}.",
+            why,
             "Export the model in inference mode (model.eval()), and convert it again.",
         )
     quantizer = None if rounds_float16() else float16_quantizer(read_model(model))
@@ -48,6 +48,16 @@ def unreliable_source(
             "Install onnxruntime 1.24 or newer, which needs Python 3.11.",
         )
     return None
+
+
+def _why_random(model: str | os.PathLike[str], runner: Runner, first: Batch, outputs: Mapping[str, Array]) -> str:
+    """Empty where nothing is random."""
+    drawing = random_nodes(read_model(model))
+    again = runner.outputs(list(outputs), first)
+    if all(_same(outputs[name], again[name]) for name in outputs):
+        return f"The source's outputs depend on chance: {draw(drawing)}." if drawing else ""
+    why = draw(drawing) if drawing else "no node is known to draw random numbers; a kernel may add in another order"
+    return f"The source gives other outputs for the same data each time it runs: {why}."
 
 
 def _same(one: Array, other: Array) -> bool:
