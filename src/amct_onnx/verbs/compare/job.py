@@ -342,7 +342,8 @@ def _source(
         with suppress(UnsupportedModelError):
             open_reference(shown, 1)
             return shown, NORMALISED, units
-    if all(n in tensors_of(given) for n in wanted if n in tensors_of(canonical)):
+    tensors = tensors_of(canonical)
+    if tensors_of(given).keys() >= {n for n in wanted if n in tensors}:
         shown = show(given, model_file, wanted)
         try:
             open_reference(shown, 1)

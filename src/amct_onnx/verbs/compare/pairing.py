@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -36,36 +36,45 @@ class Paired:
 
 def pair_layers(ledger: Ledger, fake_quant: ir.Model | None, deploy: ir.Model | None) -> tuple[Paired, ...]:
     """The layers in the ledger's order; None for a model that cannot be read, and where one does not show a layer."""
+    in_fake_quant = None if fake_quant is None else {n.name or "": n for n in fake_quant.graph}
+    in_deploy = None if deploy is None else {n.name or "": n for n in deploy.graph}
     return tuple(
         Paired(
             entry,
             Ends(entry.source_input, entry.source_output),
-            None if fake_quant is None else _shown(entry, fake_quant, entry.fake_quant_nodes),
-            None if deploy is None else _shown(entry, deploy, entry.deploy_nodes),
+            None if in_fake_quant is None else _shown(entry, in_fake_quant, entry.fake_quant_nodes),
+            None if in_deploy is None else _shown(entry, in_deploy, entry.deploy_nodes),
         )
         for entry in ledger.layers
     )
 
 
-def _shown(entry: LayerEntry, model: ir.Model, listed: Sequence[str]) -> Ends | None:
+def _shown(entry: LayerEntry, nodes: Mapping[str, ir.Node], listed: Sequence[str]) -> Ends | None:
     """None in the body of an If, Loop or Scan, or when its nodes are not those of the ledger."""
-    nodes = {n.name or "": n for n in model.graph}
     members = listed or (entry.name,)
     group = [nodes[n] for n in members if n in nodes]
     return _ends(group) if len(group) == len(members) and not _problem(group, entry, "")[1] else None
 
 
-def unpaired(entry: LayerEntry, model: ir.Model, name: str, *, deploy: bool) -> list[tuple[str, str]]:
-    """Why the nodes of a layer are not what the ledger says: the name of a node and a sentence, at most once.
+def unpaired(
+    ledger: Ledger, model: ir.Model, name: str, *, deploy: bool
+) -> list[tuple[int, LayerEntry, list[tuple[str, str]]]]:
+    """Each layer with its number and, where its nodes are not what the ledger says, the name of a node and a sentence.
 
     Args:
-        entry: of the ledger.
+        ledger: of the conversion.
         model: deploy or fake-quant.
         name: what the model is called.
         deploy: which of both it is.
     """
     nodes = {n.name or "": n for n in model.graph}
     everywhere = {n.name or "" for n in ir.traversal.RecursiveGraphIterator(model.graph)}
+    return [(i, e, _unpaired(e, nodes, everywhere, name, deploy=deploy)) for i, e in enumerate(ledger.layers)]
+
+
+def _unpaired(
+    entry: LayerEntry, nodes: Mapping[str, ir.Node], everywhere: Set[str], name: str, *, deploy: bool
+) -> list[tuple[str, str]]:
     members = (entry.deploy_nodes if deploy else entry.fake_quant_nodes) or (entry.name,)
     missing = [n for n in members if n not in everywhere]
     if missing:

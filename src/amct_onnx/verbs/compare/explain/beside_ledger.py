@@ -230,7 +230,7 @@ def _contradictions(ledger: Ledger) -> dict[str, tuple[Located, ...]]:
     }
     for model, graph in files.models.items():
         deploy = model == DEPLOY
-        told = ((i, e, unpaired(e, graph, model, deploy=deploy)) for i, e in enumerate(ledger.layers))
+        told = unpaired(ledger, graph, model, deploy=deploy)
         nodes, owner = {n.name or "": n for n in nodes_of(graph)}, _owners(ledger.layers, model)
         own = tuple(_locate(c, nodes, owner, ledger.layers) for c in function_changes(None, graph, model))
         found[model] = own + tuple(

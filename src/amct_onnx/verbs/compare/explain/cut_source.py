@@ -7,7 +7,7 @@ of the source computes from the very numbers that the other model's piece read, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,15 +193,27 @@ def _appended(model: ir.Model, op_type: str, inputs: list[ir.Value], name: str) 
     return node.outputs[0]
 
 
-def segment(model: ir.Model, end: str, cuts: frozenset[str]) -> Segment:
+class Places:
+    """The tensors of a graph, and where its nodes stand, looked up many times.
+
+    Args:
+        model: is not changed meanwhile.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.graph, self.tensors = model.graph, tensors_of(model)
+        self.of_node = {node: place for place, node in enumerate(model.graph)}
+
+
+def segment(places: Places, end: str, cuts: Set[str]) -> Segment:
     """The nodes of a model between a tensor and the ``cuts`` before it.
 
     Args:
-        model: any of the three.
+        places: of any of the three.
         end: name of the tensor.
         cuts: names of tensors.
     """
-    values = tensors_of(model)
+    values = places.tensors
     if end in cuts:  # nothing stands there: the model's piece has no node
         return Segment((end,), ())
     starts: dict[str, None] = {}
@@ -213,13 +225,13 @@ def segment(model: ir.Model, end: str, cuts: frozenset[str]) -> Segment:
             continue
         found[producer] = None
         read = [v for v in producer.inputs if v is not None]
-        read += [v for n in _inside(producer) for v in n.inputs if v is not None and v.graph is model.graph]
+        read += [v for n in _inside(producer) for v in n.inputs if v is not None and v.graph is places.graph]
         for value in read:
             if (value.name or "") in cuts or value.is_graph_input():
                 starts[value.name or ""] = None
             else:
                 waiting.append(value)
-    nodes = [n for n in model.graph if n in found]
+    nodes = sorted(found, key=places.of_node.__getitem__)
     return Segment(tuple(starts), tuple(n for top in nodes for n in (top, *_inside(top))))
 
 

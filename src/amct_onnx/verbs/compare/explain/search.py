@@ -13,7 +13,7 @@ from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.explain.beside_ledger import Beside
-from amct_onnx.verbs.compare.explain.cut_source import CutSource, Segment, segment
+from amct_onnx.verbs.compare.explain.cut_source import CutSource, Places, Segment, segment
 from amct_onnx.verbs.compare.explain.diagnosis import Examined, diagnose, examine
 from amct_onnx.verbs.compare.explain.faults import Place, contradiction, fault
 from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
@@ -23,7 +23,6 @@ from amct_onnx.verbs.compare.explain.strange_nodes import unknown_nodes
 from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT, Job, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results
-from amct_onnx.verbs.compare.measure.sessions import tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -148,23 +147,42 @@ class _Graphs:
         """The fake-quant model."""
         return self._instead.get(FAKE_QUANT) or read_model(self._ledger.fake_quant_model)
 
-    def _graph(self, model: str) -> ir.Model:
-        return self.fake_quant if model == FAKE_QUANT else self.deploy
+    @cached_property
+    def _deploy_places(self) -> Places:
+        return Places(self.deploy)
+
+    @cached_property
+    def _fake_quant_places(self) -> Places:
+        return Places(self.fake_quant)
+
+    def _places(self, model: str) -> Places:
+        return self._fake_quant_places if model == FAKE_QUANT else self._deploy_places
+
+    @cached_property
+    def _deploy_nodes(self) -> dict[str, list[ir.Node]]:
+        """By name; a damaged file may hold a name twice."""
+        found: dict[str, list[ir.Node]] = {}
+        for node in self.deploy.graph:
+            found.setdefault(node.name or "", []).append(node)
+        return found
 
     def members(self, pair: Paired) -> tuple[ir.Node, ...]:
         """The nodes of a layer in the deploy model."""
-        return tuple(n for n in self.deploy.graph if n.name in pair.entry.deploy_nodes)
+        named = (n for name in set(pair.entry.deploy_nodes) for n in self._deploy_nodes.get(name, ()))
+        return tuple(sorted(named, key=self._deploy_places.of_node.__getitem__))
 
     def segment(self, piece: Piece, job: Job, model: str) -> Segment:
         """What makes a piece in a model."""
         cuts = frozenset(t.others[model] for t in job.tracked if t is not piece.tracked)
         ratios = {r.read_scale / r.scale for r in self._ledger.residuals if r.read_scale and r.scale}
-        return replace(segment(self._graph(model), piece.tracked.others[model], cuts), ratios=frozenset({1.0, *ratios}))
+        return replace(
+            segment(self._places(model), piece.tracked.others[model], cuts), ratios=frozenset({1.0, *ratios})
+        )
 
     def first_reader(self, tensor: str, layers: Sequence[Paired], model: str) -> int | None:
         """The first layer that a tensor of a model leads to, by its number; None when it leads to outputs alone."""
         number = {p.entry.name: i for i, p in enumerate(layers)}
-        value = tensors_of(self._graph(model)).get(tensor)
+        value = self._places(model).tensors.get(tensor)
         waiting, seen, found = [value] if value is not None else [], set(), []
         while waiting:
             for use in waiting.pop().uses():
