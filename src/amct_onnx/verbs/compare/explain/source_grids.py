@@ -6,6 +6,7 @@ tensor then holds other numbers there, which are the source's once they are roun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,11 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array, Bool
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.quantizer_nodes import QUANTIZE, is_op
 from amct_onnx.plan.factors import Quantizer
-from amct_onnx.plan.grids import Grids
+from amct_onnx.plan.grids import Grids, moved_inputs
 
 NEAR_TIE, NEAR_TIE16 = 2.0**-22, 2.0**-10
 """Of a quotient: how near a tie two roundings of it, in float32 or float16, may fall on two sides."""
@@ -59,13 +62,15 @@ def source_grids(source: ir.Model, shown: ir.Model) -> dict[str, Grid]:
         source: normalised.
         shown: the source in the form that runs; nodes of the same name give the same tensor.
     """
-    grids = Grids(ConstantEvaluator(opset_of(source)))
+    constants = ConstantEvaluator(opset_of(source))
+    grids = Grids(constants)
+    alike = _rounded_alike(source, grids, constants)
     found = {}
     names = {(n.name or "", i): v.name or "" for n in shown.graph for i, v in enumerate(n.outputs)}
     for node in source.graph:
         for index, value in enumerate(node.outputs):
             try:
-                quantizer, pair = grids.of(value), grids.pair(node)
+                quantizer, pair = grids.of(value) or alike.get(value), grids.pair(node)
             except FactorError:  # it belongs to nothing that is converted
                 continue
             if quantizer is not None and quantizer.axis is None and quantizer.small_float is None:
@@ -73,6 +78,41 @@ def source_grids(source: ir.Model, shown: ir.Model) -> dict[str, Grid]:
                 found[value.name or ""] = grid
                 found[names.get((node.name or "", index), "")] = grid
     return found
+
+
+def _rounded_alike(source: ir.Model, grids: Grids, constants: ConstantEvaluator) -> dict[ir.Value, Quantizer]:
+    """Tensors that moves bring together of several grids, and that all readers round to one of these."""
+    found: dict[ir.Value, Quantizer] = {}
+    moved = [(n, v) for n in source.graph if data_inputs(n) for v in n.outputs if not v.is_graph_output()]
+    try:
+        for _, value in reversed(moved):
+            behind = [_rounds(use.node, use.idx, found, grids, constants) for use in value.uses()]
+            if grids.of(value) is None and behind and behind[0] is not None and len(set(behind)) == 1:
+                found[value] = behind[0]
+        for node, value in moved:
+            # what none of them rounded before is compared as it is
+            if value in found and not any(
+                v in found or (v is not None and found[value] == grids.of(v))
+                for v in (node.inputs[i] for i in data_inputs(node))
+            ):
+                del found[value]
+    except FactorError:  # a quantizer that belongs to nothing that is converted
+        return {}
+    return found
+
+
+def _rounds(
+    node: ir.Node, index: int, behind: Mapping[ir.Value, Quantizer], grids: Grids, constants: ConstantEvaluator
+) -> Quantizer | None:
+    """The one quantizer that rounds all that a reader gets; None where something else is done with it."""
+    if is_op(node, QUANTIZE) and index == 0:
+        pairs = {p[1] if (p := grids.pair(use.node)) is not None else None for use in node.outputs[0].uses()}
+    else:
+        pairs = {behind.get(v) for v in node.outputs}
+    quantizer = next(iter(pairs), None)
+    if quantizer is None or len(pairs) > 1 or is_op(node, QUANTIZE):
+        return quantizer if len(pairs) == 1 else None
+    return quantizer if index in moved_inputs(node, quantizer, constants) else None
 
 
 def _grid(quantizer: Quantizer, read: str) -> Grid:
