@@ -19,6 +19,8 @@ from support.written_models import Array, operators, write_model
 RNG = np.random.default_rng(3)
 CONSTANTS: dict[str, Array] = {
     "s": np.float32(2.0**-4),
+    "s2": np.float32(2.0**-5),
+    "half": np.float32(0.5),
     "z": np.int8(0),
     "u": np.uint8(0),
     "m": np.uint8(128),
@@ -138,6 +140,18 @@ def test_compare_calls_the_choice_no_fault(body: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=RNG.normal(size=(4, 8, 6, 6)).astype(np.float32))
     report = amct.compare(path, tmp_path / "out" / "m", tmp_path / "x.npz")
     assert not [d for d in report.divergences if d.is_fault]
+
+
+def test_compare_knows_what_a_layer_reads_behind_a_factor(tmp_path: Path) -> None:
+    body = "a = Sigmoid(c) p = QuantizeLinear(a, s, z) h = DequantizeLinear(p, s, z) k = Mul(h, half) "
+    body += "o = QuantizeLinear(k, s2, z) n = DequantizeLinear(o, s2, z) t = Transpose<perm = [0, 1, 3, 2]>(n) "
+    body += "p1 = QuantizeLinear(t, s2, z) v = DequantizeLinear(p1, s2, z) f = DequantizeLinear(w, sw) l = Conv(v, f) "
+    body += "p2 = QuantizeLinear(l, s, z) r = DequantizeLinear(p2, s, z)"
+    path, report = converted(body, tmp_path)
+    assert report.layers[1].read_scale == 2.0**-5
+    np.savez(tmp_path / "x.npz", x=RNG.normal(size=(4, 8, 6, 6)).astype(np.float32))
+    compared = amct.compare(path, tmp_path / "out" / "m", tmp_path / "x.npz")
+    assert not [d for d in compared.divergences if d.is_fault]
 
 
 def test_option_of_the_command(tmp_path: Path) -> None:

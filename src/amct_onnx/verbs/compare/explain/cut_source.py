@@ -18,6 +18,7 @@ from amct_onnx.common.arrays import Array
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.graph.edit import bodies_of
+from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import Pair, Reader
 from amct_onnx.verbs.compare.explain.source_grids import Grid
 from amct_onnx.verbs.compare.job import Job
@@ -146,7 +147,7 @@ def _leave_out(
     instead: dict[str, ir.Value] = {}
     # a pair that was moved has no tensor of its own in the source: its readers are those of what it quantizes
     for pair in sorted(pairs, key=lambda p: p.output in values):
-        source = instead.get(pair.source, values.get(pair.source))
+        source = _source_of(pair, values, instead)
         value = values.get(pair.output, source)
         if source is None or value is None:
             continue
@@ -161,6 +162,20 @@ def _leave_out(
                 model.graph.outputs[index] = _named(model, source, value)
     if pairs:
         model.graph.sort()
+
+
+def _source_of(pair: Pair, values: Mapping[str, ir.Value], instead: Mapping[str, ir.Value]) -> ir.Value | None:
+    """What the quantizer of a pair reads in the source.
+
+    One that takes the integers of another pair names what that one reads, in front of the factor that stands between.
+    """
+    value = values.get(pair.output)
+    node = None if value is None else value.producer()
+    while node is not None and is_op(node, DEQUANTIZE, *BETWEEN) and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is None or not is_op(node, QUANTIZE) or pair.source not in values:
+        return instead.get(pair.source, values.get(pair.source))
+    return node.inputs[0]
 
 
 def _clipped(model: ir.Model, source: ir.Value, pair: Pair) -> ir.Value:
