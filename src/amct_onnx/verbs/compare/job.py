@@ -16,9 +16,10 @@ from amct_onnx.device.chips import find_profile
 from amct_onnx.errors import ModelFileError, UnsupportedModelError
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.float16_rounding import round_float16_nodes
+from amct_onnx.graph.float16_rounding import holds_float16, round_float16_nodes
 from amct_onnx.graph.no_tensors import is_sequence
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.normalise.opset import NEWEST_OPSET
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.plan.next_quantizers import Passage, passage_of
@@ -323,6 +324,11 @@ def _source(
     given = read_model(model_file)
     # as in the fake-quant model; what becomes int8 reads dequantized values, which integers do not round
     layers = {e.name for e in ledger.layers if e.verdict == CONVERTED}
+    if holds_float16(canonical) and opset_of(canonical) == NEWEST_OPSET:
+        # ATC has no later opset, and ONNX no earlier one with quantizers of float16; no operator means something else
+        canonical.opset_imports[""] = NEWEST_OPSET + 1
+    # a name that rounding gives may be that of another tensor of the normalised source
+    in_given = tensors_of(given).keys()
     for model in (given, canonical):
         round_float16_nodes(model, layers)
     held = {
@@ -343,7 +349,7 @@ def _source(
             open_reference(shown, 1)
             return shown, NORMALISED, units
     tensors = tensors_of(canonical)
-    if tensors_of(given).keys() >= {n for n in wanted if n in tensors}:
+    if in_given >= {n for n in wanted if n in tensors}:
         shown = show(given, model_file, wanted)
         try:
             open_reference(shown, 1)
