@@ -25,6 +25,7 @@ class Demands:
 
     def __init__(self, graph: PairGraph) -> None:
         self._graph = graph
+        self._rounded: dict[tuple[tuple[ir.Node, int], Quantizer], bool] = {}
         # a tensor that moves bring together of several grids is rounded again by these alone
         self._behind_moves = {q for s, q in graph.pairs.values() if _is_moved(s) and graph.on_grid(s) is None}
         self._behind_moves |= {
@@ -54,12 +55,16 @@ class Demands:
     def rounded_alike(self, value: ir.Value) -> Iterator[ir.Value]:
         """The vertices of the pairs that round like a tensor's own pair what its readers bring together with others."""
         held = self._graph.on_grid(value)
-        if held is None:
-            return
-        for node, index in self._readers(value):
-            for quantize in () if self._moves(node, index, value) else self._rounding_behind(node, index, held) or ():
-                for dequantize in self._dequantizers(quantize) or ():
-                    yield self._graph.of(dequantize.outputs[0])
+        waiting, seen = list(self._readers(value)), set[tuple[ir.Node, int]]()
+        waiting = [r for r in waiting if held is not None and not self._moves(*r, value)]
+        while waiting and held is not None:
+            reader = waiting.pop()
+            if reader in seen or not self._is_rounded_behind(*reader, held):
+                continue
+            seen.add(reader)
+            waiting += self._onward(*reader, held) or ()
+            for dequantize in (self._dequantizers(reader[0]) or ()) if is_op(reader[0], QUANTIZE) else ():
+                yield self._graph.of(dequantize.outputs[0])
 
     def _readers(self, value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
         """The uses of a tensor that any output of the model depends on."""
@@ -96,7 +101,7 @@ class Demands:
             return False
         if self._moves(node, index, value):
             return False
-        return held is None or not own_unit or self._rounding_behind(node, index, held) is None
+        return held is None or not own_unit or not self._is_rounded_behind(node, index, held)
 
     def _moves(self, node: ir.Node, index: int, value: ir.Value) -> bool:
         """Whether a reader moves the elements of a vertex to vertices."""
@@ -112,31 +117,35 @@ class Demands:
             return True
         return not all(self._graph.of(d.outputs[0]) in rooted or repeats(held, self._graph.pairs[d][1]) for d in behind)
 
-    def _rounding_behind(self, node: ir.Node, index: int, held: Quantizer) -> list[ir.Node] | None:
-        """The QuantizeLinear nodes that round, as ``held`` does, all that a reader and those behind it move.
+    def _is_rounded_behind(self, node: ir.Node, index: int, held: Quantizer) -> bool:
+        """Whether QuantizeLinear nodes round, as ``held`` does, all that a reader and those behind it move.
 
-        None where something else reads it. What the reader brings together, as a Concat of several grids, lies on none.
+        What the reader brings together, as a Concat of several grids, lies on none.
         """
         if held not in self._behind_moves:
-            return None
-        waiting, seen, found = [(node, index)], set[tuple[ir.Node, int]](), dict[ir.Node, None]()
-        while waiting:
-            mover, position = reader = waiting.pop()
-            if reader in seen:
+            return False
+        stack = [(node, index)]
+        while stack:
+            reader = stack[-1]
+            onward = None if (reader, held) in self._rounded else self._onward(*reader, held)
+            pending = [r for r in onward or () if (r, held) not in self._rounded]
+            if pending:
+                stack += pending  # no cycle can occur: the graph is sorted
                 continue
-            seen.add(reader)
-            if is_op(mover, QUANTIZE) and position == 0:
-                if self._quantizer_demands(mover, held, ()):
-                    return None
-                found[mover] = None
-            elif mover.op_type == "Cast" or position not in moved_inputs(mover, held, self._graph.constants):
-                return None
-            elif any(v.is_graph_output() for v in mover.outputs):
-                return None
-            else:
-                readers = (r for v in mover.outputs for r in self._readers(v))
-                waiting += [r for r in readers if r[0].op_type not in MEASURES or r[0].domain]
-        return list(found)
+            if (reader, held) not in self._rounded:
+                self._rounded[reader, held] = onward is not None and all(self._rounded[r, held] for r in onward)
+            stack.pop()
+        return self._rounded[(node, index), held]
+
+    def _onward(self, node: ir.Node, index: int, held: Quantizer) -> list[tuple[ir.Node, int]] | None:
+        """Who reads what a reader moves; none behind a QuantizeLinear that rounds as ``held`` does, None elsewhere."""
+        if is_op(node, QUANTIZE) and index == 0:
+            return None if self._quantizer_demands(node, held, ()) else []
+        moves = node.op_type != "Cast" and index in moved_inputs(node, held, self._graph.constants)
+        if not moves or any(v.is_graph_output() for v in node.outputs):
+            return None
+        readers = (r for v in node.outputs for r in self._readers(v))
+        return [r for r in readers if r[0].op_type not in MEASURES or r[0].domain]
 
 
 def _is_moved(value: ir.Value) -> bool:
