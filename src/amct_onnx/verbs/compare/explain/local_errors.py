@@ -137,7 +137,8 @@ def pieces(
     made_by_layers = {pair.source.output for pair in layers}
     halves = any(v.dtype == np.float16 for v in own.values())
     found = []
-    for t in job.tracked:
+    of_layers: dict[str, float] = {}
+    for t in sorted(job.tracked, key=lambda t: t.key.kind == OUTPUT):  # behind the layers that make them
         kind, index = t.key.kind, t.key.index
         a = without_texts(own[t.source])
         place = positions.get(t.source, -1)
@@ -151,9 +152,13 @@ def pieces(
         if kind == LAYER and layers[index].entry.verdict == CONVERTED and layers[index].entry.name in gains:
             entry = layers[index].entry
             read = by_key[keys[index]] if index in keys else None
-            ties = _near_ties(other[read.others[model]], entry, half) if read is not None else 0.0
+            given = other[read.others[model]] if read is not None else None
+            ties = _near_ties(given, entry, half) if given is not None else 0.0
             axis = _channel_axis(entry, a, gains[entry.name].size)
             bound = _of_layer(entry, gains[entry.name], ties, mine, axis, half)
+            if half and given is not None:
+                bound = bound + _of_float16_factors(gains[entry.name], given, bound.size)
+            of_layers[t.source] = float(bound.mean())
             found.append(Piece(LAYER, index, t, mine, b, axis, step, bound, position=place))
             continue
         operands = _operands(layers[index].entry, other, by_source) if kind == LAYER else None
@@ -171,6 +176,8 @@ def pieces(
         values = mine[np.isfinite(mine)]
         rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
         allowed = BETWEEN_STEPS * t.lsb if t.lsb else BETWEEN_SHARE * rms
+        # an output that a layer makes differs by as much as the layer's result
+        allowed = max(allowed, of_layers.get(t.source, 0.0)) if kind == OUTPUT else allowed
         kind = BEFORE if kind == INPUT else kind
         found.append(Piece(kind, index, t, mine, b, None, t.lsb, np.asarray([allowed]), position=place))
     return sorted(found, key=lambda p: p.order)
@@ -224,6 +231,21 @@ def _of_layer(entry: LayerEntry, gain: Float64, ties: float, values: Float64, ax
     else:
         rms = np.sqrt(np.moveaxis(squares, axis, 0).reshape(squares.shape[axis], -1).mean(axis=1))
     return np.asarray(bound + rms * (4 * HALF_ULP16 if half else FLOAT32_NOISE))
+
+
+def _of_float16_factors(gain: Float64, given: Array, channels: int) -> Float64:
+    """What the source rounds that multiplies floats: it dequantizes both factors of each product to float16.
+
+    A result that cancels is small beside its products, and the same in all samples when these are alike.
+
+    Args:
+        gain: sum of the absolute weights of each channel.
+        given: what the layer's quantizer reads.
+        channels: number of bounds, or 1.
+    """
+    finite = np.abs(given[np.isfinite(given)].astype(np.float64))
+    bound = gain * (HALF_ULP16 * float(finite.mean()) if finite.size else 0.0)
+    return bound if bound.size == channels else np.asarray([bound.max(initial=0.0)])
 
 
 def _near_ties(values: Array, entry: LayerEntry, half: bool) -> float:
