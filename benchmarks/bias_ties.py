@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import amct_onnx as amct
 
 NETWORKS = 20
-"""Of each kind and depth."""
+"""Networks of each kind and depth."""
 SAMPLES = 256
 FLIPPED = 1e-4
 """Standard deviations: float rounding stays far below, one step of a quantizer far above."""

@@ -98,7 +98,7 @@ class Cost:
         return lines
 
     def _in_float(self) -> str:
-        """Of the quantizers that are no AscendQuant."""
+        """One line on the float operators that quantize where AscendQuant cannot."""
         operators = counted(self.float_quant.nodes, "float operator quantizes", "float operators quantize")
         line = f"{operators} where AscendQuant cannot, for {self.float_quant.elements:,} elements"
         if not self.source_float.nodes:

@@ -58,32 +58,25 @@ def stays(pair: Pair) -> bool:
 
 def why_in_float(pair: Pair) -> str:
     """What of a pair AscendQuant cannot do; empty where it can do all."""
+    return _beyond_ascend_quant(pair)[0]
+
+
+def _beyond_ascend_quant(pair: Pair) -> tuple[str, str]:
+    """What of a pair AscendQuant cannot do, and what would make AscendQuant of it; both empty where it can do all."""
     quantizer = pair.quantizer
     assert quantizer is not None
     if not pair.source:
-        return "it reads integers that no QuantizeLinear made"
+        return "it reads integers that no QuantizeLinear made", "give the graph floats at this place"
     if quantizer.per_tensor_int8:
-        return ""
+        return "", ""
     if quantizer.small_float is not None:
-        return f"it rounds to {quantizer.small_float.name}, and AscendQuant to int8 alone"
+        return f"it rounds to {quantizer.small_float.name}, and AscendQuant to int8 alone", "quantize it to int8"
     if quantizer.bits != 8:
-        return f"it has {quantizer.bits} bits, and AscendQuant 8"
+        return f"it has {quantizer.bits} bits, and AscendQuant 8", "quantize it to int8"
     if len(quantizer.scale) == 1:
-        return "AscendQuant takes float32 and float16 and a scale whose reciprocal is finite"
-    return "it has several scales or zero points, and AscendQuant one"
-
-
-def _int8_instead(pair: Pair) -> str:
-    """What would make AscendQuant of a pair that is none; empty where it is one."""
-    quantizer = pair.quantizer
-    assert quantizer is not None
-    if not pair.source:
-        return "give the graph floats at this place"
-    if quantizer.per_tensor_int8:
-        return ""
-    if quantizer.small_float is not None or quantizer.bits != 8:
-        return "quantize it to int8"
-    return "quantize such a tensor" if len(quantizer.scale) == 1 else "quantize it per tensor"
+        why = "AscendQuant takes float32 and float16 and a scale whose reciprocal is finite"
+        return why, "quantize such a tensor"
+    return "it has several scales or zero points, and AscendQuant one", "quantize it per tensor"
 
 
 def known_name(names: Sequence[str], tensors: Set[str]) -> str:
@@ -138,7 +131,7 @@ def remedy_of(pair: Pair, use: LayerUse) -> str:
         pair: one that ``stays``.
         use: of its tensor by int8 layers.
     """
-    instead = _int8_instead(pair)
+    _, instead = _beyond_ascend_quant(pair)
     if not pair.source:
         return instead
     kinds = _kinds(pair)

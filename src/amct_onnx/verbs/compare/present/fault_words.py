@@ -13,7 +13,7 @@ OF_FILES = {
     "file-unreadable": ("is not a readable model", "are not readable models"),
     "other-model": ("was not made from this model", "were not made from this model"),
 }
-"""What is said of one file and of several, where it is no node that is wrong."""
+"""The words for one file and for several, where something else than a node is wrong."""
 NAMED_MODELS = 2
 """Models that a headline names; of more it tells the number."""
 
