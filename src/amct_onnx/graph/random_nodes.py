@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 
 import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.graph.constants import ConstantEvaluator
-from amct_onnx.graph.edit import bodies_of, nodes_of
+from amct_onnx.graph.edit import nodes_of
+from amct_onnx.graph.needs import Need, needs_of
 from amct_onnx.graph.opset import opset_of
 
 DRAWS = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split())
@@ -18,34 +20,45 @@ NAMED = 3
 
 
 def random_nodes(model: ir.Model) -> list[ir.Node]:
-    """The nodes that draw and that an output depends on, in the order of the graph; those within functions come last.
+    """The nodes that draw and on whose numbers an output depends, in the order of the graph; functions come last.
 
-    A Dropout in training mode is among them; of functions every node counts.
+    A Dropout in training mode is among them. What only Shape and its kin read of a node is not random.
     """
+    return giving_numbers(_drawing(model), model)
+
+
+def giving_numbers(nodes: list[ir.Node], model: ir.Model) -> list[ir.Node]:
+    """Those nodes on whose numbers an output of the model depends, not only on the shapes of their results."""
+    if not nodes:
+        return []
+    needs = needs_of(model)
+    return [n for n in nodes if any(needs.get(v) is Need.NUMBERS for v in n.outputs)]
+
+
+def numbers_of_chance(model: ir.Model, outputs: Iterable[ir.Value]) -> set[ir.Value]:
+    """The tensors of the graph that chance may make, in a model none of whose outputs it makes: see ``random_nodes``.
+
+    They are those whose numbers no output needs; none where no node draws.
+
+    Args:
+        model: only read.
+        outputs: of the model as it was given.
+    """
+    if not _drawing(model):
+        return set()
+    needs = needs_of(model, outputs)
+    return {v for n in model.graph for v in n.outputs if needs.get(v) is not Need.NUMBERS}
+
+
+def _drawing(model: ir.Model) -> list[ir.Node]:
+    """The nodes of the graph and its bodies that draw, and behind them those within functions."""
     constants = ConstantEvaluator(opset_of(model))
-    found = [n for n in nodes_of(model) if _draws(n, constants)]
-    if found:
-        needed = _needed_nodes(model.graph)
-        found = [n for n in found if n in needed]
     within = (ir.traversal.RecursiveGraphIterator(function) for function in model.functions.values())
-    return [*found, *(n for n in chain(*within) if _draws(n, constants))]
+    return [n for n in chain(nodes_of(model), *within) if _draws(n, constants)]
 
 
 def _draws(node: ir.Node, constants: ConstantEvaluator) -> bool:
     return node.domain in ("", "ai.onnx") and (node.op_type in DRAWS or drops(node, constants))
-
-
-def _needed_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Nodes that an output of the graph depends on."""
-    needed: set[ir.Node] = set()
-    waiting: list[ir.Value | None] = list(graph.outputs)
-    while waiting:
-        value = waiting.pop()
-        node = None if value is None else value.producer()
-        if node is not None and node not in needed:
-            needed.add(node)
-            waiting += [*node.inputs, *(output for body in bodies_of(node) for output in body.outputs)]
-    return needed
 
 
 def drops(node: ir.Node, constants: ConstantEvaluator) -> bool:

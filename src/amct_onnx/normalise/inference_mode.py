@@ -15,7 +15,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import GraphEditor, exchange_names, nodes_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.opset import opset_of
-from amct_onnx.graph.random_nodes import draw, drops, named, random_nodes
+from amct_onnx.graph.random_nodes import draw, drops, giving_numbers, named, random_nodes
 
 
 def drop_inference_dropout(model: ir.Model) -> None:
@@ -36,6 +36,7 @@ def drop_inference_dropout(model: ir.Model) -> None:
             "(model.eval()).",
         )
     batch = [n for n in nodes_of(model) if n.op_type == "BatchNormalization" and attribute(n, "training_mode", 0)]
+    batch = giving_numbers(batch, model)
     if batch:
         warn(
             model,

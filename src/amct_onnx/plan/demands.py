@@ -7,13 +7,11 @@ from collections.abc import Collection, Iterator
 import onnx_ir as ir
 
 from amct_onnx.graph.moves import data_inputs
+from amct_onnx.graph.needs import MEASURES
 from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import Quantizer
 from amct_onnx.plan.grids import moved_inputs
 from amct_onnx.plan.pair_graph import PairGraph, narrows, repeats
-
-MEASURES = frozenset("Shape Size RandomUniformLike RandomNormalLike EyeLike".split())
-"""Operators that read the shape of their input and none of its numbers."""
 
 
 class Demands:

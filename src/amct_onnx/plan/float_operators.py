@@ -14,11 +14,11 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.edit import known_as, main_output, stands_for, users_tensor
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
+from amct_onnx.graph.needs import MEASURES
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.graph.reasons import Reason
 from amct_onnx.graph.refused import noted_form, noted_refusal
 from amct_onnx.graph.unknown_quantizers import fact_of
-from amct_onnx.plan.demands import MEASURES
 from amct_onnx.plan.grids import CONDITIONAL, Grids
 from amct_onnx.plan.ledger import REFUSED, FloatOperator, LayerEntry
 

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from amct_onnx.graph.edit import stands_for
 from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
+from amct_onnx.graph.needs import MEASURES
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
-from amct_onnx.plan.demands import MEASURES
 from amct_onnx.plan.factors import FloatReader, Pair, Site
 from amct_onnx.plan.grids import CONDITIONAL
 

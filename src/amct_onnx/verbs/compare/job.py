@@ -19,6 +19,7 @@ from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.graph.float16_rounding import holds_float16, round_float16_nodes
 from amct_onnx.graph.no_tensors import is_sequence
 from amct_onnx.graph.opset import opset_of
+from amct_onnx.graph.random_nodes import numbers_of_chance
 from amct_onnx.normalise.opset import NEWEST_OPSET
 from amct_onnx.normalise.pipeline import normalise
 from amct_onnx.plan.ledger import CONVERTED
@@ -191,8 +192,9 @@ def make_job(
         for index, (lsb, shift) in enumerate(units)
         if not is_sequence(canonical.graph.outputs[index])
     ]
-    if not outputs_only and not held:
-        tracked += _tracked_layers(layers, source.shown, devices, _passages(canonical, layers))
+    by_chance = {v.name for v in numbers_of_chance(canonical, canonical.graph.outputs[: len(units)])}
+    shown = [] if outputs_only or held else [n for n in source.shown if n not in by_chance]
+    tracked += _tracked_layers(layers, shown, devices, _passages(canonical, layers))
     fake_bytes = _shown(fake_quant, ledger.fake_quant_model, tracked, FAKE_QUANT)
     deploy_bytes = _shown(deploy, ledger.deploy_model, tracked, deploy_key(devices[0]) if devices else "")
     floating = read_float_model(float_model, read_model(model_file), outputs) if float_model is not None else None
@@ -207,7 +209,7 @@ def make_job(
         form=form,
         devices=devices,
         tracked=_unique(tracked),
-        quantizers=() if outputs_only or held else _quantizers(layers, source.shown),
+        quantizers=_quantizers(layers, shown),
         layer_names=tuple(p.entry.name for p in layers),
         outputs=tuple(outputs),
         sequences=tuple(n for n, v in zip(outputs, canonical.graph.outputs, strict=False) if is_sequence(v)),

@@ -94,6 +94,20 @@ def test_draws_that_rarely_differ_make_a_source_random(tmp_path: Path) -> None:
         assert ("the source itself is random" in verdict.headline) is random
 
 
+def test_draws_of_which_a_shape_alone_is_read_are_no_fault(tmp_path: Path) -> None:
+    """Both models draw other numbers; the tensor stands in a function of the source, as torch's exporter writes it."""
+    text = """<ir_version: 9, opset_import: ["" : 17, "own" : 1]> g (float[n, 2] x) => (float[n, 2] y)
+        <float s = {0.1}, int8[2, 2] w = {1, 2, 3, 4}> {
+        q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) v = DequantizeLinear(w, s) h = MatMul(d, v)
+        drawn = RandomNormalLike(x) y = own.like(h, drawn)
+    }
+    <domain: "own", opset_import: ["" : 17]> like (a, b) => (c) { size = Shape(b) c = Reshape(a, size) }"""
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    assert amct_onnx.convert_qat_model(path, tmp_path / "m").warnings == ()
+    assert amct_onnx.compare(path, tmp_path / "m", np.ones((4, 2), np.float32)).verdict.level == "noise"
+
+
 def test_source_without_random_nodes_is_not_called_random(tmp_path: Path) -> None:
     path = qdq_model(tmp_path)
     amct_onnx.convert_qat_model(path, "m")

@@ -2,7 +2,7 @@
 
 The conversion keeps the names of the source's nodes. A node of the same name and operator gives the same float tensor
 in both models; a quantizer pair of the source that stays is a pair of the same name. Tensors whose sizes differ, and
-integers, sequences and optionals, are left out.
+integers, sequences and optionals, are left out, and what chance may make where no output needs its numbers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.graph.no_tensors import no_tensors
+from amct_onnx.graph.random_nodes import numbers_of_chance
 from amct_onnx.plan.factors import ANTI_QUANT
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.job import FAKE_QUANT, Job, Tracked
@@ -45,7 +46,8 @@ def finer(job: Job, layers: Sequence[Paired], stage: Callable[[str], None] = lam
     made: list[Tracked] = []
     converted = [p.entry for p in layers if p.entry.verdict == CONVERTED]
     integer = {n for e in converted for n in (*e.deploy_nodes, *e.fake_quant_nodes)}
-    for number, (name, others) in enumerate(_shared(source, models, integer)):
+    by_chance = numbers_of_chance(source, [v for v in source.graph.outputs if v.name in job.outputs])
+    for number, (name, others) in enumerate(_shared(source, models, integer, by_chance)):
         if name not in known:
             known.add(name)
             made.append(Tracked(Key(NODE, number), name, others, None))
@@ -118,11 +120,11 @@ def _with_outputs(model: ir.Model, names: Sequence[str]) -> bytes:
 
 
 def _shared(
-    source: ir.Model, models: Mapping[str, ir.Model], integer: set[str]
+    source: ir.Model, models: Mapping[str, ir.Model], integer: set[str], by_chance: set[ir.Value]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """What each node of the source gives, and the name of it in every model."""
     nodes = {m: {n.name or "": n for n in model.graph} for m, model in models.items()}
-    depends, others_than_tensors = depends_on_inputs(source), no_tensors(source.graph)
+    depends, left_out = depends_on_inputs(source), no_tensors(source.graph) | by_chance
     for node in source.graph:
         name = node.name or ""
         if not name or name in integer or node not in depends:
@@ -131,7 +133,7 @@ def _shared(
         if any(n is None for n in same.values()):
             continue
         for index, value in enumerate(node.outputs):
-            if not value.name or value in others_than_tensors:
+            if not value.name or value in left_out:
                 continue
             if value.dtype is not None and not value.dtype.is_floating_point():
                 continue
