@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from amct_onnx.common.wire_format import field_start
 from amct_onnx.errors import OutputError
-from amct_onnx.graph.serialised import description_of, graph_bytes, tensor_bytes, tensor_proto, without_graph
+from amct_onnx.graph.serialised import description_of, graph_bytes, tensor_proto, without_graph
+from amct_onnx.graph.tensor_content import tensor_bytes
 
 INLINE_LIMIT = 1_900_000_000
 """Bytes up to which a model is one file: protobuf ends at 2 GiB, and ATC looks for weights in the model file."""

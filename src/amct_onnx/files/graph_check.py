@@ -7,7 +7,7 @@ wrongly, and nothing here needs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx.defs import OpSchema
 
 from amct_onnx.errors import ModelFileError
+from amct_onnx.graph.marks import texts_of
 
 MAX_OPSET = 1000
 """A version far above every published opset."""
@@ -28,34 +29,25 @@ INTERNAL = "__"
 AGAIN = "Export the model again."
 
 
-def check_graph(model: ir.Model, path: Path) -> None:
+def check_graph(model: ir.Model, path: Path) -> list[ir.Graph]:
     """Check a model's graphs, bodies and functions against what ONNX requires.
+
+    Returns:
+        The main graph, the bodies of functions, and all graphs inside them.
 
     Raises:
         ModelFileError: A name that is not UTF-8, a tensor that nothing defines, an input, output or attribute that the
             operator does not have or that is missing, or an opset that cannot exist.
     """
-    _check_text(path, [*_texts_of(model), *model.opset_imports, *(n for f in model.functions for n in f)])
+    around = [*_fields_of(model), *_flat(model.metadata_props), *model.opset_imports]
+    _check_text(path, [*around, *(n for f in model.functions for n in f)])
     _check_opsets(path, model.opset_imports)
-    _check_nodes(path, model.graph, _version(model.opset_imports))
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        for name, attribute in node.attributes.items():
-            if attribute.is_ref():
-                raise _error(path, node, f"takes the attribute '{name}' from a function, but belongs to none")
+    graphs = _check_nodes(path, model.graph, _version(model.opset_imports), in_function=False)
     for function in model.functions.values():
         _check_opsets(path, function.opset_imports)
-        _check_nodes(path, function.graph, _version(function.opset_imports))
+        graphs += _check_nodes(path, function.graph, _version(function.opset_imports), in_function=True)
     _check_calls(model, path)
-
-
-def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
-    """The main graph, the bodies of functions, and all graphs inside them."""
-    seen = set()
-    for root in [model.graph, *(f.graph for f in model.functions.values())]:
-        for graph in [root, *root.subgraphs()]:
-            if id(graph) not in seen:
-                seen.add(id(graph))
-                yield graph
+    return graphs
 
 
 def _version(imports: dict[str, int]) -> int:
@@ -71,7 +63,8 @@ def _check_opsets(path: Path, imports: dict[str, int]) -> None:
             )
 
 
-def _check_nodes(path: Path, root: ir.Graph, version: int) -> None:
+def _check_nodes(path: Path, root: ir.Graph, version: int, *, in_function: bool) -> list[ir.Graph]:
+    """Check a graph and those inside it, and return them."""
     try:
         graphs = [root, *root.subgraphs()]
     except TypeError as error:
@@ -83,19 +76,29 @@ def _check_nodes(path: Path, root: ir.Graph, version: int) -> None:
         for output in graph.outputs:
             if not _is_defined(output):
                 raise ModelFileError(f"{path}: nothing defines the graph output '{output.name}'. {AGAIN}")
-    for node in ir.traversal.RecursiveGraphIterator(root):
-        _check_text(path, [*_texts_of(node), node.op_type, *node.attributes])
+    for node in (n for graph in graphs for n in graph):
+        _check_text(path, [*_texts_of(node), node.op_type])
         for output in node.outputs:
             _check_text(path, _texts_of(output))
         for read in node.inputs:
             if read is not None and not _is_defined(read):
                 _check_text(path, [read.name])
                 raise _error(path, node, f"reads tensor '{read.name}', which nothing defines")
+        if node.attributes:
+            _check_text(path, node.attributes)
+            _check_references(path, node, in_function)
         if node.domain not in DEFAULT_DOMAINS and node.op_type not in LIKE_DEFAULT.get(node.domain, ()):
             continue
         operator = _operator(node.op_type, version)
         if operator is not None:
             _check_against(path, node, operator)
+    return graphs
+
+
+def _check_references(path: Path, node: ir.Node, in_function: bool) -> None:
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref() and not in_function:
+            raise _error(path, node, f"takes the attribute '{name}' from a function, but belongs to none")
 
 
 def _is_defined(value: ir.Value) -> bool:
@@ -226,22 +229,27 @@ TEXTS: dict[type, tuple[str, ...]] = {
 """The texts that the written model will hold of an item, apart from attributes, metadata and sizes."""
 
 
-def _texts_of(item: ir.Model | ir.Graph | ir.Node | ir.Value) -> Iterator[object]:
+def _fields_of(item: ir.Model | ir.Graph | ir.Node | ir.Value) -> list[object]:
+    return [getattr(item, field) for field in TEXTS[type(item)]]
+
+
+def _texts_of(item: ir.Graph | ir.Node | ir.Value) -> list[object]:
     """Every text that the written model will hold of an item, apart from attributes."""
-    for field in TEXTS[type(item)]:
-        yield getattr(item, field)
-    for key, value in item.metadata_props.items():
-        yield key
-        yield value
-    if isinstance(item, ir.Value) and item.shape is not None:
-        for size in item.shape:
-            if not isinstance(size, int):
-                yield size.value
+    found = _fields_of(item)
+    if texts := texts_of(item):
+        found += _flat(texts)
+    if type(item) is ir.Value and item.shape is not None:
+        found += [size.value for size in item.shape.dims if not isinstance(size, int)]
+    return found
 
 
-def _check_text(path: Path, names: Iterable[object]) -> None:
+def _flat(texts: Mapping[str, str]) -> list[str]:
+    return [text for entry in texts.items() for text in entry]
+
+
+def _check_text(path: Path, names: Collection[object]) -> None:
     """Protobuf hands out a name that is not UTF-8 as bytes."""
-    for name in names:
-        if isinstance(name, bytes):
-            text = name.decode(errors="backslashreplace")
-            raise ModelFileError(f"{path}: the name '{text}' is not UTF-8. Export or download the model again.")
+    if bytes not in map(type, names):
+        return
+    name = next(n for n in names if isinstance(n, bytes)).decode(errors="backslashreplace")
+    raise ModelFileError(f"{path}: the name '{name}' is not UTF-8. Export or download the model again.")

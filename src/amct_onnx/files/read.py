@@ -12,12 +12,13 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx_ir.serde import TensorProtoTensor
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
 from amct_onnx.files.detached_tensor import DetachedTensors
 from amct_onnx.files.file_kinds import file_kind
 from amct_onnx.files.file_tensor import FileTensor, SourceFile
-from amct_onnx.files.graph_check import check_graph, graphs_of
+from amct_onnx.files.graph_check import check_graph
 from amct_onnx.files.passed_inputs import FALSE_ENDS, settle_passed_inputs
 from amct_onnx.files.proto_scan import HERE, graph_without_large_tensors
 from amct_onnx.files.sparse_constants import SparseError, densify_constants
@@ -61,8 +62,8 @@ def read_model(model_file: str | os.PathLike[str]) -> ir.Model:
         if isinstance(error, AmctError):
             raise
         raise _as_file_error(path, error) from error
-    check_graph(model, path)
-    _Tensors(model, path, source).check()
+    graphs = check_graph(model, path)
+    model.meta[INPUT_FILES] = _Tensors(path, source).check(graphs)
     return model
 
 
@@ -162,15 +163,16 @@ def _check_names(path: Path, graph: onnx.GraphProto) -> None:
 class _Tensors:
     """Checks every tensor of a model against what it claims, and leaves external ones in their files."""
 
-    def __init__(self, model: ir.Model, path: Path, source: SourceFile) -> None:
-        self._model, self._path = model, path
+    def __init__(self, path: Path, source: SourceFile) -> None:
+        self._path = path
         self._folder = source.path.parent
         self._here = source
         self._files: dict[str, SourceFile] = {}
         self._detached = DetachedTensors()
 
-    def check(self) -> None:
-        for graph in graphs_of(self._model):
+    def check(self, graphs: list[ir.Graph]) -> set[tuple[int, int]]:
+        """Check the tensors of all graphs, and return the identities of the files that hold them."""
+        for graph in graphs:
             for value in graph.initializers.values():
                 tensor = value.const_value
                 checked = self._checked(tensor) if tensor is not None else None
@@ -178,30 +180,33 @@ class _Tensors:
                     value.const_value = checked
                     value.shape = self._detached.shared(value.shape)
             for node in graph:
-                for name, attribute in list(node.attributes.items()):
-                    if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
-                        continue
-                    try:
-                        present = (
-                            list(attribute.as_tensors())
-                            if attribute.type == ir.AttributeType.TENSORS
-                            else [attribute.as_tensor()]
-                        )
-                    except (TypeError, ValueError) as error:  # an element type that does not exist
-                        raise ModelFileError(
-                            f"{self._path}: attribute '{name}' of node '{node.name}' is not a tensor ({error}). "
-                            "Export the model again."
-                        ) from error
-                    tensors = [self._checked(t) for t in present]
-                    if attribute.type == ir.AttributeType.TENSORS:
-                        node.attributes[name] = ir.AttrTensors(name, tensors, attribute.doc_string)
-                    elif tensors[0] is not present[0]:
-                        node.attributes[name] = ir.AttrTensor(name, tensors[0], attribute.doc_string)
-        self._model.meta[INPUT_FILES] = {f.identity for f in [self._here, *self._files.values()]}
+                if node.attributes:
+                    self._check_attributes(node)
+        return {f.identity for f in [self._here, *self._files.values()]}
+
+    def _check_attributes(self, node: ir.Node) -> None:
+        for name, attribute in list(node.attributes.items()):
+            if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
+                continue
+            several = attribute.type == ir.AttributeType.TENSORS
+            try:
+                present = list(attribute.as_tensors()) if several else [attribute.as_tensor()]
+            except (TypeError, ValueError) as error:  # an element type that does not exist
+                raise ModelFileError(
+                    f"{self._path}: attribute '{name}' of node '{node.name}' is not a tensor ({error}). "
+                    "Export the model again."
+                ) from error
+            tensors = [self._checked(t) for t in present]
+            if several:
+                node.attributes[name] = ir.AttrTensors(name, tensors, attribute.doc_string)
+            elif tensors[0] is not present[0]:
+                node.attributes[name] = ir.AttrTensor(name, tensors[0], attribute.doc_string)
 
     def _checked(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        told = tensor.shape
-        shape = told.numpy()
+        detached = self._detached.detach(tensor.raw) if isinstance(tensor, TensorProtoTensor) else None
+        if detached is not None:
+            return detached
+        shape = tensor.shape.numpy()
         if shape and min(shape) < 0:
             raise self._error(tensor, f"has the negative dimension {min(shape)}", "Export the model again.")
         try:
@@ -238,8 +243,7 @@ class _Tensors:
                 f"holds {present} {unit}; its shape {list(shape)} asks for {expected}",
                 "Export the model again.",
             )
-        assert isinstance(told, ir.Shape)  # onnx-ir's own tensors have no other
-        return self._detached.detach(tensor, told, dtype)
+        return tensor
 
     def _external(self, tensor: ir.ExternalTensor) -> FileTensor:
         if tensor.dtype == ir.DataType.STRING:

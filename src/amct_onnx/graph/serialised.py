@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from amct_onnx.graph.copied_model import with_graph
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.marks import marks_of, texts_of
+from amct_onnx.graph.tensor_content import tensor_content
 
 ANNOTATION = "quant_parameter_tensor_names"
 """Key in a value's meta where onnx-ir keeps the quantization annotation of a file."""
-BYTE = 8
-"""Bits from which an element has bytes of its own."""
 BATCH = 1000
 """Nodes, or types, that are in memory as messages."""
 SIMPLE = {ir.AttributeType.INT: "i", ir.AttributeType.FLOAT: "f", ir.AttributeType.INTS: "ints"}
@@ -51,19 +49,12 @@ def graph_bytes(
     return writer.content()
 
 
-def tensor_bytes(tensor: ir.TensorProtocol) -> int:
-    """As its ``nbytes``, which multiplies the shape anew each time."""
-    if type(tensor) is ir.Tensor and isinstance(tensor.raw, np.ndarray) and tensor.dtype.bitwidth >= BYTE:
-        return tensor.raw.nbytes
-    return tensor.nbytes
-
-
 def tensor_proto(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
     """The message of an initializer, with its content."""
     tensor.name = name
     if type(tensor) is not ir.Tensor or tensor.doc_string or tensor.metadata_props:
         return ir.serde.serialize_tensor(tensor)
-    return onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=_dims(tensor), raw_data=tensor.tobytes())
+    return onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=_dims(tensor), raw_data=tensor_content(tensor))
 
 
 def description_of(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from amct_onnx.graph.serialised import tensor_bytes
+from amct_onnx.graph.tensor_content import tensor_bytes
 from amct_onnx.verbs.check.cann_versions import RELEASES
 from amct_onnx.verbs.check.element_types import CONSTANT_TYPES, DESCRIBED_TYPES, MASTER_TYPES
 from amct_onnx.verbs.check.model_view import ModelView
