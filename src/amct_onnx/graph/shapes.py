@@ -7,6 +7,7 @@ the graph is only serialised, and types and shapes are taken from the result.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
@@ -14,9 +15,11 @@ import onnx_ir as ir
 from amct_onnx.common.wire_format import field_start
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.serialised import graph_bytes
+from amct_onnx.graph.tensor_content import tensor_bytes
 
 GRAPH = 7
 """Number of a model's field."""
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 KEEP_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "Identity")
 MAX_CONTENT = 1000
 """Inference gets the content of initializers up to this size; larger ones hold no shapes."""
@@ -39,19 +42,27 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
     for value in initializers:
         tensor = value.const_value
         if tensor is not None:
-            value.shape = value.shape or ir.Shape(tensor.shape.numpy())
+            if value.shape is None:
+                value.shape = ir.Shape(tensor.shape.numpy())
             value.dtype = value.dtype or tensor.dtype
     listed = {v.name for v in graph.inputs}
-    small = [v for v in initializers if v.const_value is not None and v.const_value.nbytes <= MAX_CONTENT]
+    small = [v for v in initializers if v.const_value is not None and _may_be_shape(v, v.const_value)]
     try:
         # as bytes, so that no second message lives beside those that onnx makes
         content = _message(model, [*graph.inputs, *(v for v in initializers if v.name not in listed)], small)
         inferred = _inferred(content, strict=strict, data_prop=False)
-        if not _is_complete(inferred.graph) and _longest_vector(inferred.graph) <= MAX_VECTOR:
+        types = _Types(inferred.graph)
+        if not _is_complete(graph, types) and _longest_vector(inferred.graph) <= MAX_VECTOR:
             inferred = _inferred(content, strict=strict, data_prop=True)
+            types = _Types(inferred.graph)
     except Exception:  # onnx raises several classes, onnx-ir and protobuf others
         return
-    _take_over(graph, inferred.graph)
+    _take_over(graph, inferred.graph, types)
+
+
+def _may_be_shape(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    """Whether a node's shape may follow from the content of an initializer: not of factors, which most are."""
+    return tensor_bytes(tensor) <= MAX_CONTENT and not all(use.node.op_type in PAIR for use in value.uses())
 
 
 def _message(model: ir.Model, inputs: list[ir.Value], initializers: list[ir.Value]) -> bytes:
@@ -66,15 +77,54 @@ def _inferred(content: bytes, *, strict: bool, data_prop: bool) -> onnx.ModelPro
     return onnx.shape_inference.infer_shapes(content, check_type=strict, strict_mode=strict, data_prop=data_prop)
 
 
-def _is_complete(graph: onnx.GraphProto) -> bool:
+@dataclass(frozen=True)
+class _Kind:
+    """What many tensors share.
+
+    Attributes:
+        shape: None where nothing is known of it.
+        type: None where it is unknown.
+        complete: whether it is a tensor with a size, known or named, on each axis.
+    """
+
+    shape: ir.Shape | None
+    type: ir.TypeProtocol | None
+    complete: bool
+
+
+class _Types:
+    """The types of a graph in a message; equal ones are one object."""
+
+    def __init__(self, graph: onnx.GraphProto, known: dict[bytes, _Kind] | None = None) -> None:
+        self._known: dict[bytes, _Kind] = {} if known is None else known
+        self._of = {v.name: self._kind(v.type) for v in (*graph.value_info, *graph.output, *graph.input)}
+
+    def of(self, value: ir.Value) -> _Kind | None:
+        """The type and shape of a tensor of this name."""
+        return self._of.get(value.name or "")
+
+    def of_body(self, body: onnx.GraphProto) -> _Types:
+        """The types of a body, which may use one name for different tensors."""
+        return _Types(body, self._known)
+
+    def _kind(self, proto: onnx.TypeProto) -> _Kind:
+        content = proto.SerializeToString(deterministic=True)
+        known = self._known.get(content)
+        if known is None:
+            known = self._known[content] = _read(proto)
+        return known
+
+
+def _is_complete(graph: ir.Graph, types: _Types) -> bool:
     """Whether every result of a graph without bodies has a size, known or named, on each axis."""
-    known = {
-        v.name
-        for v in (*graph.output, *graph.value_info)
-        if v.type.tensor_type.HasField("shape") and all(d.WhichOneof("value") for d in v.type.tensor_type.shape.dim)
-    }
-    bodies = any(a.HasField("g") or a.graphs for n in graph.node for a in n.attribute)
-    return not bodies and all(name in known for n in graph.node for name in n.output if name)
+    for node in graph:
+        if bodies_of(node):
+            return False
+        for value in node.outputs:
+            kind = types.of(value)
+            if value.name and (kind is None or not kind.complete):
+                return False
+    return True
 
 
 def _longest_vector(graph: onnx.GraphProto) -> int:
@@ -88,48 +138,37 @@ def _longest_vector(graph: onnx.GraphProto) -> int:
     return max(longest, *(_longest_vector(g) for g in bodies), 0)
 
 
-def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
-    """Types and shapes of a graph and of the bodies in it, which may use one name for different tensors."""
-    inferred_types = {v.name: v.type for v in (*inferred.value_info, *inferred.output, *inferred.input)}
-    known: dict[bytes, tuple[ir.Shape | None, ir.TypeProtocol | None]] = {}
+def _take_over(graph: ir.Graph, inferred: onnx.GraphProto, types: _Types) -> None:
+    """Types and shapes of a graph and of the bodies in it."""
     # initializers have the type and shape of their tensors
     unknown = (v for v in graph.initializers.values() if v.const_value is None or v.shape is None or v.type is None)
-    for value in (*graph.inputs, *unknown, *(v for node in graph for v in node.outputs)):
-        kind = inferred_types.get(value.name or "")
-        if kind is None or _is_held(value, kind):
+    nodes = list(graph)
+    for value in (*graph.inputs, *unknown, *(v for node in nodes for v in node.outputs)):
+        kind = types.of(value)
+        if kind is None:
             continue
-        content = kind.SerializeToString(deterministic=True)
-        if content not in known:
-            known[content] = _read(kind)
-        shape, of_type = known[content]
-        if shape is not None and value.shape != shape:
-            value.shape = shape
-        if of_type is not None and value.type != of_type:
-            value.type = of_type
-    for node, proto in zip(graph, inferred.node, strict=True):
+        if kind.shape is not None and value.shape != kind.shape:
+            value.shape = kind.shape
+        if kind.type is not None and value.type != kind.type:
+            value.type = kind.type
+    for index, node in enumerate(nodes):
         bodies = bodies_of(node)
         if bodies:
-            results = [g for a in proto.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+            attributes = inferred.node[index].attribute
+            results = [g for a in attributes for g in ([a.g] if a.HasField("g") else a.graphs)]
             if len(results) == len(bodies):  # else one is empty, and written as nothing
                 for body, result in zip(bodies, results, strict=True):
-                    _take_over(body, result)
+                    _take_over(body, result, types.of_body(result))
 
 
-def _read(kind: onnx.TypeProto) -> tuple[ir.Shape | None, ir.TypeProtocol | None]:
+def _read(proto: onnx.TypeProto) -> _Kind:
     """Shape and type, which many tensors share."""
-    shape = ir.serde.deserialize_type_proto_for_shape(kind)
+    shape = ir.serde.deserialize_type_proto_for_shape(proto)
     if shape is not None:
         shape.freeze()
-    return shape, ir.serde.deserialize_type_proto_for_type(kind)
-
-
-def _is_held(value: ir.Value, kind: onnx.TypeProto) -> bool:
-    """Whether a tensor has this type and shape already, as most have; told without an object for each size."""
-    tensor = kind.tensor_type
-    if value.shape is None or not isinstance(value.type, ir.TensorType) or not tensor.HasField("shape"):
-        return False
-    sizes = tuple(getattr(d, field) if (field := d.WhichOneof("value")) else None for d in tensor.shape.dim)
-    return value.type.dtype == tensor.elem_type and not kind.denotation and value.shape.dims == sizes
+    sizes = proto.tensor_type.shape.dim if proto.tensor_type.HasField("shape") else [onnx.TensorShapeProto.Dimension()]
+    complete = all(d.WhichOneof("value") for d in sizes)
+    return _Kind(shape, ir.serde.deserialize_type_proto_for_type(proto), complete)
 
 
 def sizes_that_differ(first: ir.Value | None, x: str, second: ir.Value | None, w: str, labels: str) -> str:
