@@ -32,9 +32,11 @@ class OutputGraph:
             self.values.update({v.name or "": v for v in [*graph.inputs, *graph.initializers.values()]})
         for node in all_nodes:
             self.values.update({v.name or "": v for v in node.outputs})
+        # onnx-ir's classes are protocols, which isinstance asks at length
+        left_nodes = [item.name for item in left_out if type(item) is ir.Node]
+        left_values = [item.name for item in left_out if type(item) is ir.Value]
         # ATC names the graph inputs' nodes after them
-        names = [v.name for v in self._graph.inputs] + [n.name for n in left_out if isinstance(n, ir.Node)]
-        self._edit = GraphEditor(self.model, names, [v.name for v in left_out if isinstance(v, ir.Value)])
+        self._edit = GraphEditor(self.model, [*(v.name for v in self._graph.inputs), *left_nodes], left_values)
         self._replaced: dict[ir.Value, ir.Value] = {}
         self._replaces: dict[ir.Value, list[ir.Value]] = {}
         self._wished: list[tuple[ir.Value, str]] = []
@@ -163,7 +165,8 @@ class OutputGraph:
         return folded
 
     def _drop_unused_initializers(self) -> None:
-        for graph in self._graphs():
+        """Those of bodies: the main graph's are gone with the nodes."""
+        for graph in bodies(self._graph):
             for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
                 del graph.initializers[name]
 

@@ -13,6 +13,7 @@ from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constant_quantizers import COMPUTED_TYPES, dequantize_constant, quantize_constant, quantized_type
 from amct_onnx.graph.edit import known_as
+from amct_onnx.graph.tensor_content import tensor_bytes
 
 COMPUTED = frozenset(
     """
@@ -82,11 +83,17 @@ class ConstantEvaluator:
             elif node.domain not in ("", "ai.onnx") or node.op_type not in COMPUTED or len(node.outputs) != 1:
                 self._is_constant[current] = False
             else:
-                told = [self._is_constant.get(v) for v in node.inputs if v is not None]
-                if None in told:
-                    stack += [v for v in node.inputs if v is not None and v not in self._is_constant]
-                    continue
-                self._is_constant[current] = bool(told) and all(told)
+                values = [v for v in node.inputs if v is not None]
+                told = [self._is_constant.get(v) for v in values]
+                if False in told or not values:
+                    self._is_constant[current] = False
+                elif None in told:
+                    # of an activation's node the first input decides; its constants are not looked at
+                    stack += (
+                        values[:1] if told[0] is None else [v for v, t in zip(values, told, strict=True) if t is None]
+                    )
+                else:
+                    self._is_constant[current] = True
         return self._is_constant[value]
 
     def tensor(self, value: ir.Value) -> ir.TensorProtocol | None:
@@ -192,7 +199,7 @@ class ConstantEvaluator:
         """Raise the budget with each stored tensor that is read, anywhere in the chain."""
         if id(tensor) not in self._counted:
             self._counted.add(id(tensor))
-            self._left += COMPUTED_FACTOR * tensor.nbytes
+            self._left += COMPUTED_FACTOR * tensor_bytes(tensor)
 
 
 def _not_computed(node: ir.Node, why: str) -> UnsupportedModelError:

@@ -21,6 +21,8 @@ STANDS_FOR = "amct_onnx.stands_for"
 """Key in a node's meta: name and operator of the node of the user's file in whose place it stands."""
 MADE = "amct_onnx.made"
 """Key in a tensor's meta: the user's file does not hold it."""
+FLAT = "amct_onnx.flat"
+"""Key in a graph's meta: no node of it holds a graph. No rule and no emitter makes a node that does."""
 
 
 def stands_for(node: ir.Node) -> tuple[str, str]:
@@ -127,11 +129,11 @@ class GraphEditor:
             doc_string: doc string of the node.
             marked: whether to note on its results that the user's file does not hold them.
         """
-        new = ir.Node(domain, op_type, inputs, attributes, num_outputs=outputs, name=name, doc_string=doc_string)
-        for index, result in enumerate(new.outputs):
-            result.name = self.value_names.take(f"{name}{joint}{index}")
-            if marked:
+        results = [ir.Value(name=self.value_names.take(f"{name}{joint}{index}")) for index in range(outputs)]
+        if marked:
+            for result in results:
                 result.meta[MADE] = True
+        new = ir.Node(domain, op_type, inputs, attributes, outputs=results, name=name, doc_string=doc_string)
         if before is not None:
             assert before.graph is not None
             before.graph.insert_before(before, new)
@@ -221,6 +223,16 @@ def nodes_of(model: ir.Model) -> list[ir.Node]:
     return _nodes_within(model.graph)
 
 
+def note_flat(model: ir.Model) -> None:
+    """Note where no node holds a graph, as in most models: nobody looks for such nodes again, nor in copies."""
+    if not any(map(bodies_of, model.graph)):
+        model.graph.meta[FLAT] = True
+
+
+def _is_flat(graph: ir.Graph) -> bool:
+    return FLAT in marks_of(graph)
+
+
 def bodies_of(node: ir.Node) -> list[ir.Graph]:
     """The graphs that a node holds; most nodes are known to hold none without a look at their attributes."""
     if not node.domain and node.op_type not in WITH_BODY:
@@ -236,7 +248,7 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
 
 def _nodes_within(graph: ir.Graph) -> list[ir.Node]:
     nodes = list(graph)
-    if WITH_BODY.isdisjoint({node.op_type for node in nodes}) and {node.domain for node in nodes} <= {""}:
+    if _is_flat(graph) or not any(map(bodies_of, nodes)):
         return nodes
     collected: list[ir.Node] = []
     for node in nodes:
@@ -265,8 +277,8 @@ class FreeNames:
 
 def bodies(graph: ir.Graph) -> list[ir.Graph]:
     """The bodies of all If, Loop and Scan nodes in a graph, nested ones too."""
-    collected = []
-    for node in graph:
+    collected: list[ir.Graph] = []
+    for node in () if _is_flat(graph) else graph:
         for body in bodies_of(node):
             collected += [body, *bodies(body)]
     return collected

@@ -9,7 +9,7 @@ from onnx_ir.passes.common import InlinePass
 
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.believed_shapes import take_over_beliefs
-from amct_onnx.graph.edit import FreeNames, bodies, nodes_of
+from amct_onnx.graph.edit import FreeNames, bodies, nodes_of, note_flat
 from amct_onnx.graph.model_warnings import take_over_warnings, warn
 from amct_onnx.graph.node_order import sort_nodes
 from amct_onnx.graph.unused_nodes import remove_unused_nodes
@@ -62,6 +62,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
     # a layer whose result nothing reads is in neither output, and not in the ledger
     remove_unused_nodes(model)
     _name_uniquely(model)
+    note_flat(model)
     return model
 
 

@@ -39,6 +39,19 @@ def compute_integers_in_float(model: ir.Model) -> None:
             writer.quantizer(node)
 
 
+def _only_dequantized(node: ir.Node) -> bool:
+    """Whether only a DequantizeLinear with the very same factors reads the integers, as of most quantizers."""
+    integers, factors, layout = node.outputs[0], node.inputs[1:], _layout(node)
+    return not integers.is_graph_output() and all(
+        is_op(use.node, DEQUANTIZE) and use.node.inputs[1:] == factors and _layout(use.node) == layout
+        for use in integers.uses()
+    )
+
+
+def _layout(node: ir.Node) -> list[int]:
+    return [attribute(node, name, default) for name, default in LAYOUT.items()]
+
+
 class _Writer:
     """Writes what computes integers.
 
@@ -60,6 +73,8 @@ class _Writer:
 
     def quantizer(self, node: ir.Node) -> None:
         """Let everything that is no DequantizeLinear of its factors read computed integers."""
+        if _only_dequantized(node):
+            return
         if self._factors(node) is None:
             return  # the plan refuses it by name
         integers, kind = node.outputs[0], integer_type(node, self.constants)
@@ -100,7 +115,7 @@ class _Writer:
         return found, None
 
     def _same_factors(self, one: ir.Node, other: ir.Node) -> bool:
-        laid_alike = all(attribute(one, n, d) == attribute(other, n, d) for n, d in LAYOUT.items())
+        laid_alike = _layout(one) == _layout(other)
         if laid_alike and one.inputs[1:] == other.inputs[1:]:
             return True
         mine, theirs = self._factors(one), self._factors(other)
