@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from amct_onnx.graph.reasons import REASONS
+from amct_onnx.plan.ledger import REFUSED
 from amct_onnx.verbs.compare.present.screen import parts
 from support.comparison_cases import Case
 
@@ -24,6 +26,20 @@ def test_names_are_whole_on_any_screen(digits: Case) -> None:
         text = shown(report, width)
         assert all(layer in text for layer in digits.layers), width
         assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_reason_breaks_between_its_words(digits: Case) -> None:
+    report = digits.compare()
+    for reason in REASONS:
+        refused = replace(report.layers[0], name="/decoder/ConvTranspose", verdict=REFUSED, reason=reason)
+        text = shown(replace(report, layers=(refused, *report.layers[1:])), 80)
+        rows = [line.split("│") for line in text[text.index("Verdict") :].splitlines() if line.startswith("│")]
+        last = next(k for k, row in enumerate(rows) if row[1].strip() == "2")
+        width = len(rows[0][3]) - 2
+        cells = [row[3].strip() for row in rows[:last] if row[3].strip()]
+        assert "".join(cells).replace(" ", "") == f"float:{reason}"
+        whole = [word for word in reason.split("-") if len(word) <= width]
+        assert all(any(word in cell for cell in cells) for word in whole), reason
 
 
 def test_what_is_not_judged_alike_is_told_once(digits: Case) -> None:

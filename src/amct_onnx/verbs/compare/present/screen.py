@@ -195,7 +195,7 @@ def _layers(report: CompareReport, shown: tuple[str, ...], *, everything: bool) 
         layer = report.layers[index]
         counts = {c.model: c for c in layer.counts}
         name = names.cell(layer.name, "bold yellow" if index in first else "")
-        what = "int8" if layer.verdict == CONVERTED else f"float: {layer.reason}"
+        what = Text("int8" if layer.verdict == CONVERTED else f"float: {layer.reason}")
         for position, d in enumerate(layer.differences):
             head = (str(index + 1), name, what) if position == 0 else ("", "", "")
             count = counts.get(d.model)
