@@ -44,13 +44,25 @@ def test_equal_shapes_are_one_object() -> None:
         onnx.TensorProto(data_type=TensorProto.INT4, dims=[2], raw_data=b"\x21"),
         onnx.TensorProto(data_type=TensorProto.FLOAT, dims=[2], raw_data=bytes(4)),
         onnx.TensorProto(data_type=TensorProto.FLOAT, dims=[-1, -1], raw_data=bytes(4)),
+        onnx.TensorProto(data_type=TensorProto.FLOAT, dims=[1] * 33, raw_data=bytes(4)),
         onnx.TensorProto(data_type=TensorProto.FLOAT, dims=[0], raw_data=b""),
         onnx.TensorProto(data_type=TensorProto.STRING, dims=[2], raw_data=bytes(2)),
         onnx.TensorProto(data_type=TensorProto.UNDEFINED, dims=[2], raw_data=bytes(2)),
         onnx.TensorProto(data_type=999, dims=[2], raw_data=bytes(2)),
         onnx.TensorProto(data_type=TensorProto.INT8, dims=[2], raw_data=bytes(2), data_location=1),
     ),
-    ids=("typed", "half bytes", "too short", "negative", "empty", "strings", "no type", "unknown type", "external"),
+    ids=(
+        "typed",
+        "half bytes",
+        "too short",
+        "negative",
+        "many axes",
+        "empty",
+        "strings",
+        "no type",
+        "unknown type",
+        "external",
+    ),
 )
 def test_others_are_left(proto: onnx.TensorProto) -> None:
     assert DetachedTensors().detach(proto) is None

@@ -262,14 +262,41 @@ def test_graph_that_contradicts_the_specification(tmp_path: Path, change, match:
     assert str(path) in message
 
 
-@pytest.mark.parametrize("text", ["model", "graph", "node", "value"])
+@pytest.mark.parametrize("text", ["model", "graph", "node", "value", "tensor"])
 def test_text_that_is_not_utf8(tmp_path: Path, text: str) -> None:
     path = qdq_model(tmp_path)
     model = onnx.load(path)
-    holder = {"model": model, "graph": model.graph, "node": model.graph.node[0], "value": model.graph.input[0]}[text]
+    graph = model.graph
+    holders = {"model": model, "graph": graph, "node": graph.node[0], "value": graph.input[0]}
+    holder = {**holders, "tensor": graph.initializer[0]}[text]
     holder.doc_string = "MARK"
     path.write_bytes(model.SerializeToString().replace(b"MARK", b"\xff\xfe\xfd\xfc"))
     error_of(path, ModelFileError, "UTF-8")
+
+
+@pytest.mark.parametrize("of_axis", [False, True])
+def test_denotation_that_is_not_utf8(tmp_path: Path, of_axis: bool) -> None:
+    path = qdq_model(tmp_path)
+    model = onnx.load(path)
+    kind = model.graph.input[0].type
+    (kind.tensor_type.shape.dim[0] if of_axis else kind).denotation = "MARK"
+    path.write_bytes(model.SerializeToString().replace(b"MARK", b"\xff\xfe\xfd\xfc"))
+    error_of(path, ModelFileError, "UTF-8")
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_more_dimensions_than_an_array_has(tmp_path: Path, typed: bool) -> None:
+    path = qdq_model(tmp_path)
+    model = onnx.load(path)
+    scale = next(t for t in model.graph.initializer if t.name == "s")
+    content = numpy_helper.to_array(scale).reshape(-1)[:1]
+    scale.CopyFrom(onnx.TensorProto(name="s", data_type=onnx.TensorProto.FLOAT, dims=[1] * 70))
+    if typed:
+        scale.float_data.append(float(content[0]))
+    else:
+        scale.raw_data = content.tobytes()
+    onnx.save(model, path)
+    error_of(path, ModelFileError, "tensor 's' has 70 dimensions, at most 32 are read")
 
 
 @pytest.mark.parametrize("domain", ["", "a.company"])

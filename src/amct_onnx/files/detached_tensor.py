@@ -14,6 +14,9 @@ import onnx_ir as ir
 
 from amct_onnx.graph.tensor_content import BYTE
 
+MAX_RANK = 32
+"""Dimensions of a tensor: numpy 1 has no more."""
+
 
 class DetachedTensors:
     """Makes tensors that hold their own content; equal shapes are one object."""
@@ -40,7 +43,7 @@ class DetachedTensors:
             return None
         sizes = tuple(proto.dims)
         dtype, stored = kind
-        if len(content) != math.prod(sizes) * stored.itemsize or min(sizes, default=0) < 0:
+        if len(content) != math.prod(sizes) * stored.itemsize or min(sizes, default=0) < 0 or len(sizes) > MAX_RANK:
             return None
         shape = self._shapes.get(sizes)
         if shape is None:

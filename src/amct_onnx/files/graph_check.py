@@ -238,9 +238,22 @@ def _texts_of(item: ir.Graph | ir.Node | ir.Value) -> list[object]:
     found = _fields_of(item)
     if texts := texts_of(item):
         found += _flat(texts)
-    if type(item) is ir.Value and item.shape is not None:
-        found += [size.value for size in item.shape.dims if not isinstance(size, int)]
+    if type(item) is ir.Value:
+        if item.type is not None:
+            found.append(item.type.denotation)
+        if item.shape is not None:
+            found += [size.value for size in item.shape.dims if not isinstance(size, int)]
+            found += map(item.shape.get_denotation, range(len(item.shape.dims)))
     return found
+
+
+def check_tensor_text(path: Path, tensor: ir.TensorProtocol) -> None:
+    """Check a tensor's doc string and metadata; its name is written only where it is an initializer's.
+
+    Raises:
+        ModelFileError: One is not UTF-8.
+    """
+    _check_text(path, [tensor.doc_string, *_flat(tensor.metadata_props)])
 
 
 def _flat(texts: Mapping[str, str]) -> list[str]:

@@ -15,10 +15,10 @@ from google.protobuf.message import DecodeError
 from onnx_ir.serde import TensorProtoTensor
 
 from amct_onnx.errors import AmctError, ModelFileError, ModelNotFoundError
-from amct_onnx.files.detached_tensor import DetachedTensors
+from amct_onnx.files.detached_tensor import MAX_RANK, DetachedTensors
 from amct_onnx.files.file_kinds import file_kind
 from amct_onnx.files.file_tensor import FileTensor, SourceFile
-from amct_onnx.files.graph_check import check_graph
+from amct_onnx.files.graph_check import check_graph, check_tensor_text
 from amct_onnx.files.passed_inputs import FALSE_ENDS, settle_passed_inputs
 from amct_onnx.files.proto_scan import HERE, graph_without_large_tensors
 from amct_onnx.files.sparse_constants import SparseError, densify_constants
@@ -27,6 +27,8 @@ INPUT_FILES = "amct_onnx.input_files"
 """Key in ``model.meta``: (device, inode) of every file that the model was read from."""
 MAX_NAMED = 3
 """Models that an error names of a directory."""
+PACKED = (2, 4)
+"""Bits of types of which each entry of int32_data holds a byte; of those of 6 bits, an element."""
 TYPED_FIELDS = {
     ir.DataType.FLOAT: "float_data",
     ir.DataType.COMPLEX64: "float_data",
@@ -203,12 +205,15 @@ class _Tensors:
                 node.attributes[name] = ir.AttrTensor(name, tensors[0], attribute.doc_string)
 
     def _checked(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        check_tensor_text(self._path, tensor)
         detached = self._detached.detach(tensor.raw) if isinstance(tensor, TensorProtoTensor) else None
         if detached is not None:
             return detached
         shape = tensor.shape.numpy()
         if shape and min(shape) < 0:
             raise self._error(tensor, f"has the negative dimension {min(shape)}", "Export the model again.")
+        if len(shape) > MAX_RANK:
+            raise self._error(tensor, f"has {len(shape)} dimensions, at most {MAX_RANK} are read", "Reshape it.")
         try:
             dtype = tensor.dtype
         except ValueError:
@@ -235,7 +240,7 @@ class _Tensors:
                 expected, unit = size, "elements"
                 if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
                     expected *= 2
-                elif dtype.bitwidth < 8:
+                elif dtype.bitwidth in PACKED:
                     expected = tensor.nbytes
         if present != expected:
             raise self._error(

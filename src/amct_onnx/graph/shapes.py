@@ -42,7 +42,7 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
     for value in initializers:
         tensor = value.const_value
         if tensor is not None:
-            if value.shape is None:
+            if value.shape is None or (not value.shape.dims and tensor.shape.numpy()):
                 value.shape = ir.Shape(tensor.shape.numpy())
             value.dtype = value.dtype or tensor.dtype
     listed = {v.name for v in graph.inputs}
@@ -162,13 +162,16 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto, types: _Types) -> Non
 
 
 def _read(proto: onnx.TypeProto) -> _Kind:
-    """Shape and type, which many tensors share."""
-    shape = ir.serde.deserialize_type_proto_for_shape(proto)
+    """Shape and type, which many tensors share; of a map, which onnx-ir does not read, nothing is known."""
+    try:
+        shape, kind = ir.serde.deserialize_type_proto_for_shape(proto), ir.serde.deserialize_type_proto_for_type(proto)
+    except ir.serde.SerdeError:
+        return _Kind(None, None, complete=False)
     if shape is not None:
         shape.freeze()
     sizes = proto.tensor_type.shape.dim if proto.tensor_type.HasField("shape") else [onnx.TensorShapeProto.Dimension()]
     complete = all(d.WhichOneof("value") for d in sizes)
-    return _Kind(shape, ir.serde.deserialize_type_proto_for_type(proto), complete)
+    return _Kind(shape, kind, complete)
 
 
 def sizes_that_differ(first: ir.Value | None, x: str, second: ir.Value | None, w: str, labels: str) -> str:

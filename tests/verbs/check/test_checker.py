@@ -169,6 +169,10 @@ def test_tensor_without_a_type(place: str) -> None:
     Path("m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelFileError, match="'odd' has no element type"):
         amct_onnx.check("m.onnx")
+    held.data_type = 99
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match="'odd' has no element type|99 is not a valid DataType"):
+        amct_onnx.check("m.onnx")
 
 
 @pytest.mark.parametrize("content", [b"", b"no onnx file", GOLDEN_DEPLOYS[0].read_bytes()[:300]])

@@ -47,7 +47,7 @@ def load_for_check(model_file: str | os.PathLike[str]) -> tuple[ir.Model, FileFa
     if not all(isinstance(text, str) for text in _texts(model)):
         raise ModelFileError(f"{path}: a name in it is not UTF-8 text. Export or download the model again.")
     for tensor in _tensors(model):
-        if tensor.dtype == ir.DataType.UNDEFINED:
+        if not _has_type(tensor):
             raise ModelFileError(
                 f"{path}: tensor '{tensor.name}' has no element type. Export or download the model again."
             )
@@ -55,6 +55,13 @@ def load_for_check(model_file: str | os.PathLike[str]) -> tuple[ir.Model, FileFa
         _refuse_other_files(path)
         raise ModelFileError(f"{path}: not an ONNX model with a graph. Export or download the model again.")
     return model, facts
+
+
+def _has_type(tensor: ir.TensorProtocol) -> bool:
+    try:
+        return tensor.dtype != ir.DataType.UNDEFINED
+    except ValueError:  # a number that no type has, in an attribute
+        return False
 
 
 def _parse(path: Path) -> tuple[ir.Model, FileFacts]:
