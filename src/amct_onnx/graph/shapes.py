@@ -30,12 +30,14 @@ MAX_VECTOR = 1 << 16
 UNKNOWN = "unknown"
 
 
-def infer_shapes(model: ir.Model, *, strict: bool) -> None:
+def infer_shapes(model: ir.Model, *, strict: bool, outputs: bool = False) -> None:
     """Complete types and shapes in place; what cannot be inferred stays as it is.
 
     Args:
         model: a model without functions.
         strict: whether a node that contradicts its schema ends the inference, which then changes nothing.
+        outputs: whether that holds for the graph's outputs too; else a shape that they declare stays as it is, with
+            its open axes, for which inference makes up names.
     """
     graph = model.graph
     initializers = list(graph.initializers.values())
@@ -57,7 +59,10 @@ def infer_shapes(model: ir.Model, *, strict: bool) -> None:
             types = _Types(inferred.graph)
     except Exception:  # onnx raises several classes, onnx-ir and protobuf others
         return
+    declared = [] if outputs else [(v, v.shape) for v in graph.outputs if v.shape is not None]
     _take_over(graph, inferred.graph, types)
+    for value, shape in declared:
+        value.shape = shape
 
 
 def _may_be_shape(value: ir.Value, tensor: ir.TensorProtocol) -> bool:

@@ -56,12 +56,12 @@ def check_turns(model: ir.Model) -> list[str]:
 
 def infer_with_turns(model: ir.Model) -> None:
     """Infer shapes; a Loop hands out what it carries, of which onnx's inference tells no shape."""
-    infer_shapes(model, strict=False)
+    infer_shapes(model, strict=False, outputs=True)
     open_results = [c for c in _carried(model) if c.result.shape is None and c.value.shape is not None]
     for each in open_results:
         each.result.shape = each.value.shape
     if open_results:
-        infer_shapes(model, strict=False)
+        infer_shapes(model, strict=False, outputs=True)
 
 
 def carried_values(model: ir.Model) -> list[ir.Value]:

@@ -67,7 +67,7 @@ def _check_results(model: ir.Model, contradictions: list[str], *, last: bool) ->
     model.graph.meta[BELIEVED] = believed
     for value in results:
         value.shape = value.type = None
-    infer_shapes(model, strict=False)
+    infer_shapes(model, strict=False, outputs=True)
     contradictions += check_turns(model)
     if any(v.shape is None for v in _free_inputs(model)) or any(_tells_an_open_size(claims[v], v) for v in results):
         claims = _without_free_sizes(model, claims, contradictions)
@@ -81,7 +81,7 @@ def _check_results(model: ir.Model, contradictions: list[str], *, last: bool) ->
             _believe(value, claims[value])
             if claims[value].shape is not None and value.name:
                 believed.add(value.name)
-        infer_shapes(model, strict=False)
+        infer_shapes(model, strict=False, outputs=True)
     keep_inferred(model, (v for v in results if not _is_open(v)))
     for value, claim in claims.items():
         if value in waiting:

@@ -29,11 +29,11 @@ def infer_missing_shapes(model: ir.Model) -> None:
     sizes = any(lacks_size(n) or _lacks_rank(n) for n in nodes)
     if sizes or any(_lacks_type(n) or _lacks_count(n) for n in nodes):
         unknown = [] if sizes else [v for n in nodes for v in n.outputs if v.shape is None]
-        declared = [None if v.shape is None else ir.Shape(v.shape) for v in model.graph.outputs]
+        undeclared = [v for v in model.graph.outputs if v.shape is None]
         # types are not checked: the canonical form has Q/DQ on float16 at any opset
         infer_shapes(model, strict=False)
-        for value, shape in zip(model.graph.outputs, declared, strict=True):
-            value.shape = shape  # the interface stays as it was declared
+        for value in undeclared:
+            value.shape = None  # the interface stays as it was declared
         for value in unknown:
             if _is_made_up(value):
                 value.shape = None  # inference made up the name of an axis, whose size stays unknown

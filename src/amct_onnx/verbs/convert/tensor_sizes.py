@@ -80,7 +80,7 @@ class TensorSizes:
     def _of_source(self) -> dict[str, ir.Shape]:
         if self._inferred is None:
             copy = copy_model(self._source)
-            infer_shapes(copy, strict=False)
+            infer_shapes(copy, strict=False, outputs=True)
             nodes = nodes_of(copy)
             values = (v for n in nodes for v in n.outputs)
             self._inferred = {v.name: v.shape for v in values if v.name and v.shape is not None}
