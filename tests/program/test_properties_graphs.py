@@ -153,7 +153,7 @@ def ledger(case: Case, report: ConversionReport, folder: Path) -> None:
     assert set(record) == {e.name for e in report.converted}
     for entry in report.converted:
         factors = record[entry.name]
-        assert (float(factors.scale_d), factors.offset_d) == (entry.scale_d, entry.offset_d)
+        assert (float(factors.scale_d), factors.offset_d) == (entry.read_scale, entry.offset_d)
         assert tuple(map(float, factors.scale_w)) == entry.scale_w
 
 
