@@ -9,7 +9,6 @@ from typing import Any
 import onnx_ir as ir
 
 from amct_onnx.graph.edit import bodies_of
-from amct_onnx.graph.tensor_content import tensor_bytes, tensor_content
 
 WHOLE_BYTES = 1 << 16
 """Larger tensors are sampled: a conversion reads its weights once, and no tensor is ever whole in memory."""
@@ -37,21 +36,21 @@ def model_digest(model: ir.Model) -> str:
 
 def _add(digest: Any, content: object) -> None:
     text = repr(content).encode(errors="backslashreplace")
-    digest.update(b"%d:%b" % (len(text), text))
+    digest.update(len(text).to_bytes(8, "little"))
+    digest.update(text)
 
 
-def _add_tensor(digest: Any, name: str, tensor: ir.TensorProtocol) -> None:
-    dtype, size = tensor.dtype, tensor_bytes(tensor)
-    _add(digest, (name, int(dtype), tensor.shape.numpy()))
-    if dtype == ir.DataType.STRING:
+def _add_tensor(digest: Any, tensor: ir.TensorProtocol) -> None:
+    _add(digest, (str(tensor.dtype), tuple(tensor.shape)))
+    if tensor.dtype == ir.DataType.STRING:
         _add(digest, tensor.numpy().tolist())
         return
+    size = tensor.nbytes
     # a tensor in a file is read in parts
-    read = getattr(tensor, "read", None)
+    read = getattr(tensor, "read", None) or _reader(tensor.tobytes())
     if size <= WHOLE_BYTES:
-        digest.update(tensor_content(tensor) if read is None else read(0, size))
+        digest.update(read(0, size))
         return
-    read = read or _reader(tensor_content(tensor))
     for piece in range(PIECES):
         digest.update(read(piece * (size - PIECE_BYTES) // (PIECES - 1), PIECE_BYTES))
 
@@ -62,11 +61,11 @@ def _reader(content: bytes) -> Callable[[int, int], bytes]:
 
 def _add_graph(digest: Any, graph: ir.Graph) -> None:
     _add(digest, [(v.name, str(v.dtype), str(v.shape)) for v in graph.inputs])
-    for name, value in sorted(graph.initializers.items()):
-        if value.const_value is None:
-            _add(digest, name)
-        else:
-            _add_tensor(digest, name, value.const_value)
+    for name in sorted(graph.initializers):
+        tensor = graph.initializers[name].const_value
+        _add(digest, ("initializer", name))
+        if tensor is not None:
+            _add_tensor(digest, tensor)
     for node in graph:
         _add_node(digest, node)
     _add(digest, [v.name for v in graph.outputs])
@@ -75,9 +74,11 @@ def _add_graph(digest: Any, graph: ir.Graph) -> None:
 def _add_node(digest: Any, node: ir.Node) -> None:
     names = [v.name if v is not None else None for v in node.inputs]
     _add(digest, (node.domain, node.op_type, node.name, names, [v.name for v in node.outputs]))
-    for name, attribute in sorted(node.attributes.items()) if node.attributes else ():
+    for name in sorted(node.attributes):
+        attribute = node.attributes[name]
         if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-            _add_tensor(digest, name, attribute.as_tensor())
+            _add(digest, name)
+            _add_tensor(digest, attribute.as_tensor())
         elif attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
             _add(
                 digest, (name, str(attribute.type), attribute.ref_attr_name if attribute.is_ref() else attribute.value)
