@@ -83,6 +83,23 @@ def test_error_of_a_worker_is_the_error_of_the_run(digits: Case, cluster: distri
         digits.compare(labels=digits.labels, dask=cluster.scheduler_address)
 
 
+def test_error_of_a_batch_that_was_run_again_is_not_hidden_by_the_wait_for_its_first_result() -> None:
+    """The worker that holds a result leaves while it is fetched; the worker that runs the batch again refuses it."""
+
+    class RunAgain:
+        status = "finished"
+
+        def result(self, timeout: float) -> None:
+            self.status = "error"
+            raise distributed.TimeoutError(f"timed out after {timeout} s.")
+
+        def exception(self, timeout: float) -> amct_onnx.AmctError:
+            return amct_onnx.SettingError("Dask worker tcp://b has code of amct_onnx b, the client a.")
+
+    with pytest.raises(amct_onnx.SettingError, match="has code of amct_onnx b, the client a"):
+        dask_cluster._fetched(RunAgain(), watch=None, stopped=lambda: False)  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_interrupt_keeps_what_came_back(digits: Case, cluster: distributed.LocalCluster) -> None:
     options: dict[str, Any] = {"batch_size": 2, "dask": cluster.scheduler_address}

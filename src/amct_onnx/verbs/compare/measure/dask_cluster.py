@@ -132,8 +132,8 @@ def _fetched(future: Any, watch: Watch, stopped: Callable[[], bool]) -> Any:
         try:
             return future.result(timeout=FETCH_SECONDS)
         except Late:
-            if future.status == "error":
-                raise
+            if future.status == "error":  # the worker left with the result, and the batch failed on another one
+                raise future.exception(timeout=FETCH_SECONDS) from None
         if stopped():
             return None
         watch.check()
