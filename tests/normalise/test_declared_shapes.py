@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from amct_onnx import convert_qat_model
+from amct_onnx.normalise.declared_shapes import MAX_WARNINGS
 from support.written_models import convert_and_compare, write_model
 
 RNG = np.random.default_rng(0)
@@ -89,3 +91,18 @@ def test_claim_that_nothing_confirms_is_not_repeated(tmp_path: Path) -> None:
     for made in (deploy, onnx.load(report.fake_quant_model)):
         told = {v.name: v for v in made.graph.value_info}
         assert "r" not in told or not told["r"].type.tensor_type.HasField("shape")
+
+
+def test_outputs_of_the_graph_are_named_before_what_stands_inside(tmp_path: Path) -> None:
+    """A user sees the interface; of many false declarations some are only counted."""
+    inside = "abcdefghij"
+    steps = " ".join(f"{made} = Neg({read})" for read, made in zip("p" + inside, inside, strict=False))
+    claims = ", ".join(f"float[3, 8] {name}" for name in inside)
+    text = f"""g (float[2, 8] x) => (float[3, 8] y) <{claims}> {{
+        q = QuantizeLinear(x, s, z) p = DequantizeLinear(q, s, z) {steps} y = Relu({inside[-1]})
+    }}"""
+    report = convert_qat_model(write_model(tmp_path / "m.onnx", text, CONSTANTS), tmp_path / "out" / "m")
+    shapes = "is declared with shape [3, 8], the graph makes [2, 8]. The declaration is ignored."
+    named = [f"Tensor '{name}' {shapes}" for name in "y" + inside[: MAX_WARNINGS - 1]]
+    more = f"{len(inside) + 1 - MAX_WARNINGS} more declarations contradict the graph and are ignored."
+    assert report.warnings[: MAX_WARNINGS + 1] == (*named, f"{more} Infer the model's shapes again.")

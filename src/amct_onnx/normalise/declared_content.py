@@ -15,7 +15,19 @@ LOOP_CONTROL = 2
 """A Loop's first inputs, trip count and condition; its body's are turn number and condition."""
 
 
-def check_contents(model: ir.Model) -> list[str]:
+@dataclass(frozen=True)
+class Contradiction:
+    """A tensor and what the file says of it beside what is true, as the rest of a sentence."""
+
+    value: ir.Value
+    told: str
+
+    def __str__(self) -> str:
+        """One sentence that names the tensor."""
+        return f"Tensor '{self.value.name}' is {self.told}."
+
+
+def check_contents(model: ir.Model) -> list[Contradiction]:
     """Replace what is declared of initializers by what they hold, in place; returns the contradictions."""
     contradictions = []
     for graph in (model.graph, *bodies(model.graph)):
@@ -26,26 +38,28 @@ def check_contents(model: ir.Model) -> list[str]:
             told = value.shape
             if told is not None and told is not tensor.shape and told != (shape := ir.Shape(tensor.shape.numpy())):
                 if any(isinstance(d, int) for d in told) or len(told) != len(shape):
-                    text = f"is declared with shape {list(told)}, its content has {list(shape)}"
-                    contradictions.append(f"Tensor '{value.name}' {text}.")
+                    text = f"declared with shape {list(told)}, its content has {list(shape)}"
+                    contradictions.append(Contradiction(value, text))
                 value.shape = shape
             if value.dtype not in (None, tensor.dtype):
-                contradictions.append(f"Tensor '{value.name}' is declared as {value.dtype}, it holds {tensor.dtype}.")
+                text = f"declared as {value.dtype}, it holds {tensor.dtype}"
+                contradictions.append(Contradiction(value, text))
                 value.type = ir.TensorType(tensor.dtype)
     return contradictions
 
 
-def check_turns(model: ir.Model) -> list[str]:
+def check_turns(model: ir.Model) -> list[Contradiction]:
     """Open, in place, the sizes declared of what a Loop carries that its first turn or a later one contradicts.
 
     onnx's inference believes what a body declares of its inputs. The shapes outside are inferred already.
     """
-    contradictions: list[str] = []
+    contradictions: list[Contradiction] = []
     carried = _carried(model)
     for _ in range(MAX_DEPTH if carried else 0):
-        texts = [_opened(c.value, true.shape) for c in carried for true in (c.first, c.later) if true is not None]
-        found = [text for text in texts if text is not None]
-        contradictions += [text for text in found if text]
+        pairs = [(c.value, true.shape) for c in carried for true in (c.first, c.later) if true is not None]
+        texts = [(value, _opened(value, shape)) for value, shape in pairs]
+        found = [Contradiction(value, text) for value, text in texts if text is not None]
+        contradictions += [c for c in found if c.told]
         for value in (v for node in nodes_of(model) for v in node.outputs):
             value.shape = None
         infer_with_turns(model)
@@ -104,7 +118,7 @@ def _opened(value: ir.Value, true: ir.Shape | None) -> str | None:
         value.shape = ir.Shape(kept)
         if all(d in (1, k) for d, k in zip(told, kept, strict=True)):
             return ""
-    return f"Tensor '{value.name}' is declared with shape {_text(told)}, the loop around it carries {_text(true)}."
+    return f"declared with shape {_text(told)}, the loop around it carries {_text(true)}"
 
 
 def _text(shape: ir.Shape) -> str:

@@ -18,7 +18,13 @@ from amct_onnx.graph.inferred_shapes import keep_inferred
 from amct_onnx.graph.marks import marks_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.graph.shapes import infer_shapes
-from amct_onnx.normalise.declared_content import carried_values, check_contents, check_turns, infer_with_turns
+from amct_onnx.normalise.declared_content import (
+    Contradiction,
+    carried_values,
+    check_contents,
+    check_turns,
+    infer_with_turns,
+)
 
 Size = int | ir.SymbolicDim
 
@@ -29,7 +35,7 @@ UNVERIFIED = "amct_onnx.unverified_shapes"
 TRIED_SIZES = (96, 131)
 """Numbers that stand for a free size: large enough for most kernels and strides, one even and one odd."""
 MAX_WARNINGS = 8
-"""Tensors named one by one; the others are counted."""
+"""Tensors named one by one, outputs of the graph first; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,17 @@ def check_declared_shapes(model: ir.Model, *, last: bool = False) -> None:
     """
     contradictions = check_contents(model)
     _check_results(model, contradictions, last=last)
-    for text in contradictions[:MAX_WARNINGS]:
-        warn(model, f"{text} The declaration is ignored.")
+    outputs = set(model.graph.outputs)
+    contradictions.sort(key=lambda c: c.value not in outputs)
+    for contradiction in contradictions[:MAX_WARNINGS]:
+        warn(model, f"{contradiction} The declaration is ignored.")
     if len(contradictions) > MAX_WARNINGS:
         more = len(contradictions) - MAX_WARNINGS
         warn(model, f"{more} more declarations contradict the graph and are ignored. Infer the model's shapes again.")
 
 
-def _check_results(model: ir.Model, contradictions: list[str], *, last: bool) -> None:
-    """The same for what nodes make; the texts of contradictions are added."""
+def _check_results(model: ir.Model, contradictions: list[Contradiction], *, last: bool) -> None:
+    """The same for what nodes make; contradictions are added."""
     results = list(_results(model))
     outputs = set(model.graph.outputs)
     if not any(v.shape is not None for v in results if v not in outputs) and not _outputs_tell(model):
@@ -142,7 +150,7 @@ def _tells_an_open_size(claim: _Claim, true: ir.Value) -> bool:
 
 
 def _without_free_sizes(
-    model: ir.Model, claims: dict[ir.Value, _Claim], contradictions: list[str]
+    model: ir.Model, claims: dict[ir.Value, _Claim], contradictions: list[Contradiction]
 ) -> dict[ir.Value, _Claim]:
     """The claims without sizes that follow from a graph input whose size is free: no one number can be true of them.
 
@@ -178,7 +186,7 @@ def _free_inputs(model: ir.Model) -> list[ir.Value]:
 
 
 def _without(
-    value: ir.Value, claim: _Claim, tried: list[ir.Shape | None], decider: str, contradictions: list[str]
+    value: ir.Value, claim: _Claim, tried: list[ir.Shape | None], decider: str, contradictions: list[Contradiction]
 ) -> _Claim:
     shapes = [s for s in tried if s is not None]
     if claim.shape is None or len(shapes) < len(TRIED_SIZES) or {len(s) for s in shapes} != {len(claim.shape)}:
@@ -202,7 +210,7 @@ def _differ(told: ir.Shape, true: ir.Shape) -> bool:
     return len(told) != len(true) or any(_contradicts(*pair) for pair in zip(told, true, strict=True))
 
 
-def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> None:
+def _settle(value: ir.Value, claim: _Claim, contradictions: list[Contradiction]) -> None:
     """Leave the claim where nothing contradicts it, else the truth."""
     true_shape, true_type = value.shape, value.type
     value.shape, value.type = claim.shape, claim.type
@@ -219,10 +227,10 @@ def _settle(value: ir.Value, claim: _Claim, contradictions: list[str]) -> None:
             _tell(value, told, contradictions)
 
 
-def _tell(value: ir.Value, told: str, contradictions: list[str]) -> None:
-    """Add the text, unless a rule made the tensor: it was given what the file declares of another."""
+def _tell(value: ir.Value, told: str, contradictions: list[Contradiction]) -> None:
+    """Add the contradiction, unless a rule made the tensor: it was given what the file declares of another."""
     if MADE not in marks_of(value):
-        contradictions.append(f"Tensor '{value.name}' is {told}.")
+        contradictions.append(Contradiction(value, told))
 
 
 def _is_example(told: Size, true: Size) -> bool:
