@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from amct_onnx.common import arithmetic
 from amct_onnx.common.arrays import Float32, Int8
+from amct_onnx.common.counted import counted
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
@@ -176,7 +177,8 @@ def _check_rank(node: ir.Node, rank: int) -> None:
 def _refuse_rank(rank: int) -> NoReturn:
     raise Refusal(
         "matmul-weight-rank",
-        f"its weight has {rank} axes, and ATC compiles an int8 constant in a MatMul only as a matrix",
+        f"its weight has {counted(rank, 'axis', 'axes')}, and ATC compiles an int8 constant in a MatMul only as a "
+        "matrix",
         "Use a 2-D weight, or one MatMul for each matrix of it.",
     )
 

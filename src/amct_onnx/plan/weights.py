@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import QuantizationScratch, quantize_weight
 from amct_onnx.common.arrays import Float32, Int8, Int64
+from amct_onnx.common.counted import counted
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.file_tensor import row_blocks
 from amct_onnx.graph.constants import ConstantEvaluator
@@ -172,8 +173,8 @@ def _transposed(weight: ResolvedWeight, node: ir.Node) -> ResolvedWeight:
     perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         raise UnsupportedModelError(
-            f"Node '{known_as(node)}' (Transpose): perm {list(perm)} is not an order of the {rank} axes of the weight "
-            f"'{weight.name}'. Export the model again."
+            f"Node '{known_as(node)}' (Transpose): perm {list(perm)} is not an order of the "
+            f"{counted(rank, 'axis', 'axes')} of the weight '{weight.name}'. Export the model again."
         )
     return dataclasses.replace(
         weight,

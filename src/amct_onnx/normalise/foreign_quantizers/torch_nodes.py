@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.errors import FactorError
 from amct_onnx.graph.attributes import checked_attribute
 from amct_onnx.normalise.foreign_quantizers.factors import factor_of, scale_of, tensor_of
@@ -71,8 +72,8 @@ def _along(writer: QuantizerWriter, node: ir.Node, axis: int, factor: Array) -> 
     rank = writer.rank(x, 0)
     if not -rank <= axis < rank:
         raise FactorError(
-            f"Node '{node.name}' ({node.op_type}): its axis {axis} does not exist in tensor '{x.name}' of {rank} axes. "
-            "Run ONNX shape inference on the model first, or export it again."
+            f"Node '{node.name}' ({node.op_type}): its axis {axis} does not exist in tensor '{x.name}' of "
+            f"{counted(rank, 'axis', 'axes')}. Run ONNX shape inference on the model first, or export it again."
         )
     shape = [1] * rank
     shape[axis] = -1

@@ -53,7 +53,7 @@ def run_what_can(
         other = [(n, _size(a), _size(b)) for n, a, b in pairs if _size(a) != _size(b)]
         if other:
             name, has, meant = other[0]
-            sizes[model] = f"Output '{name}' has {has} elements in the {model} model, {meant} in the source."
+            sizes[model] = f"Output '{name}' has {counted(has, 'element')} in the {model} model, {meant} in the source."
     forms: list[dict[str, Any]] = [{"left_out": left_out}] if left_out else [{}, {"outputs_only": True}]
     forms += [{"left_out": names} for names in ((DEPLOY,), (FAKE_QUANT,), (FAKE_QUANT, DEPLOY))]
     last = ""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.common.arithmetic import FLOAT16_MAX, FLOAT16_TINY
+from amct_onnx.common.counted import counted
 from amct_onnx.device.chips import CHECKED, Chip
 from amct_onnx.verbs.check.model_view import DEQUANT, ModelView, constant, folded
 from amct_onnx.verbs.check.report import ERROR, NOTE, WARNING
@@ -113,7 +114,7 @@ def deq_scale_length(view: ModelView) -> Iterator[Hit]:
         for node in layer.dequants:
             tensor = constant(node.inputs[1]) if len(node.inputs) > 1 else None
             if tensor is not None and channels is not None and tensor.size not in (1, channels):
-                detail = f"its deq_scale has {tensor.size} elements, the layer {channels} output channels"
+                detail = f"its deq_scale has {tensor.size} elements, the layer {counted(channels, 'output channel')}"
                 yield Hit(detail, view.names[node], tensor.name or "")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from amct_onnx.common.counted import counted
 from amct_onnx.device.chips import LAYERS
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.layers import CONVOLUTIONS
@@ -190,7 +191,7 @@ def small_channels(view: ModelView) -> Iterator[Hit]:
         shape = weight_shape(layer)
         group = attribute(layer.node, "group", 1)
         if shape is not None and len(shape) > 2 and shape[1] * group <= SMALL_CHANNELS:
-            yield Hit(f"it has {shape[1] * group} input channels", view.names[layer.node])
+            yield Hit(f"it has {counted(shape[1] * group, 'input channel')}", view.names[layer.node])
 
 
 @rule(

@@ -229,7 +229,7 @@ def input_count(view: ModelView) -> Iterator[Hit]:
         while given and node.inputs[given - 1] is None:
             given -= 1
         if not schema.min_input <= given <= schema.max_input:
-            yield Hit(f"{node.op_type} has {given} inputs, {_expected(schema)}", view.names[node])
+            yield Hit(f"{node.op_type} has {counted(given, 'input')}, {_expected(schema)}", view.names[node])
 
 
 def _expected(schema: OpSchema) -> str:

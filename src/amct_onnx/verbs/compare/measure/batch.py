@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.device.session import COUNTS, DeploySession
 from amct_onnx.errors import DataError
 from amct_onnx.verbs.compare.float_model import FLOAT, feeds_of
@@ -159,8 +160,8 @@ class Runner:
                 other = found[key][name]
                 if other.size != values.size:
                     raise DataError(
-                        f"Tensor '{tracked.source}' has {values.size} elements in the source, '{name}' {other.size} in "
-                        f"{key}: the models do not belong together. Convert the source again."
+                        f"Tensor '{tracked.source}' has {counted(values.size, 'element')} in the source, "
+                        f"'{name}' {other.size} in {key}: the models do not belong together. Convert the source again."
                     )
                 if tracked.key.kind == INPUT:
                     made.tensors[tracked.key, key] = source.compare_mean(other)

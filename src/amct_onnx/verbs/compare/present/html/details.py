@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from amct_onnx.common.counted import counted
 from amct_onnx.verbs.compare.job import deploy_key
 from amct_onnx.verbs.compare.present.figures import figure
 from amct_onnx.verbs.compare.present.html.charts import Tick, compared_models, fault_models
@@ -165,7 +166,8 @@ def _channel_chart(layer: Mapping[str, Any], models: list[str]) -> ChannelChart 
     unit = "LSB" if layer["lsb_of"] == "next quantizer" else "absolute"
     worst = max(found, key=lambda c: max((e for e in c["errors"] if e is not None), default=-1.0))
     size = max((e for e in worst["errors"] if e is not None), default=0.0)
-    text = f"{channels} channels; the worst is number {worst['worst']} of {worst['model']} ({figure(size)} {unit})."
+    text = f"{counted(channels, 'channel')}; the worst is number {worst['worst']} of {worst['model']} "
+    text += f"({figure(size)} {unit})."
     if together > 1:
         text += f" Each step stands for {together} neighbours, with the largest error of them."
     return ChannelChart(tuple(lines), ticks, figure(top), unit, text)
