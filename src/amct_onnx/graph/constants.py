@@ -39,6 +39,8 @@ MAX_SHAPE_BYTES = 1 << 16
 """Shape inference sees the content of inputs up to this size, because they may be shapes."""
 NOT_LARGER = ("NonZero", "Compress")
 """Operators whose result size depends on the content: at most one index per axis for each input element."""
+NO_NUMBERS = {"O": "strings", "S": "strings", "U": "strings", "c": "complex numbers"}
+"""numpy's kinds of arrays that are computed, but read as nothing."""
 IR_VERSION = 10
 """IR version of the one-node models that compute a constant; every supported onnxruntime reads it."""
 SMALL_TYPES_OPSET = 25
@@ -109,11 +111,22 @@ class ConstantEvaluator:
         return None
 
     def array(self, value: ir.Value) -> Array:
-        """The content of a constant value.
+        """The numbers of a constant value.
 
         Raises:
-            UnsupportedModelError: It is not constant, cannot be computed, or is far larger than its sources.
+            UnsupportedModelError: It is not constant, cannot be computed, is far larger than its sources, or holds
+                strings or complex numbers.
         """
+        content = self._content(value)
+        if content.dtype.kind in NO_NUMBERS:
+            raise UnsupportedModelError(
+                f"Tensor '{value.name}' holds {NO_NUMBERS[content.dtype.kind]}, and what reads it takes real numbers. "
+                "Export the model again with numbers in it."
+            )
+        return content
+
+    def _content(self, value: ir.Value) -> Array:
+        """See ``array``; of any type."""
         stored = value.const_value
         if stored is not None and value.is_initializer():
             self._count(stored)
@@ -163,7 +176,7 @@ class ConstantEvaluator:
         return self._run(node)
 
     def _known(self, value: ir.Value) -> Array:
-        return self._arrays[value] if value in self._arrays else self.array(value)
+        return self._arrays[value] if value in self._arrays else self._content(value)
 
     def _run(self, node: ir.Node) -> Array:
         feeds = {v.name or "": self._known(v) for v in node.inputs if v is not None}

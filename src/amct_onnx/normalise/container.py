@@ -14,6 +14,7 @@ from amct_onnx.graph.model_warnings import take_over_warnings, warn
 from amct_onnx.graph.node_order import sort_nodes
 from amct_onnx.graph.unused_nodes import remove_unused_nodes
 from amct_onnx.normalise.constant_nodes import store_constants
+from amct_onnx.normalise.constant_types import refuse_wrong_constants
 from amct_onnx.normalise.declared_shapes import check_declared_shapes
 from amct_onnx.normalise.device_configurations import drop_device_configurations
 from amct_onnx.normalise.function_opsets import raise_older_nodes, unify_opsets
@@ -33,7 +34,8 @@ def normalise_container(model: ir.Model) -> ir.Model:
     """Return the model with functions inlined, opset 11..18, sorted and uniquely named nodes that an output needs.
 
     Raises:
-        UnsupportedModelError: The graph is cyclic, a function cannot be inlined, or a node has no form in opset 11..18.
+        UnsupportedModelError: The graph is cyclic, a function cannot be inlined, a node has no form in opset 11..18, or
+            reads a constant of a type that it does not take.
     """
     try:
         for graph in (model.graph, *(f.graph for f in model.functions.values())):
@@ -62,6 +64,7 @@ def normalise_container(model: ir.Model) -> ir.Model:
     # a layer whose result nothing reads is in neither output, and not in the ledger
     remove_unused_nodes(model)
     _name_uniquely(model)
+    refuse_wrong_constants(model)
     note_flat(model)
     return model
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from amct_onnx.graph.attributes import attribute
+from amct_onnx.graph.constants import NO_NUMBERS
 from amct_onnx.graph.layers import LAYER_KINDS, PRODUCTS, bias_of, layout_of
 from amct_onnx.verbs.check.file_facts import FileFacts
 from amct_onnx.verbs.check.scopes import Scope, scopes_of
@@ -180,11 +181,12 @@ def folded(value: ir.Value | None) -> tuple[ir.TensorProtocol, tuple[ir.Node, ..
 
 
 def array(tensor: ir.TensorProtocol | None, most: int = 1 << 22) -> npt.NDArray[Any] | None:
-    """The numbers of a tensor of at most ``most`` elements; None when they are missing, too many or malformed."""
+    """The numbers of a tensor of at most ``most`` elements; None when they are missing, too many, malformed or none."""
     if tensor is None or (isinstance(tensor, ir.ExternalTensor) and not os.path.isfile(tensor.path)):
         return None
     try:
-        return np.asarray(tensor.numpy()) if tensor.size <= most else None
+        numbers = np.asarray(tensor.numpy()) if tensor.size <= most else None
+        return None if numbers is None or numbers.dtype.kind in NO_NUMBERS else numbers
     except Exception:  # malformed bytes, a missing file: other rules name the tensor
         return None
 

@@ -66,6 +66,18 @@ def test_good_model_has_no_finding() -> None:
         assert {f.rule for f in report.findings} == expected | ({"layer-undocumented"} & _of(product))
 
 
+@pytest.mark.parametrize("content", [np.array(["two"], object), np.ones(1, bool), np.ones(1, np.complex64)])
+@pytest.mark.parametrize(
+    ("name", "rule"), [("conv.w", "weight-type"), ("conv.b", "bias-type"), ("conv.dequant.param", "deq-scale-type")]
+)
+def test_constant_that_holds_no_numbers_is_a_finding(name: str, rule: str, content: np.ndarray) -> None:
+    model = good_model()
+    kept = initializer(model, name)
+    kept.CopyFrom(numpy_helper.from_array(np.broadcast_to(content, tuple(kept.dims)), name))
+    (finding,) = [f for f in checked(model).findings if f.rule == rule]
+    assert finding.tensor == name
+
+
 def _of(product: Chip) -> set[str]:
     """The rules that hold on a product."""
     return {rule.id for rule in RULES if rule.chips(product)}
