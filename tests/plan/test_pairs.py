@@ -53,6 +53,8 @@ def start() -> str:
     return pair("x", "d0") + layer("d0", "c")
 
 
+MOVED = "r = Transpose<perm=[0,1,3,2]>(d) "
+
 COUNTED = {
     "factor between": (pair("c", "d") + "m = Div(d, six) " + pair("m", "e", "sixth") + layer("e", "y"), 2, 0),
     "factor, moved": (
@@ -81,6 +83,31 @@ COUNTED = {
     "factor that is read": (
         pair("c", "d") + "m = Div(d, six) " + pair("m", "e", "sixth") + layer("e", "l") + "y = Add(l, m)",
         2,
+        1,
+    ),
+    "layers behind two movements": (
+        pair("c", "d")
+        + MOVED
+        + layer("r", "l")
+        + "t = Transpose<perm=[0,1,3,2]>(d) "
+        + layer("t", "m")
+        + "y = Add(l, m)",
+        3,
+        0,
+    ),
+    "several readers behind one movement": (
+        pair("c", "d") + MOVED + layer("r", "l") + layer("r", "m") + "o = Add(l, m) y = Add(o, r)",
+        2,
+        1,
+    ),
+    "a layer in front of a movement and one behind it": (
+        pair("c", "d") + layer("d", "l") + MOVED + layer("r", "m") + "y = Add(l, m)",
+        3,
+        0,
+    ),
+    "a float operator in front of a movement, a layer behind it": (
+        pair("c", "d") + MOVED + layer("r", "l") + "y = Add(l, d)",
+        3,
         1,
     ),
     "one quantizer for layer and Add": (pair("c", "d") + layer("d", "l") + "y = Add(d, l)", 2, 1),
