@@ -89,8 +89,8 @@ COUNTED = {
         pair("c", "d")
         + MOVED
         + layer("r", "l")
-        + "t = Transpose<perm=[0,1,3,2]>(d) "
-        + layer("t", "m")
+        + "u = Transpose<perm=[0,1,3,2]>(d) "
+        + layer("u", "m")
         + "y = Add(l, m)",
         3,
         0,
