@@ -24,6 +24,7 @@ CONSTANTS: dict[str, Array] = {
     "t": np.float32(2.0**-4 * 1.002),
     "sixth": np.float32(2.0**-4) / np.float32(6),
     "z": np.int8(4),
+    "zu": np.uint8(132),
     "w": RNG.integers(-127, 128, (8, 8, 1, 1)).astype(np.int8),
     "w16": RNG.integers(-127, 128, (8, 16, 1, 1)).astype(np.int8),
     "sw": np.float32(2.0**-7),
@@ -157,6 +158,14 @@ COUNTED = {
         pair("c", "d") + "m = Concat<axis=1>(d, x) " + pair("m", "e") + layer("e", "l", "w16") + "a, b = "
         "Split<axis=1>(m, eights) y = Add(l, a)",
         3,
+        1,
+    ),
+    "uint8 and int8 of one grid": (
+        pair("c", "d")
+        + "q = QuantizeLinear(c, s, zu) e = DequantizeLinear(q, s, zu) "
+        + layer("e", "l")
+        + "u = Sigmoid(d) v = Tanh(e) y = Sum(l, u, v)",
+        2,
         1,
     ),
     "Concat of two grids, one of them behind a factor": (

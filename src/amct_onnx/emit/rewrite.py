@@ -327,7 +327,7 @@ class PlanEmitter(abc.ABC):
         self, source: ir.Value, quantizer: Quantizer, what: str, at: ir.Node, make: Callable[[], ir.Value]
     ) -> ir.Value:
         """A derived tensor, made once for all readers in one graph; the ledger names its nodes for each reader."""
-        made = self._derived.setdefault((quantizer, what, id(at.graph)), {})
+        made = self._derived.setdefault((quantizer.shifted, what, id(at.graph)), {})
         # what a tensor was derived from may have been replaced since
         found = next((made[s] for s in self.graph.before(self.graph.current(source)) if s in made), None)
         if found is None:

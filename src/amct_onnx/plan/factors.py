@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +72,11 @@ class Quantizer:
         mine = (self.scale, self.zero_point, self.low, self.high, self.axis, self.blocks, self.small_float)
         theirs = (other.scale, other.zero_point, other.low, other.high, other.axis, other.blocks, other.small_float)
         return mine == theirs
+
+    @property
+    def shifted(self) -> Quantizer:
+        """What the output models have of it: they do not tell uint8 from int8 in the source."""
+        return replace(self, shift=0)
 
     @property
     def scale_d(self) -> np.float32:

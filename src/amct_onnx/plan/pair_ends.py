@@ -43,7 +43,8 @@ class PairEnds:
         places: dict[tuple[object, ...], int] = {}
         for pair in map(self.told, pairs):
             value = self._values.get(pair.output)
-            key = (id(value.graph if value is not None else None), pair.source, pair.quantizer, pair.read_scale)
+            quantizer = None if pair.quantizer is None else pair.quantizer.shifted
+            key = (id(value.graph if value is not None else None), pair.source, quantizer, pair.read_scale)
             stays = pair.source and not (pair.elided or pair.dropped)
             first = places.setdefault(key, len(found)) if stays else len(found)
             if first < len(found):
