@@ -10,7 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from amct_onnx import convert_qat_model
+from amct_onnx import compare, convert_qat_model
 from amct_onnx.errors import UnsupportedModelError
 from support.deploy_evaluator import Evaluator
 from support.kept_pairs import same_on_every_chip
@@ -250,6 +250,17 @@ def test_pair_stands_where_fewer_elements_pass(body: str, elements: int, shape: 
     name = next(n.output[0] for n in deploy.graph.node if n.op_type == "AscendAntiQuant")
     assert evaluator.values[name].size == elements
     same_on_every_chip(path, feeds, tmp_path)
+
+
+def test_ledger_names_a_tensor_of_the_source_where_a_pair_has_moved(tmp_path: Path) -> None:
+    # a layer of other factors and a Sigmoid read what the pair makes behind the MaxPool, where the source has none
+    body = pair("x", "d") + "m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(d) " + pair("m", "e", "sixth")
+    body += layer("e", "l") + "u = Sigmoid(m) y = Add(l, u)"
+    path = write_model(tmp_path / "m.onnx", f"g (float[1, 8, 6, 6] x) => (float[1, 8, 3, 3] y) {{ {body} }}", CONSTANTS)
+    report = convert_qat_model(path, tmp_path / "m")
+    assert [layer.source_input for layer in report.layers] == ["m"]
+    found = compare(path, tmp_path / "m", {"x": RNG.normal(size=(1, 8, 6, 6)).astype(np.float32)})
+    assert found.verdict.level in ("equal", "noise")
 
 
 # -- exactness ----------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         pairs = [dropped.drop(p, values[p.output], decided=p.output in decided.pairs) for p in pairs]
     ends = PairEnds(nodes, sites)
     pairs, moved = ends.merged(pairs), tuple(ends.told(p) for p in decided.moved)
-    entries = _entries(nodes, sites, refused)
+    entries = _entries(nodes, sites, refused, {p.output: p.source for p in moved})
     quantized_outputs = [_quantized_output(n, q, decided.readers) for n, q in outputs.items()]
     warnings = warnings_of(model) + tuple(
         f"Graph output '{name}' was uint8 and is int8 now: its values are the source's minus 128."
@@ -104,14 +104,23 @@ def _plan_layers(
     return sites, refused
 
 
-def _entries(nodes: list[ir.Node], sites: list[Site], refused: dict[str, LayerEntry]) -> list[LayerEntry]:
-    """The entry of every candidate, in the order of the nodes."""
+def _entries(
+    nodes: list[ir.Node], sites: list[Site], refused: dict[str, LayerEntry], moved: Mapping[str, str]
+) -> list[LayerEntry]:
+    """The entry of every candidate, in the order of the nodes.
+
+    Args:
+        nodes: of the model.
+        sites: its int8 layers.
+        refused: entries of layers that stay float, by their name.
+        moved: what a pair makes at a place where the source has none -> the source's tensor at that place.
+    """
     by_name = {s.node: s for s in sites}
     found = []
     for node in nodes:
         name = node.name or ""
         if name in by_name:
-            found.append(_converted(node, by_name[name]))
+            found.append(_converted(node, by_name[name], moved))
         elif name in refused:
             found.append(refused[name])
     return found
@@ -224,7 +233,7 @@ def _refused(node: ir.Node, refusal: Refusal, constants: ConstantEvaluator) -> L
     )
 
 
-def _converted(node: ir.Node, site: Site) -> LayerEntry:
+def _converted(node: ir.Node, site: Site, moved: Mapping[str, str]) -> LayerEntry:
     first, second = site.activations[0], site.activations[1] if len(site.activations) > 1 else None
     return LayerEntry(
         name=node.name or "",
@@ -236,8 +245,8 @@ def _converted(node: ir.Node, site: Site) -> LayerEntry:
         offset_d=first.quantizer.offset_d,
         scale_w=tuple(float(s) for s in site.scale_w),
         detail=site.detail,
-        source_input=first.source,
-        second_input="" if second is None else second.source,
+        source_input=moved.get(first.source, first.source),
+        second_input="" if second is None else moved.get(second.source, second.source),
         second_scale_d=None if second is None else float(second.quantizer.scale_d),
         source_output=site.output,
         output_scale=site.output_scale,
