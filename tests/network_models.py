@@ -1,10 +1,12 @@
-"""Make the models of tests/data/networks: small networks of two kinds, quantized by two exporters.
+"""Make the models of tests/data/networks: small networks of three kinds, quantized by two exporters.
 
 ``dense``: DenseNet's block (BatchNormalization, Relu, Conv 1 x 1, again with 3 x 3, Concat with all before it) and a
 transition, trained for a few steps by torch's FX mode, which gives all that a Concat joins one scale.
 ``ocr``: the detector of PP-OCR in small: MobileNetV3 blocks (hard-swish, squeeze-and-excitation, depthwise), a feature
-pyramid (nearest Resize, Add, Concat) and the head (ConvTranspose, Sigmoid), quantized by onnxruntime as it comes: every
-tensor.
+pyramid (nearest Resize, Add, Concat) and the head (ConvTranspose, Sigmoid), quantized by onnxruntime as it comes:
+every tensor.
+``windows``: a cross-stage block as in YOLO, which splits its input in halves, and attention in windows as in Swin. As
+the number of images is free, the exporter computes the sizes of halves and windows in the graph. Quantized as ``ocr``.
 
 The project's environments hold no torch: run it with torch 2.13, onnx 1.23 and onnxruntime 1.32, which made the files.
 
@@ -112,6 +114,32 @@ class Detector(nn.Module):
         return self.head(torch.cat(scaled[::-1], 1))
 
 
+class Windows(nn.Module):
+    """A stem, halves of which one goes through a Conv more, attention in square windows of pixels, a head."""
+
+    def __init__(self, side: int = 4, channels: int = 16) -> None:
+        super().__init__()
+        self.side = side
+        self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, 4, 1), nn.SiLU())
+        self.deep = nn.Sequential(nn.Conv2d(channels // 2, channels // 2, 3, padding=1), nn.SiLU())
+        self.join = nn.Conv2d(channels // 2 * 3, channels, 1)
+        self.query, self.key, self.value = (nn.Linear(channels, channels) for _ in range(3))
+        self.head = nn.Linear(channels, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.stem(x).chunk(2, 1)
+        pixels = self.join(torch.cat([first, second, self.deep(second)], 1)).permute(0, 2, 3, 1)
+        batch, height, width, channels = pixels.shape
+        rows, columns = height // self.side, width // self.side
+        cut = pixels.view(batch, rows, self.side, columns, self.side, channels).permute(0, 1, 3, 2, 4, 5)
+        windows = cut.reshape(-1, self.side * self.side, channels)
+        weights = (self.query(windows) @ self.key(windows).transpose(1, 2)).softmax(-1)
+        seen = weights @ self.value(windows)
+        images = seen.shape[0] // (height * width // self.side // self.side)
+        whole = seen.view(images, rows, columns, self.side, self.side, channels).permute(0, 1, 3, 2, 4, 5)
+        return self.head((pixels + whole.reshape(images, height, width, channels)).mean((1, 2)))
+
+
 class _Samples(CalibrationDataReader):
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -160,11 +188,12 @@ def _dense() -> None:
     _exported(model, FOLDER / "dense.onnx")
 
 
-def _ocr() -> None:
+def _every_tensor(model: nn.Module, name: str) -> None:
+    """Quantized as onnxruntime does it when nothing is chosen."""
     source = FOLDER / "float.onnx"
-    _exported(_settled(Detector()), source)
+    _exported(_settled(model), source)
     quantize_static(
-        *(str(source), str(FOLDER / "ocr.onnx"), _Samples()),
+        *(str(source), str(FOLDER / f"{name}.onnx"), _Samples()),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
@@ -177,4 +206,5 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     FOLDER.mkdir(exist_ok=True)
     _dense()
-    _ocr()
+    _every_tensor(Detector(), "ocr")
+    _every_tensor(Windows(), "windows")

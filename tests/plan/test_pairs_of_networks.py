@@ -22,6 +22,8 @@ FEEDS = {"x": np.random.default_rng(1).normal(size=(1, 3, 32, 32)).astype(np.flo
         ("dense", "drop", 15, 15, 0, 9_368),
         ("ocr", "keep", 40, 93, 60, 84_376),
         ("ocr", "drop", 40, 38, 5, 20_408),
+        ("windows", "keep", 7, 22, 17, 35_876),
+        ("windows", "drop", 7, 5, 0, 6_160),
     ],
 )
 def test_pairs_left(

@@ -64,6 +64,10 @@ class ConstantEvaluator:
         self.factors: dict[tuple[ir.Value | None, ir.Value | None], tuple[Float32, Array]] = {}
         """Factors of one scale that were read of a quantizer's inputs; they are not to be changed in place."""
 
+    def give(self, value: ir.Value, content: Array) -> None:
+        """Take a value for a constant of this content, as the size of an axis that is decided."""
+        self._is_constant[value], self._arrays[value] = True, content
+
     def is_constant(self, value: ir.Value | None) -> bool:
         """Whether the value can be computed without running the model (iterative: graphs may be deep)."""
         if value is None:
@@ -242,7 +246,7 @@ def _run_in_python(node: ir.Node, feeds: dict[str, Array], opset: int) -> Array:
 
 def _one_node(node: ir.Node, inputs: dict[str, Array], constants: dict[str, Array], opset: int) -> onnx.ModelProto:
     """A model of this node alone."""
-    proto = ir.to_proto(node)
+    proto = ir.serde.serialize_node(node)
     graph = onnx.helper.make_graph(
         [proto],
         "constant",

@@ -228,12 +228,16 @@ class _Constants:
 
 
 def _between(nodes: list[ir.Node], int8: set[ir.Node], quantizing: Set[ir.Node]) -> int:
-    """Float operators behind one int8 layer and in front of another, without those that quantize."""
+    """Float operators behind one int8 layer and in front of another, without those that quantize or compute sizes."""
     behind = _reached(int8, lambda n: [user for output in n.outputs for user, _ in output.uses()])
     before = _reached(int8, lambda n: [p for v in n.inputs if v is not None and (p := v.producer()) is not None])
     ours = (QUANT, DEQUANT, ANTI_QUANT)
     others = (n for n in nodes if n.op_type not in ours and n not in int8 and n not in quantizing)
-    return sum(n in behind and n in before for n in others)
+    return sum(n in behind and n in before and any(map(_may_be_float, n.outputs)) for n in others)
+
+
+def _may_be_float(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
 
 
 def _reached(starts: set[ir.Node], neighbours: Callable[[ir.Node], list[ir.Node]]) -> set[ir.Node]:
