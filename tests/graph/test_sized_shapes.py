@@ -32,6 +32,10 @@ CHAINS = {
     "sizes of a Resize": """(float[n, 2, h, w] x, float[n, 3, h2, w2] z) => (float[a, b, c, d] y) {
         s = Shape <start = 0, end = 2> (x) t = Shape <start = -2> (z) e = Concat <axis = 0> (s, t)
         y = Resize <mode = "nearest"> (x, , , e) }""",
+    "a mask of many elements, which are not computed": """(float[n, 1] x) => (float[a, b] y) {
+        s = Shape (x) o = ConstantOfShape <value = int64[1] {1}> (s) k = Constant <value_ints = [40, 1, 900]> ()
+        e = Expand (o, k) t = Trilu (e) f = Cast <to = 1> (t) m = ReduceMax <axes = [0], keepdims = 0> (f)
+        r = Shape (m) q = ConstantOfShape (r) y = Relu (q) }""",
     "number of elements": """(float[n, 4] x) => (float[a] y) {
         k = Size (x) r = Constant <value_ints = [-1]> () f = Unsqueeze (k, o) o = Constant <value_ints = [0]> ()
         y = Reshape (x, f) }""",

@@ -53,13 +53,17 @@ class ConstantEvaluator:
     """Evaluates values that depend on no graph input; each value is computed once, on demand.
 
     An initializer is not read before its content is asked for.
+
+    Args:
+        opset: of the model.
+        budget: bytes that all computed constants may take, beside what the stored ones allow.
     """
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, budget: int = MAX_COMPUTED_BYTES) -> None:
         self._opset = opset
         self._is_constant: dict[ir.Value, bool] = {}
         self._arrays: dict[ir.Value, Array] = {}
-        self._left = MAX_COMPUTED_BYTES
+        self._left = budget
         self._counted: set[int] = set()
         self.factors: dict[tuple[ir.Value | None, ir.Value | None], tuple[Float32, Array]] = {}
         """Factors of one scale that were read of a quantizer's inputs; they are not to be changed in place."""

@@ -6,6 +6,7 @@ exporters write it for a split in halves or for windows. Here sizes are numbers,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -21,8 +22,10 @@ from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
 Axis = str | tuple[str, int]
 """A free axis: its name; of one without, the input's name and its number."""
 Sizes = tuple[int, ...]
-MAX_CONTENT = 1000
-"""Bytes of a constant that may decide a shape."""
+MAX_SIZES = 1000
+"""Elements of a constant that may decide a shape."""
+BUDGET = 1 << 20
+"""Bytes of all that is computed of sizes."""
 DECIDING = (ir.DataType.INT32, ir.DataType.INT64)
 """Types of inputs whose numbers decide shapes; beside the scales of a Resize."""
 
@@ -55,7 +58,7 @@ class _Sized:
         self.found: dict[str, Sizes] = {}
         self._opset = opset_of(model)
         self._imports = [onnx.helper.make_opsetid("", self._opset)]
-        self._constants = ConstantEvaluator(self._opset)
+        self._constants = ConstantEvaluator(self._opset, BUDGET)
         self._types: dict[ir.Value | None, onnx.TypeProto] = {}
         for value in model.graph.inputs:
             axes = _axes(value)
@@ -125,11 +128,12 @@ class _Sized:
     def _data(self, node: ir.Node, value: ir.Value) -> onnx.TensorProto | None:
         """The content of an input that may decide the shape of a result."""
         kind = self._type(value)
-        decides = kind is not None and (kind.tensor_type.elem_type in DECIDING or node.op_type == "Resize")
-        if not decides or not self._constants.is_constant(value):
+        if kind is None or not (kind.tensor_type.elem_type in DECIDING or node.op_type == "Resize"):
             return None
-        array = self._constants.array(value)
-        return onnx.numpy_helper.from_array(array, value.name) if array.nbytes <= MAX_CONTENT else None
+        if math.prod(d.dim_value for d in kind.tensor_type.shape.dim) > MAX_SIZES:
+            return None
+        constant = self._constants.is_constant(value)
+        return onnx.numpy_helper.from_array(self._constants.array(value), value.name) if constant else None
 
     def _type(self, value: ir.Value) -> onnx.TypeProto | None:
         known = self._types.get(value)
