@@ -25,12 +25,14 @@ def quantizer_contradiction(members: Sequence[ir.Node], entry: LayerEntry) -> tu
         members: nodes of the layer in the deploy model.
         entry: of the ledger.
     """
-    first = next((n for n in members if n.op_type == "AscendQuant"), None)
-    found = _contradiction(first, entry.scale_d, entry.offset_d, "scale_d")
     layer = _layer(members, entry)
-    if found[0] or entry.second_scale_d is None or layer is None or len(layer.inputs) < 2 or layer.inputs[1] is None:
-        return found
-    return _contradiction(layer.inputs[1].producer(), entry.second_scale_d, 0, "second_scale_d")
+    if entry.second_scale_d is None or layer is None or len(layer.inputs) < 2:
+        first = next((n for n in members if n.op_type == "AscendQuant"), None)
+        return _contradiction(first, entry.scale_d, entry.offset_d, "scale_d")
+    # the second may stand in front of the first: others share it
+    first, second = (None if v is None else v.producer() for v in layer.inputs[:2])
+    found = _contradiction(first, entry.scale_d, entry.offset_d, "scale_d")
+    return found if found[0] else _contradiction(second, entry.second_scale_d, 0, "second_scale_d")
 
 
 def _contradiction(node: ir.Node | None, scale: float | None, zero: int | None, name: str) -> tuple[str, str]:
