@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ OWN_MEMORY = ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHO
 """Set by run_tests for the processes of the tests themselves."""
 WITH_CHILD = ("cli", "files", "program", "verbs/atc", "verbs/convert", "verbs/simulate")
 """Folders whose conversions put their outputs in place as a user's do."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard also where a shell runs the tests in its background: it starts these with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
