@@ -23,6 +23,7 @@ from amct_onnx.files.compose import INLINE_LIMIT, weight_bytes
 from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.files.read import INPUT_FILES
 from amct_onnx.graph.channel_quantizers import write_out_channel_quantizers
+from amct_onnx.graph.wide_quantizers import name_wide_quantizers
 from amct_onnx.normalise.device_configurations import remove_device_configurations
 
 REFERENCE_ENTRIES = {**KEEP_QDQ, **PINNED_ENTRIES}
@@ -70,6 +71,7 @@ def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -
         )
     files = frozenset(model.meta.get(INPUT_FILES, ()))  # none of a model that was made in memory
     write_out_channel_quantizers(model)
+    name_wide_quantizers(model)
     tensors = tensors_of(model)
     shown = tuple(dict.fromkeys(n for n in names if n in tensors))
     for name in shown:
