@@ -216,6 +216,20 @@ class FloatReader(NamedTuple):
     kind: str
 
 
+class AlikePair(NamedTuple):
+    """A pair that is left out because another one rounds alike, and that comes back without that one.
+
+    Attributes:
+        maker: see ``Pair``.
+        readers: operators that read its floats; of one in front of the other, what hands its elements on to that.
+        for_a_layer: whether an int8 layer needs the quantizer of its tensor.
+    """
+
+    maker: str
+    readers: tuple[str, ...]
+    for_a_layer: bool
+
+
 @dataclass(frozen=True)
 class Pair:
     """A DequantizeLinear that belongs to no site.
@@ -234,8 +248,10 @@ class Pair:
         merged: True when another pair stands for it: that one has its readers.
         maker: what makes the tensor that is quantized: "an int8 Conv", "Add of an int8 layer" (which holds its bias),
             "a graph input" or an operator.
-        before: makers of the tensors in front of the maker, of which a pair was left out because this one rounds alike.
-        readers: what reads the floats of the pair.
+        before: pairs whose elements reach this one, and that are left out because it rounds alike.
+        behind: pairs that its elements reach, and that are left out because it has rounded alike.
+        for_a_layer: whether an int8 layer reads its floats behind data movement, without a quantizer of its own.
+        readers: what reads the floats of the pair; movements in front of such layers are none.
     """
 
     output: str
@@ -249,7 +265,9 @@ class Pair:
     shared: bool = False
     merged: bool = False
     maker: str = ""
-    before: tuple[str, ...] = ()
+    before: tuple[AlikePair, ...] = ()
+    behind: tuple[AlikePair, ...] = ()
+    for_a_layer: bool = False
     readers: tuple[FloatReader, ...] = ()
 
 

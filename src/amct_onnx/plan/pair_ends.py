@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -12,11 +12,8 @@ from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.needs import MEASURES
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
+from amct_onnx.plan.alike_pairs import AlikePairs, moves
 from amct_onnx.plan.factors import FloatReader, Pair, Site
-from amct_onnx.plan.grids import CONDITIONAL
-
-FACTORS = frozenset({"Mul", "Div"})
-"""Operators beside those that move elements between two pairs of which one suffices."""
 
 
 class PairEnds:
@@ -31,14 +28,19 @@ class PairEnds:
         self._values: dict[str, ir.Value] = {}
         for node in nodes:
             self._values.update((v.name or "", v) for v in (*node.inputs, *node.outputs) if v is not None)
-        self._layers = {reader for s in sites for reader in s.quantized}
+        self._layers = {reader: quantizer for s in sites for reader, quantizer in s.quantized.items()}
         self._results = {s.output for s in sites}
-        self._elided: set[str] = set()
+        self._alike = self._alike_pairs((), ())
 
-    def merged(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Pairs with makers and readers; of those that make the same floats in one graph, the first has all readers."""
+    def merged(self, pairs: Iterable[Pair], moved: Collection[Pair]) -> list[Pair]:
+        """Pairs with makers and readers; of those that make the same floats in one graph, the first has all readers.
+
+        Args:
+            pairs: all but ``moved``.
+            moved: those at places where the source has none.
+        """
         pairs = list(pairs)
-        self._elided = {p.output for p in pairs if p.elided}
+        self._alike = self._alike_pairs(pairs, moved)
         found: list[Pair] = []
         places: dict[tuple[object, ...], int] = {}
         for pair in map(self.told, pairs):
@@ -48,8 +50,7 @@ class PairEnds:
             stays = pair.source and not (pair.elided or pair.dropped)
             first = places.setdefault(key, len(found)) if stays else len(found)
             if first < len(found):
-                readers = sorted({*found[first].readers, *pair.readers}, key=lambda r: (r.kind == "output", r))
-                found[first] = replace(found[first], readers=tuple(readers))
+                found[first] = _together(found[first], pair)
             found.append(replace(pair, merged=first < len(found)))
         return found
 
@@ -60,8 +61,19 @@ class PairEnds:
         read = made if made is not None else source  # a pair at a place where the source has none: all that read there
         # behind a pair at a new place no value of the source has the name of what is quantized
         maker = DEQUANTIZE if source is None and pair.source else self._maker(source)
-        readers = () if read is None else self._readers(read)
-        return replace(pair, maker=maker, before=self._before(source), readers=readers)
+        if read is None or pair.elided or pair.dropped:
+            return replace(pair, maker=maker, readers=() if read is None else self._readers(read))
+        found = replace(pair, maker=maker, readers=self._readers(read), for_a_layer=self._alike.feeds_layer(read))
+        if pair.quantizer is None or source is None or not pair.source:
+            return found
+        before, behind = self._alike.before(source, pair.quantizer), self._alike.behind(read, pair.quantizer)
+        return replace(found, before=before, behind=behind)
+
+    def _alike_pairs(self, pairs: Iterable[Pair], moved: Iterable[Pair]) -> AlikePairs:
+        def readers(value: ir.Value) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(reader.op_type for reader in self._readers(value)))
+
+        return AlikePairs(pairs, moved, self._layers, self._maker, readers)
 
     def _maker(self, value: ir.Value | None) -> str:
         producer = None if value is None else value.producer()
@@ -75,34 +87,26 @@ class PairEnds:
         layer = producer.op_type in LAYER_KINDS and not producer.domain
         return f"an int8 {maker}" if layer else f"{maker} of an int8 layer"
 
-    def _before(self, value: ir.Value | None) -> tuple[str, ...]:
-        """Makers of the tensors in front of which a pair was left out because this one rounds."""
-        found, seen = dict[str, None](), set[ir.Value | None]()
-        waiting = [value]
+    def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
+        """Int8 layers do not count: they read the integers; nor does what reads a shape alone.
+
+        Of what moves elements to such a layer, that which reads them there beside it.
+        """
+        found, seen, waiting, output = set[FloatReader](), set[ir.Value](), [value], False
         while waiting:
             current = waiting.pop()
-            node = current.producer() if current is not None and current not in seen else None
+            if current in seen:
+                continue
             seen.add(current)
-            if node is None or is_op(node, DEQUANTIZE):
-                continue
-            dequantized = [v for v in node.inputs if v is not None and v.name in self._elided]
-            if moved := (0,) if node.op_type in CONDITIONAL else data_inputs(node):
-                waiting += [node.inputs[i] for i in moved if node.inputs[i] not in dequantized]
-            elif len(dequantized) != 1 or node.op_type not in FACTORS:
-                continue
-            floats = [_floats(v) for v in dequantized]
-            found.update((self._maker(v), None) for v in floats)
-            waiting += floats
-        return tuple(found)
-
-    def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
-        """Int8 layers do not count: they read the integers; nor does what reads a shape alone."""
-        found = {
-            FloatReader(stands_for(use.node)[1], self._kind(use.node, use.idx))
-            for use in value.uses()
-            if (use.node.name or "", use.idx) not in self._layers and use.node.op_type not in MEASURES
-        }
-        return (*sorted(found), *((FloatReader("", "output"),) if value.is_graph_output() else ()))
+            output |= current.is_graph_output()
+            for use in current.uses():
+                if (use.node.name or "", use.idx) in self._layers or use.node.op_type in MEASURES:
+                    continue
+                if moves(use.node, use.idx) and any(map(self._alike.feeds_layer, use.node.outputs)):
+                    waiting += use.node.outputs
+                else:
+                    found.add(FloatReader(stands_for(use.node)[1], self._kind(use.node, use.idx)))
+        return (*sorted(found), *((FloatReader("", "output"),) if output else ()))
 
     def _kind(self, node: ir.Node, index: int) -> str:
         if node.op_type in LAYER_KINDS and not node.domain:
@@ -124,12 +128,15 @@ class PairEnds:
         return met
 
 
-def _floats(value: ir.Value) -> ir.Value | None:
-    """What the QuantizeLinear reads whose DequantizeLinear makes a tensor."""
-    node = value.producer()
-    while node is not None and node.inputs and not is_op(node, QUANTIZE):
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
-    return None if node is None else node.inputs[0]
+def _together(first: Pair, other: Pair) -> Pair:
+    """A pair with the readers of another one that makes the same floats."""
+    readers = sorted({*first.readers, *other.readers}, key=lambda r: (r.kind == "output", r))
+    return replace(
+        first,
+        readers=tuple(readers),
+        behind=tuple(dict.fromkeys((*first.behind, *other.behind))),
+        for_a_layer=first.for_a_layer or other.for_a_layer,
+    )
 
 
 def _integers(value: ir.Value | None) -> ir.Value | None:

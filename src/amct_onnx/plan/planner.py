@@ -63,7 +63,7 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
         values = {v.name: v for n in nodes for v in n.outputs}
         pairs = [dropped.drop(p, values[p.output], decided=p.output in decided.pairs) for p in pairs]
     ends = PairEnds(nodes, sites)
-    pairs, moved = ends.merged(pairs), tuple(ends.told(p) for p in decided.moved)
+    pairs, moved = ends.merged(pairs, decided.moved), tuple(ends.told(p) for p in decided.moved)
     entries = _entries(nodes, sites, refused, {p.output: p.source for p in moved})
     quantized_outputs = [_quantized_output(n, q, decided.readers) for n, q in outputs.items()]
     warnings = warnings_of(model) + tuple(

@@ -67,8 +67,8 @@ CASES = {
         + "t2 = Transpose(t1) b = Concat <axis = 1> (t2, x, r1) p2 = QuantizeLinear(b, t, z) "
         + "r2 = DequantizeLinear(p2, t, z) y = GlobalAveragePool(r2)",
         "GlobalAveragePool reads what it rounds, behind Concat. To remove it, let the exporter quantize neither the "
-        "output of Concat nor the inputs of GlobalAveragePool and let the exporter not quantize the output of Exp and "
-        "the output of the int8 Conv either, which Concat hands on" + DROP,
+        "output of Concat nor the inputs of GlobalAveragePool and let the exporter not quantize the output of the int8 "
+        "Conv and the output of Exp either, which Concat hands on" + DROP,
     ),
     "16 bits for a float layer": (
         "p = QuantizeLinear(c, t, u) r = DequantizeLinear(p, t, u) g = Mul(v, t) y = Conv(r, g)",

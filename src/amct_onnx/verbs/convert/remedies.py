@@ -10,7 +10,7 @@ from collections.abc import Sequence, Set
 from typing import Literal
 
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE
-from amct_onnx.plan.factors import Pair, Plan, Quantizer
+from amct_onnx.plan.factors import AlikePair, Pair, Plan, Quantizer
 
 KINDS = {
     "operator": "{}",
@@ -41,7 +41,7 @@ class LayerUses:
     def of(self, pair: Pair) -> LayerUse:
         """Of the tensor that a pair quantizes."""
         own, found = pair.quantizer, self._quantizers.get(pair.source, [])
-        if own is not None and any(own.same_grid(quantizer) for quantizer in found):
+        if pair.for_a_layer or own is not None and any(own.same_grid(quantizer) for quantizer in found):
             return "same"
         return "other" if found else "none"
 
@@ -152,13 +152,35 @@ def remedy_of(pair: Pair, use: LayerUse) -> str:
         parts.append(f"give {readers} the quantizer of the int8 layer that reads the same tensor, or none")
     elif readers:
         parts.append(f"let the exporter {_not_quantized(maker_of(pair), operators, output=output)}")
-    if readers and pair.before and use != "other":
-        tensors = listed([_made_by(ANOTHER if m == DEQUANTIZE else m) or ANOTHER for m in pair.before])
-        parts.append(f"let the exporter not quantize {tensors} either, which {maker_of(pair)} hands on")
+    if readers and use != "other":
+        parts += _alike_too(pair.before, "", f", which {maker_of(pair)} hands on")
+        parts += _alike_too(pair.behind, " behind it", "")
     if instead:
         layers = listed(kinds.get("layer", []))
         instead += f", so that {layers} becomes int8" if layers else ", which leaves two operators in its place"
     return ", or ".join(part for part in (listed(parts), instead) if part)
+
+
+def _alike_too(pairs: Sequence[AlikePair], where: str, why: str) -> list[str]:
+    """That pairs which are left out must not come back.
+
+    Args:
+        pairs: those before or those behind another one.
+        where: they stand, as a part of the sentence.
+        why: they have to do with the other one, as its end.
+    """
+    tensors = list(dict.fromkeys(_tensor(p) for p in pairs if not p.for_a_layer))
+    parts = [f"let the exporter not quantize {listed(tensors)}{where} either{why}"] if tensors else []
+    for pair in pairs:
+        if pair.for_a_layer:
+            readers = listed([r or "the graph output" for r in pair.readers])
+            parts.append(f"let {readers} get {_tensor(pair)}{where} in front of the quantizer that an int8 layer needs")
+    return parts
+
+
+def _tensor(pair: AlikePair) -> str:
+    maker = ANOTHER if pair.maker == DEQUANTIZE else pair.maker
+    return _made_by(maker) or f"what {ANOTHER} makes"
 
 
 def _not_quantized(maker: str, operators: Sequence[str], *, output: bool) -> str:
