@@ -54,28 +54,32 @@ class AlikePairs:
         """
         known = self._before.setdefault(quantizer, {})
 
-        def sources(current: ir.Value) -> list[tuple[ir.Value, ir.Value | None, ir.Node | None]]:
-            """Where elements come from; of what a pair makes, what it quantizes, the result and what reads that."""
+        def sources(current: ir.Value) -> list[tuple[ir.Value, str]]:
+            """Where elements come from; of what a pair makes, what it quantizes, and the operator that reads that."""
             node = current.producer()
             own = is_op(node, DEQUANTIZE)
             given = [current] if own else _sources(node) if node is not None else ()
-            pairs = ((v, self._quantized(v, quantizer)) for v in given)
-            found = ((v, v if floats is None else floats, floats) for v, floats in pairs)
+            found = ((v, self._quantized(v, quantizer)) for v in given)
+            reader = "" if own or node is None else node.op_type  # of a pair behind another one, that one is named
             return [
-                (source, None if floats is None else v, None if own else node)
-                for v, source, floats in found
+                (v, "") if floats is None else (floats, reader)
+                for v, floats in found
                 if floats is not None or not is_op(v.producer(), DEQUANTIZE)
             ]
 
         def solve(current: ir.Value) -> tuple[AlikePair, ...]:
             found: dict[AlikePair, None] = {}
-            for source, result, reader in sources(current):
-                if result is not None:
-                    found[self._named(source, result, reader)] = None
+            for source, reader in sources(current):
+                if reader:
+                    found[self._named(self._root(source, quantizer), (reader,))] = None
                 found.update(dict.fromkeys(known[source]))
             return tuple(found)
 
-        return _solved(value, known, lambda v: [source for source, _, _ in sources(v)], solve)
+        found = _solved(value, known, lambda v: [source for source, _ in sources(v)], solve)
+        if self._quantized(value, quantizer) is None:
+            return found
+        first = self._named(self._root(value, quantizer), self._read_by(value, quantizer))
+        return tuple(dict.fromkeys((first, *found)))
 
     def behind(self, value: ir.Value, quantizer: Quantizer) -> tuple[AlikePair, ...]:
         """Those that the elements of a pair reach, and whose floats something computes with.
@@ -88,9 +92,10 @@ class AlikePairs:
 
         def solve(current: ir.Value) -> tuple[AlikePair, ...]:
             found: dict[AlikePair, None] = {}
+            behind_another = self._quantized(current, quantizer) is not None  # that one is named
             for reached, pair in self._onward(current, quantizer):
-                if pair and self._is_demanded(reached, quantizer):
-                    found[self._named(current, reached, None)] = None
+                if pair and not behind_another and self._is_demanded(reached, quantizer):
+                    found[self._named(current, self._read_by(reached, quantizer))] = None
                 found.update(dict.fromkeys(known[reached]))
             return tuple(found)
 
@@ -108,11 +113,33 @@ class AlikePairs:
 
         return _solved(value, self._fed, moved, solve)
 
-    def _named(self, floats: ir.Value, result: ir.Value, reader: ir.Node | None) -> AlikePair:
-        quantizers = (u.node for u in floats.uses() if is_op(u.node, QUANTIZE) and u.idx == 0)
-        if not any(self.feeds_layer(v) for node in quantizers for v in results_of(node)):
-            return AlikePair(self._maker(floats), (), False)
-        return AlikePair(self._maker(floats), self._readers(result) if reader is None else (reader.op_type,), True)
+    def _named(self, floats: ir.Value, readers: tuple[str, ...]) -> AlikePair:
+        """A pair by what it quantizes and what reads its floats."""
+        waiting = [floats]
+        while waiting:
+            current = waiting.pop()
+            results = [v for u in current.uses() if is_op(u.node, QUANTIZE) and u.idx == 0 for v in results_of(u.node)]
+            if any(map(self.feeds_layer, results)):
+                return AlikePair(self._maker(floats), readers, True)
+            waiting += results
+        return AlikePair(self._maker(floats), (), False)
+
+    def _root(self, value: ir.Value, quantizer: Quantizer) -> ir.Value:
+        """What the first of such pairs quantizes that stand behind one another in front of a tensor."""
+        while (floats := self._quantized(value, quantizer)) is not None:
+            value = floats
+        return value
+
+    def _read_by(self, result: ir.Value, quantizer: Quantizer) -> tuple[str, ...]:
+        """Operators that read the floats of a pair, or of one behind it that is left out as well."""
+        found, waiting = dict[str, None](), [result]
+        while waiting:
+            current = waiting.pop()
+            quantizing = [u.node for u in current.uses() if is_op(u.node, QUANTIZE) and u.idx == 0]
+            behind = [v for n in quantizing for v in results_of(n) if self._quantized(v, quantizer) is not None]
+            found.update((r, None) for r in self._readers(current) if not (behind and r == QUANTIZE))
+            waiting += behind
+        return tuple(found)
 
     def _quantized(self, value: ir.Value, quantizer: Quantizer) -> ir.Value | None:
         """What a pair quantizes that makes a tensor, is left out and rounds with these factors; else None."""
