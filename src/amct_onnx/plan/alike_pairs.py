@@ -13,8 +13,6 @@ from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
 from amct_onnx.plan.factors import AlikePair, Pair, Quantizer, Reader
 from amct_onnx.plan.grids import CONDITIONAL
 
-FACTORS = frozenset({"Mul", "Div"})
-"""Operators beside those that move elements between two pairs of which one suffices."""
 Answer = TypeVar("Answer")
 
 
@@ -41,6 +39,7 @@ class AlikePairs:
         self._moved = {p.source for p in moved}
         self._layers, self._maker, self._readers = layers, maker, readers
         self._fed: dict[ir.Value, bool] = {}
+        self._needed: dict[ir.Value, bool] = {}
         self._demanded: dict[Quantizer, dict[ir.Value, bool]] = {}
         self._before: dict[Quantizer, dict[ir.Value, tuple[AlikePair, ...]]] = {}
         self._behind: dict[Quantizer, dict[ir.Value, tuple[AlikePair, ...]]] = {}
@@ -92,7 +91,7 @@ class AlikePairs:
 
         def solve(current: ir.Value) -> tuple[AlikePair, ...]:
             found: dict[AlikePair, None] = {}
-            behind_another = self._quantized(current, quantizer) is not None  # that one is named
+            behind_another = is_op(current.producer(), DEQUANTIZE)  # without that one this one goes as well
             for reached, pair in self._onward(current, quantizer):
                 if pair and not behind_another and self._is_demanded(reached, quantizer):
                     found[self._named(current, self._read_by(reached, quantizer))] = None
@@ -113,16 +112,22 @@ class AlikePairs:
 
         return _solved(value, self._fed, moved, solve)
 
+    def leaves_out(self, quantize: ir.Node, quantizer: Quantizer | None) -> bool:
+        """Whether a QuantizeLinear goes because one with these factors has rounded alike."""
+        results = results_of(quantize)
+        return quantizer is not None and bool(results) and all(self._quantized(v, quantizer) for v in results)
+
     def _named(self, floats: ir.Value, readers: tuple[str, ...]) -> AlikePair:
         """A pair by what it quantizes and what reads its floats."""
-        waiting = [floats]
-        while waiting:
-            current = waiting.pop()
-            results = [v for u in current.uses() if is_op(u.node, QUANTIZE) and u.idx == 0 for v in results_of(u.node)]
-            if any(map(self.feeds_layer, results)):
-                return AlikePair(self._maker(floats), readers, True)
-            waiting += results
-        return AlikePair(self._maker(floats), (), False)
+
+        def results(current: ir.Value) -> list[ir.Value]:
+            return [v for u in current.uses() if is_op(u.node, QUANTIZE) and u.idx == 0 for v in results_of(u.node)]
+
+        def solve(current: ir.Value) -> bool:
+            return any(self.feeds_layer(v) or self._needed[v] for v in results(current))
+
+        needed = _solved(floats, self._needed, results, solve)
+        return AlikePair(self._maker(floats), readers if needed else (), needed)
 
     def _root(self, value: ir.Value, quantizer: Quantizer) -> ir.Value:
         """What the first of such pairs quantizes that stand behind one another in front of a tensor."""
@@ -136,7 +141,7 @@ class AlikePairs:
         while waiting:
             current = waiting.pop()
             quantizing = [u.node for u in current.uses() if is_op(u.node, QUANTIZE) and u.idx == 0]
-            behind = [v for n in quantizing for v in results_of(n) if self._quantized(v, quantizer) is not None]
+            behind = [v for n in quantizing if self.leaves_out(n, quantizer) for v in results_of(n)]
             found.update((r, None) for r in self._readers(current) if not (behind and r == QUANTIZE))
             waiting += behind
         return tuple(found)
@@ -156,7 +161,7 @@ class AlikePairs:
         for use in value.uses():
             if is_op(use.node, QUANTIZE) and use.idx == 0:
                 found += [(v, True) for v in results_of(use.node) if self._quantized(v, quantizer) is not None]
-            elif _hands_on(use.node, use.idx):
+            elif moves(use.node, use.idx):
                 found += [(v, False) for v in use.node.outputs if v.name not in self._moved]
         return found
 
@@ -177,7 +182,7 @@ class AlikePairs:
         if own is not None:
             return not own.same_grid(quantizer)
         if not is_op(node, QUANTIZE) or index:
-            return not _hands_on(node, index) and node.op_type not in MEASURES
+            return not moves(node, index) and node.op_type not in MEASURES
         results = results_of(node)
         pairs = [self._pairs[v.name] for v in results if v.name in self._pairs]
         layers = [q for v in results for u in v.uses() if (q := self._layers.get((u.node.name or "", u.idx)))]
@@ -206,18 +211,9 @@ def _rounds_alike(pair: Pair, quantizer: Quantizer) -> bool:
     return pair.quantizer is not None and pair.quantizer.same_grid(quantizer)
 
 
-def _hands_on(node: ir.Node, index: int) -> bool:
-    """Whether a node moves the elements of an input, or multiplies them by a factor."""
-    return moves(node, index) or (not node.domain and node.op_type in FACTORS)
-
-
 def _sources(node: ir.Node) -> Iterator[ir.Value]:
-    """What the elements of a node's results come from; of a product only where one operand alone is computed."""
-    if node.op_type in FACTORS and not node.domain:
-        made = [v for v in node.inputs if v is not None and v.producer() is not None]
-        yield from made if len(made) == 1 else ()
-    else:
-        yield from (v for index, v in enumerate(node.inputs) if v is not None and moves(node, index))
+    """What the elements of a node's results come from."""
+    yield from (v for index, v in enumerate(node.inputs) if v is not None and moves(node, index))
 
 
 def _solved(

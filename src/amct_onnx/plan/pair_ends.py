@@ -12,8 +12,8 @@ from amct_onnx.graph.layers import LAYER_KINDS
 from amct_onnx.graph.moves import data_inputs
 from amct_onnx.graph.needs import MEASURES
 from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE, is_op
-from amct_onnx.plan.alike_pairs import AlikePairs, moves
-from amct_onnx.plan.factors import FloatReader, Pair, Site
+from amct_onnx.plan.alike_pairs import AlikePairs, moves, results_of
+from amct_onnx.plan.factors import FloatReader, Pair, Quantizer, Site
 
 
 class PairEnds:
@@ -61,17 +61,18 @@ class PairEnds:
         read = made if made is not None else source  # a pair at a place where the source has none: all that read there
         # behind a pair at a new place no value of the source has the name of what is quantized
         maker = DEQUANTIZE if source is None and pair.source else self._maker(source)
+        readers = () if read is None else self._readers(read, pair.quantizer)
         if read is None or pair.elided or pair.dropped:
-            return replace(pair, maker=maker, readers=() if read is None else self._readers(read))
-        found = replace(pair, maker=maker, readers=self._readers(read), for_a_layer=self._alike.feeds_layer(read))
-        if pair.quantizer is None or source is None or not pair.source:
+            return replace(pair, maker=maker, readers=readers)
+        found = replace(pair, maker=maker, readers=readers, for_a_layer=self._alike.feeds_layer(read))
+        if pair.quantizer is None or not pair.source:
             return found
-        before, behind = self._alike.before(source, pair.quantizer), self._alike.behind(read, pair.quantizer)
-        return replace(found, before=before, behind=behind)
+        before = () if source is None else self._alike.before(source, pair.quantizer)
+        return replace(found, before=before, behind=self._alike.behind(read, pair.quantizer))
 
     def _alike_pairs(self, pairs: Iterable[Pair], moved: Iterable[Pair]) -> AlikePairs:
         def readers(value: ir.Value) -> tuple[str, ...]:
-            return tuple(dict.fromkeys(reader.op_type for reader in self._readers(value)))
+            return tuple(dict.fromkeys(reader.op_type for reader in self._readers(value, None)))
 
         return AlikePairs(pairs, moved, self._layers, self._maker, readers)
 
@@ -87,10 +88,11 @@ class PairEnds:
         layer = producer.op_type in LAYER_KINDS and not producer.domain
         return f"an int8 {maker}" if layer else f"{maker} of an int8 layer"
 
-    def _readers(self, value: ir.Value) -> tuple[FloatReader, ...]:
+    def _readers(self, value: ir.Value, quantizer: Quantizer | None) -> tuple[FloatReader, ...]:
         """Int8 layers do not count: they read the integers; nor does what reads a shape alone.
 
-        Of what moves elements to such a layer, that which reads them there beside it.
+        Of what moves elements to such a layer, that which reads them there beside it; of a quantizer that is left out
+        because one with these factors has rounded alike, what reads its floats.
         """
         found, seen, waiting, output = set[FloatReader](), set[ir.Value](), [value], False
         while waiting:
@@ -102,28 +104,30 @@ class PairEnds:
             for use in current.uses():
                 if (use.node.name or "", use.idx) in self._layers or use.node.op_type in MEASURES:
                     continue
-                if moves(use.node, use.idx) and any(map(self._alike.feeds_layer, use.node.outputs)):
+                if is_op(use.node, QUANTIZE) and self._alike.leaves_out(use.node, quantizer):
+                    waiting += results_of(use.node)
+                elif moves(use.node, use.idx) and any(map(self._alike.feeds_layer, use.node.outputs)):
                     waiting += use.node.outputs
                 else:
-                    found.add(FloatReader(stands_for(use.node)[1], self._kind(use.node, use.idx)))
+                    found.add(FloatReader(stands_for(use.node)[1], self._kind(use.node, use.idx, quantizer)))
         return (*sorted(found), *((FloatReader("", "output"),) if output else ()))
 
-    def _kind(self, node: ir.Node, index: int) -> str:
+    def _kind(self, node: ir.Node, index: int, quantizer: Quantizer | None) -> str:
         if node.op_type in LAYER_KINDS and not node.domain:
             return "layer"
         if is_op(node, QUANTIZE):
             return "quantizer"
-        return "mover" if self._hands_on(node, index) else "operator"
+        return "mover" if self._hands_on(node, index, quantizer) else "operator"
 
-    def _hands_on(self, node: ir.Node, index: int) -> bool:
-        """Whether a node moves elements of the input to quantizers alone."""
+    def _hands_on(self, node: ir.Node, index: int, quantizer: Quantizer | None) -> bool:
+        """Whether a node moves elements of the input to quantizers alone, of which one has other factors."""
         waiting, met = [(node, index)], False
         while waiting:
             mover, position = waiting.pop()
             if data_inputs(mover) != (position,) or any(v.is_graph_output() for v in mover.outputs):
                 return False
             uses = [use for v in mover.outputs for use in v.uses()]
-            met |= any(is_op(use.node, QUANTIZE) for use in uses)
+            met |= any(is_op(use.node, QUANTIZE) and not self._alike.leaves_out(use.node, quantizer) for use in uses)
             waiting += [(use.node, use.idx) for use in uses if not is_op(use.node, QUANTIZE)]
         return met
 

@@ -26,6 +26,12 @@ BY_SIGMOID = (
     "Sigmoid reads what it rounds, behind an int8 Conv. To remove it, let the exporter quantize neither the output of "
     "the int8 Conv nor the inputs of Sigmoid"
 )
+BEHIND = PAIR + "y = Sigmoid(r) b = Relu(r) p1 = QuantizeLinear(b, t, z) "
+BY_RELU = (
+    "Relu and Sigmoid read what it rounds, behind an int8 Conv. To remove it, let the exporter quantize neither the "
+    "output of the int8 Conv nor the inputs of Relu and Sigmoid and let {} get the output of Relu behind it in front "
+    "of the quantizer that an int8 layer needs" + DROP
+)
 CASES = {
     "an operator": (
         PAIR + "y = Sigmoid(r)",
@@ -70,6 +76,34 @@ CASES = {
         "output of Concat nor the inputs of GlobalAveragePool and let the exporter not quantize the output of the int8 "
         "Conv and the output of Exp either, which Concat hands on" + DROP,
     ),
+    "an operator in front of one that keeps the integers": (
+        PAIR + "y = Sigmoid(r) b = Transpose(r) p1 = QuantizeLinear(b, t, z) r1 = DequantizeLinear(p1, t, z) "
+        "l = Tanh(r1)",
+        "Sigmoid and Transpose read what it rounds, behind an int8 Conv. To remove it, let the exporter quantize "
+        "neither the output of the int8 Conv nor the inputs of Sigmoid and Transpose and let the exporter not quantize "
+        "the output of Transpose behind it either" + DROP,
+    ),
+    "an operator in front of one whose integers a layer reads": (
+        BEHIND + "r1 = DequantizeLinear(p1, t, z) l = Tanh(r1) m = Conv(r1, e)",
+        BY_RELU.format("Tanh"),
+    ),
+    "an operator in front of a graph output whose integers a layer reads": (
+        BEHIND + "l = DequantizeLinear(p1, t, z) m = Conv(l, e)",
+        BY_RELU.format("the graph output"),
+    ),
+    "quantizers behind one another, of which a layer reads the first": (
+        PAIR + "i = Identity(r) p2 = QuantizeLinear(i, t, z) r2 = DequantizeLinear(p2, t, z) m = Conv(r, e) "
+        "b = Concat <axis = 1> (r2, x) p1 = QuantizeLinear(b, t, z) r1 = DequantizeLinear(p1, t, z) "
+        "y = GlobalAveragePool(r1)",
+        "GlobalAveragePool reads what it rounds, behind Concat. To remove it, let the exporter quantize neither the "
+        "output of Concat nor the inputs of GlobalAveragePool and let Concat get the output of the int8 Conv in front "
+        "of the quantizer that an int8 layer needs" + DROP,
+    ),
+    "data movement in front of a layer": (
+        PAIR + "f = Transpose(r) m = Conv(f, e) y = Sigmoid(r)",
+        "Sigmoid reads what it rounds, behind an int8 Conv. To remove it, let Sigmoid get the numbers in front of the "
+        "quantizer, which the int8 layer needs" + DROP,
+    ),
     "16 bits for a float layer": (
         "p = QuantizeLinear(c, t, u) r = DequantizeLinear(p, t, u) g = Mul(v, t) y = Conv(r, g)",
         "it has 16 bits, and AscendQuant 8; Conv that stays float reads what it rounds, behind an int8 Conv. To remove "
@@ -96,7 +130,7 @@ CASES = {
 def test_a_row_says_why_it_stays_and_what_removes_it(body: str, detail: str, tmp_path: Path) -> None:
     outputs = ["y", *(name for name in ("l", "m") if f" {name} = " in body)]
     kind = "int8" if "holds its" in detail else "float"
-    declared = ", ".join(f"{kind}[n, 4, 6, 6] {name}" for name in outputs)
+    declared = ", ".join(f"{kind}[n, 4, i, j] {name}" for name in outputs)
     inputs = "float[n, 4, 6, 6] x" + (", float[4, 4, 1, 1] v" if "g = " in body else "")
     path = write_model(tmp_path / "m.onnx", f"g ({inputs}) => ({declared}) {{ {LAYER} {body} }}", CONSTANTS, opset=21)
     report = amct.convert_qat_model(path, tmp_path / "out" / "m")

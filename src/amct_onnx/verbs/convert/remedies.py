@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Literal
 
-from amct_onnx.graph.quantizer_nodes import DEQUANTIZE
+from amct_onnx.graph.quantizer_nodes import DEQUANTIZE, QUANTIZE
 from amct_onnx.plan.factors import AlikePair, Pair, Plan, Quantizer
 
 KINDS = {
@@ -84,7 +84,7 @@ def known_name(names: Sequence[str], tensors: Set[str]) -> str:
     return next((n for n in names if n in tensors), next((n for n in names if n), ""))
 
 
-def maker_of(pair: Pair) -> str:
+def maker_of(pair: Pair | AlikePair) -> str:
     """What stands in front of it, in the words of the user's file."""
     return ANOTHER if pair.maker == DEQUANTIZE else pair.maker
 
@@ -173,14 +173,13 @@ def _alike_too(pairs: Sequence[AlikePair], where: str, why: str) -> list[str]:
     parts = [f"let the exporter not quantize {listed(tensors)}{where} either{why}"] if tensors else []
     for pair in pairs:
         if pair.for_a_layer:
-            readers = listed([r or "the graph output" for r in pair.readers])
+            readers = listed([ANOTHER if r == QUANTIZE else r or "the graph output" for r in pair.readers])
             parts.append(f"let {readers} get {_tensor(pair)}{where} in front of the quantizer that an int8 layer needs")
     return parts
 
 
 def _tensor(pair: AlikePair) -> str:
-    maker = ANOTHER if pair.maker == DEQUANTIZE else pair.maker
-    return _made_by(maker) or f"what {ANOTHER} makes"
+    return _made_by(maker_of(pair)) or f"what {ANOTHER} makes"
 
 
 def _not_quantized(maker: str, operators: Sequence[str], *, output: bool) -> str:
