@@ -61,10 +61,11 @@ class PairEnds:
         read = made if made is not None else source  # a pair at a place where the source has none: all that read there
         # behind a pair at a new place no value of the source has the name of what is quantized
         maker = DEQUANTIZE if source is None and pair.source else self._maker(source)
-        readers = () if read is None else self._readers(read, pair.quantizer)
         if read is None or pair.elided or pair.dropped:
-            return replace(pair, maker=maker, readers=readers)
-        found = replace(pair, maker=maker, readers=readers, for_a_layer=self._alike.feeds_layer(read))
+            return replace(pair, maker=maker, readers=() if read is None else self._readers(read, None))
+        found = replace(
+            pair, maker=maker, readers=self._readers(read, pair.quantizer), for_a_layer=self._alike.feeds_layer(read)
+        )
         if pair.quantizer is None or not pair.source:
             return found
         before = () if source is None else self._alike.before(source, pair.quantizer)
