@@ -48,6 +48,12 @@ def staying(body: str, path: Path) -> Pair:
     return found
 
 
+def known(pairs: tuple[AlikePair, ...]) -> tuple[AlikePair, ...]:
+    """Without the names of their tensors, of which none is empty."""
+    assert all(pair.outputs and all(pair.outputs) for pair in pairs)
+    return tuple(pair._replace(outputs=()) for pair in pairs)
+
+
 RELU = AlikePair("Relu", (), False)
 TRANSPOSE = AlikePair("Transpose", (), False)
 CONV = AlikePair("an int8 Conv", (), False)
@@ -98,7 +104,7 @@ BEHIND = {
 
 @pytest.mark.parametrize(("body", "expected"), BEHIND.values(), ids=BEHIND)
 def test_pairs_behind(body: str, expected: tuple[AlikePair, ...], tmp_path: Path) -> None:
-    assert staying(body, tmp_path / "m.onnx").behind == expected
+    assert known(staying(body, tmp_path / "m.onnx").behind) == expected
 
 
 BEFORE = {
@@ -138,7 +144,7 @@ BEFORE = {
 
 @pytest.mark.parametrize(("body", "expected"), BEFORE.values(), ids=BEFORE)
 def test_pairs_before(body: str, expected: tuple[AlikePair, ...], tmp_path: Path) -> None:
-    assert staying(body, tmp_path / "m.onnx").before == expected
+    assert known(staying(body, tmp_path / "m.onnx").before) == expected
 
 
 FOLLOWED = {

@@ -70,14 +70,14 @@ class AlikePairs:
             found: dict[AlikePair, None] = {}
             for source, reader in sources(current):
                 if reader:
-                    found[self._named(self._root(source, quantizer), (reader,))] = None
+                    found[self._named(self._root(source, quantizer), (reader,), quantizer)] = None
                 found.update(dict.fromkeys(known[source]))
             return tuple(found)
 
         found = _solved(value, known, lambda v: [source for source, _ in sources(v)], solve)
         if self._quantized(value, quantizer) is None:
             return found
-        first = self._named(self._root(value, quantizer), self._read_by(value, quantizer))
+        first = self._named(self._root(value, quantizer), self._read_by(value, quantizer), quantizer)
         return tuple(dict.fromkeys((first, *found)))
 
     def behind(self, value: ir.Value, quantizer: Quantizer) -> tuple[AlikePair, ...]:
@@ -94,7 +94,7 @@ class AlikePairs:
             behind_another = is_op(current.producer(), DEQUANTIZE)  # without that one this one goes as well
             for reached, pair in self._onward(current, quantizer):
                 if pair and not behind_another and self._is_demanded(reached, quantizer):
-                    found[self._named(current, self._read_by(reached, quantizer))] = None
+                    found[self._named(current, self._read_by(reached, quantizer), quantizer)] = None
                 found.update(dict.fromkeys(known[reached]))
             return tuple(found)
 
@@ -117,8 +117,8 @@ class AlikePairs:
         results = results_of(quantize)
         return quantizer is not None and bool(results) and all(self._quantized(v, quantizer) for v in results)
 
-    def _named(self, floats: ir.Value, readers: tuple[str, ...]) -> AlikePair:
-        """A pair by what it quantizes and what reads its floats."""
+    def _named(self, floats: ir.Value, readers: tuple[str, ...], quantizer: Quantizer) -> AlikePair:
+        """A pair by what it quantizes, what reads its floats and its factors."""
 
         def results(current: ir.Value) -> list[ir.Value]:
             return [v for u in current.uses() if is_op(u.node, QUANTIZE) and u.idx == 0 for v in results_of(u.node)]
@@ -127,7 +127,8 @@ class AlikePairs:
             return any(self.feeds_layer(v) or self._needed[v] for v in results(current))
 
         needed = _solved(floats, self._needed, results, solve)
-        return AlikePair(self._maker(floats), readers if needed else (), needed)
+        outputs = tuple(v.name or "" for v in results(floats) if self._quantized(v, quantizer) is not None)
+        return AlikePair(self._maker(floats), readers if needed else (), needed, outputs)
 
     def _root(self, value: ir.Value, quantizer: Quantizer) -> ir.Value:
         """What the first of such pairs quantizes that stand behind one another in front of a tensor."""

@@ -223,11 +223,13 @@ class AlikePair(NamedTuple):
         maker: see ``Pair``.
         readers: operators that read its floats; of one in front of the other, what hands its elements on to that.
         for_a_layer: whether an int8 layer needs the quantizer of its tensor.
+        outputs: see ``Pair``; several DequantizeLinear may read its integers.
     """
 
     maker: str
     readers: tuple[str, ...]
     for_a_layer: bool
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,28 @@ def exporter_options(producer: str | None, layers: Sequence[str], plan: Plan, ga
     uses, sentences = LayerUses(plan), []
     types = sorted({kind.removeprefix(INTEGERS) for kind in layers})
     going = [p for p in gains.pairs if uses.of(p) != "same" and not _is_for_a_layer(p, types)]
-    if types and going:
+    gain = gains.of(going, _coming_back(going, types, plan))
+    if types and gain.elements > 0:
         quoted = f"[{', '.join(map(repr, types))}]"
         sentences.append(
             f"{IF_IT_MADE_THIS}: op_types_to_quantize={quoted} with extra_options="
             f"{{'OpTypesToExcludeOutputQuantization': {quoted}}} quantizes what these layers read and nothing else: "
-            f"{gains.of(going).text()} would go."
+            f"{gain.text()} would go."
         )
     if any(uses.of(p) == "same" for p in gains.pairs):
         sentences.append("quantize_static has no option that lets another reader past the quantizer of an int8 layer.")
     return " ".join(sentences)
+
+
+def _coming_back(going: Sequence[Pair], types: Sequence[str], plan: Plan) -> list[Pair]:
+    """Pairs that are left out because one that goes rounds alike, and that are quantized for a layer all the same."""
+    elided = {p.output: p for p in plan.pairs if p.elided}
+    found: dict[Pair, None] = {}
+    for alike in (a for pair in going for a in (*pair.before, *pair.behind)):
+        pairs = [elided[output] for output in alike.outputs]
+        if alike.for_a_layer or any(_is_for_a_layer(p, types) for p in pairs):
+            found.update(dict.fromkeys(pairs[:1]))
+    return list(found)
 
 
 def _is_for_a_layer(pair: Pair, types: Sequence[str]) -> bool:

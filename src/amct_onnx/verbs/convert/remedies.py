@@ -39,9 +39,13 @@ class LayerUses:
                 self._quantizers.setdefault(activation.source, []).append(activation.quantizer)
 
     def of(self, pair: Pair) -> LayerUse:
-        """Of the tensor that a pair quantizes."""
+        """Of the tensor that a pair quantizes, also behind data movement."""
+        return "same" if pair.for_a_layer else self.of_tensor(pair)
+
+    def of_tensor(self, pair: Pair) -> LayerUse:
+        """Of that tensor itself."""
         own, found = pair.quantizer, self._quantizers.get(pair.source, [])
-        if pair.for_a_layer or own is not None and any(own.same_grid(quantizer) for quantizer in found):
+        if own is not None and any(own.same_grid(quantizer) for quantizer in found):
             return "same"
         return "other" if found else "none"
 
@@ -171,10 +175,10 @@ def _alike_too(pairs: Sequence[AlikePair], where: str, why: str) -> list[str]:
     """
     tensors = list(dict.fromkeys(_tensor(p) for p in pairs if not p.for_a_layer))
     parts = [f"let the exporter not quantize {listed(tensors)}{where} either{why}"] if tensors else []
-    for pair in pairs:
-        if pair.for_a_layer:
-            readers = listed([ANOTHER if r == QUANTIZE else r or "the graph output" for r in pair.readers])
-            parts.append(f"let {readers} get {_tensor(pair)}{where} in front of the quantizer that an int8 layer needs")
+    needed = dict.fromkeys((pair.readers, _tensor(pair)) for pair in pairs if pair.for_a_layer)
+    for readers, tensor in needed:
+        read = listed([ANOTHER if r == QUANTIZE else r or "the graph output" for r in readers])
+        parts.append(f"let {read} get {tensor}{where} in front of the quantizer that an int8 layer needs")
     return parts
 
 
