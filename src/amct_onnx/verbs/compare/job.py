@@ -49,6 +49,8 @@ class Tracked:
         lsb: unit, or None.
         shift: what the source's integers exceed the other models' by (a uint8 output became int8), else 0.
         passage: what the quantizers behind a layer let through; None of other tensors, and where no quantizer follows.
+        resized: whether a model has another number of elements, which numbers decide: a piece of the source that begins
+            here takes any.
     """
 
     key: Key
@@ -57,6 +59,7 @@ class Tracked:
     lsb: float | None
     shift: int = 0
     passage: Passage | None = None
+    resized: bool = False
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,8 @@ class Difference:
         sqnr_db: 10 log10(sum(source^2) / sum(error^2)); None when the error is 0 (see ``exact``) or the source is.
         exact: no element differs.
         not_finite: elements that are NaN or infinite in one of the models but not alike in both.
+        other_size: batches in which the tensor has another number of elements, which numbers decide: no other figure
+            counts them.
         top1_agreement: share of the samples whose largest element stands at the same place; for outputs only.
     """
 
@@ -118,6 +120,7 @@ class Difference:
     sqnr_db: float | None = None
     exact: bool = False
     not_finite: int = 0
+    other_size: int = 0
     top1_agreement: float | None = None
 
 

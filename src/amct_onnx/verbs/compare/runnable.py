@@ -15,6 +15,7 @@ from amct_onnx.files.read import read_model
 from amct_onnx.verbs.compare.explain.finer import without
 from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT, SOURCE, Job
 from amct_onnx.verbs.compare.measure.batch import Batch, Runner
+from amct_onnx.verbs.compare.measure.other_sizes import names_sized_by_numbers
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, show
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.convert.read_ledger import Ledger
@@ -51,6 +52,8 @@ def run_what_can(
             continue
         pairs = zip(outputs, made_outputs, wanted, strict=True)
         other = [(n, _size(a), _size(b)) for n, a, b in pairs if _size(a) != _size(b)]
+        by_numbers = names_sized_by_numbers(source.job.source) if other else set()
+        other = [found for found in other if found[0] not in by_numbers]
         if other:
             name, has, meant = other[0]
             sizes[model] = f"Output '{name}' has {counted(has, 'element')} in the {model} model, {meant} in the source."

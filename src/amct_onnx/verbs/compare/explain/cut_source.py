@@ -74,6 +74,7 @@ class CutSource:
         _leave_out(model, values, left_out, quantized)
         self._feeds: dict[str, str] = {}
         self._unrounded: dict[str, str] = {}
+        resized = {t.source for t in job.tracked if t.resized}
         for name in dict.fromkeys(t.source for t in job.tracked):
             if name not in values:  # an output that is an initializer: nothing is computed from it
                 continue
@@ -87,7 +88,8 @@ class CutSource:
             for label, uses in (("fed", rounded), ("unrounded", [u for u in read if u not in rounded])):
                 if not uses:
                     continue
-                kind, shape = ir.TensorType(ir.DataType.from_numpy(dtype)), ir.Shape(source[name].shape)
+                kind = ir.TensorType(ir.DataType.from_numpy(dtype))
+                shape = ir.Shape([None] * source[name].ndim if name in resized else source[name].shape)
                 # without shapes, ONNX Runtime cannot infer those of the body of a Scan, which needs them
                 fed = ir.Value(name=f"{name}!{label}", type=kind, shape=shape)
                 model.graph.inputs.append(fed)
@@ -113,12 +115,11 @@ class CutSource:
         """
         given = dict(feeds)
         for t in job.tracked:
+            like, values = self._source[t.source], other[t.others[model]]
+            values = values if t.resized else values.reshape(like.shape)
             if t.source in self._feeds:
-                like = self._source[t.source]
-                given[self._feeds[t.source]] = self._fed(t.source, other[t.others[model]].reshape(like.shape))
+                given[self._feeds[t.source]] = self._fed(t.source, values)
             if t.source in self._unrounded:
-                like = self._source[t.source]
-                values = other[t.others[model]].reshape(like.shape)
                 given[self._unrounded[t.source]] = values.astype(like.dtype)
         names = list(dict.fromkeys(t.source for t in job.tracked))
         try:

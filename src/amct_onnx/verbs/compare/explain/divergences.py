@@ -19,7 +19,7 @@ from amct_onnx.verbs.compare.explain.change import OF_FILES
 from amct_onnx.verbs.compare.explain.cut_source import CutSource
 from amct_onnx.verbs.compare.explain.doubts import Doubt
 from amct_onnx.verbs.compare.explain.faults import BETWEEN, CONVERT_AGAIN
-from amct_onnx.verbs.compare.explain.finer import finer, opened, without
+from amct_onnx.verbs.compare.explain.finer import finer, without
 from amct_onnx.verbs.compare.explain.name_changes import with_changes
 from amct_onnx.verbs.compare.explain.search import Search
 from amct_onnx.verbs.compare.explain.source_grids import source_grids
@@ -34,6 +34,7 @@ from amct_onnx.verbs.compare.job import (
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results, Runner
 from amct_onnx.verbs.compare.measure.evaluator import EvaluatorCode
+from amct_onnx.verbs.compare.measure.sessions import opened
 from amct_onnx.verbs.compare.pairing import Paired
 from amct_onnx.verbs.compare.report import Divergence
 from amct_onnx.verbs.convert.read_ledger import Ledger

@@ -7,11 +7,9 @@ integers, sequences and optionals, are left out, and what chance may make where 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import onnx
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
@@ -22,7 +20,8 @@ from amct_onnx.plan.factors import ANTI_QUANT
 from amct_onnx.plan.ledger import CONVERTED
 from amct_onnx.verbs.compare.job import FAKE_QUANT, Job, Tracked
 from amct_onnx.verbs.compare.key import INPUT, LAYER, NODE, Key
-from amct_onnx.verbs.compare.measure.sessions import ModelBytes, tensors_of
+from amct_onnx.verbs.compare.measure.other_sizes import names_sized_by_numbers
+from amct_onnx.verbs.compare.measure.sessions import opened, tensors_of
 from amct_onnx.verbs.compare.pairing import Paired
 
 PAIR = "DequantizeLinear"
@@ -57,25 +56,30 @@ def finer(job: Job, layers: Sequence[Paired], stage: Callable[[str], None] = lam
 def without(job: Job, found: Mapping[str, Mapping[str, Array]], source_key: str) -> Job:
     """The job without the tensors whose numbers cannot be held against each other; those at a layer are noted.
 
+    A tensor whose size numbers decide stays: the piece of the source that begins there takes what a model has.
+
     Args:
         job: of one batch.
         found: its tensors, by model and name.
         source_key: key of the source in ``found``.
     """
 
-    def alike(t: Tracked) -> bool:
-        own = found[source_key][t.source]
-        others = [found[m][name] for m, name in t.others.items()]
-        if any(o.size != own.size for o in others):
-            return False
-        return t.key.kind != NODE or all(a.dtype.kind == "f" for a in (own, *others))
+    def arrays(t: Tracked) -> list[Array]:
+        return [found[source_key][t.source], *(found[m][name] for m, name in t.others.items())]
 
-    kept = tuple(t for t in job.tracked if alike(t))
+    def alike(t: Tracked) -> bool:
+        if t in resized and (t.source not in by_numbers or len({a.ndim for a in arrays(t)}) > 1):
+            return False
+        return t.key.kind != NODE or all(a.dtype.kind == "f" for a in arrays(t))
+
+    resized = [t for t in job.tracked if len({a.size for a in arrays(t)}) > 1]
+    by_numbers = names_sized_by_numbers(job.source) if resized else set()
+    kept = tuple(replace(t, resized=t in resized) for t in job.tracked if alike(t))
     shown = {t.source for t in kept}
     unlike = tuple(
         (m, t.key, f"Tensor '{name}' has shape {_shape(found[m][name])} in {m}, {_shape(own)} in the source.")
         for t in job.tracked
-        if t.key.kind in (INPUT, LAYER)
+        if t.key.kind in (INPUT, LAYER) and t.source not in by_numbers
         for own in (found[source_key][t.source],)
         for m, name in t.others.items()
         if found[m][name].size != own.size
@@ -104,11 +108,6 @@ def shown_with(
         fake_quant=replace(job.fake_quant, content=contents[FAKE_QUANT]),
         deploy=replace(job.deploy, content=contents[deploy]),
     )
-
-
-def opened(model: ModelBytes) -> ir.Model:
-    """The model that the bytes hold."""
-    return ir.serde.deserialize_model(onnx.load(io.BytesIO(model.content)))
 
 
 def _with_outputs(model: ir.Model, names: Sequence[str]) -> bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import onnx_ir as ir
 
 from amct_onnx.common.arrays import Array
+from amct_onnx.common.counted import counted
 from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.plan.ledger import CONVERTED
@@ -20,7 +21,7 @@ from amct_onnx.verbs.compare.explain.local_errors import Piece, pieces
 from amct_onnx.verbs.compare.explain.noise import gains
 from amct_onnx.verbs.compare.explain.source_grids import Grid
 from amct_onnx.verbs.compare.explain.strange_nodes import unknown_nodes
-from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT, Job, input_keys, layer_lsb
+from amct_onnx.verbs.compare.job import DEPLOY, FAKE_QUANT, Job, Tracked, input_keys, layer_lsb
 from amct_onnx.verbs.compare.key import LAYER
 from amct_onnx.verbs.compare.measure.batch import Batch, Results
 from amct_onnx.verbs.compare.pairing import Paired
@@ -90,7 +91,8 @@ class Search:
         other = self._shown[model]
         own = self._cut.run(self._first.feeds, other, self._probe, model)
         shown = {**self._first.feeds, **other}
-        found = pieces(self._probe, self._layers, self._gain, model, own, shown, self._grids, self._positions)
+        probe = replace(self._probe, tracked=tuple(self._alike(own, other, model)))
+        found = pieces(probe, self._layers, self._gain, model, own, shown, self._grids, self._positions)
         judged = []
         for piece in found:
             hidden = self._graphs.hides(piece, self._probe, self._layers, model)
@@ -100,6 +102,17 @@ class Search:
             else:
                 judged.append(piece)
         return next((p for p in judged if p.faulty), None)
+
+    def _alike(self, own: Mapping[str, Array], other: Mapping[str, Array], model: str) -> Iterator[Tracked]:
+        """The tensors of which the piece of the source selects as many elements as the model does."""
+        for t in self._probe.tracked:
+            if own[t.source].size == other[t.others[model]].size:
+                yield t
+            else:
+                self.not_judged.append(
+                    f"In {model}, what makes '{t.others[model]}': of the same numbers the source makes "
+                    f"{counted(own[t.source].size, 'element')}, the model {other[t.others[model]].size}."
+                )
 
     def _why_hidden(self, layer: str) -> str:
         """Why an int8 layer has no tensor of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from amct_onnx.verbs.compare.key import INPUT, OUTPUT, Key
 from amct_onnx.verbs.compare.measure.accuracy import TOP, Accuracy, Flips, find_flips, is_classifier, ranks
 from amct_onnx.verbs.compare.measure.exact_sum import ExactSum
 from amct_onnx.verbs.compare.measure.input_histogram import EVERY, input_bins, saturated
+from amct_onnx.verbs.compare.measure.other_sizes import names_sized_by_numbers
 from amct_onnx.verbs.compare.measure.sessions import open_reference, pinned_options, run_named
 from amct_onnx.verbs.compare.measure.statistics import (
     QuantizerStatistics,
@@ -159,10 +161,9 @@ class Runner:
             for key, name in others.items():
                 other = found[key][name]
                 if other.size != values.size:
-                    raise DataError(
-                        f"Tensor '{tracked.source}' has {counted(values.size, 'element')} in the source, "
-                        f"'{name}' {other.size} in {key}: the models do not belong together. Convert the source again."
-                    )
+                    self._refuse_size(tracked.source, values.size, f"'{name}' {other.size} in {key}")
+                    made.tensors[tracked.key, key] = TensorStatistics(other_size=1)
+                    continue
                 if tracked.key.kind == INPUT:
                     made.tensors[tracked.key, key] = source.compare_mean(other)
                     continue
@@ -190,6 +191,18 @@ class Runner:
                     )
         self._measure(batch, found, made)
         return made
+
+    @cached_property
+    def _by_numbers(self) -> set[str]:
+        return names_sized_by_numbers(self.job.source)
+
+    def _refuse_size(self, tensor: str, elements: int, other: str) -> None:
+        """Another size is no sign of another model where numbers decide how many elements there are."""
+        if tensor not in self._by_numbers:
+            raise DataError(
+                f"Tensor '{tensor}' has {counted(elements, 'element')} in the source, {other}: the models do not "
+                "belong together. Convert the source again."
+            )
 
     def _measure(self, batch: Batch, found: Mapping[str, Mapping[str, Array]], made: Results) -> None:
         if batch.labels is None and self._evaluator is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -80,6 +82,11 @@ def show(model: ir.Model, label: str | os.PathLike[str], names: Sequence[str]) -
             model.graph.outputs.append(value)
     remove_device_configurations(model)  # a session on the CPU has one device
     return ModelBytes(os.fspath(label), model_bytes(model), shown, files)
+
+
+def opened(model: ModelBytes) -> ir.Model:
+    """The model that the bytes hold."""
+    return ir.serde.deserialize_model(onnx.load(io.BytesIO(model.content)))
 
 
 def pinned_settings(threads: int) -> dict[str, str]:

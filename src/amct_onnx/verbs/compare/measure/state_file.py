@@ -25,7 +25,7 @@ from amct_onnx.verbs.compare.measure.batch import Batch, Results
 from amct_onnx.verbs.compare.measure.records import packed
 from amct_onnx.verbs.compare.measure.state_schema import Header, StateContent, results_of
 
-STATE_SCHEMA_VERSION = 4
+STATE_SCHEMA_VERSION = 5
 
 
 class DataDigest:

@@ -49,6 +49,7 @@ class TensorContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_finite: Count
     samples: Samples
     same_top1: Samples
+    other_size: Samples
     largest: Annotated[float, Meta(ge=0, le=MAX_ERROR)]
     passed_largest: Annotated[float, Meta(ge=0, le=MAX_ERROR)]
     passed: Sum
@@ -128,7 +129,7 @@ def results_of(content: StateContent, job: Job) -> Results:
     _only_once("accuracy", [m for m, _ in content.accuracy])
     for number, (text, model, tensor) in enumerate(content.tensors):
         key = _key(text, f"$.tensors[{number}][0]")
-        made.tensors[key, model] = _tensor(tensor, f"$.tensors[{number}][2]", key, made.samples)
+        made.tensors[key, model] = _tensor(tensor, f"$.tensors[{number}][2]", key, made.batches)
     for number, (layer, model, quantizer) in enumerate(content.quantizers):
         made.quantizers[layer, model] = _quantizer(quantizer, f"$.quantizers[{number}][2]")
     for number, (model, accuracy) in enumerate(content.accuracy):
@@ -169,7 +170,7 @@ SUMS = ("passed", "absolute", "square", "source_square", "square_of_other")
 """Of a ``TensorStatistics``."""
 
 
-def _tensor(content: TensorContent, place: str, key: Key, samples: int) -> TensorStatistics:
+def _tensor(content: TensorContent, place: str, key: Key, batches: int) -> TensorStatistics:
     values = msgspec.structs.asdict(content)
     sums = {n: _sum(values[n], f"{place}.{n}") for n in SUMS}
     made = TensorStatistics(**{**values, **sums})
@@ -187,7 +188,8 @@ def _tensor(content: TensorContent, place: str, key: Key, samples: int) -> Tenso
             ("off_by_lsb", made.off_by_lsb <= compared and (top > 0 or not made.off_by_lsb)),
             ("passed_largest", made.passed_largest <= top),
             ("passed", sums["passed"].value <= absolute * more),
-            ("samples", made.samples <= samples),
+            ("other_size", made.other_size <= batches and (made.count == 0 or made.other_size < batches)),
+            ("samples", made.samples <= made.count),  # rows, which need not be samples
             ("same_top1", made.same_top1 <= made.samples),
             ("absolute", mean_alone or top * less <= absolute <= compared * top * more),
             ("square", mean_alone or top * top * less * less <= square <= compared * top * top * more * more),
@@ -266,6 +268,8 @@ def _check_models(made: Results, job: Job) -> None:
     counts: dict[Key, tuple[int, int]] = {}
     squares: dict[Key, ExactSum] = {}
     for (key, model), tensor in made.tensors.items():
+        if tensor.other_size:  # of some batches only
+            continue
         if counts.setdefault(key, (tensor.count, tensor.samples)) != (tensor.count, tensor.samples):
             raise ContentError(f"$.tensors: '{key.to_text()}' has another count in '{model}'")
         same = key.kind == INPUT or tensor.not_finite  # of some elements or batches only

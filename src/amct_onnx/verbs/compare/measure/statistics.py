@@ -37,6 +37,7 @@ class TensorStatistics:
 
     Attributes:
         count, off_by_lsb, not_finite: elements; ``not_finite`` ones are left out of all else but ``count``.
+        other_size: batches in which there were more or fewer than in the source: all else leaves them out.
         largest: largest absolute difference.
         passed_largest, passed: largest absolute difference and sum of them, as far as the next quantizer lets them
             through, from ``CLIPPED_FROM`` on; ``off_by_lsb`` counts those.
@@ -50,6 +51,7 @@ class TensorStatistics:
     not_finite: int = 0
     samples: int = 0
     same_top1: int = 0
+    other_size: int = 0
     largest: float = 0.0
     passed_largest: float = 0.0
     passed: ExactSum = field(default_factory=ExactSum)
@@ -65,6 +67,7 @@ class TensorStatistics:
         self.not_finite += other.not_finite
         self.samples += other.samples
         self.same_top1 += other.same_top1
+        self.other_size += other.other_size
         self.largest = max(self.largest, other.largest)
         self.passed_largest = max(self.passed_largest, other.passed_largest)
         self.passed.merge(other.passed)
@@ -90,8 +93,8 @@ class TensorStatistics:
 
     @property
     def exact(self) -> bool:
-        """Whether no element differs."""
-        return self.largest == 0 and self.not_finite == 0
+        """Whether no element differs, in number or value."""
+        return self.largest == 0 and self.not_finite == 0 and not self.other_size
 
     @property
     def compared(self) -> int:
@@ -120,6 +123,7 @@ class TensorStatistics:
             sqnr_db=10 * math.log10(a / d) if a > 0 and d > 0 else None,
             exact=self.exact,
             not_finite=self.not_finite,
+            other_size=self.other_size,
             top1_agreement=self.same_top1 / self.samples if self.samples else None,
         )
 

@@ -50,6 +50,7 @@ from amct_onnx.verbs.compare.present.channels import channel_errors
 from amct_onnx.verbs.compare.present.found import Found
 from amct_onnx.verbs.compare.present.histograms import histograms
 from amct_onnx.verbs.compare.present.surroundings import Surroundings
+from amct_onnx.verbs.compare.present.unlike_sizes import unlike_sizes
 from amct_onnx.verbs.compare.present.verdict import verdict
 from amct_onnx.verbs.compare.report import (
     AS_GIVEN,
@@ -134,6 +135,11 @@ def assemble(run: Run, *, model: str, save_path: str, data: str, settings: Mappi
     run.stage("default settings of ONNX Runtime")
     witness = default_settings_witness(run.model, _outputs(job), pinned, run.first)
     models = _models(run, model, witness)
+    never, other_sizes = unlike_sizes(job, results)
+    if all(m.metrics for m in models):  # what the answers lose tells more than elements
+        warnings = (*warnings, *never, *other_sizes)
+    else:
+        not_judged, warnings = (*not_judged, *never), (*warnings, *other_sizes)
     return CompareReport(
         model=model,
         save_path=save_path,

@@ -44,6 +44,7 @@ def channel_errors(
         found[index] = tuple(
             _grouped(model, _means(own, without_texts(tensors[model][name]), axis, tracked.passage) / unit)
             for model, name in tracked.others.items()
+            if tensors[model][name].size == own.size
         )
     return found
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from rich.table import Table
 
 from amct_onnx.common.console import Names, Part, Sentence, Text, rows_that_matter, table_of
+from amct_onnx.common.counted import counted
 from amct_onnx.common.plain_text import shown
 from amct_onnx.common.short_names import LIMIT, middle_out
 from amct_onnx.common.warning_kinds import first_of_each_kind
@@ -218,6 +219,8 @@ def _figures(d: Difference, columns: tuple[str, ...]) -> list[str]:
     shown = [NOTHING if v is None else figure(v) for v in (d.max_abs, d.max_lsb, d.mean_lsb)]
     if d.not_finite:
         shown[0] += f" ({d.not_finite:,} not finite)"
+    if d.other_size:
+        shown[0] += f" (without {counted(d.other_size, 'batch', 'batches')} of another size)"
     values = (*shown, _number(d.share_lsb, "{:.3%}"), _number(d.cosine, "{:.7f}"), sqnr)
     named = dict(zip(COLUMNS, values, strict=True))
     return [named[c] for c in columns]
