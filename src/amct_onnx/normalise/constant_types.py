@@ -22,6 +22,8 @@ NEWEST = 1000
 """A version far above every published opset: exporters write types of later versions, which are read as in these."""
 KNOWN_TYPES = frozenset(onnx.TensorProto.DataType.values())
 """Numbers of the types of the installed onnx; a newer type is in none of its schemas."""
+HOLDERS = ("Constant", "Identity")
+"""Operators behind which a stored constant is known."""
 TENSOR = re.compile(r"tensor\((\w+)\)")
 """How a schema writes the type of a tensor."""
 
@@ -42,8 +44,11 @@ def refuse_wrong_constants(model: ir.Model) -> None:
             continue
         same: dict[str, tuple[str, ir.DataType]] = {}
         for index, value in enumerate(node.inputs):
-            tensor = None if value is None else constants.tensor(value)
-            if value is None or tensor is None or int(tensor.dtype) not in KNOWN_TYPES:
+            maker = None if value is None else value.producer()
+            if value is None or (maker is not None and maker.op_type not in HOLDERS):
+                continue
+            tensor = constants.tensor(value)
+            if tensor is None or int(tensor.dtype) not in KNOWN_TYPES:
                 continue
             known = _parameter(node.op_type, version, index)
             if known.types and tensor.dtype.name.lower() not in known.types:

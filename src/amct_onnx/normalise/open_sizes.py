@@ -22,8 +22,7 @@ FACTORS = ((11, 13, 17, 19, 23), (29, 31, 37, 41, 43))
 def complete_open_sizes(model: ir.Model) -> None:
     """Complete, in place, the shapes of results whose axes have no size and no name of an input's axis."""
     axes = free_axes(model)
-    names = {a for a in axes if isinstance(a, str)}
-    waiting = [v for n in model.graph for v in n.outputs if _is_open(v, names)]
+    waiting = _open_results(model, {a for a in axes if isinstance(a, str)})
     if not waiting:
         return
     trials = [{axis: UNIT * factors[i % len(factors)] for i, axis in enumerate(axes)} for factors in FACTORS]
@@ -34,11 +33,20 @@ def complete_open_sizes(model: ir.Model) -> None:
             _complete(value, list(zip(sizes[0], sizes[1], strict=True)), trials)
 
 
-def _is_open(value: ir.Value, names: Collection[str]) -> bool:
-    """Whether a float tensor inside the graph has an axis without size and without the name of an input's axis."""
-    if not value.name or value.is_graph_output() or value.dtype is None or not value.dtype.is_floating_point():
-        return False
-    return value.shape is None or not all(isinstance(d, int) or d.value in names for d in value.shape)
+def _open_results(model: ir.Model, names: Collection[str]) -> list[ir.Value]:
+    """Float tensors inside the graph with an axis that has neither a size nor the name of an input's axis."""
+    # most tensors have one of a few shapes
+    is_open: dict[int, bool] = {}
+    found = []
+    for value in (v for node in model.graph for v in node.outputs):
+        shape = value.shape
+        if shape is not None and id(shape) not in is_open:
+            is_open[id(shape)] = not all(isinstance(d, int) or d.value in names for d in shape)
+        if shape is None or is_open[id(shape)]:
+            dtype = value.dtype
+            if value.name and dtype is not None and dtype.is_floating_point() and not value.is_graph_output():
+                found.append(value)
+    return found
 
 
 def _complete(value: ir.Value, sizes: list[tuple[int, int]], trials: Sequence[Mapping[Axis, int]]) -> None:
