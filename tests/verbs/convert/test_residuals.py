@@ -44,8 +44,8 @@ CASES = {
     ),
     "a graph output": (
         "k = Exp(c) p = QuantizeLinear(k, t, z) y = DequantizeLinear(p, t, z)",
-        "a graph output holds what it rounds, behind Exp. To remove it, let the exporter not quantize the output of "
-        "Exp, a graph output" + DROP,
+        "a graph output holds what it rounds, behind Exp. To remove it, let the exporter not quantize the graph "
+        "output behind Exp" + DROP,
     ),
     "a float layer": (
         PAIR + "g = Mul(v, t) y = Conv(r, g)",

@@ -194,10 +194,10 @@ def _not_quantized(maker: str, operators: Sequence[str], *, output: bool) -> str
         operators: that read it.
         output: whether a graph output holds it.
     """
-    made = _made_by(maker) or ("the graph output" if not operators else "")
-    inputs = f"the inputs of {listed(operators)}"
+    made, inputs = _made_by(maker), f"the inputs of {listed(operators)}"
     if not operators:
-        return f"not quantize {made}{', a graph output' if output and _made_by(maker) else ''}"
+        made = made.replace("the output of", "the graph output behind", 1) if output else made
+        return f"not quantize {made or 'the graph output'}"
     if not made:
         return f"not quantize {inputs}"
     return f"quantize neither {made}{', a graph output,' if output else ''} nor {inputs}"
