@@ -11,7 +11,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from amct_onnx.common.arrays import Array
-from amct_onnx.common.onnxruntime_session import GRAPH_ORDER, PINNED_ENTRIES, PINNED_LEVEL, open_session
+from amct_onnx.common.onnxruntime_session import (
+    GRAPH_ORDER,
+    PINNED_ENTRIES,
+    PINNED_LEVEL,
+    open_session,
+    session_options,
+)
 from amct_onnx.device.lowering.lowered import Lowered
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.compose import EXTERNAL_FROM, INLINE_LIMIT, weight_bytes
@@ -55,7 +61,7 @@ class LoweredSession:
                 "these cannot be simulated in one session. Split the model."
             )
         content = ir.to_proto(model).SerializeToString()
-        with _option_lock, _Pinned(sess_options or ort.SessionOptions()) as options:
+        with _option_lock, _Pinned(sess_options or session_options()) as options:
             self.session = _create(content, options, cpu_options)
 
     def run(self, names: Sequence[str], feeds: Mapping[str, Any], run_options: Any = None) -> list[Any]:
