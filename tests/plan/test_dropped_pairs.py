@@ -20,6 +20,7 @@ RNG = np.random.default_rng(3)
 CONSTANTS: dict[str, Array] = {
     "s": np.float32(2.0**-4),
     "s2": np.float32(2.0**-5),
+    "near": np.float32(2.0**-4 * (1 + 2.0**-9)),
     "half": np.float32(0.5),
     "z": np.int8(0),
     "u": np.uint8(0),
@@ -150,6 +151,20 @@ def test_compare_knows_what_a_layer_reads_behind_a_factor(tmp_path: Path) -> Non
     path, report = converted(body, tmp_path)
     assert report.layers[1].read_scale == 2.0**-5
     np.savez(tmp_path / "x.npz", x=RNG.normal(size=(4, 8, 6, 6)).astype(np.float32))
+    compared = amct.compare(path, tmp_path / "out" / "m", tmp_path / "x.npz")
+    assert not [d for d in compared.divergences if d.is_fault]
+
+
+def test_compare_knows_with_which_scale_a_layer_quantizes_behind_a_pair_of_another(tmp_path: Path) -> None:
+    body = "p = QuantizeLinear(c, s, z) h = DequantizeLinear(p, s, z) k = Transpose<perm = [0, 1, 3, 2]>(h) "
+    body += (
+        "o = QuantizeLinear(k, near, z) n = DequantizeLinear(o, near, z) f = DequantizeLinear(w, sw) l = Conv(n, f) "
+    )
+    body += "p2 = QuantizeLinear(l, s, z) r = DequantizeLinear(p2, s, z)"
+    path, report = converted(body, tmp_path)
+    layer = report.layers[1]
+    assert (layer.scale_d, layer.read_scale) == (2.0**-4, CONSTANTS["near"])
+    np.savez(tmp_path / "x.npz", x=RNG.normal(size=(4, 8, 6, 6)).astype(np.float32) * 3)
     compared = amct.compare(path, tmp_path / "out" / "m", tmp_path / "x.npz")
     assert not [d for d in compared.divergences if d.is_fault]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
@@ -15,7 +15,7 @@ from amct_onnx.files.passed_inputs import FALSE_ENDS
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_warnings import warn
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.factors import Pair, Reader
+from amct_onnx.plan.factors import Activation, Pair, Reader
 from amct_onnx.plan.planner import make_plan
 from amct_onnx.plan.settings import ActMatMul, AsymmetricWeights, GemmPerChannel, PlanSettings, ResidualQuantizers
 from amct_onnx.verbs.convert.assemble_report import layer_rows
@@ -48,14 +48,14 @@ class Written:
         left_out: the pairs that both models do not have, where any was dropped, so that they compute other numbers than
             the source; else empty.
         report: what the ledger says, without the paths and without the check's findings.
-        quantized: the inputs of int8 layers, which are quantized without these pairs.
+        quantized: how the inputs of int8 layers are quantized, which need none of these pairs.
     """
 
     source: ir.Model
     fake_quant: ir.Model
     deploy: ir.Model
     left_out: tuple[Pair, ...]
-    quantized: frozenset[Reader]
+    quantized: Mapping[Reader, Activation]
     report: ConversionReport
 
 
@@ -91,7 +91,7 @@ class Again:
         fake_quant = faking.rewrite()
         pairs = (*plan.pairs, *plan.moved)
         left_out = tuple(p for p in pairs if p.elided or p.dropped) if any(p.dropped for p in pairs) else ()
-        quantized = frozenset(r for s in plan.sites for r in s.quantized)
+        quantized = {(s.node, index): a for s in plan.sites for index, a in enumerate(s.activations)}
         nodes = nodes_by_layer(deploying, plan)
         report = ConversionReport(
             *("", "", "", "", None),

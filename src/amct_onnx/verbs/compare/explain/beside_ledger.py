@@ -14,7 +14,7 @@ from amct_onnx.files.read import read_model
 from amct_onnx.graph.edit import nodes_of
 from amct_onnx.graph.model_digest import model_digest
 from amct_onnx.normalise.pipeline import normalise
-from amct_onnx.plan.factors import Pair, Reader
+from amct_onnx.plan.factors import Activation, Pair, Reader
 from amct_onnx.plan.ledger import LayerEntry
 from amct_onnx.verbs.compare.causes import AT, BEFORE, BEHIND, FaultCause, Side
 from amct_onnx.verbs.compare.explain.change import ADDED, LEDGER, OTHER_MODEL, UNREADABLE, Change
@@ -64,7 +64,7 @@ class Beside:
     not_judged: str = ""
     ledger_changes: tuple[str, ...] = ()
     left_out: tuple[Pair, ...] = ()
-    quantized: frozenset[Reader] = frozenset()
+    quantized: Mapping[Reader, Activation] = field(default_factory=dict)
     healthy: Mapping[str, ir.Model] = field(default_factory=dict)
 
     @property

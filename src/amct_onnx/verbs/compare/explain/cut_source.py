@@ -19,7 +19,7 @@ from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.files.model_bytes import model_bytes
 from amct_onnx.graph.edit import bodies_of
 from amct_onnx.graph.quantizer_nodes import BETWEEN, DEQUANTIZE, QUANTIZE, is_op
-from amct_onnx.plan.factors import Pair, Reader
+from amct_onnx.plan.factors import Activation, Pair, Reader
 from amct_onnx.verbs.compare.explain.source_grids import Grid
 from amct_onnx.verbs.compare.job import Job
 from amct_onnx.verbs.compare.measure.sessions import ModelBytes, open_reference, run_named, tensors_of
@@ -53,7 +53,7 @@ class CutSource:
             not declare.
         grids: see ``source_grids``.
         left_out: pairs that the other models do not have, because they were to be dropped: nor has the cut source.
-        quantized: the inputs of int8 layers, which are quantized without these pairs.
+        quantized: how the other models quantize the inputs of int8 layers, without these pairs.
         stage: is told what is being done.
     """
 
@@ -64,13 +64,15 @@ class CutSource:
         source: Mapping[str, Array],
         grids: Mapping[str, Grid] | None = None,
         left_out: Sequence[Pair] = (),
-        quantized: Collection[Reader] = (),
+        quantized: Mapping[Reader, Activation] | None = None,
         stage: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._source = source
         self._grids = {q.tensor: Grid(q.scale, q.offset, INT8_MIN, INT8_MAX) for q in job.quantizers}
         self._grids |= grids or {}
         values = tensors_of(model)
+        quantized = quantized or {}
+        _quantize_alike(model, quantized)
         _leave_out(model, values, left_out, quantized)
         self._feeds: dict[str, str] = {}
         self._unrounded: dict[str, str] = {}
@@ -141,6 +143,33 @@ class CutSource:
         return values.astype(like.dtype)
 
 
+def _quantize_alike(model: ir.Model, quantized: Mapping[Reader, Activation]) -> None:
+    """Give the quantizers of int8 layers the scales of the other models' quantizers.
+
+    A layer may read a pair of a slightly other scale than its own, so that both make the same integers: the other
+    models quantize with that scale. What is unrounded, as the pair was left out, shows the difference.
+    """
+    for node in list(model.graph):
+        for index, value in enumerate(node.inputs):
+            activation = quantized.get((node.name or "", index))
+            quantizer = None if value is None else _behind(value.producer())
+            if activation is None or quantizer is None or activation.read_scale == activation.quantizer.scale_d:
+                continue
+            read, scale = quantizer.inputs[:2]
+            # behind a factor the layer's own scale is right
+            if read is not None and scale is not None and read.name == activation.source:
+                kind = (scale.dtype or ir.DataType.FLOAT).numpy()
+                own = np.full(() if scale.shape is None else scale.shape.numpy(), activation.quantizer.scale_d, kind)
+                quantizer.replace_input_with(1, _constant(model, own, f"{node.name}!{index}!scale"))
+
+
+def _behind(node: ir.Node | None) -> ir.Node | None:
+    """The QuantizeLinear of a pair, at its end or within; None where there is none."""
+    while node is not None and is_op(node, DEQUANTIZE, *BETWEEN) and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node if is_op(node, QUANTIZE) else None
+
+
 def _leave_out(
     model: ir.Model, values: Mapping[str, ir.Value], pairs: Sequence[Pair], quantized: Collection[Reader]
 ) -> None:
@@ -171,10 +200,8 @@ def _source_of(pair: Pair, values: Mapping[str, ir.Value], instead: Mapping[str,
     One that takes the integers of another pair names what that one reads, in front of the factor that stands between.
     """
     value = values.get(pair.output)
-    node = None if value is None else value.producer()
-    while node is not None and is_op(node, DEQUANTIZE, *BETWEEN) and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    if node is None or not is_op(node, QUANTIZE) or pair.source not in values:
+    node = None if value is None else _behind(value.producer())
+    if node is None or pair.source not in values:
         return instead.get(pair.source, values.get(pair.source))
     return node.inputs[0]
 
@@ -185,11 +212,17 @@ def _clipped(model: ir.Model, source: ir.Value, pair: Pair) -> ir.Value:
     for op_type, bound in zip(("Max", "Min"), pair.clip, strict=True):
         if not math.isinf(bound):
             kind = source.dtype or ir.DataType.FLOAT
-            tensor = ir.tensor(np.asarray(bound, kind.numpy()), name=f"{pair.output}!{op_type}!bound")
-            limit = ir.Value(name=tensor.name, type=ir.TensorType(kind), shape=ir.Shape(()), const_value=tensor)
-            model.graph.register_initializer(limit)
+            limit = _constant(model, np.asarray(bound, kind.numpy()), f"{pair.output}!{op_type}!bound")
             source = _appended(model, op_type, [source, limit], f"{pair.output}!{op_type}")
     return source
+
+
+def _constant(model: ir.Model, number: Array, name: str) -> ir.Value:
+    """A new initializer."""
+    tensor = ir.tensor(number, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(number.shape), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
 
 
 def _named(model: ir.Model, source: ir.Value, value: ir.Value) -> ir.Value:
