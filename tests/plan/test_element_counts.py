@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from amct_onnx.graph.constants import ConstantEvaluator
 from amct_onnx.plan.element_counts import FREE_LENGTH, Count, ElementCounts
+from amct_onnx.plan.open_sizes import OpenSizes
 from support.example_counts import examples
 
 SIZES = st.integers(1, 9)
 Shape = tuple[int | str, ...]
 
 
-def graph(op_type: str, shape: Shape, result: Shape | None, sources: int, **attributes: Any) -> ir.Node:
+def graph(op_type: str, shape: Shape, result: Shape | None, sources: int, **attributes: Any) -> ir.Model:
     """One node of one output, on as many float inputs of one shape."""
     names = [f"x{i}" for i in range(sources)]
     inputs = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n in names]
@@ -28,14 +29,12 @@ def graph(op_type: str, shape: Shape, result: Shape | None, sources: int, **attr
     node = onnx.helper.make_node(op_type, [*names, *(c.name for c in constants)], ["y"], **attributes)
     output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, result)
     made = onnx.helper.make_graph([node], "g", inputs, [output], constants)
-    return next(
-        iter(ir.from_proto(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 17)])).graph)
-    )
+    return ir.from_proto(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 17)]))
 
 
-def count(node: ir.Node, sources: int) -> tuple[Count, Count | None]:
+def count(model: ir.Model, sources: int) -> tuple[Count, Count | None]:
     """Of the first input, and of the output."""
-    counts = ElementCounts(ConstantEvaluator(17))
+    counts, node = ElementCounts(ConstantEvaluator(17), OpenSizes(model)), next(iter(model.graph))
     values = [v for v in node.inputs[:sources] if v is not None]
     for value in values:
         counts.start(value)

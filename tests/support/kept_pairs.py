@@ -29,7 +29,7 @@ def every_pair_kept() -> Iterator[None]:
 
     def keep(
         nodes: list[ir.Node],
-        _graph: ir.Graph,
+        _model: ir.Model,
         _layers: object,
         _outputs: object,
         grids: Grids,

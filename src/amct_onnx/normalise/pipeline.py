@@ -26,7 +26,6 @@ from amct_onnx.normalise.integer_inputs import quantize_integer_inputs
 from amct_onnx.normalise.integer_moves import move_quantizers_behind_integer_moves
 from amct_onnx.normalise.missing_shapes import infer_missing_shapes
 from amct_onnx.normalise.moves_before_factors import move_elements_before_factors
-from amct_onnx.normalise.open_sizes import complete_open_sizes
 from amct_onnx.normalise.products import write_products_as_matmul
 from amct_onnx.normalise.qoperator import expand_qoperators
 from amct_onnx.normalise.small_types import refuse_small_types
@@ -46,7 +45,6 @@ RULES: tuple[Callable[[ir.Model], None], ...] = (
     recheck_declared_shapes,
     # onnx's inference stops at Q and DQ on float16, which the rules behind it leave
     infer_missing_shapes,
-    complete_open_sizes,
     # behind the rules that read the dialects, which know their Identity and Cast nodes
     drop_identities,
     write_products_as_matmul,

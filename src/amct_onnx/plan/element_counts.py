@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from amct_onnx.graph.attributes import attribute
 from amct_onnx.graph.constants import ConstantEvaluator
+from amct_onnx.plan.open_sizes import OpenSizes
 from amct_onnx.plan.pair_graph import PairGraph
 
 FREE_LENGTH = 5040
@@ -51,14 +52,15 @@ class Count:
         return Count(self.most + other.most, self.usual + other.usual)
 
 
-def counts_of(graph: PairGraph, vertices: Iterable[ir.Value]) -> ElementCounts:
+def counts_of(graph: PairGraph, vertices: Iterable[ir.Value], shapes: OpenSizes) -> ElementCounts:
     """The elements at each vertex of a graph of pairs.
 
     Args:
         graph: the graph.
         vertices: in the order of the nodes.
+        shapes: of the model.
     """
-    counts = ElementCounts(graph.constants)
+    counts = ElementCounts(graph.constants, shapes)
     sources: dict[ir.Value, list[ir.Value]] = {}
     for tail, heads in graph.edges.items():
         for head in heads:
@@ -68,7 +70,8 @@ def counts_of(graph: PairGraph, vertices: Iterable[ir.Value]) -> ElementCounts:
         if vertex in sources:
             counts.move(vertex, sources[vertex])
         else:
-            counts.start(vertex, *(graph.pairs[node][:1] if node in graph.pairs else ()))
+            others = graph.pairs[node][:1] if node in graph.pairs else ()
+            counts.start(vertex, *others, alone=vertex not in graph.edges)
     return counts
 
 
@@ -77,19 +80,27 @@ class ElementCounts:
 
     Args:
         constants: of the model.
+        shapes: of the model.
     """
 
-    def __init__(self, constants: ConstantEvaluator) -> None:
-        self._constants = constants
+    def __init__(self, constants: ConstantEvaluator, shapes: OpenSizes) -> None:
+        self._constants, self._shape = constants, shapes.shape
         self._known: dict[ir.Value, Count] = {}
 
     def __getitem__(self, value: ir.Value) -> Count | None:
         """None where nothing tells."""
         return self._known.get(value)
 
-    def start(self, value: ir.Value, *others: ir.Value) -> None:
-        """Count a tensor that comes from none that is known: by its own shape, or that of one of its size."""
-        shape = next((v.shape for v in (value, *others) if v.shape is not None), None)
+    def start(self, value: ir.Value, *others: ir.Value, alone: bool = False) -> None:
+        """Count a tensor that comes from none that is known: by its own shape, or that of one of its size.
+
+        Args:
+            value: the tensor.
+            others: tensors of its size.
+            alone: whether no other count is compared with it, so that its shape is not worth a trial.
+        """
+        known = [v.shape for v in (value, *others)] if alone else map(self._shape, (value, *others))
+        shape = next((s for s in known if s is not None), None)
         number = UNKNOWN if shape is None else math.prod(d if isinstance(d, int) else FREE_LENGTH for d in shape)
         self._known[value] = Count(number, number)
 
@@ -103,17 +114,19 @@ class ElementCounts:
     def _moved(self, value: ir.Value, sources: list[ir.Value], counts: list[Count]) -> Count | None:
         node = value.producer()
         assert node is not None
-        number, numbers = _elements(value), [_elements(v) for v in sources]
         if len(counts) == 1 and node.op_type in REARRANGES:
             return counts[0]
+        shape, shapes = self._shape(value), [self._shape(v) for v in sources]
+        number, numbers = _elements(shape), [_elements(s) for s in shapes]
         if number is not None and None not in numbers:
             return Count(number, number)
         if node.op_type == "Concat":
-            fixed = sum(_elements(v) or 0 for v in node.inputs if v is not None and self._constants.is_constant(v))
+            constants = (v for v in node.inputs if v is not None and self._constants.is_constant(v))
+            fixed = sum(_elements(self._shape(v)) or 0 for v in constants)
             return functools.reduce(Count.plus, counts, Count(fixed, fixed))
         if len(counts) > 1:
             return None
-        count, ratio = counts[0], _ratio(sources[0], value)
+        count, ratio = counts[0], _ratio(shapes[0], shape)
         if ratio is not None:
             return Count(count.most * ratio[0] // ratio[1], count.usual * ratio[0] // ratio[1])
         if node.op_type in SELECTS and not _pads(node):
@@ -135,23 +148,22 @@ class ElementCounts:
         return 2
 
 
-def _elements(value: ir.Value) -> int | None:
+def _elements(shape: ir.Shape | None) -> int | None:
     """None where an axis is free."""
-    shape = value.shape
     if shape is None or not all(isinstance(d, int) for d in shape):
         return None
     return math.prod(d for d in shape if isinstance(d, int))
 
 
-def _ratio(source: ir.Value, value: ir.Value) -> tuple[int, int] | None:
+def _ratio(source: ir.Shape | None, shape: ir.Shape | None) -> tuple[int, int] | None:
     """Elements of one tensor to those of another whose free axes are the same; None for other tensors."""
-    if source.shape is None or value.shape is None:
+    if source is None or shape is None:
         return None
-    free = [Counter(str(d) for d in s if not isinstance(d, int)) for s in (value.shape, source.shape)]
-    unnamed = any(not isinstance(d, int) and d.value is None for s in (value.shape, source.shape) for d in s)
+    free = [Counter(str(d) for d in s if not isinstance(d, int)) for s in (shape, source)]
+    unnamed = any(not isinstance(d, int) and d.value is None for s in (shape, source) for d in s)
     if unnamed or free[0] != free[1]:
         return None
-    above, below = (math.prod(d for d in s if isinstance(d, int)) for s in (value.shape, source.shape))
+    above, below = (math.prod(d for d in s if isinstance(d, int)) for s in (shape, source))
     return (above, below) if below else None
 
 

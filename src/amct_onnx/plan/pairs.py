@@ -23,6 +23,7 @@ from amct_onnx.plan.element_counts import UNKNOWN, counts_of
 from amct_onnx.plan.factors import Pair, Quantizer, Reader
 from amct_onnx.plan.grids import Grids
 from amct_onnx.plan.minimum_cut import minimum_cut
+from amct_onnx.plan.open_sizes import OpenSizes
 from amct_onnx.plan.pair_graph import PairGraph, Track, live_nodes
 from amct_onnx.plan.restoring_pairs import restoring_outputs, restoring_pairs
 
@@ -67,7 +68,7 @@ class PairPlan:
 
 def plan_pairs(
     nodes: list[ir.Node],
-    graph: ir.Graph,
+    model: ir.Model,
     layers: Mapping[Reader, Quantizer],
     outputs: Mapping[ir.Node, Quantizer],
     grids: Grids,
@@ -80,7 +81,7 @@ def plan_pairs(
 
     Args:
         nodes: of the model, sorted.
-        graph: the main graph.
+        model: the normalised source.
         layers: the quantizer of each input of a layer that becomes int8.
         outputs: the QuantizeLinear nodes that make graph outputs, and their factors.
         grids: grids of the model.
@@ -88,15 +89,15 @@ def plan_pairs(
         apart: those of ``layers`` that quantize their input in another form, with an AscendQuant of their own.
         drop: whether a pair goes that shares no AscendQuant with a layer.
     """
-    pairs = PairGraph(grids, constants, layers, outputs, nodes, live_nodes(graph))
-    return _Decision(pairs, graph, apart, drop=drop).plan()
+    pairs = PairGraph(grids, constants, layers, outputs, nodes, live_nodes(model.graph))
+    return _Decision(pairs, model, apart, drop=drop).plan()
 
 
 class _Decision:
     """The steps of the decision, each of which reads what those before it found."""
 
-    def __init__(self, graph: PairGraph, main: ir.Graph, apart: Collection[Reader], *, drop: bool) -> None:
-        self._graph, self._main, self._apart, self._drops = graph, main, apart, drop
+    def __init__(self, graph: PairGraph, model: ir.Model, apart: Collection[Reader], *, drop: bool) -> None:
+        self._graph, self._main, self._apart, self._drops = graph, model.graph, apart, drop
         names = {v.name or "" for n in graph.nodes for v in n.outputs}
         self._suffix = MOVED
         while any(name + self._suffix in names for name in names):
@@ -112,7 +113,7 @@ class _Decision:
         for tensor, vertex in graph.vertex.items():
             self._tensors.setdefault(vertex, []).append(tensor)
         self._pure = {a for a in self._members if self._is_pure(a)}
-        self._counted = counts_of(graph, self._area)
+        self._counted = counts_of(graph, self._area, OpenSizes(model))
         # a pair that shares an AscendQuant costs less, but is not dropped
         self._quantized = set() if drop else self._read_by_layers()
         self._cut = self._cheapest()

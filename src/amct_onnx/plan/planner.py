@@ -55,7 +55,7 @@ def make_plan(model: ir.Model, settings: PlanSettings | None = None) -> Plan:
     layers = {reader: quantizer for s in sites for reader, quantizer in s.quantized.items()}
     apart = [reader for s in sites if s.as_2d or s.transpose_input for reader in s.quantized]
     drop = settings.residual_quantizers == DROP
-    decided = plan_pairs(nodes, model.graph, layers, outputs, grids, constants, apart, drop=drop)
+    decided = plan_pairs(nodes, model, layers, outputs, grids, constants, apart, drop=drop)
     sites = [_with_quantizations(s, decided.readers) for s in sites]
     pairs, lazy = _other_pairs(nodes, layers, decided.pairs, grids, constants)
     if drop:
