@@ -47,7 +47,11 @@ class FakeQuantEmitter(PlanEmitter):
 
     def nodes_of(self, site_name: str) -> tuple[str, ...]:
         """A float16 layer that stays float also has the Casts that round it."""
-        return super().nodes_of(site_name) or self._rounded.get(site_name, ())
+        nodes = super().nodes_of(site_name)
+        if site_name in self._sites:
+            return nodes
+        rounded = [r for n in nodes or (site_name,) for r in self._rounded.get(n, (n,))]
+        return tuple(rounded) if len(rounded) > 1 else ()
 
     def _chain(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> tuple[ir.Value, ir.Value]:
         """The integers with their offset, and the offset."""

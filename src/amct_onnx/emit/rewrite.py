@@ -35,7 +35,7 @@ class PlanEmitter(abc.ABC):
         self._derived: dict[tuple[Quantizer, str, int], dict[ir.Value, ir.Value]] = {}
         self._weights: dict[tuple[object, ...], ir.Value] = {}
         self._chains: dict[ir.Value, list[ir.Node]] = {}
-        self._site_nodes: dict[str, list[ir.Node]] = {}
+        self._layer_nodes: dict[str, list[ir.Node]] = {}
 
     @abc.abstractmethod
     def quantize(self, source: ir.Value, quantizer: Quantizer, name: str, at: ir.Node) -> ir.Value:
@@ -105,8 +105,11 @@ class PlanEmitter(abc.ABC):
         return self.graph.finish(self._plan.constants)
 
     def nodes_of(self, site_name: str) -> tuple[str, ...]:
-        """Names of a layer's nodes: its quantizer (maybe shared), itself, and the nodes behind it."""
-        return tuple(n.name or "" for n in self._site_nodes.get(site_name, ()))
+        """Names of a layer's nodes: its quantizer (maybe shared), itself, and the nodes behind it.
+
+        Of a layer that stays float none, unless it is written as several.
+        """
+        return tuple(n.name or "" for n in self._layer_nodes.get(site_name, ()))
 
     def quantized_weight(self, site: Site, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.INT8) -> ir.Value:
         """The layer's integers, computed when they are written; layers with the same integers share them."""
@@ -234,7 +237,7 @@ class PlanEmitter(abc.ABC):
         result = self.lower(result, site)
         if site.float_bias is not None:
             result = self._plus_bias(result, site, site.float_bias, old.shape)
-        self._site_nodes[site.node] = [*quantizing, new, *self.graph.inserted[start:]]
+        self._layer_nodes[site.node] = [*quantizing, new, *self.graph.inserted[start:]]
         self.graph.replace(last, result)
 
     def _plus_bias(self, result: ir.Value, site: Site, bias: Float32, shape: ir.Shape | None) -> ir.Value:
@@ -292,9 +295,9 @@ class PlanEmitter(abc.ABC):
         assert node.graph is not None
         node.graph.insert_after(node, new)
         factor = self.graph.constant(f"{node.name}.alpha.factor", np.asarray(alpha.as_float(), kind.numpy()))
-        self.graph.replace(
-            old, self.graph.node("Mul", [new.outputs[0], factor], f"{node.name}.alpha", dtype=kind, after=new)
-        )
+        result = self.graph.node("Mul", [new.outputs[0], factor], f"{node.name}.alpha", dtype=kind, after=new)
+        self._layer_nodes[node.name or ""] = [n for v in (new.outputs[0], result) if (n := v.producer()) is not None]
+        self.graph.replace(old, result)
 
     def _bias_add(self, site: Site, layer: ir.Node, absorbed: list[ir.Node]) -> ir.Value:
         """The Add of a MatMul's int32 bias, under the name of the source's Add."""

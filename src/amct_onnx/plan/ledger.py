@@ -64,7 +64,7 @@ class LayerEntry:
         reason: Reason code of a refusal, for example ``"activation-not-quantized"``, see docs/reasons.md; else None.
         detail: One sentence: what was done, or the tensor or attribute at fault.
         remedy: What would make a refused layer convertible; empty when converted.
-        deploy_nodes: Names of the layer's nodes in the deploy model.
+        deploy_nodes: Names of the layer's nodes in the deploy model; empty when refused, unless it is several nodes.
         fake_quant_nodes: Names of the layer's nodes in the fake-quant model.
         source_input: Float tensor of the (normalised) source that the layer's quantizer reads; "" when refused.
         second_input: Float tensor that the quantizer of a second activation reads; "" without one.

@@ -283,7 +283,7 @@ def _problems(layer: LayerContent) -> Sequence[tuple[str, str]]:
             )
     else:
         problems += [(n, "given, but the layer is float") for n, v in factors.items() if v is not None]
-        if is_part(layer.name):
+        if is_part(layer.name) or layer.name in layer.deploy_nodes:
             others.pop("deploy_nodes")
         problems += [(n, "given, but the layer is float") for n, v in others.items() if v]
         problems += [("bias_error", "given, but the layer is float")] if layer.bias_error is not None else []
