@@ -390,3 +390,16 @@ def test_real_model_relabelled_up_converts_to_the_same(tmp_path: Path) -> None:
         run(report.fake_quant_model, feeds).values(), run(plain.fake_quant_model, feeds).values(), strict=True
     ):
         assert np.array_equal(now, then)
+
+
+@pytest.mark.parametrize("opset", [9, 10, 13, 19])
+def test_open_axes_of_an_output_stay_without_a_name(opset: int) -> None:
+    """onnx's converter infers shapes, and makes up names where a Loop decides a size."""
+    text = f"""<ir_version: 7, opset_import: ["" : {opset}]>
+        g (float[2, 3] x, int64 n, bool c, int64 one) => (float[?, ?] y, float[?, ?] z) {{
+            y = Loop (n, c, x) <body = b (int64 i, bool k, float[?, ?] v) => (bool k2, float[?, ?] w)
+                {{ k2 = Identity (k) w = Concat <axis = 0> (v, v) }}>
+            z = Relu (y) }}"""
+    model = onnx.parser.parse_model(text)
+    after = normalised(model)
+    assert [v.SerializeToString() for v in after.graph.output] == [v.SerializeToString() for v in model.graph.output]
