@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from amct_onnx.common.small_floats import SMALL_FLOATS
 from amct_onnx.errors import UnsupportedModelError
 from amct_onnx.graph.constant_quantizers import COMPUTED_TYPES, dequantize_constant, quantize_constant, quantized_type
 from amct_onnx.graph.edit import known_as
+from amct_onnx.graph.same_computation import computation
 from amct_onnx.graph.tensor_content import tensor_bytes
 
 COMPUTED = frozenset(
@@ -63,6 +65,7 @@ class ConstantEvaluator:
         self._opset = opset
         self._is_constant: dict[ir.Value, bool] = {}
         self._arrays: dict[ir.Value, Array] = {}
+        self._results: dict[Hashable, Array] = {}
         self._left = budget
         self._counted: set[int] = set()
         self.factors: dict[tuple[ir.Value | None, ir.Value | None], tuple[Float32, Array]] = {}
@@ -181,7 +184,13 @@ class ConstantEvaluator:
             to = ir.DataType(node.attributes["to"].as_int())
             if _casts_alike(inputs[0], to):
                 return inputs[0].astype(to.numpy())
-        return self._run(node)
+        same = computation(node, inputs)
+        result = None if same is None else self._results.get(same)
+        if result is None:
+            result = self._run(node)
+            if same is not None:
+                self._results[same] = result
+        return result
 
     def _known(self, value: ir.Value) -> Array:
         return self._arrays[value] if value in self._arrays else self._content(value)
