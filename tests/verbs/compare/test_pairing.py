@@ -52,7 +52,7 @@ def test_another_factor_in_the_place_of_alpha_is_a_fault_of_its_gemm(tmp_path: P
     model = onnx.load(case.deploy)
     gemm = next(n.name for n in model.graph.node if n.op_type == "Gemm")
     factor = node(model, f"{gemm}.alpha").input[1]
-    set_initializer(model, factor, numpy_helper.to_array(initializer(model, factor)) / 2)
+    set_initializer(model, factor, numpy_helper.to_array(initializer(model, factor)) / np.float32(2))
     onnx.save(model, case.deploy)
     as_of_other_code(Path(f"{case.prefix}_quant.json"))
     (fault,) = [d for d in case.compare(batch_size=0).divergences if d.is_fault]
