@@ -9,7 +9,7 @@ import onnx_ir as ir
 from amct_onnx.common.arrays import Array
 
 MAX_BYTES = 1 << 10
-"""Of all inputs and attributes together. What is larger is no size, and rarely computed twice."""
+"""All inputs and attributes together. Larger ones are not sizes, and rarely computed twice."""
 STRINGS = "OSU"
 """numpy's kinds of arrays whose bytes are not their content."""
 LISTS = (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS)

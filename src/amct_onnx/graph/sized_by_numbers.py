@@ -28,8 +28,8 @@ DECIDING: dict[str, tuple[int, ...]] = {
 def sized_by_numbers(model: ir.Model) -> set[str]:
     """Names of the graph's tensors that may have another size for other numbers in inputs of the same shapes.
 
-    What is computed of a tensor of such a size counts as one. Sizes that only Shape and Size lead to are no numbers of
-    the data, nor are constants. Of operators that ONNX does not have, nothing is known: they count as none.
+    What is computed of a tensor of such a size counts as one. Sizes that only Shape and Size lead to are not numbers
+    of the data, and constants are not either. Operators that ONNX does not have count as if they decided no size.
 
     Args:
         model: its nodes sorted, without functions; only read.

@@ -2,8 +2,8 @@
 
 Where one axis is free, exporters compute the sizes of the others as well, and some of what they compute them by ends
 the inference. A size that is the same for two lengths of each free axis counts as fixed; one that is the length of a
-free axis both times counts as that axis. That is no proof (the smaller of an axis and 100 is 100 both times), so no
-number depends on it and no file holds it.
+free axis both times counts as that axis. This does not prove it (the smaller of an axis and 100 is 100 both times).
+So no number depends on it, and it is not written to a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from amct_onnx.graph.sized_shapes import Axis, free_axes, sized_shapes
 UNIT = 960
 """Each length is a multiple of it, so that strides and windows divide it."""
 FACTORS = ((11, 13, 17, 19, 23), (29, 31, 37, 41, 43))
-"""Of the lengths of the free axes, in two trials; axes beyond the fifth have the lengths of others."""
+"""Factors of the lengths of the free axes, in two trials; axes beyond the fifth have the lengths of others."""
 
 
 class OpenSizes:

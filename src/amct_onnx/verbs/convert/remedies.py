@@ -39,11 +39,11 @@ class LayerUses:
                 self._quantizers.setdefault(activation.source, []).append(activation.quantizer)
 
     def of(self, pair: Pair) -> LayerUse:
-        """Of the tensor that a pair quantizes, also behind data movement."""
+        """How int8 layers use the tensor that a pair quantizes, also behind data movement."""
         return "same" if pair.for_a_layer else self.of_tensor(pair)
 
     def of_tensor(self, pair: Pair) -> LayerUse:
-        """Of that tensor itself."""
+        """How they use that tensor itself."""
         own, found = pair.quantizer, self._quantizers.get(pair.source, [])
         if own is not None and any(own.same_grid(quantizer) for quantizer in found):
             return "same"

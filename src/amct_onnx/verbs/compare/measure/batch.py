@@ -197,7 +197,7 @@ class Runner:
         return names_sized_by_numbers(self.job.source)
 
     def _refuse_size(self, tensor: str, elements: int, other: str) -> None:
-        """Another size is no sign of another model where numbers decide how many elements there are."""
+        """Where numbers decide how many elements there are, another size does not mean another model."""
         if tensor not in self._by_numbers:
             raise DataError(
                 f"Tensor '{tensor}' has {counted(elements, 'element')} in the source, {other}: the models do not "
