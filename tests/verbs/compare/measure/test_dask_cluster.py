@@ -97,7 +97,7 @@ def test_error_of_a_batch_that_was_run_again_is_not_hidden_by_the_wait_for_its_f
             return amct_onnx.SettingError("Dask worker tcp://b has code of amct_onnx b, the client a.")
 
     with pytest.raises(amct_onnx.SettingError, match="has code of amct_onnx b, the client a"):
-        dask_cluster._fetched(RunAgain(), watch=None, stopped=lambda: False)  # type: ignore[arg-type]
+        dask_cluster._fetched(RunAgain(), watch=None, stopped=lambda: False)  # type: ignore[arg-type]  # neither is used
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Outputs whose number of elements a comparison of numbers decides: rounding tips some, which is no fault."""
+"""Outputs with as many elements as a comparison lets through: rounding tips some of them, and that is not a fault."""
 
 from __future__ import annotations
 
